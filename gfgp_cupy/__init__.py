@@ -1,0 +1,14 @@
+"""Global-feature-guided maximum-entropy pooling for PyTorch, without a build step."""
+
+from . import functional
+from .backends import backend_report, use_backend
+from .layers import GFGPMaxEntPool2d, MaxEntPool2d, MaxEntPoolingCuda2d
+
+__all__ = [
+    "GFGPMaxEntPool2d",
+    "MaxEntPool2d",
+    "MaxEntPoolingCuda2d",
+    "backend_report",
+    "functional",
+    "use_backend",
+]

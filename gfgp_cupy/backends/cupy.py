@@ -1,0 +1,127 @@
+"""Backend ``cupy``: CUDA kernels compiled at run time, for CUDA tensors.
+
+Tensors cross to CuPy by DLPack, without a copy; the results come from PyTorch's allocator. Kernels
+run on PyTorch's current stream and the tensor's own device, so that the whole path can be captured
+in a CUDA graph once its kernels are compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from ..geometry import PoolGeometry
+from ..kernels import Launch, gather, pool_forward, window_statistics
+from ..memory_format import layout_of
+
+__all__ = ["backward", "forward", "unavailable"]
+
+
+def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+    """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
+    layout = layout_of(input)
+    shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
+    output = torch.empty(
+        shape, dtype=input.dtype, device=input.device, memory_format=layout
+    )
+    if output.numel() > 0:
+        input = input.contiguous(memory_format=layout)
+        _run(pool_forward(input, lam, output, geometry), input.device)
+    return output
+
+
+def backward(
+    grad_output: Tensor,
+    input: Tensor,
+    lam: Tensor,
+    geometry: PoolGeometry,
+    needed: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
+
+    A first kernel finds each window's statistics, a second adds up for each input element what
+    its windows send back: no atomics, hence the same bits on every run.
+    """
+    layout = layout_of(input)
+    grad_input = torch.empty_like(input, memory_format=layout) if needed[0] else None
+    if grad_output.numel() == 0:
+        return grad_input, torch.zeros_like(lam) if needed[1] else None
+    input = input.contiguous(memory_format=layout)
+    grad_output = grad_output.contiguous(memory_format=layout)
+
+    def output_sized() -> Tensor:
+        return torch.empty_like(grad_output, dtype=lam.dtype, memory_format=layout)
+
+    statistics = (output_sized(), output_sized()) if needed[0] else None
+    window_grad_lam = output_sized() if needed[1] else None
+    _run(
+        window_statistics(grad_output, input, lam, statistics, window_grad_lam, geometry),
+        input.device,
+    )
+    if grad_input is not None:
+        _run(gather(grad_output, input, lam, statistics, grad_input, geometry), input.device)
+    if window_grad_lam is None:
+        return grad_input, None
+    return grad_input, window_grad_lam.sum_to_size(lam.shape).contiguous()
+
+
+@functools.cache
+def unavailable(device: torch.device) -> str | None:
+    """Why this backend cannot serve ``device``, found out by compiling a kernel for it once."""
+    if device.type != "cuda":
+        return "it serves CUDA tensors only"
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed: pip install cupy-cuda12x (or cupy-cuda13x)"
+    sample = torch.empty(1, 1, 1, 1, device=device)
+    probe = pool_forward(sample, sample, sample, PoolGeometry((1, 1), (1, 1), (0, 0), False))
+    try:
+        import cupy
+
+        with cupy.cuda.Device(device.index):
+            _kernel(probe.name, probe.source, probe.defines).compile()
+    except Exception as error:
+        # CuPy, its driver layer and NVRTC each raise types of their own; all become the reason.
+        return f"CuPy cannot compile for it: {type(error).__name__}: {error}"
+    return None
+
+
+@functools.cache
+def _kernel(name: str, source: str, defines: tuple[str, ...]):
+    import cupy
+
+    options = ("-std=c++17", *(f"-D{define}" for define in defines))
+    return cupy.RawKernel(source, name, options=options)
+
+
+def _run(launch: Launch, device: torch.device) -> None:
+    import cupy
+
+    kernel = _kernel(launch.name, launch.source, launch.defines)
+    stream = cupy.cuda.Stream.from_external(torch.cuda.current_stream(device))
+    # PyTorch and CuPy may each carry a CUDA runtime, with a current device of its own.
+    with torch.cuda.device(device), cupy.cuda.Device(device.index), stream:
+        args = tuple(
+            cupy.from_dlpack(_Exported(arg)) if isinstance(arg, Tensor) else arg
+            for arg in launch.args
+        )
+        kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared_bytes)
+
+
+class _Exported:
+    """A tensor as DLPack and CuPy take it: without gradient, bfloat16 as its 16 bits.
+
+    Nobody waits for a stream: the kernel runs on the one that PyTorch is using.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        tensor = tensor.detach()
+        self._tensor = tensor.view(torch.int16) if tensor.dtype is torch.bfloat16 else tensor
+
+    def __dlpack__(self, **options):
+        return self._tensor.__dlpack__(**{**options, "stream": -1})
+
+    def __dlpack_device__(self):
+        return self._tensor.__dlpack_device__()

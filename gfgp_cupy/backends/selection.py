@@ -1,0 +1,134 @@
+"""Which backend serves a device, and how to ask for another."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+
+import torch
+
+__all__ = ["backend_module", "backend_report", "select_backend", "use_backend"]
+
+BACKENDS = ("cupy", "torch")
+"""By preference: the first that can serve a device does."""
+
+ENVIRONMENT_VARIABLE = "GFGP_CUPY_BACKEND"
+
+_requested: ContextVar[str | None] = ContextVar("gfgp_cupy_backend", default=None)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Chooses the backend for calls inside the ``with`` block, in this thread or task.
+
+    A forward pass's backward pass runs on the same backend, wherever it is called.
+
+    Args:
+        name: ``"auto"`` (the fastest that works for the tensor's device), ``"cupy"`` or
+            ``"torch"``. A backend asked for by name that cannot serve the tensor's device raises
+            an error; ``"auto"`` falls back. The environment variable ``GFGP_CUPY_BACKEND`` sets
+            the same for code outside any such block.
+
+    Raises:
+        ValueError: ``name`` is none of these.
+
+    Example:
+        >>> import torch
+        >>> from gfgp_cupy.functional import max_ent_pool2d
+        >>> with use_backend("torch"):
+        ...     max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, kernel_size=2)
+        tensor([[[[1.]]]])
+    """
+    _check_name("name", name)
+    token = _requested.set(name)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def select_backend(device: torch.device) -> str:
+    """The name of the backend that serves ``device`` now.
+
+    Raises:
+        RuntimeError: a backend asked for by name cannot serve the device.
+        ValueError: ``GFGP_CUPY_BACKEND`` names no backend.
+    """
+    name = _requested.get()
+    if name is None:
+        name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+        _check_name(ENVIRONMENT_VARIABLE, name)
+    if name == "auto":
+        return _automatic(device)
+    reason = backend_module(name).unavailable(device)
+    if reason is not None:
+        raise RuntimeError(
+            f"backend '{name}' was asked for but cannot serve {device} tensors: {reason}. "
+            "Use 'auto' to fall back to another backend."
+        )
+    return name
+
+
+def backend_module(name: str) -> ModuleType:
+    """The module that implements backend ``name``."""
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def backend_report() -> str:
+    """Says in words which backend serves each device of this machine, and why not the others.
+
+    Example:
+        >>> print(backend_report())  # doctest: +ELLIPSIS
+        torch ..., Python ...
+        backend requested: ...
+        cpu: torch
+          cupy: no (...)
+    """
+    count = torch.cuda.device_count()
+    devices = [torch.device("cpu")] + [torch.device("cuda", index) for index in range(count)]
+    requested = _requested.get() or os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    lines = [
+        f"torch {torch.__version__}, Python {platform.python_version()}",
+        f"backend requested: {requested}",
+    ]
+    for device in devices:
+        reasons = {name: backend_module(name).unavailable(device) for name in BACKENDS}
+        served_by = next(name for name, reason in reasons.items() if reason is None)
+        what = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+        lines.append(f"{device}{what}: {served_by}")
+        lines += [f"  {name}: no ({reason})" for name, reason in reasons.items() if reason]
+    if count == 0:
+        lines.append("cuda: torch sees no device")
+    return "\n".join(lines)
+
+
+@functools.cache
+def _automatic(device: torch.device) -> str:
+    reasons = {}
+    for name in BACKENDS:
+        reason = backend_module(name).unavailable(device)
+        if reason is None:
+            break
+        reasons[name] = reason
+    if device.type == "cuda" and "cupy" in reasons:
+        # The cache makes this one warning a device.
+        warnings.warn(
+            f"max-ent pooling on {device} runs on the slower '{name}' backend, because 'cupy' "
+            f"cannot: {reasons['cupy']}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return name
+
+
+def _check_name(argument: str, name: str) -> None:
+    if name != "auto" and name not in BACKENDS:
+        choices = ", ".join(repr(choice) for choice in ("auto", *BACKENDS))
+        raise ValueError(f"{argument} must be one of {choices}, got {name!r}")

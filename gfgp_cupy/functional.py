@@ -1,0 +1,124 @@
+"""Maximum-entropy pooling as a function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .autograd import MaxEntPool2dFunction
+from .backends import select_backend
+from .geometry import pool_geometry
+
+__all__ = ["max_ent_pool2d"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def max_ent_pool2d(
+    input: Tensor,
+    lam: Tensor | float,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+) -> Tensor:
+    r"""Maximum-entropy pooling: the softmax-weighted mean of each window.
+
+    .. math:: y = \sum_i p_i x_i, \qquad p_i = e^{\lambda x_i} / \sum_j e^{\lambda x_j}
+
+    :math:`\lambda = 0` is average pooling (padding not counted), :math:`\lambda \to \infty` max
+    pooling, :math:`\lambda \to -\infty` min pooling. The result always lies between the smallest
+    and the largest element of its window; a NaN or an infinite element makes it NaN.
+
+    Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019, section 2.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
+            its type and memory format. Half types are computed in float32.
+        lam: :math:`\lambda`, a floating-point tensor that broadcasts to the output
+            [N, C, oH, oW] (for [C, H, W] input to [1, C, oH, oW]), or a number. Used in float32
+            (float64 for float64 input) whatever its own type; its gradient has its shape and type.
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel. Padding never takes part
+            in the mean.
+        ceil_mode: round the output size up instead of down.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+
+    Raises:
+        TypeError: an argument is of a type or dtype named above as unsupported.
+        ValueError: wrong rank, sizes out of range, an empty output, ``lam`` that does not
+            broadcast, or tensors on different devices.
+
+    Example:
+        >>> x = torch.arange(16.0).reshape(1, 1, 4, 4)
+        >>> max_ent_pool2d(x, 0.0, kernel_size=2)
+        tensor([[[[ 2.5000,  4.5000],
+                  [10.5000, 12.5000]]]])
+        >>> max_ent_pool2d(x, 100.0, kernel_size=2)
+        tensor([[[[ 5.,  7.],
+                  [13., 15.]]]])
+    """
+    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+    _check_input(input)
+    batched = input if input.dim() == 4 else input.unsqueeze(0)
+    height, width = batched.shape[2:]
+    out_h, out_w = geometry.output_size(height, width)
+    if out_h < 1 or out_w < 1:
+        raise ValueError(
+            f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
+            f"is smaller than kernel_size={kernel_size} with padding={padding}"
+        )
+    lam = _as_lam(lam, batched, (*batched.shape[:2], out_h, out_w))
+    output = MaxEntPool2dFunction.apply(batched, lam, geometry, select_backend(batched.device))
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def _check_input(input: Tensor) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
+    if input.dtype not in DTYPES:
+        raise TypeError(
+            f"input must be float16, bfloat16, float32 or float64, got {input.dtype}: "
+            "convert it, for instance with input.float()"
+        )
+    if input.dim() not in (3, 4):
+        raise ValueError(
+            f"input must be [N, C, H, W] or [C, H, W], got {input.dim()} dimensions: "
+            f"shape {tuple(input.shape)}"
+        )
+    if 0 in input.shape[-3:]:
+        raise ValueError(
+            f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
+        )
+
+
+def _as_lam(lam: Tensor | float, input: Tensor, output_shape: tuple[int, ...]) -> Tensor:
+    """λ as a 4-D tensor of the type that the backends compute in."""
+    compute = torch.float64 if input.dtype == torch.float64 else torch.float32
+    if isinstance(lam, (int, float)) and not isinstance(lam, bool):
+        return torch.full((1, 1, 1, 1), lam, dtype=compute, device=input.device)
+    if not isinstance(lam, Tensor):
+        raise TypeError(f"lam must be a torch.Tensor or a number, got {type(lam).__name__}")
+    if lam.dtype not in DTYPES:
+        raise TypeError(
+            f"lam must be float16, bfloat16, float32 or float64, got {lam.dtype}: "
+            "convert it, for instance with lam.float()"
+        )
+    if lam.device != input.device:
+        raise ValueError(
+            f"input and lam must be on one device, got input on {input.device} and lam on "
+            f"{lam.device}: move one, for instance with lam.to(input.device)"
+        )
+    if lam.dim() > 4 or any(
+        size not in (1, full)
+        for size, full in zip(reversed(lam.shape), reversed(output_shape), strict=False)
+    ):
+        raise ValueError(
+            f"lam must broadcast to the output, got lam of shape {tuple(lam.shape)} "
+            f"for an output of shape {output_shape}"
+        )
+    missing = 4 - lam.dim()
+    return lam.to(compute).reshape((1,) * missing + lam.shape) if missing else lam.to(compute)

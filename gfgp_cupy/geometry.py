@@ -1,0 +1,97 @@
+"""Window geometry: how kernel, stride and padding map an input plane to an output plane."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+__all__ = ["PoolGeometry", "pool_geometry"]
+
+
+@dataclass(frozen=True)
+class PoolGeometry:
+    """Kernel, stride and padding as (height, width) pairs, in elements, and the ceil mode.
+
+    Build one with :func:`pool_geometry`, which checks the values.
+    """
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    ceil_mode: bool
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Output height and width; zero or less where no window fits.
+
+        The rule is ``torch.nn.functional.max_pool2d``'s: in ceil mode the last window may hang
+        over the edge, but is dropped when it would start in the padding.
+        """
+        return self._output_length(height, 0), self._output_length(width, 1)
+
+    def overhang(self, height: int, width: int) -> tuple[int, int]:
+        """Elements by which the last window reaches past the plane's end, per axis (never < 0)."""
+        out = self.output_size(height, width)
+        return tuple(
+            max(0, (out[axis] - 1) * self.stride[axis] + self.kernel_size[axis]
+                - self.padding[axis] - length)
+            for axis, length in enumerate((height, width))
+        )
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether two windows can share an input element."""
+        return self.stride[0] < self.kernel_size[0] or self.stride[1] < self.kernel_size[1]
+
+    def _output_length(self, length: int, axis: int) -> int:
+        kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        span = length + 2 * padding - kernel
+        count = (span + (stride - 1 if self.ceil_mode else 0)) // stride + 1
+        if self.ceil_mode and (count - 1) * stride >= length + padding:
+            count -= 1
+        return count
+
+
+def pool_geometry(kernel_size, stride=None, padding=0, ceil_mode: bool = False) -> PoolGeometry:
+    """Checks pooling arguments and returns them as a :class:`PoolGeometry`.
+
+    Args:
+        kernel_size: window size, an int or a (height, width) pair, each at least 1.
+        stride: step between windows, likewise; ``None`` means ``kernel_size``.
+        padding: rows and columns of padding on each side, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+
+    Raises:
+        TypeError: an argument is neither an int nor a pair of ints.
+        ValueError: a value is out of its range.
+    """
+    kernel = _pair("kernel_size", kernel_size)
+    step = kernel if stride is None else _pair("stride", stride)
+    pad = _pair("padding", padding)
+    if min(kernel) < 1:
+        raise ValueError(f"kernel_size must be at least 1 in both directions, got {kernel_size}")
+    if min(step) < 1:
+        raise ValueError(f"stride must be at least 1 in both directions, got {stride}")
+    if min(pad) < 0:
+        raise ValueError(f"padding must not be negative, got {padding}")
+    if pad[0] > kernel[0] // 2 or pad[1] > kernel[1] // 2:
+        raise ValueError(
+            f"padding must be at most half of kernel_size, got padding={padding} "
+            f"with kernel_size={kernel_size}: use a larger kernel or less padding"
+        )
+    return PoolGeometry(kernel, step, pad, bool(ceil_mode))
+
+
+def _pair(name: str, value) -> tuple[int, int]:
+    if isinstance(value, (tuple, list)):
+        if len(value) == 1:
+            value = (value[0], value[0])
+        if len(value) != 2:
+            raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
+        return _int(name, value[0], value), _int(name, value[1], value)
+    return (_int(name, value, value),) * 2
+
+
+def _int(name: str, item, value) -> int:
+    if isinstance(item, bool) or not hasattr(item, "__index__"):
+        raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
+    return operator.index(item)

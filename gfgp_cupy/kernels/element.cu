@@ -1,0 +1,101 @@
+// The element type of input and output (scalar_t), the type of all arithmetic (acc_t), and the
+// only doors to global memory: load() and store().
+//
+// Macros: one of DTYPE_FLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32, DTYPE_FLOAT64;
+//         index_t, the integer type of element offsets (int or long long).
+// GFGP_HOST is defined when the tests compile this text for a CPU.
+
+#if defined(DTYPE_FLOAT64)
+typedef double scalar_t;
+typedef double acc_t;
+#elif defined(DTYPE_FLOAT32)
+typedef float scalar_t;
+typedef float acc_t;
+#else
+typedef unsigned short scalar_t;  // the 16 bits of a float16 or bfloat16
+typedef float acc_t;
+#endif
+
+template <class T>
+__device__ __forceinline__ T load(const T* address) {
+#ifdef GFGP_HOST
+  gfgp_host_load(address, sizeof(T));
+#endif
+  return *address;
+}
+
+template <class T>
+__device__ __forceinline__ void store(T* address, T value) {
+#ifdef GFGP_HOST
+  gfgp_host_store(address, sizeof(T));
+#endif
+  *address = value;
+}
+
+#if defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
+
+__device__ __forceinline__ acc_t widen(scalar_t value) { return value; }
+__device__ __forceinline__ scalar_t narrow(acc_t value) { return value; }
+
+#elif defined(DTYPE_BFLOAT16)
+
+__device__ __forceinline__ acc_t widen(scalar_t bits) {
+  return __uint_as_float((unsigned)bits << 16);
+}
+
+__device__ __forceinline__ scalar_t narrow(acc_t value) {
+  const unsigned bits = __float_as_uint(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // rounding could turn a NaN into inf
+  return (scalar_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+#elif defined(GFGP_HOST)  // float16 without PTX
+
+__device__ __forceinline__ acc_t widen(scalar_t bits) {
+  const unsigned sign = (unsigned)(bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | (magnitude << 13));
+  if (magnitude < 0x0400u) {  // subnormal: an exact multiple of 2^-24
+    const float value = (float)magnitude * 5.9604644775390625e-8f;
+    return sign ? -value : value;
+  }
+  return __uint_as_float(sign | ((magnitude << 13) + 0x38000000u));
+}
+
+__device__ __forceinline__ scalar_t narrow(acc_t value) {
+  const unsigned bits = __float_as_uint(value);
+  const unsigned sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7fff;
+  if (magnitude >= 0x477ff000u) return (scalar_t)(sign | 0x7c00u);
+  if (magnitude < 0x38800000u) {  // adding 0.5 leaves a multiple of 2^-24 in the low bits
+    const float shifted = __uint_as_float(magnitude) + 0.5f;
+    return (scalar_t)(sign | (__float_as_uint(shifted) - 0x3f000000u));
+  }
+  return (scalar_t)(sign | ((magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13));
+}
+
+#else  // float16
+
+__device__ __forceinline__ acc_t widen(scalar_t bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+
+__device__ __forceinline__ scalar_t narrow(acc_t value) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+#endif
+
+// 2^x: one instruction in float32 (2 units in the last place), exact to rounding in float64.
+#if defined(DTYPE_FLOAT64) || defined(GFGP_HOST)
+__device__ __forceinline__ acc_t power_of_two(acc_t x) { return exp2(x); }
+#else
+__device__ __forceinline__ acc_t power_of_two(acc_t x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+#endif

@@ -1,0 +1,48 @@
+"""One kernel launch, described: source, specialisation, grid and arguments."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib import resources
+
+from torch import Tensor
+
+__all__ = ["Launch", "source"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, how it is specialised, and what it runs on.
+
+    Attributes:
+        name: the ``extern "C"`` kernel function.
+        source: CUDA C++ text, complete: it includes nothing.
+        defines: macros that specialise the source, each "NAME=VALUE".
+        grid: number of blocks, along x.
+        block: threads a block, along x.
+        args: tensors (passed as pointers) and ints (passed as ``long long``).
+        shared_bytes: dynamic shared memory of a block, in bytes.
+    """
+
+    name: str
+    source: str
+    defines: tuple[str, ...]
+    grid: int
+    block: int
+    args: tuple[Tensor | int, ...]
+    shared_bytes: int = 0
+
+
+@functools.cache
+def source(*files: str) -> str:
+    """The texts of the named ``.cu`` files, one after the other.
+
+    The compiler sees one text, because a cache of compiled kernels keyed by the text would not
+    notice a change in an included file.
+    """
+    texts = []
+    for file in files:
+        text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+        texts.append(f'#line 1 "{file}"\n{text}')
+    return "".join(texts)

@@ -1,0 +1,256 @@
+"""Maximum-entropy pooling layers: λ as a parameter, or predicted from the feature map."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from .functional import max_ent_pool2d
+from .geometry import pool_geometry
+
+__all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d", "MaxEntPoolingCuda2d"]
+
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
+
+PUBLISHED_NAMES = {
+    "ToParam.1.": "head.conv1.",
+    "ToParam.2.": "head.norm1.",
+    "ToParam.4.": "head.conv2.",
+    "ToParam.5.": "head.norm2.",
+}
+"""Tensor names of the published implementation, and this one's."""
+
+
+class MaxEntPool2d(nn.Module):
+    r"""Maximum-entropy pooling with a λ of its own, from average (0) to max pooling (∞).
+
+    See :func:`gfgp_cupy.functional.max_ent_pool2d` for the formula, the shapes and the errors.
+
+    Args:
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+        num_features: number of channels C, for one λ a channel; ``None`` for one λ in all.
+        init_lambda: the value λ starts from.
+        learnable: whether λ is a parameter; otherwise it is a buffer.
+        device, dtype: of λ.
+
+    Attributes:
+        lam: λ, of shape [1, C, 1, 1] or [1, 1, 1, 1].
+
+    Example:
+        >>> pool = MaxEntPool2d(kernel_size=2, num_features=16)
+        >>> pool(torch.randn(8, 16, 32, 32)).shape
+        torch.Size([8, 16, 16, 16])
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        num_features: int | None = None,
+        init_lambda: float = 1.0,
+        learnable: bool = True,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        _set_geometry(self, kernel_size, stride, padding, ceil_mode)
+        if num_features is not None and num_features < 1:
+            raise ValueError(f"num_features must be at least 1 or None, got {num_features}")
+        self.num_features = num_features
+        self.init_lambda = init_lambda
+        self.learnable = learnable
+        lam = torch.empty(1, num_features or 1, 1, 1, device=device, dtype=dtype)
+        if learnable:
+            self.lam = nn.Parameter(lam)
+        else:
+            self.register_buffer("lam", lam)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets λ back to ``init_lambda``."""
+        nn.init.constant_(self.lam, self.init_lambda)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return max_ent_pool2d(
+            input, self.lam, self.kernel_size, self.stride, self.padding, self.ceil_mode
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{_geometry_repr(self)}, num_features={self.num_features}, "
+            f"init_lambda={self.init_lambda}, learnable={self.learnable}"
+        )
+
+
+class GFGPMaxEntPool2d(nn.Module):
+    r"""Maximum-entropy pooling whose λ a small head predicts from the whole feature map.
+
+    .. math:: \lambda = \mathrm{act}(\mathrm{BN}(W_2\, \mathrm{relu}(\mathrm{BN}(W_1\,
+              \mathrm{mean}_{hw}(x)))))
+
+    one λ per sample and channel. Source: T. Kobayashi, "Global Feature Guided Local Pooling",
+    ICCV 2019, section 3. Its state dict loads the published implementation's tensor names too
+    (``ToParam.1.weight`` …).
+
+    Args:
+        num_features: number of channels C.
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+        activation: ``"sigmoid"`` (λ in (0, 1)) or ``"softplus"`` (λ > 0).
+        hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        device, dtype: of the head's tensors.
+
+    Shape:
+        - input: [N, C, H, W], or [C, H, W] in evaluation mode.
+        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``.
+
+    Raises:
+        ValueError: an argument out of range, an input whose channels are not ``num_features``, or
+            a training batch of one sample (the head's BatchNorm has one value a channel and
+            sample, so it needs at least two samples a process).
+
+    Example:
+        >>> pool = GFGPMaxEntPool2d(64, kernel_size=3, stride=2, padding=1)
+        >>> pool(torch.randn(8, 64, 28, 28)).shape
+        torch.Size([8, 64, 14, 14])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        activation: str = "sigmoid",
+        hidden_features: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        _set_geometry(self, kernel_size, stride, padding, ceil_mode)
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be 'sigmoid' or 'softplus', got {activation!r}"
+            )
+        if hidden_features is None:
+            hidden_features = max(1, num_features // 2)
+        if hidden_features < 1:
+            raise ValueError(f"hidden_features must be at least 1 or None, got {hidden_features}")
+        self.num_features = num_features
+        self.activation = activation
+        self.hidden_features = hidden_features
+        options = {"device": device, "dtype": dtype}
+        self.head = nn.Sequential(OrderedDict(
+            mean=nn.AdaptiveAvgPool2d(1),
+            conv1=nn.Conv2d(num_features, hidden_features, kernel_size=1, **options),
+            norm1=nn.BatchNorm2d(hidden_features, **options),
+            relu=nn.ReLU(),
+            conv2=nn.Conv2d(hidden_features, num_features, kernel_size=1, **options),
+            norm2=nn.BatchNorm2d(num_features, **options),
+            activation=ACTIVATIONS[activation](),
+        ))
+        self.register_load_state_dict_pre_hook(_rename_published_tensors)
+
+    def reset_parameters(self) -> None:
+        """Draws the head's weights anew, as PyTorch's own layers do."""
+        for module in self.head:
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        lam = self.predict_lambda(input)
+        return max_ent_pool2d(
+            input, lam, self.kernel_size, self.stride, self.padding, self.ceil_mode
+        )
+
+    def predict_lambda(self, input: Tensor) -> Tensor:
+        """The head's λ for [N, C, H, W] or [C, H, W] ``input``: [N, C, 1, 1] or [1, C, 1, 1]."""
+        self._check_input(input)
+        return self.head(input if input.dim() == 4 else input.unsqueeze(0))
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, {_geometry_repr(self)}, activation={self.activation!r}, "
+            f"hidden_features={self.hidden_features}"
+        )
+
+    def _check_input(self, input: Tensor) -> None:
+        if input.dim() not in (3, 4) or input.shape[-3] != self.num_features:
+            raise ValueError(
+                f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
+                f"{self.num_features}, got shape {tuple(input.shape)}"
+            )
+        # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
+        alone = input.dim() == 3 or input.shape[0] == 1
+        if alone and any(
+            isinstance(module, nn.BatchNorm2d) and module.training for module in self.head
+        ):
+            raise ValueError(
+                "GFGPMaxEntPool2d cannot train on a batch of one sample: its BatchNorm sees one "
+                "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, or "
+                f"eval() mode; got input of shape {tuple(input.shape)}"
+            )
+
+
+class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
+    """:class:`GFGPMaxEntPool2d` under the published implementation's name and arguments.
+
+    ``hidden_node`` is ``hidden_features``; everything else is the same, the state dict included.
+
+    Example:
+        >>> pool = MaxEntPoolingCuda2d(num_features=64, kernel_size=2, stride=2, hidden_node=16)
+        >>> pool(torch.randn(8, 64, 28, 28)).shape
+        torch.Size([8, 64, 14, 14])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        activation: str = "sigmoid",
+        hidden_node: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            num_features, kernel_size, stride, padding, ceil_mode, activation,
+            hidden_features=hidden_node, device=device, dtype=dtype,
+        )
+
+
+def _set_geometry(module: nn.Module, kernel_size, stride, padding, ceil_mode) -> None:
+    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+    module.kernel_size = geometry.kernel_size
+    module.stride = geometry.stride
+    module.padding = geometry.padding
+    module.ceil_mode = geometry.ceil_mode
+
+
+def _geometry_repr(module: nn.Module) -> str:
+    return (
+        f"kernel_size={module.kernel_size}, stride={module.stride}, padding={module.padding}, "
+        f"ceil_mode={module.ceil_mode}"
+    )
+
+
+def _rename_published_tensors(module, state_dict, prefix, *_) -> None:
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        for published, own in PUBLISHED_NAMES.items():
+            if key.startswith(prefix + published):
+                state_dict[prefix + own + key.removeprefix(prefix + published)] = \
+                    state_dict.pop(key)

@@ -1,0 +1,73 @@
+"""The operators registered with PyTorch, and their shape-only ("fake") versions.
+
+``gfgp_cupy::max_ent_pool2d`` and ``gfgp_cupy::max_ent_pool2d_backward`` hand their work to the
+backend that they are told to use, so that a backward pass runs on the backend of its forward
+whatever thread autograd calls it from. They expect arguments that
+:func:`gfgp_cupy.functional.max_ent_pool2d` has checked.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .backends import backend_module
+from .geometry import PoolGeometry
+from .memory_format import layout_of
+
+__all__ = ["max_ent_pool2d", "max_ent_pool2d_backward"]
+
+_GEOMETRY = "SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool ceil_mode"
+
+_library = torch.library.Library("gfgp_cupy", "DEF")
+_library.define(f"max_ent_pool2d(Tensor input, Tensor lam, {_GEOMETRY}, str backend) -> Tensor")
+_library.define(
+    f"max_ent_pool2d_backward(Tensor grad_output, Tensor input, Tensor lam, {_GEOMETRY}, "
+    "str backend, bool[2] output_mask) -> (Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_library, "max_ent_pool2d", "CompositeExplicitAutograd")
+def _forward(input, lam, kernel_size, stride, padding, ceil_mode, backend):
+    geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
+    return backend_module(backend).forward(input, lam, geometry)
+
+
+@torch.library.impl(_library, "max_ent_pool2d_backward", "CompositeExplicitAutograd")
+def _backward(
+    grad_output, input, lam, kernel_size, stride, padding, ceil_mode, backend, output_mask
+):
+    geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
+    grad_input, grad_lam = backend_module(backend).backward(
+        grad_output, input, lam, geometry, tuple(output_mask)
+    )
+    # A schema has no optional results: a gradient nobody asked for is an empty tensor.
+    return (
+        input.new_empty(0) if grad_input is None else grad_input,
+        lam.new_empty(0) if grad_lam is None else grad_lam,
+    )
+
+
+@torch.library.register_fake("gfgp_cupy::max_ent_pool2d", lib=_library)
+def _forward_fake(input, lam, kernel_size, stride, padding, ceil_mode, backend):
+    geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
+    shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
+    return torch.empty(
+        shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
+    )
+
+
+@torch.library.register_fake("gfgp_cupy::max_ent_pool2d_backward", lib=_library)
+def _backward_fake(
+    grad_output, input, lam, kernel_size, stride, padding, ceil_mode, backend, output_mask
+):
+    return (
+        torch.empty_like(input, memory_format=layout_of(input))
+        if output_mask[0] else input.new_empty(0),
+        torch.empty_like(lam, memory_format=torch.contiguous_format)
+        if output_mask[1] else lam.new_empty(0),
+    )
+
+
+max_ent_pool2d = torch.ops.gfgp_cupy.max_ent_pool2d.default
+max_ent_pool2d_backward = torch.ops.gfgp_cupy.max_ent_pool2d_backward.default
