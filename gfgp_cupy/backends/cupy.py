@@ -14,23 +14,15 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
-from ..kernels import Launch, gather, pool_forward, window_statistics
-from ..memory_format import layout_of
+from ..kernels import Launch, pooling
+from ..kernels.plan import pool_forward
 
 __all__ = ["backward", "forward", "unavailable"]
 
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    layout = layout_of(input)
-    shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
-    output = torch.empty(
-        shape, dtype=input.dtype, device=input.device, memory_format=layout
-    )
-    if output.numel() > 0:
-        input = input.contiguous(memory_format=layout)
-        _run(pool_forward(input, lam, output, geometry), input.device)
-    return output
+    return pooling.forward(input, lam, geometry, functools.partial(_run, device=input.device))
 
 
 def backward(
@@ -40,32 +32,9 @@ def backward(
     geometry: PoolGeometry,
     needed: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
-
-    A first kernel finds each window's statistics, a second adds up for each input element what
-    its windows send back: no atomics, hence the same bits on every run.
-    """
-    layout = layout_of(input)
-    grad_input = torch.empty_like(input, memory_format=layout) if needed[0] else None
-    if grad_output.numel() == 0:
-        return grad_input, torch.zeros_like(lam) if needed[1] else None
-    input = input.contiguous(memory_format=layout)
-    grad_output = grad_output.contiguous(memory_format=layout)
-
-    def output_sized() -> Tensor:
-        return torch.empty_like(grad_output, dtype=lam.dtype, memory_format=layout)
-
-    statistics = (output_sized(), output_sized()) if needed[0] else None
-    window_grad_lam = output_sized() if needed[1] else None
-    _run(
-        window_statistics(grad_output, input, lam, statistics, window_grad_lam, geometry),
-        input.device,
-    )
-    if grad_input is not None:
-        _run(gather(grad_output, input, lam, statistics, grad_input, geometry), input.device)
-    if window_grad_lam is None:
-        return grad_input, None
-    return grad_input, window_grad_lam.sum_to_size(lam.shape).contiguous()
+    """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``."""
+    run = functools.partial(_run, device=input.device)
+    return pooling.backward(grad_output, input, lam, geometry, needed, run)
 
 
 @functools.cache

@@ -6,6 +6,5 @@ on the CPU and compile them for every architecture.
 """
 
 from .launch import Launch
-from .plan import gather, pool_forward, window_statistics
 
-__all__ = ["Launch", "gather", "pool_forward", "window_statistics"]
+__all__ = ["Launch"]
