@@ -9,7 +9,6 @@ whatever thread autograd calls it from. They expect arguments that
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from .backends import backend_module
 from .geometry import PoolGeometry

@@ -9,7 +9,7 @@ from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 from .launch import Launch, source
 
-__all__ = ["gather", "pool_forward", "window_statistics"]
+__all__ = ["DTYPE_MACROS", "gather", "index_type", "pool_forward", "window_statistics"]
 
 BLOCK = 256
 
@@ -91,9 +91,14 @@ def gather(
     )
 
 
+def index_type(elements: int) -> str:
+    """The C++ type that holds every offset into a tensor of so many elements."""
+    return "int" if elements < INT_LIMIT else "long long"
+
+
 def _defines(input: Tensor, geometry: PoolGeometry) -> tuple[str, ...]:
     values = {
-        "index_t": "int" if input.numel() < INT_LIMIT else "long long",
+        "index_t": index_type(input.numel()),
         "CHANNELS_LAST": int(layout_of(input) is torch.channels_last),
     }
     for name in ("kernel_size", "stride", "padding"):

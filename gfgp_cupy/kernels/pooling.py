@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
+from . import disjoint
 from .launch import Launch
 from .plan import gather, pool_forward, window_statistics
 
@@ -23,7 +24,11 @@ def forward(
     shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=layout)
     if output.numel() > 0:
-        run(pool_forward(input.contiguous(memory_format=layout), lam, output, geometry))
+        input = input.contiguous(memory_format=layout)
+        if disjoint.serves(input, geometry):
+            run(disjoint.forward(input, lam, output, None, geometry))
+        else:
+            run(pool_forward(input, lam, output, geometry))
     return output
 
 
@@ -47,14 +52,23 @@ def backward(
     input = input.contiguous(memory_format=layout)
     grad_output = grad_output.contiguous(memory_format=layout)
 
+    if disjoint.serves(input, geometry):
+        parts = disjoint.lam_parts(grad_output, input, lam, geometry) if needed[1] else None
+        run(disjoint.backward(grad_output, input, lam, None, grad_input, parts, geometry))
+        return grad_input, _summed(parts, lam)
+
     def output_sized() -> Tensor:
         return torch.empty_like(grad_output, dtype=lam.dtype, memory_format=layout)
 
     statistics = (output_sized(), output_sized()) if needed[0] else None
-    window_grad_lam = output_sized() if needed[1] else None
+    parts = output_sized().unsqueeze(1) if needed[1] else None
+    window_grad_lam = None if parts is None else parts.squeeze(1)
     run(window_statistics(grad_output, input, lam, statistics, window_grad_lam, geometry))
     if grad_input is not None:
         run(gather(grad_output, input, lam, statistics, grad_input, geometry))
-    if window_grad_lam is None:
-        return grad_input, None
-    return grad_input, window_grad_lam.sum_to_size(lam.shape).contiguous()
+    return grad_input, _summed(parts, lam)
+
+
+def _summed(parts: Tensor | None, lam: Tensor) -> Tensor | None:
+    """λ's gradient from its [N, chunks, C, ...] parts."""
+    return None if parts is None else parts.sum(1).sum_to_size(lam.shape).contiguous()

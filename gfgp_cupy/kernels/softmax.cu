@@ -1,0 +1,72 @@
+// The softmax of one window held in registers, and 16-byte (or narrower) packs of elements.
+//
+// Macros: KERNEL_H, KERNEL_W.
+
+#define TAPS (KERNEL_H * KERNEL_W)
+#define LOG2_E ((acc_t)1.4426950408889634074)
+
+// N neighbouring elements that cross global memory in one access.
+template <int N>
+struct __align__(N * sizeof(scalar_t)) Pack {
+  scalar_t element[N];
+};
+
+template <int N>
+__device__ __forceinline__ Pack<N> load_pack(const scalar_t* address) {
+  return load(reinterpret_cast<const Pack<N>*>(address));
+}
+
+template <int N>
+__device__ __forceinline__ void store_pack(scalar_t* address, const Pack<N>& pack) {
+  store(reinterpret_cast<Pack<N>*>(address), pack);
+}
+
+// 1 / x to 1 unit in the last place.
+#if defined(DTYPE_FLOAT64) || defined(GFGP_HOST)
+__device__ __forceinline__ acc_t reciprocal(acc_t x) { return 1 / x; }
+#else
+__device__ __forceinline__ acc_t reciprocal(acc_t x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+#endif
+
+// Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
+// exceeds 1, and the mean cannot leave the window's range.
+struct Softmax {
+  acc_t weight[TAPS];  // 2^(scale (x - r)), scale = lam log2(e)
+  acc_t inverse_total;
+  acc_t mean;
+};
+
+__device__ __forceinline__ Softmax softmax(const acc_t (&x)[TAPS], acc_t scale) {
+  Softmax result;
+  acc_t reference = x[0];
+#pragma unroll
+  for (int tap = 1; tap < TAPS; ++tap) {
+    reference = scale < 0 ? min(reference, x[tap]) : max(reference, x[tap]);
+  }
+  acc_t total = 0, weighted = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const acc_t deviation = x[tap] - reference;
+    const acc_t weight = power_of_two(scale * deviation);
+    result.weight[tap] = weight;
+    total += weight;
+    weighted += weight * deviation;
+  }
+  result.inverse_total = reciprocal(total);
+  result.mean = reference + weighted * result.inverse_total;
+  return result;
+}
+
+__device__ __forceinline__ acc_t variance(const acc_t (&x)[TAPS], const Softmax& of) {
+  acc_t sum = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const acc_t deviation = x[tap] - of.mean;
+    sum += of.weight[tap] * deviation * deviation;
+  }
+  return sum * of.inverse_total;
+}
