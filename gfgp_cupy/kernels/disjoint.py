@@ -10,7 +10,8 @@ from ..memory_format import layout_of
 from .launch import Launch, source
 from .plan import DTYPE_MACROS, index_type
 
-__all__ = ["backward", "forward", "lam_parts", "serves"]
+__all__ = ["aligned_elements", "backward", "forward", "lam_parts", "lam_varies_in_plane",
+           "largest_power_of_two", "serves"]
 
 BLOCK = 256
 MAX_TAPS = 16
@@ -56,7 +57,7 @@ def forward(
 def lam_parts(grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     """An empty tensor for :func:`backward`'s ``grad_lam``, whose sum over dimension 1 is λ's
     gradient for each window of [N, C, oH, oW], or each plane of [N, C, 1, 1]."""
-    if _per_window(lam):
+    if lam_varies_in_plane(lam):
         return torch.empty_like(grad_output, dtype=lam.dtype).unsqueeze(1)
     samples, channels = input.shape[:2]
     chunks = _Tile(input, grad_output, geometry, (input, grad_output)).chunks
@@ -110,26 +111,26 @@ class _Tile:
         self.dtype = input.dtype
         layout = layout_of(input)
         self.channels_last = layout is torch.channels_last
-        widest = _aligned_elements(tensors)
+        widest = aligned_elements(tensors)
         taps = self.kernel_h * self.kernel_w
         row = channels if self.channels_last else out_w
-        self.vector = _largest_power_of_two(
+        self.vector = largest_power_of_two(
             min(widest, MAX_ELEMENTS[layout] // taps), dividing=row
         )
         if self.channels_last:
             self.pack = self.vector
             vectors = channels // self.vector
-            self.lanes = _largest_power_of_two(min(vectors, 32))
+            self.lanes = largest_power_of_two(min(vectors, 32))
             per_block = BLOCK // self.lanes * WINDOWS_PER_THREAD
             self.chunks = -(-out_h * out_w // per_block)
             self.grid = samples * -(-vectors // self.lanes) * self.chunks
             self.sizes = (channels, out_h, out_w)
             self.reduction_elements = BLOCK * self.vector
         else:
-            self.pack = _largest_power_of_two(widest, dividing=self.vector * self.kernel_w)
+            self.pack = largest_power_of_two(widest, dividing=self.vector * self.kernel_w)
             groups = out_h * out_w // self.vector
             # About four rounds a lane, on whole warps where the plane is large enough for one.
-            self.lanes = _largest_power_of_two(min(max(groups // 4, min(groups, 32)), BLOCK))
+            self.lanes = largest_power_of_two(min(max(groups // 4, min(groups, 32)), BLOCK))
             self.chunks = 1
             planes = samples * channels
             self.grid = -(-planes * self.lanes // BLOCK)
@@ -150,7 +151,7 @@ def _defines(
         "VECTOR": tile.vector,
         "LANES": tile.lanes,
         "WINDOWS_PER_THREAD": WINDOWS_PER_THREAD,
-        "LAM_PER_WINDOW": int(_per_window(lam)),
+        "LAM_PER_WINDOW": int(lam_varies_in_plane(lam)),
         "WRITE_SPREAD": int(spread),
         "WRITE_GRAD_INPUT": int(grad_input),
         "WRITE_GRAD_LAM": int(grad_lam),
@@ -159,11 +160,11 @@ def _defines(
     return DTYPE_MACROS[tile.dtype], *(f"{name}={value}" for name, value in values.items())
 
 
-def _per_window(lam: Tensor) -> bool:
+def lam_varies_in_plane(lam: Tensor) -> bool:
     return lam.shape[2] > 1 or lam.shape[3] > 1
 
 
-def _aligned_elements(tensors: tuple[Tensor | None, ...]) -> int:
+def aligned_elements(tensors: tuple[Tensor | None, ...]) -> int:
     """How many elements one access of at most 16 bytes may hold, by the tensors' addresses."""
     size = tensors[0].element_size()
     addresses = 16
@@ -173,7 +174,7 @@ def _aligned_elements(tensors: tuple[Tensor | None, ...]) -> int:
     return (addresses & -addresses) // size
 
 
-def _largest_power_of_two(limit: int, dividing: int = 0) -> int:
+def largest_power_of_two(limit: int, dividing: int = 0) -> int:
     """The largest power of two up to ``limit`` that divides ``dividing``."""
     power = 1
     while 2 * power <= limit and dividing % (2 * power) == 0:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
-from . import disjoint
+from . import disjoint, overlapping
 from .launch import Launch
 from .plan import gather, pool_forward, window_statistics
 
@@ -25,8 +25,9 @@ def forward(
     output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=layout)
     if output.numel() > 0:
         input = input.contiguous(memory_format=layout)
-        if disjoint.serves(input, geometry):
-            run(disjoint.forward(input, lam, output, None, geometry))
+        kernels = _specialised(input, geometry)
+        if kernels is not None:
+            run(kernels.forward(input, lam, output, None, geometry))
         else:
             run(pool_forward(input, lam, output, geometry))
     return output
@@ -52,9 +53,10 @@ def backward(
     input = input.contiguous(memory_format=layout)
     grad_output = grad_output.contiguous(memory_format=layout)
 
-    if disjoint.serves(input, geometry):
-        parts = disjoint.lam_parts(grad_output, input, lam, geometry) if needed[1] else None
-        run(disjoint.backward(grad_output, input, lam, None, grad_input, parts, geometry))
+    kernels = _specialised(input, geometry)
+    if kernels is not None:
+        parts = kernels.lam_parts(grad_output, input, lam, geometry) if needed[1] else None
+        run(kernels.backward(grad_output, input, lam, None, grad_input, parts, geometry))
         return grad_input, _summed(parts, lam)
 
     def output_sized() -> Tensor:
@@ -67,6 +69,14 @@ def backward(
     if grad_input is not None:
         run(gather(grad_output, input, lam, statistics, grad_input, geometry))
     return grad_input, _summed(parts, lam)
+
+
+def _specialised(input: Tensor, geometry: PoolGeometry):
+    """The module whose kernels fit the geometry best, ``None`` for the general ones."""
+    for kernels in (disjoint, overlapping):
+        if kernels.serves(input, geometry):
+            return kernels
+    return None
 
 
 def _summed(parts: Tensor | None, lam: Tensor) -> Tensor | None:

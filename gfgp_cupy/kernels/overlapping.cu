@@ -1,0 +1,343 @@
+// Max-Ent pooling of windows that overlap, or that padding or the plane's edge cuts.
+//
+// A block marches down a strip of the plane, STEP rows of windows at a time. Shared memory holds a
+// ring of input rows: while the block works on one step's rows, those of the next arrive. So each
+// input element is read once, but for the columns (and, where a strip begins inside the plane, the
+// rows) that neighbouring blocks share. Contiguous: a strip is as wide as the plane.
+// Channels_last: a strip is TILE_W windows wide and CHANNELS channels deep.
+//
+// Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; BLOCK, threads; STEP; TILE_W;
+//         CHANNELS (1 if contiguous); PACK, elements an access of input-sized tensors;
+//         RING, rows of the ring; LAM_PER_WINDOW; WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM,
+//         ADD_MEAN_GRAD as in disjoint.cu.
+//
+// Rows and columns are counted from the padded plane's corner ("padded rows"), so that window o
+// begins at o * STRIDE, and row q belongs to the windows q / STRIDE - HALO ... q / STRIDE.
+
+#define HALO_H ((KERNEL_H - 1) / STRIDE_H)
+#define HALO_W ((KERNEL_W - 1) / STRIDE_W)
+#define STATISTICS_ROWS (HALO_H + STEP)
+
+struct Plane {
+  index_t channels, height, width, out_h, out_w;
+};
+
+// The strip that a block owns: windows [row_begin, row_end) x [column_begin, column_end) of sample
+// n and CHANNELS channels from `channel` on; and the padded rows and columns of the input whose
+// gradient it writes, which begin with the first window and end where the next strip begins.
+struct Strip {
+  index_t n, channel, number;
+  index_t row_begin, row_end, column_begin, column_end;
+  index_t padded_row_end, padded_column_end;
+  index_t padded_input_end;       // the padded row where the last that the block reads ends
+  index_t tile_left, tile_width;  // input columns held in shared memory
+};
+
+// Strips are numbered by sample, channels, then position; `number` is the position's.
+__device__ __forceinline__ Strip block_strip(const Plane& plane, index_t strip_rows) {
+  // At least as many as there are windows, since no window begins past the plane's end.
+  const index_t all_rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
+  const index_t all_columns = (plane.width + PADDING_W - 1) / STRIDE_W + 1;
+  const index_t tile_w = CHANNELS_LAST ? TILE_W : all_columns;
+  const index_t down = (all_rows + strip_rows - 1) / strip_rows;
+  const index_t across = (all_columns + tile_w - 1) / tile_w;
+  index_t block = blockIdx.x;
+  Strip strip;
+  strip.number = block % (down * across);
+  block /= down * across;
+  strip.channel = block % (plane.channels / CHANNELS) * CHANNELS;
+  strip.n = block / (plane.channels / CHANNELS);
+  strip.row_begin = strip.number / across * strip_rows;
+  strip.column_begin = strip.number % across * tile_w;
+  strip.padded_row_end =
+      min((strip.row_begin + strip_rows) * STRIDE_H, plane.height + PADDING_H);
+  strip.padded_column_end =
+      min((strip.column_begin + tile_w) * STRIDE_W, plane.width + PADDING_W);
+  strip.row_end = min(strip.row_begin + strip_rows, plane.out_h);
+  strip.column_end = min(strip.column_begin + tile_w, plane.out_w);
+  strip.padded_input_end =
+      max((strip.row_end - 1) * STRIDE_H + KERNEL_H, strip.padded_row_end);
+  return strip;
+}
+
+// The columns of windows [first_column, column_end) and of the padded input up to
+// padded_column_end are what the block will read.
+__device__ __forceinline__ void set_tile(Strip& strip, const Plane& plane, index_t first_column) {
+  const index_t left = first_column * STRIDE_W - PADDING_W;
+  const index_t right = max((strip.column_end - 1) * STRIDE_W + KERNEL_W, strip.padded_column_end);
+  strip.tile_left = CHANNELS_LAST && left > 0 ? left : 0;
+  strip.tile_width = min(right - PADDING_W, plane.width) - strip.tile_left;
+  if (!CHANNELS_LAST) strip.tile_width = plane.width;
+}
+
+// Starts copying PACK elements to shared memory; arrive() waits for all that this thread started.
+__device__ __forceinline__ void start_copy(scalar_t* to, const scalar_t* from) {
+#if !defined(GFGP_HOST) && __CUDA_ARCH__ >= 800
+  const int bytes = PACK * sizeof(scalar_t);
+  if (bytes >= 4) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::
+                     "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from),
+                     "n"(bytes < 4 ? 4 : bytes));
+    return;
+  }
+#endif
+  *reinterpret_cast<Pack<PACK>*>(to) = load_pack<PACK>(from);
+}
+
+__device__ __forceinline__ void arrive() {
+#if !defined(GFGP_HOST) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+  __syncthreads();
+}
+
+// Starts copying the padded rows [begin, end) into the ring; rows outside the plane are left out.
+__device__ __forceinline__ void start_rows(
+    scalar_t* ring, const scalar_t* input, const Plane& plane, const Strip& strip, index_t begin,
+    index_t end) {
+  begin = max(begin, (index_t)PADDING_H);
+  end = min(min(end, strip.padded_input_end), plane.height + PADDING_H);
+  const index_t packs = strip.tile_width * CHANNELS / PACK;
+  for (index_t item = threadIdx.x; item < (end - begin) * packs; item += BLOCK) {
+    const index_t row = begin + item / packs, element = item % packs * PACK;
+    const index_t h = row - PADDING_H;
+    const index_t from =
+        CHANNELS_LAST
+            ? ((strip.n * plane.height + h) * plane.width + strip.tile_left + element / CHANNELS) *
+                      plane.channels + strip.channel + element % CHANNELS
+            : ((strip.n * plane.channels + strip.channel) * plane.height + h) * plane.width +
+                  element;
+    start_copy(ring + row % RING * (strip.tile_width * CHANNELS) + element, input + from);
+  }
+}
+
+// Reads window (row, column)'s elements from the ring; the result has a bit for each that is
+// inside the plane. The others repeat one that is.
+__device__ __forceinline__ unsigned window_elements(
+    const scalar_t* ring, const Plane& plane, const Strip& strip, index_t row, index_t column,
+    int channel, acc_t (&x)[TAPS]) {
+  const index_t pitch = strip.tile_width * CHANNELS;
+  const index_t top = row * STRIDE_H, left = column * STRIDE_W - PADDING_W;
+  unsigned inside = 0;
+#pragma unroll
+  for (int i = 0; i < KERNEL_H; ++i) {
+    const index_t h = top + i - PADDING_H;
+    const scalar_t* from = ring + (top + i) % RING * pitch + channel;
+#pragma unroll
+    for (int j = 0; j < KERNEL_W; ++j) {
+      const index_t w = left + j;
+      x[i * KERNEL_W + j] = 0;
+      if (h >= 0 && h < plane.height && w >= 0 && w < plane.width) {
+        x[i * KERNEL_W + j] = widen(from[(w - strip.tile_left) * CHANNELS]);
+        inside |= 1u << (i * KERNEL_W + j);
+      }
+    }
+  }
+  return inside;
+}
+
+__device__ __forceinline__ index_t output_offset(
+    const Plane& plane, const Strip& strip, index_t row, index_t column, int channel) {
+  return CHANNELS_LAST
+             ? ((strip.n * plane.out_h + row) * plane.out_w + column) * plane.channels +
+                   strip.channel + channel
+             : ((strip.n * plane.channels + strip.channel) * plane.out_h + row) * plane.out_w +
+                   column;
+}
+
+// One thread owns one window of a channel at a time. Reads X and lam, writes O (2 O with
+// WRITE_SPREAD).
+extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_overlapping_forward(
+    const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
+    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long strip_rows,
+    long long channels, long long height, long long width, long long out_h, long long out_w,
+    long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
+  extern __shared__ __align__(16) unsigned char smem[];
+  acc_t* strip_lam = reinterpret_cast<acc_t*>(smem);  // [CHANNELS], padded to 16 bytes
+  scalar_t* ring = reinterpret_cast<scalar_t*>(smem + LAM_BYTES);
+  const Plane plane = {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h,
+                       (index_t)out_w};
+  Strip strip = block_strip(plane, (index_t)strip_rows);
+  if (strip.row_begin >= plane.out_h || strip.column_begin >= plane.out_w) return;
+  // No gradients: the tile ends with the last window.
+  strip.padded_column_end = 0;
+  strip.padded_input_end = (strip.row_end - 1) * STRIDE_H + KERNEL_H;
+  set_tile(strip, plane, strip.column_begin);
+  const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
+  if (threadIdx.x < CHANNELS) strip_lam[threadIdx.x] = load(sample_lam + threadIdx.x * lam_c);
+
+  const index_t columns = strip.column_end - strip.column_begin;
+  index_t arrived = strip.row_begin * STRIDE_H;
+  index_t needed = (strip.row_begin + STEP - 1) * STRIDE_H + KERNEL_H;
+  start_rows(ring, input, plane, strip, arrived, needed);
+  for (index_t first = strip.row_begin; first < strip.row_end; first += STEP) {
+    arrive();
+    arrived = needed;
+    needed += STEP * STRIDE_H;
+    start_rows(ring, input, plane, strip, arrived, needed);
+    const index_t rows = min((index_t)STEP, strip.row_end - first);
+    for (index_t item = threadIdx.x; item < rows * columns * CHANNELS; item += BLOCK) {
+      const int channel = item % CHANNELS;
+      const index_t row = first + item / CHANNELS / columns;
+      const index_t column = strip.column_begin + item / CHANNELS % columns;
+      acc_t x[TAPS];
+      const unsigned inside =
+          window_elements(ring, plane, strip, row, column, channel, x);
+      const acc_t lambda =
+          LAM_PER_WINDOW ? load(sample_lam + channel * lam_c + row * lam_h + column * lam_w)
+                         : strip_lam[channel];
+      const Softmax of = softmax(x, LOG2_E * lambda, inside);
+      const index_t at = output_offset(plane, strip, row, column, channel);
+      store(output + at, narrow(of.mean));
+      if (WRITE_SPREAD) store(spread + at, narrow(sqrt(variance(x, of))));
+    }
+  }
+}
+
+// First, one thread owns one window of a channel at a time and leaves its statistics in shared
+// memory; then, one thread owns PACK neighbouring input elements at a time and adds up what their
+// windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's part of lam's
+// gradient, in grad_lam[n, strip, channel], or where lam varies inside a plane that of each window.
+extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_overlapping_backward(
+    const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
+    const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
+    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long strip_rows,
+    long long strips, long long channels, long long height, long long width, long long out_h,
+    long long out_w, long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
+  extern __shared__ __align__(16) unsigned char smem[];
+  const Plane plane = {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h,
+                       (index_t)out_w};
+  Strip strip = block_strip(plane, (index_t)strip_rows);
+  const index_t first_row = max(strip.row_begin - HALO_H, (index_t)0);
+  const index_t first_column = max(strip.column_begin - HALO_W, (index_t)0);
+  const index_t columns = max(strip.column_end - first_column, (index_t)0);
+  set_tile(strip, plane, first_column);
+
+  acc_t* strip_lam = reinterpret_cast<acc_t*>(smem);       // [CHANNELS], padded to 16 bytes
+  scalar_t* ring = reinterpret_cast<scalar_t*>(smem + LAM_BYTES);
+  acc_t* mean = reinterpret_cast<acc_t*>(smem + LAM_BYTES + RING_BYTES);
+  const index_t statistics = STATISTICS_ROWS * columns * CHANNELS;
+  acc_t* log_share = mean + statistics;  // of each: [STATISTICS_ROWS][columns][CHANNELS]
+  acc_t* grad = log_share + statistics;
+  acc_t* window_lam = grad + statistics;  // only where lam varies inside a plane
+
+  const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
+  if (threadIdx.x < CHANNELS) strip_lam[threadIdx.x] = load(sample_lam + threadIdx.x * lam_c);
+  acc_t part = 0;
+  const index_t left = max(strip.column_begin * STRIDE_W - PADDING_W, (index_t)0);
+  const index_t row_packs =
+      max((strip.padded_column_end - PADDING_W - left) * CHANNELS / PACK, (index_t)0);
+
+  index_t needed = (first_row + STEP) * STRIDE_H + RING_LEAD;
+  start_rows(ring, input, plane, strip, first_row * STRIDE_H, needed);
+  for (index_t first = first_row; first * STRIDE_H < strip.padded_row_end || first < strip.row_end;
+       first += STEP) {
+    arrive();
+    start_rows(ring, input, plane, strip, needed, needed + STEP * STRIDE_H);
+    needed += STEP * STRIDE_H;
+
+    const index_t rows = max(min((index_t)STEP, strip.row_end - first), (index_t)0);
+    for (index_t item = threadIdx.x; item < rows * columns * CHANNELS; item += BLOCK) {
+      const int channel = item % CHANNELS;
+      const index_t row = first + item / CHANNELS / columns;
+      const index_t column = first_column + item / CHANNELS % columns;
+      acc_t x[TAPS];
+      const unsigned inside =
+          window_elements(ring, plane, strip, row, column, channel, x);
+      const acc_t lambda =
+          LAM_PER_WINDOW ? load(sample_lam + channel * lam_c + row * lam_h + column * lam_w)
+                         : strip_lam[channel];
+      const acc_t scale = LOG2_E * lambda;
+      const Softmax of = softmax(x, scale, inside);
+      const index_t at = output_offset(plane, strip, row, column, channel);
+      const acc_t window_grad = widen(load(grad_output + at));
+      const index_t slot =
+          (row % STATISTICS_ROWS * columns + column - first_column) * CHANNELS + channel;
+      mean[slot] = of.mean;
+      log_share[slot] = log2(of.inverse_total) - scale * (of.reference - of.mean);
+      grad[slot] = window_grad;
+      if (LAM_PER_WINDOW) window_lam[slot] = lambda;
+      if (WRITE_GRAD_LAM && row >= strip.row_begin && column >= strip.column_begin) {
+        const acc_t found = window_grad * variance(x, of);
+        if (LAM_PER_WINDOW) {
+          store(grad_lam + at, found);
+        } else {
+          part += found;
+        }
+      }
+    }
+    __syncthreads();
+
+    if (WRITE_GRAD_INPUT) {
+      const index_t row_start = max(max(first, strip.row_begin) * STRIDE_H, (index_t)PADDING_H);
+      const index_t row_stop = min((first + STEP) * STRIDE_H, strip.padded_row_end);
+      for (index_t item = threadIdx.x; item < (row_stop - row_start) * row_packs; item += BLOCK) {
+        const index_t row = row_start + item / row_packs;
+        const index_t element = item % row_packs * PACK;  // from the strip's first, in memory order
+        const index_t w = left + element / CHANNELS;
+        const int channel = element % CHANNELS;
+        const Pack<PACK> elements = *reinterpret_cast<const Pack<PACK>*>(
+            ring + (row % RING * strip.tile_width + w - strip.tile_left) * CHANNELS + channel);
+        const index_t at =
+            CHANNELS_LAST
+                ? ((strip.n * plane.height + row - PADDING_H) * plane.width + w) * plane.channels +
+                      strip.channel + channel
+                : ((strip.n * plane.channels + strip.channel) * plane.height + row - PADDING_H) *
+                          plane.width + w;
+        acc_t sum[PACK];
+#pragma unroll
+        for (int k = 0; k < PACK; ++k) {
+          sum[k] = ADD_MEAN_GRAD
+                       ? load(mean_grad + strip.n * plane.channels + strip.channel +
+                              (CHANNELS_LAST ? channel + k : 0))
+                       : 0;
+        }
+#pragma unroll
+        for (int up = 0; up <= HALO_H; ++up) {
+          const index_t window_row = row / STRIDE_H - up;
+          if (row % STRIDE_H + up * STRIDE_H >= KERNEL_H) continue;
+          if (window_row < 0 || window_row >= plane.out_h) continue;
+#pragma unroll
+          for (int k = 0; k < PACK; ++k) {
+            const index_t column = w + PADDING_W + (CHANNELS_LAST ? 0 : k);
+            const acc_t x = widen(elements.element[k]);
+#pragma unroll
+            for (int back = 0; back <= HALO_W; ++back) {
+              const index_t window_column = column / STRIDE_W - back;
+              if (column % STRIDE_W + back * STRIDE_W >= KERNEL_W) continue;
+              if (window_column < 0 || window_column >= strip.column_end) continue;
+              const index_t slot =
+                  (window_row % STATISTICS_ROWS * columns + window_column - first_column) *
+                      CHANNELS + (CHANNELS_LAST ? channel + k : 0);
+              const acc_t lambda =
+                  LAM_PER_WINDOW ? window_lam[slot] : strip_lam[CHANNELS_LAST ? channel + k : 0];
+              const acc_t deviation = x - mean[slot];
+              const acc_t share =
+                  power_of_two(LOG2_E * lambda * deviation + log_share[slot]);
+              sum[k] += grad[slot] * share * (1 + lambda * deviation);
+            }
+          }
+        }
+        Pack<PACK> result;
+#pragma unroll
+        for (int k = 0; k < PACK; ++k) result.element[k] = narrow(sum[k]);
+        store_pack(grad_input + at, result);
+      }
+    }
+  }
+
+  if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
+    arrive();  // nobody reads the ring any more, nothing is on its way into it
+    acc_t* partial = mean;
+    partial[threadIdx.x] = part;
+    for (int half = BLOCK / 2; half >= CHANNELS; half /= 2) {
+      __syncthreads();
+      if (threadIdx.x < half) partial[threadIdx.x] += partial[threadIdx.x + half];
+    }
+    if (threadIdx.x < CHANNELS) {
+      store(grad_lam + (strip.n * strips + strip.number) * plane.channels + strip.channel +
+                threadIdx.x,
+            partial[threadIdx.x]);
+    }
+  }
+}
