@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256) max_ent_pool2d_window_statisti
         variance += weight * (x - sums.mean) * (x - sums.mean);
       }
     }
-    store(grad_lam + index, widen(load(grad_output + index)) * (variance / sums.total));
+    store(grad_lam + index, widen(load(grad_output + index)) * (variance * reciprocal(sums.total)));
   }
 }
 

@@ -11,6 +11,11 @@
 // the input's type where the variance might not.
 
 #define BLOCK 256
+#if defined(DTYPE_FLOAT64) || KERNEL_H * KERNEL_W * VECTOR > 32
+#define BOUNDS __launch_bounds__(BLOCK, 1)  // or the compiler spills to fit more blocks
+#else
+#define BOUNDS __launch_bounds__(BLOCK)
+#endif
 #define ROWS_OF_LANES (BLOCK / LANES)
 
 
@@ -53,7 +58,7 @@ __device__ __forceinline__ void load_windows(
 }
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_disjoint_forward(
+extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long channels_,
     long long out_h_, long long out_w_, long long lam_n, long long lam_c, long long lam_h,
@@ -92,7 +97,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_disjoint_forw
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the part of lam's gradient that one block finds,
 // in grad_lam[n, chunk, channel], or where lam varies inside a plane that of each window.
 // ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_disjoint_backward(
+extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long channels_,
@@ -210,7 +215,7 @@ __device__ __forceinline__ void store_windows(
 }
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_disjoint_forward(
+extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long planes,
     long long channels, long long out_h_, long long out_w_, long long lam_n, long long lam_c,
@@ -245,7 +250,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_disjoint_forw
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the plane's part of lam's gradient, in
 // grad_lam[n, c], or where lam varies inside a plane that of each window. ADD_MEAN_GRAD: adds
 // mean_grad[n, c] to each element.
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_disjoint_backward(
+extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long planes,

@@ -16,7 +16,7 @@ __all__ = ["aligned_elements", "backward", "forward", "lam_parts", "lam_varies_i
 BLOCK = 256
 MAX_TAPS = 16
 MAX_ELEMENTS = {torch.contiguous_format: 32, torch.channels_last: 64}
-"""Elements of a window, and input elements that one thread holds in registers at once."""
+"""Input elements that one thread holds in registers at once; of float64, a quarter."""
 
 WINDOWS_PER_THREAD = 4
 """In channels_last: enough to spread the reading of λ, few enough to fill the GPU."""
@@ -113,10 +113,9 @@ class _Tile:
         self.channels_last = layout is torch.channels_last
         widest = aligned_elements(tensors)
         taps = self.kernel_h * self.kernel_w
+        most = MAX_ELEMENTS[layout] // (4 if input.dtype is torch.float64 else 1)
         row = channels if self.channels_last else out_w
-        self.vector = largest_power_of_two(
-            min(widest, MAX_ELEMENTS[layout] // taps), dividing=row
-        )
+        self.vector = largest_power_of_two(min(widest, most // taps), dividing=row)
         if self.channels_last:
             self.pack = self.vector
             vectors = channels // self.vector

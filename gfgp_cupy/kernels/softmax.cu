@@ -21,17 +21,6 @@ __device__ __forceinline__ void store_pack(scalar_t* address, const Pack<N>& pac
   store(reinterpret_cast<Pack<N>*>(address), pack);
 }
 
-// 1 / x to 1 unit in the last place.
-#if defined(DTYPE_FLOAT64) || defined(GFGP_HOST)
-__device__ __forceinline__ acc_t reciprocal(acc_t x) { return 1 / x; }
-#else
-__device__ __forceinline__ acc_t reciprocal(acc_t x) {
-  float result;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-#endif
-
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
 // exceeds 1, and the mean cannot leave the window's range.
 struct Softmax {

@@ -97,6 +97,6 @@ __device__ __forceinline__ Sums window_sums(
       weighted += weight * deviation;
     }
   }
-  sums.mean = sums.reference + weighted / sums.total;
+  sums.mean = sums.reference + weighted * reciprocal(sums.total);
   return sums;
 }
