@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
-from ..kernels import Launch, pooling
-from ..kernels.plan import pool_forward
+from ..kernels import Launch, general, pooling
 
-__all__ = ["backward", "forward", "unavailable"]
+__all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
 
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    return pooling.forward(input, lam, geometry, functools.partial(_run, device=input.device))
+    return pooling.forward(input, lam, geometry, _runner(input))
+
+
+def forward_with_spread(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry
+) -> tuple[Tensor, Tensor]:
+    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`."""
+    return pooling.forward_with_spread(input, lam, geometry, _runner(input))
 
 
 def backward(
@@ -31,10 +38,20 @@ def backward(
     lam: Tensor,
     geometry: PoolGeometry,
     needed: tuple[bool, bool],
+    mean_grad: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``."""
-    run = functools.partial(_run, device=input.device)
-    return pooling.backward(grad_output, input, lam, geometry, needed, run)
+    """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
+
+    ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
+    """
+    return pooling.backward(
+        grad_output, input, lam, geometry, needed, _runner(input), mean_grad
+    )
+
+
+def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
+    """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
+    return pooling.lam_backward(grad_output, spread, lam, _runner(spread))
 
 
 @functools.cache
@@ -45,7 +62,9 @@ def unavailable(device: torch.device) -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed: pip install cupy-cuda12x (or cupy-cuda13x)"
     sample = torch.empty(1, 1, 1, 1, device=device)
-    probe = pool_forward(sample, sample, sample, PoolGeometry((1, 1), (1, 1), (0, 0), False))
+    probe = general.forward(
+        sample, sample, sample, None, PoolGeometry((1, 1), (1, 1), (0, 0), False)
+    )
     try:
         import cupy
 
@@ -63,6 +82,10 @@ def _kernel(name: str, source: str, defines: tuple[str, ...]):
 
     options = ("-std=c++17", *(f"-D{define}" for define in defines))
     return cupy.RawKernel(source, name, options=options)
+
+
+def _runner(tensor: Tensor) -> Callable[[Launch], None]:
+    return functools.partial(_run, device=tensor.device)
 
 
 def _run(launch: Launch, device: torch.device) -> None:

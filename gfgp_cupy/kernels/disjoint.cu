@@ -1,50 +1,20 @@
 // Max-Ent pooling where the windows tile the plane: stride = kernel, no padding, height and width
 // divisible by the kernel. Each window lives in the registers of one thread.
 //
-// Macros: CHANNELS_LAST; KERNEL_H, KERNEL_W; PACK, elements a load or store of input-sized tensors;
-//         VECTOR, elements a thread reads and writes at once of output-sized tensors;
-//         LANES, neighbouring threads that share a plane (contiguous) or stand side by side along
-//         the channels (channels_last); LAM_PER_WINDOW, whether lam varies inside a plane;
-//         WRITE_SPREAD; WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD.
+// Threads share out planes as lanes.cu tells. Macros: those of lanes.cu; KERNEL_H, KERNEL_W;
+// PACK, elements a load or store of input-sized tensors; LAM_PER_WINDOW, whether lam varies inside
+// a plane; WRITE_SPREAD; WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD.
 //
 // "Spread" is the square root of a window's variance: it has the range of the input, so it fits
 // the input's type where the variance might not.
 
-#define BLOCK 256
 #if defined(DTYPE_FLOAT64) || KERNEL_H * KERNEL_W * VECTOR > 32
 #define BOUNDS __launch_bounds__(BLOCK, 1)  // or the compiler spills to fit more blocks
 #else
 #define BOUNDS __launch_bounds__(BLOCK)
 #endif
-#define ROWS_OF_LANES (BLOCK / LANES)
-
 
 #if CHANNELS_LAST
-
-// One thread owns VECTOR channels of WINDOWS_PER_THREAD windows of one sample; LANES threads stand
-// side by side along the channels. Blocks are numbered by sample, channels, then windows.
-#define WINDOWS_PER_BLOCK (ROWS_OF_LANES * WINDOWS_PER_THREAD)
-
-struct Share {
-  index_t n, channel, begin, end, chunk;  // sample, first channel, windows, number among chunks
-  bool active;
-};
-
-__device__ __forceinline__ Share block_share(index_t channels, index_t windows) {
-  const index_t chunks = (windows + WINDOWS_PER_BLOCK - 1) / WINDOWS_PER_BLOCK;
-  const index_t vectors = channels / VECTOR;
-  const index_t channel_blocks = (vectors + LANES - 1) / LANES;
-  Share share;
-  const index_t block = blockIdx.x;
-  share.chunk = block % chunks;
-  share.n = block / chunks / channel_blocks;
-  const index_t vector = block / chunks % channel_blocks * LANES + threadIdx.x % LANES;
-  share.active = vector < vectors;
-  share.channel = vector * VECTOR;
-  share.begin = share.chunk * WINDOWS_PER_BLOCK + threadIdx.x / LANES;
-  share.end = min((share.chunk + 1) * WINDOWS_PER_BLOCK, windows);
-  return share;
-}
 
 __device__ __forceinline__ void load_windows(
     const scalar_t* first, index_t channels, index_t width, acc_t (&x)[VECTOR][TAPS]) {
@@ -158,29 +128,12 @@ extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_backward(
       }
     }
   }
-  if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
-    extern __shared__ __align__(16) unsigned char smem[];
-    acc_t* partial = reinterpret_cast<acc_t*>(smem);  // [BLOCK][VECTOR]
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) partial[threadIdx.x * VECTOR + v] = part[v];
-    __syncthreads();
-    if (threadIdx.x < LANES && share.active) {
-      const index_t chunks = (windows + WINDOWS_PER_BLOCK - 1) / WINDOWS_PER_BLOCK;
-#pragma unroll
-      for (int v = 0; v < VECTOR; ++v) {
-        acc_t sum = 0;
-        for (int row = 0; row < ROWS_OF_LANES; ++row) {
-          sum += partial[(row * LANES + threadIdx.x) * VECTOR + v];
-        }
-        store(grad_lam + (share.n * chunks + share.chunk) * channels + share.channel + v, sum);
-      }
-    }
-  }
+  if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) store_sum(part, share, channels, grad_lam);
 }
 
 #else
 
-// LANES threads own one plane; each takes VECTOR neighbouring windows of a row at a time.
+// A thread takes VECTOR neighbouring windows of a row at a time.
 
 __device__ __forceinline__ void load_windows(
     const scalar_t* first, index_t width, acc_t (&x)[VECTOR][TAPS]) {
@@ -220,7 +173,7 @@ extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_forward(
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long planes,
     long long channels, long long out_h_, long long out_w_, long long lam_n, long long lam_c,
     long long lam_h, long long lam_w) {
-  const index_t plane = (index_t)blockIdx.x * ROWS_OF_LANES + threadIdx.x / LANES;
+  const index_t plane = own_plane();
   if (plane >= planes) return;
   const index_t out_h = out_h_, out_w = out_w_, groups_w = out_w / VECTOR;
   const index_t groups = out_h * groups_w;
@@ -256,7 +209,7 @@ extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_backward(
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long planes,
     long long channels, long long out_h_, long long out_w_, long long lam_n, long long lam_c,
     long long lam_h, long long lam_w) {
-  const index_t plane = (index_t)blockIdx.x * ROWS_OF_LANES + threadIdx.x / LANES;
+  const index_t plane = own_plane();
   acc_t part = 0;
   if (plane < planes) {
     const index_t out_h = out_h_, out_w = out_w_, groups_w = out_w / VECTOR;
@@ -295,24 +248,7 @@ extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_backward(
       if (WRITE_GRAD_INPUT) store_windows(grad_input + first, width, x);
     }
   }
-  if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
-#pragma unroll
-    for (int step = min(LANES, 32) / 2; step > 0; step /= 2) {
-      part += __shfl_xor_sync(0xffffffffu, part, step);
-    }
-    if (LANES > 32) {
-      extern __shared__ __align__(16) unsigned char smem[];
-      acc_t* partial = reinterpret_cast<acc_t*>(smem);  // one a warp
-      if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = part;
-      __syncthreads();
-      part = 0;
-#pragma unroll
-      for (int warp = 0; warp < LANES / 32; ++warp) {
-        part += partial[threadIdx.x / LANES * (LANES / 32) + warp];
-      }
-    }
-    if (plane < planes && threadIdx.x % LANES == 0) store(grad_lam + plane, part);
-  }
+  if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) store_sum(part, plane, planes, grad_lam);
 }
 
 #endif

@@ -32,6 +32,22 @@ __device__ __forceinline__ void store(T* address, T value) {
   *address = value;
 }
 
+// N neighbouring elements that cross global memory in one access.
+template <int N>
+struct __align__(N * sizeof(scalar_t)) Pack {
+  scalar_t element[N];
+};
+
+template <int N>
+__device__ __forceinline__ Pack<N> load_pack(const scalar_t* address) {
+  return load(reinterpret_cast<const Pack<N>*>(address));
+}
+
+template <int N>
+__device__ __forceinline__ void store_pack(scalar_t* address, const Pack<N>& pack) {
+  store(reinterpret_cast<Pack<N>*>(address), pack);
+}
+
 #if defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
 
 __device__ __forceinline__ acc_t widen(scalar_t value) { return value; }

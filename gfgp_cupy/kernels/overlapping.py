@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
-from ..memory_format import layout_of
-from .disjoint import aligned_elements, largest_power_of_two, lam_varies_in_plane
+from .lanes import aligned_elements, is_channels_last, largest_power_of_two
 from .launch import Launch, source
-from .plan import DTYPE_MACROS, index_type
+from .macros import DTYPE_MACROS, index_type, lam_varies_in_plane
 
 __all__ = ["backward", "forward", "lam_parts", "serves"]
 
@@ -108,14 +107,14 @@ class _March:
         self.geometry = geometry
         self.dtype = input.dtype
         self.index_type = index_type(input.numel())
-        self.channels_last = layout_of(input) is torch.channels_last
+        self.channels_last = is_channels_last(input)
         samples, channels, height, width = input.shape
         (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
         size = input.element_size()
         halo_h, halo_w = (kernel_h - 1) // stride_h, (kernel_w - 1) // stride_w
         all_rows = (height + geometry.padding[0] - 1) // stride_h + 1
         all_columns = (width + geometry.padding[1] - 1) // stride_w + 1
-        widest = aligned_elements((input, *tensors))
+        widest = aligned_elements(input, *tensors)
         if self.channels_last:
             self.channels = largest_power_of_two(CHANNEL_BYTES // size, dividing=channels)
             self.pack = min(widest, self.channels)

@@ -9,28 +9,28 @@ from torch import Tensor
 
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
-from . import disjoint, overlapping
+from . import disjoint, general, lam_gradient, overlapping
 from .launch import Launch
-from .plan import gather, pool_forward, window_statistics
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "forward_with_spread", "lam_backward"]
+
+Run = Callable[[Launch], None]
 
 
-def forward(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Callable[[Launch], None]
-) -> Tensor:
+def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    layout = layout_of(input)
-    shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
-    output = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=layout)
-    if output.numel() > 0:
-        input = input.contiguous(memory_format=layout)
-        kernels = _specialised(input, geometry)
-        if kernels is not None:
-            run(kernels.forward(input, lam, output, None, geometry))
-        else:
-            run(pool_forward(input, lam, output, geometry))
+    output = _output_sized(input, geometry)
+    _forward(input, lam, output, None, geometry, run)
     return output
+
+
+def forward_with_spread(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run
+) -> tuple[Tensor, Tensor]:
+    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`."""
+    output, spread = _output_sized(input, geometry), _output_sized(input, geometry)
+    _forward(input, lam, output, spread, geometry, run)
+    return output, spread
 
 
 def backward(
@@ -39,12 +39,13 @@ def backward(
     lam: Tensor,
     geometry: PoolGeometry,
     needed: tuple[bool, bool],
-    run: Callable[[Launch], None],
+    run: Run,
+    mean_grad: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
 
-    A first kernel finds each window's statistics, a second adds up for each input element what
-    its windows send back: no atomics, hence the same bits on every run.
+    ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient. No atomics,
+    hence the same bits on every run.
     """
     layout = layout_of(input)
     grad_input = torch.empty_like(input, memory_format=layout) if needed[0] else None
@@ -52,23 +53,48 @@ def backward(
         return grad_input, torch.zeros_like(lam) if needed[1] else None
     input = input.contiguous(memory_format=layout)
     grad_output = grad_output.contiguous(memory_format=layout)
-
+    if mean_grad is not None:
+        mean_grad = mean_grad.contiguous()
     kernels = _specialised(input, geometry)
     if kernels is not None:
         parts = kernels.lam_parts(grad_output, input, lam, geometry) if needed[1] else None
-        run(kernels.backward(grad_output, input, lam, None, grad_input, parts, geometry))
+        run(kernels.backward(grad_output, input, lam, mean_grad, grad_input, parts, geometry))
         return grad_input, _summed(parts, lam)
 
-    def output_sized() -> Tensor:
+    def window_sized() -> Tensor:
         return torch.empty_like(grad_output, dtype=lam.dtype, memory_format=layout)
 
-    statistics = (output_sized(), output_sized()) if needed[0] else None
-    parts = output_sized().unsqueeze(1) if needed[1] else None
-    window_grad_lam = None if parts is None else parts.squeeze(1)
-    run(window_statistics(grad_output, input, lam, statistics, window_grad_lam, geometry))
+    statistics = (window_sized(), window_sized()) if needed[0] else None
+    parts = window_sized() if needed[1] else None
+    run(general.window_statistics(grad_output, input, lam, statistics, parts, geometry))
     if grad_input is not None:
-        run(gather(grad_output, input, lam, statistics, grad_input, geometry))
-    return grad_input, _summed(parts, lam)
+        run(general.gather(grad_output, input, lam, statistics, mean_grad, grad_input, geometry))
+    return grad_input, None if parts is None else _summed(parts.unsqueeze(1), lam)
+
+
+def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> Tensor:
+    """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
+    if grad_output.numel() == 0:
+        return torch.zeros_like(lam)
+    grad_output = grad_output.contiguous(memory_format=layout_of(spread))
+    parts = lam_gradient.lam_parts(grad_output, spread, lam)
+    run(lam_gradient.lam_gradient(grad_output, spread, parts))
+    return _summed(parts, lam)
+
+
+def _forward(input, lam, output, spread, geometry, run) -> None:
+    if output.numel() == 0:
+        return
+    input = input.contiguous(memory_format=layout_of(input))
+    kernels = _specialised(input, geometry) or general
+    run(kernels.forward(input, lam, output, spread, geometry))
+
+
+def _output_sized(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
+    return torch.empty(
+        shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
+    )
 
 
 def _specialised(input: Tensor, geometry: PoolGeometry):

@@ -1,25 +1,9 @@
-// The softmax of one window held in registers, and 16-byte (or narrower) packs of elements.
+// The softmax of one window held in registers.
 //
 // Macros: KERNEL_H, KERNEL_W.
 
 #define TAPS (KERNEL_H * KERNEL_W)
 #define LOG2_E ((acc_t)1.4426950408889634074)
-
-// N neighbouring elements that cross global memory in one access.
-template <int N>
-struct __align__(N * sizeof(scalar_t)) Pack {
-  scalar_t element[N];
-};
-
-template <int N>
-__device__ __forceinline__ Pack<N> load_pack(const scalar_t* address) {
-  return load(reinterpret_cast<const Pack<N>*>(address));
-}
-
-template <int N>
-__device__ __forceinline__ void store_pack(scalar_t* address, const Pack<N>& pack) {
-  store(reinterpret_cast<Pack<N>*>(address), pack);
-}
 
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
 // exceeds 1, and the mean cannot leave the window's range.

@@ -100,3 +100,18 @@ __device__ __forceinline__ Sums window_sums(
   sums.mean = sums.reference + weighted * reciprocal(sums.total);
   return sums;
 }
+
+__device__ __forceinline__ acc_t window_variance(
+    const scalar_t* plane, const Planes& planes, const Bounds& bounds, acc_t scale,
+    const Sums& sums) {
+  const index_t row = row_step(planes), column = column_step(planes);
+  acc_t variance = 0;
+  for (index_t h = bounds.h_begin; h < bounds.h_end; ++h) {
+    for (index_t w = bounds.w_begin; w < bounds.w_end; ++w) {
+      const acc_t x = widen(load(plane + h * row + w * column));
+      const acc_t weight = power_of_two(scale * (x - sums.reference));
+      variance += weight * (x - sums.mean) * (x - sums.mean);
+    }
+  }
+  return variance * reciprocal(sums.total);
+}

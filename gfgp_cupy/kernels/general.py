@@ -1,38 +1,34 @@
-"""Which launch computes what: kernels, macros, grids and arguments from tensors and geometry."""
+"""Launches of ``general.cu``: any kernel, stride and padding."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
-from ..memory_format import layout_of
+from .lanes import BLOCK, is_channels_last
 from .launch import Launch, source
+from .macros import DTYPE_MACROS, index_type
 
-__all__ = ["DTYPE_MACROS", "gather", "index_type", "pool_forward", "window_statistics"]
-
-BLOCK = 256
-
-DTYPE_MACROS = {
-    torch.float16: "DTYPE_FLOAT16=1",
-    torch.bfloat16: "DTYPE_BFLOAT16=1",
-    torch.float32: "DTYPE_FLOAT32=1",
-    torch.float64: "DTYPE_FLOAT64=1",
-}
-
-INT_LIMIT = 2**31 - BLOCK
-"""Above so many elements, offsets (of a thread in the last block, too) need 64 bits."""
+__all__ = ["forward", "gather", "window_statistics"]
 
 
-def pool_forward(input: Tensor, lam: Tensor, output: Tensor, geometry: PoolGeometry) -> Launch:
-    """Writes the pooled ``input`` into ``output``; both dense, in one memory format."""
+def forward(
+    input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None, geometry: PoolGeometry
+) -> Launch:
+    """Writes the pooled ``input``, and each window's standard deviation where ``spread`` is given.
+
+    All tensors but λ are dense and in one memory format.
+    """
     return Launch(
-        name="max_ent_pool2d_forward",
-        source=source("element.cu", "window.cu", "forward.cu"),
-        defines=_defines(input, geometry),
+        name="max_ent_pool2d_general_forward",
+        source=SOURCE,
+        defines=_defines(input, geometry, WRITE_SPREAD=spread is not None),
         grid=_blocks(output.numel()),
         block=BLOCK,
-        args=(input, lam, output, output.numel(), *_sizes(input, output, lam)),
+        args=(
+            input, lam, output, output if spread is None else spread,
+            output.numel(), *_sizes(input, output, lam),
+        ),
     )
 
 
@@ -53,11 +49,10 @@ def window_statistics(
     mean, log_total = (anything, anything) if statistics is None else statistics
     return Launch(
         name="max_ent_pool2d_window_statistics",
-        source=source("element.cu", "window.cu", "backward.cu"),
-        defines=(
-            *_defines(input, geometry),
-            f"WRITE_STATISTICS={int(statistics is not None)}",
-            f"WRITE_GRAD_LAM={int(grad_lam is not None)}",
+        source=SOURCE,
+        defines=_defines(
+            input, geometry,
+            WRITE_STATISTICS=statistics is not None, WRITE_GRAD_LAM=grad_lam is not None,
         ),
         grid=_blocks(grad_output.numel()),
         block=BLOCK,
@@ -74,36 +69,42 @@ def gather(
     input: Tensor,
     lam: Tensor,
     statistics: tuple[Tensor, Tensor],
+    mean_grad: Tensor | None,
     grad_input: Tensor,
     geometry: PoolGeometry,
 ) -> Launch:
-    """Writes the gradient of ``input`` from what :func:`window_statistics` wrote."""
+    """Writes the gradient of ``input`` from what :func:`window_statistics` wrote.
+
+    ``mean_grad`` [N, C], of λ's type, is added to every element's gradient.
+    """
     return Launch(
         name="max_ent_pool2d_gather",
-        source=source("element.cu", "window.cu", "backward.cu"),
-        defines=(*_defines(input, geometry), "WRITE_STATISTICS=1", "WRITE_GRAD_LAM=1"),
+        source=SOURCE,
+        defines=_defines(input, geometry, ADD_MEAN_GRAD=mean_grad is not None),
         grid=_blocks(input.numel()),
         block=BLOCK,
         args=(
-            grad_output, input, lam, *statistics, grad_input,
+            grad_output, input, lam, *statistics,
+            lam if mean_grad is None else mean_grad, grad_input,
             input.numel(), *_sizes(input, grad_output, lam),
         ),
     )
 
 
-def index_type(elements: int) -> str:
-    """The C++ type that holds every offset into a tensor of so many elements."""
-    return "int" if elements < INT_LIMIT else "long long"
+SOURCE = source("element.cu", "window.cu", "general.cu")
+
+SWITCHES = ("WRITE_SPREAD", "WRITE_STATISTICS", "WRITE_GRAD_LAM", "ADD_MEAN_GRAD")
 
 
-def _defines(input: Tensor, geometry: PoolGeometry) -> tuple[str, ...]:
+def _defines(input: Tensor, geometry: PoolGeometry, **switches: bool) -> tuple[str, ...]:
     values = {
         "index_t": index_type(input.numel()),
-        "CHANNELS_LAST": int(layout_of(input) is torch.channels_last),
+        "CHANNELS_LAST": int(is_channels_last(input)),
     }
     for name in ("kernel_size", "stride", "padding"):
         macro = name.removesuffix("_size").upper()
         values[f"{macro}_H"], values[f"{macro}_W"] = getattr(geometry, name)
+    values |= {name: int(switches.get(name, False)) for name in SWITCHES}
     return (
         DTYPE_MACROS[input.dtype],
         *(f"{name}={value}" for name, value in values.items()),
