@@ -1,6 +1,8 @@
-"""The autograd function around the operators."""
+"""The autograd functions around the operators."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from . import ops
 from .backends import torch as reference
 from .geometry import PoolGeometry
 
-__all__ = ["MaxEntPool2dFunction"]
+__all__ = ["GuidedPool2dFunction", "MaxEntPool2dFunction", "MeanFunction", "PendingGradient"]
 
 
 class MaxEntPool2dFunction(torch.autograd.Function):
@@ -21,10 +23,7 @@ class MaxEntPool2dFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-        return ops.max_ent_pool2d(
-            input, lam, geometry.kernel_size, geometry.stride, geometry.padding,
-            geometry.ceil_mode, backend,
-        )
+        return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -36,14 +35,92 @@ class MaxEntPool2dFunction(torch.autograd.Function):
         input, lam = ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():
-            return *_differentiable_backward(grad_output, input, lam, ctx.geometry, needed), \
-                None, None
-        geometry = ctx.geometry
+            gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
+            return *gradients, None, None
         grad_input, grad_lam = ops.max_ent_pool2d_backward(
-            grad_output, input, lam, geometry.kernel_size, geometry.stride, geometry.padding,
-            geometry.ceil_mode, ctx.backend, needed,
+            grad_output, input, lam, *_values(ctx.geometry), ctx.backend, needed
         )
         return grad_input if needed[0] else None, grad_lam if needed[1] else None, None, None
+
+
+# The fused layer (DESIGN section 4). Composed, the gradient of x is written three times: by the
+# pooling, by the mean that feeds the head, and as their sum. Here the pooling's backward computes
+# λ's gradient alone, from output-sized tensors, and leaves the rest pending; autograd runs the
+# head's backward; and the mean's backward, which autograd must run last, writes both at once.
+#
+#       x ──> MeanFunction ──> mean ──> head ──> λ ──┐
+#                   └────────> x ────────────────> GuidedPool2dFunction ──> y
+
+
+@dataclass
+class PendingGradient:
+    """What the pooling's backward leaves for the mean's: its arguments but the mean's gradient."""
+
+    arguments: tuple | None = None
+
+
+class MeanFunction(torch.autograd.Function):
+    """The mean over height and width, [N, C, 1, 1], and the input itself."""
+
+    @staticmethod
+    def forward(ctx, input: Tensor, pending: PendingGradient) -> tuple[Tensor, Tensor]:
+        ctx.pending = pending
+        ctx.plane = input.shape
+        ctx.set_materialize_grads(False)
+        return input.mean((2, 3), keepdim=True), input.view_as(input)
+
+    @staticmethod
+    def backward(ctx, grad_mean: Tensor | None, grad_input: Tensor | None):
+        arguments, ctx.pending.arguments = ctx.pending.arguments, None
+        per_element = None
+        if grad_mean is not None:
+            per_element = grad_mean / (ctx.plane[2] * ctx.plane[3])
+        if grad_input is not None and arguments is not None:
+            lam = arguments[2]
+            mean_grad = None if per_element is None else per_element.to(lam.dtype)
+            return ops.max_ent_pool2d_backward(*arguments, (True, False), mean_grad)[0], None
+        if per_element is None:
+            return grad_input, None
+        spread_out = per_element.expand(ctx.plane)
+        return spread_out if grad_input is None else grad_input + spread_out, None
+
+
+class GuidedPool2dFunction(torch.autograd.Function):
+    """Max-Ent pooling of :class:`MeanFunction`'s input, with a λ [N, C, 1, 1] made of its mean."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        input: Tensor,
+        lam: Tensor,
+        geometry: PoolGeometry,
+        backend: str,
+        pending: PendingGradient,
+    ) -> Tensor:
+        output, spread = ops.max_ent_pool2d_with_spread(input, lam, *_values(geometry), backend)
+        ctx.save_for_backward(input, lam, spread)
+        ctx.geometry, ctx.backend, ctx.pending = geometry, backend, pending
+        return output
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):
+        input, lam, spread = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():
+            gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
+            return *gradients, None, None, None
+        grad_input = grad_lam = None
+        if needed[0]:
+            ctx.pending.arguments = (grad_output, input, lam, *_values(ctx.geometry), ctx.backend)
+            # Stands for the gradient that is pending: autograd wants one of the input's shape.
+            grad_input = input.new_zeros(()).expand(input.shape)
+        if needed[1]:
+            grad_lam = ops.max_ent_pool2d_lam_backward(grad_output, spread, lam, ctx.backend)
+        return grad_input, grad_lam, None, None, None
+
+
+def _values(geometry: PoolGeometry) -> tuple:
+    return geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode
 
 
 def _differentiable_backward(grad_output, input, lam, geometry, needed):

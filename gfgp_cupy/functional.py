@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from .autograd import MaxEntPool2dFunction
+from .autograd import (
+    GuidedPool2dFunction,
+    MaxEntPool2dFunction,
+    MeanFunction,
+    PendingGradient,
+)
 from .backends import select_backend
-from .geometry import pool_geometry
+from .geometry import PoolGeometry, pool_geometry
 
-__all__ = ["max_ent_pool2d"]
+__all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -62,21 +69,75 @@ def max_ent_pool2d(
                   [13., 15.]]]])
     """
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    _check_input(input)
-    batched = input if input.dim() == 4 else input.unsqueeze(0)
-    height, width = batched.shape[2:]
-    out_h, out_w = geometry.output_size(height, width)
-    if out_h < 1 or out_w < 1:
-        raise ValueError(
-            f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
-            f"is smaller than kernel_size={kernel_size} with padding={padding}"
-        )
-    lam = _as_lam(lam, batched, (*batched.shape[:2], out_h, out_w))
+    batched, output_shape = _check_input(input, geometry)
+    lam = _as_lam(lam, batched, output_shape)
     output = MaxEntPool2dFunction.apply(batched, lam, geometry, select_backend(batched.device))
     return output if input.dim() == 4 else output.squeeze(0)
 
 
-def _check_input(input: Tensor) -> None:
+def guided_max_ent_pool2d(
+    input: Tensor,
+    head: Callable[[Tensor], Tensor],
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+) -> Tensor:
+    r"""Maximum-entropy pooling whose λ is made of the input's global mean.
+
+    The same as ``max_ent_pool2d(input, head(input.mean((2, 3), keepdim=True)), …)``, but its
+    backward pass writes the input's gradient once, where the composition writes it three times.
+    It falls back to the composition where autograd cannot be told so: without gradients of the
+    input, in a backward pass that is differentiated again, under ``torch.compile`` and under
+    ``torch.func`` transforms.
+
+    Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019, section 3.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64.
+        head: maps the mean, [N, C, 1, 1] of the input's type (N = 1 for [C, H, W] input), to λ,
+            of any shape that broadcasts to [N, C, 1, 1].
+        kernel_size, stride, padding, ceil_mode: as in :func:`max_ent_pool2d`.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format.
+
+    Raises:
+        TypeError, ValueError: as :func:`max_ent_pool2d`; λ that varies inside a plane does not
+            broadcast.
+
+    Example:
+        >>> x = torch.randn(2, 3, 8, 8, requires_grad=True)
+        >>> guided_max_ent_pool2d(x, torch.sigmoid, kernel_size=2).shape
+        torch.Size([2, 3, 4, 4])
+    """
+    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+    batched, output_shape = _check_input(input, geometry)
+    lam_shape = (*output_shape[:2], 1, 1)
+    backend = select_backend(batched.device)
+    if _can_fuse(batched):
+        pending = PendingGradient()
+        mean, batched = MeanFunction.apply(batched, pending)
+        lam = _as_lam(head(mean), batched, lam_shape)
+        output = GuidedPool2dFunction.apply(batched, lam, geometry, backend, pending)
+    else:
+        lam = _as_lam(head(batched.mean((2, 3), keepdim=True)), batched, lam_shape)
+        output = MaxEntPool2dFunction.apply(batched, lam, geometry, backend)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def _can_fuse(input: Tensor) -> bool:
+    return (
+        torch.is_grad_enabled()
+        and input.requires_grad
+        and not torch.compiler.is_compiling()
+        # As torch.autograd.Function itself asks; there is no public name for it.
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def _check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:
+    """``input`` as [N, C, H, W], and the shape of the output."""
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     if input.dtype not in DTYPES:
@@ -93,6 +154,14 @@ def _check_input(input: Tensor) -> None:
         raise ValueError(
             f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
         )
+    batched = input if input.dim() == 4 else input.unsqueeze(0)
+    out_h, out_w = geometry.output_size(*batched.shape[2:])
+    if out_h < 1 or out_w < 1:
+        raise ValueError(
+            f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
+            f"is smaller than kernel_size={geometry.kernel_size} with padding={geometry.padding}"
+        )
+    return batched, (*batched.shape[:2], out_h, out_w)
 
 
 def _as_lam(lam: Tensor | float, input: Tensor, output_shape: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .functional import max_ent_pool2d
+from .functional import guided_max_ent_pool2d, max_ent_pool2d
 from .geometry import pool_geometry
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d", "MaxEntPoolingCuda2d"]
@@ -96,8 +96,9 @@ class GFGPMaxEntPool2d(nn.Module):
               \mathrm{mean}_{hw}(x)))))
 
     one λ per sample and channel. Source: T. Kobayashi, "Global Feature Guided Local Pooling",
-    ICCV 2019, section 3. Its state dict loads the published implementation's tensor names too
-    (``ToParam.1.weight`` …).
+    ICCV 2019, section 3. The backward pass is fused, see
+    :func:`gfgp_cupy.functional.guided_max_ent_pool2d`. The state dict loads the published
+    implementation's tensor names too (``ToParam.1.weight`` …).
 
     Args:
         num_features: number of channels C.
@@ -153,7 +154,6 @@ class GFGPMaxEntPool2d(nn.Module):
         self.hidden_features = hidden_features
         options = {"device": device, "dtype": dtype}
         self.head = nn.Sequential(OrderedDict(
-            mean=nn.AdaptiveAvgPool2d(1),
             conv1=nn.Conv2d(num_features, hidden_features, kernel_size=1, **options),
             norm1=nn.BatchNorm2d(hidden_features, **options),
             relu=nn.ReLU(),
@@ -170,15 +170,10 @@ class GFGPMaxEntPool2d(nn.Module):
                 module.reset_parameters()
 
     def forward(self, input: Tensor) -> Tensor:
-        lam = self.predict_lambda(input)
-        return max_ent_pool2d(
-            input, lam, self.kernel_size, self.stride, self.padding, self.ceil_mode
-        )
-
-    def predict_lambda(self, input: Tensor) -> Tensor:
-        """The head's λ for [N, C, H, W] or [C, H, W] ``input``: [N, C, 1, 1] or [1, C, 1, 1]."""
         self._check_input(input)
-        return self.head(input if input.dim() == 4 else input.unsqueeze(0))
+        return guided_max_ent_pool2d(
+            input, self.head, self.kernel_size, self.stride, self.padding, self.ceil_mode
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -249,8 +244,9 @@ def _geometry_repr(module: nn.Module) -> str:
 
 
 def _rename_published_tensors(module, state_dict, prefix, *_) -> None:
-    for key in [key for key in state_dict if key.startswith(prefix)]:
+    for key in [key for key in state_dict if key.startswith(prefix + "ToParam.")]:
         for published, own in PUBLISHED_NAMES.items():
-            if key.startswith(prefix + published):
-                state_dict[prefix + own + key.removeprefix(prefix + published)] = \
-                    state_dict.pop(key)
+            renamed = key.replace(prefix + published, prefix + own, 1)
+            # With both names present, the leftover one is reported as unexpected.
+            if renamed != key and renamed not in state_dict:
+                state_dict[renamed] = state_dict.pop(key)

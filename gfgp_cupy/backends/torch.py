@@ -19,7 +19,9 @@ from torch import Tensor
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 
-__all__ = ["backward", "composition", "forward", "unavailable"]
+__all__ = [
+    "backward", "composition", "forward", "forward_with_spread", "lam_backward", "unavailable",
+]
 
 
 def unavailable(device: torch.device) -> str | None:
@@ -30,6 +32,31 @@ def unavailable(device: torch.device) -> str | None:
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
     return composition(input, lam, geometry).contiguous(memory_format=layout_of(input))
+
+
+def forward_with_spread(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry
+) -> tuple[Tensor, Tensor]:
+    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`.
+
+    The deviation, not the variance: it has the range of the input, hence fits its type.
+    """
+    reference, mean, total = _window_sums(input, lam, geometry)
+    variance = torch.zeros_like(mean)
+    for x, valid in _windows(input, lam, geometry):
+        weight = _weight(x, reference, lam, valid) / total
+        variance += weight * (_inside(x, valid, mean) - mean).square()
+    layout = layout_of(input)
+    return tuple(
+        tensor.to(input.dtype).contiguous(memory_format=layout)
+        for tensor in (mean, variance.sqrt())
+    )
+
+
+def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
+    """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
+    variance = spread.to(lam.dtype).square()
+    return (grad_output.to(lam.dtype) * variance).sum_to_size(lam.shape).contiguous()
 
 
 def composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -44,8 +71,11 @@ def backward(
     lam: Tensor,
     geometry: PoolGeometry,
     needed: tuple[bool, bool],
+    mean_grad: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """∂y/∂x_i = p_i (1 + λ (x_i − y)) and ∂y/∂λ = Σ p_i (x_i − y)², each times ``grad_output``.
+
+    ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
 
     Returns:
         The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
@@ -55,11 +85,8 @@ def backward(
     top, left = geometry.padding
     padded_grad = _padded(torch.zeros_like(input, dtype=mean.dtype), geometry)
     variance = torch.zeros_like(mean)
-    for x, grad_x, valid in zip(
-        _views(_padded(input.to(mean.dtype), geometry), input, geometry),
-        _views(padded_grad, input, geometry),
-        _valid(input, geometry),
-        strict=True,
+    for (x, valid), grad_x in zip(
+        _windows(input, lam, geometry), _views(padded_grad, input, geometry), strict=True
     ):
         weight = _weight(x, reference, lam, valid) / total
         deviation = _inside(x, valid, mean) - mean
@@ -68,29 +95,39 @@ def backward(
         if needed[1]:
             variance += weight * deviation.square()
     height, width = input.shape[2:]
-    grad_input = padded_grad[:, :, top : top + height, left : left + width].to(input.dtype)
+    grad_input = padded_grad[:, :, top : top + height, left : left + width]
+    if mean_grad is not None:
+        grad_input += mean_grad
     return (
-        grad_input.contiguous(memory_format=layout_of(input)) if needed[0] else None,
+        grad_input.to(input.dtype).contiguous(memory_format=layout_of(input))
+        if needed[0] else None,
         (grad * variance).sum_to_size(lam.shape).contiguous() if needed[1] else None,
     )
 
 
 def _window_sums(input: Tensor, lam: Tensor, geometry: PoolGeometry):
     """Per window: the reference element r, the mean y, and the total Σ exp(λ (x_i − r))."""
-    padded = _padded(input.to(lam.dtype), geometry)
-    views = list(zip(_views(padded, input, geometry), _valid(input, geometry), strict=True))
-    reference = _reference(views, lam).detach()
+    windows = _windows(input, lam, geometry)
+    reference = _reference(windows, lam).detach()
     total, weighted = 0, 0
-    for x, valid in views:
+    for x, valid in windows:
         weight = _weight(x, reference, lam, valid)
         total = total + weight
         weighted = weighted + weight * (_inside(x, valid, reference) - reference)
     return reference, reference + weighted / total, total
 
 
-def _reference(views: list[tuple[Tensor, Tensor | None]], lam: Tensor) -> Tensor:
+def _windows(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry
+) -> list[tuple[Tensor, Tensor | None]]:
+    """For each kernel position, each window's element, in λ's type, and which are valid."""
+    padded = _padded(input.to(lam.dtype), geometry)
+    return list(zip(_views(padded, input, geometry), _valid(input, geometry), strict=True))
+
+
+def _reference(windows: list[tuple[Tensor, Tensor | None]], lam: Tensor) -> Tensor:
     largest, smallest = float("-inf"), float("inf")
-    for x, valid in views:
+    for x, valid in windows:
         upper = _inside(x, valid, float("-inf"))
         lower = _inside(x, valid, float("inf"))
         largest = torch.maximum(upper, largest) if isinstance(largest, Tensor) else upper
