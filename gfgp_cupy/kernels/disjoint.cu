@@ -8,10 +8,10 @@
 // "Spread" is the square root of a window's variance: it has the range of the input, so it fits
 // the input's type where the variance might not.
 
-#if defined(DTYPE_FLOAT64) || KERNEL_H * KERNEL_W * VECTOR > 32
-#define BOUNDS __launch_bounds__(BLOCK, 1)  // or the compiler spills to fit more blocks
-#else
-#define BOUNDS __launch_bounds__(BLOCK)
+// The same for windows that fill the registers in any type.
+#if TAPS > 9
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
 #endif
 
 #if CHANNELS_LAST
@@ -28,7 +28,7 @@ __device__ __forceinline__ void load_windows(
 }
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_forward(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long channels_,
     long long out_h_, long long out_w_, long long lam_n, long long lam_c, long long lam_h,
@@ -67,7 +67,7 @@ extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_forward(
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the part of lam's gradient that one block finds,
 // in grad_lam[n, chunk, channel], or where lam varies inside a plane that of each window.
 // ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
-extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_backward(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long channels_,
@@ -168,19 +168,19 @@ __device__ __forceinline__ void store_windows(
 }
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_forward(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long planes,
     long long channels, long long out_h_, long long out_w_, long long lam_n, long long lam_c,
     long long lam_h, long long lam_w) {
   const index_t plane = own_plane();
-  if (plane >= planes) return;
   const index_t out_h = out_h_, out_w = out_w_, groups_w = out_w / VECTOR;
   const index_t groups = out_h * groups_w;
   const index_t width = out_w * KERNEL_W;
   const acc_t* plane_lam =
       lam + plane / (index_t)channels * lam_n + plane % (index_t)channels * lam_c;
-  acc_t scale = LOG2_E * load(plane_lam);
+  acc_t scale = LOG2_E * load_for_plane(plane_lam, plane < planes);
+  if (plane >= planes) return;
   for (index_t group = threadIdx.x % LANES; group < groups; group += LANES) {
     const index_t row = group / groups_w, column = group % groups_w * VECTOR;
     acc_t x[VECTOR][TAPS];
@@ -203,22 +203,22 @@ extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_forward(
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the plane's part of lam's gradient, in
 // grad_lam[n, c], or where lam varies inside a plane that of each window. ADD_MEAN_GRAD: adds
 // mean_grad[n, c] to each element.
-extern "C" __global__ void BOUNDS max_ent_pool2d_disjoint_backward(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long planes,
     long long channels, long long out_h_, long long out_w_, long long lam_n, long long lam_c,
     long long lam_h, long long lam_w) {
   const index_t plane = own_plane();
+  const index_t out_h = out_h_, out_w = out_w_, groups_w = out_w / VECTOR;
+  const index_t groups = out_h * groups_w;
+  const index_t width = out_w * KERNEL_W;
+  const acc_t* plane_lam =
+      lam + plane / (index_t)channels * lam_n + plane % (index_t)channels * lam_c;
+  acc_t lambda = load_for_plane(plane_lam, plane < planes);
+  const acc_t added = ADD_MEAN_GRAD ? load_for_plane(mean_grad + plane, plane < planes) : 0;
   acc_t part = 0;
   if (plane < planes) {
-    const index_t out_h = out_h_, out_w = out_w_, groups_w = out_w / VECTOR;
-    const index_t groups = out_h * groups_w;
-    const index_t width = out_w * KERNEL_W;
-    const acc_t* plane_lam =
-        lam + plane / (index_t)channels * lam_n + plane % (index_t)channels * lam_c;
-    acc_t lambda = load(plane_lam);
-    const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + plane) : 0;
     for (index_t group = threadIdx.x % LANES; group < groups; group += LANES) {
       const index_t row = group / groups_w, column = group % groups_w * VECTOR;
       const index_t first = (plane * out_h + row) * KERNEL_H * width + column * KERNEL_W;

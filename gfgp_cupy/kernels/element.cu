@@ -16,6 +16,14 @@ typedef unsigned short scalar_t;  // the 16 bits of a float16 or bfloat16
 typedef float acc_t;
 #endif
 
+// What a kernel of so many threads a block declares. Left alone, the compiler spills float64
+// registers to make room for more blocks.
+#if defined(DTYPE_FLOAT64)
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#else
+#define BOUNDS(threads) __launch_bounds__(threads)
+#endif
+
 template <class T>
 __device__ __forceinline__ T load(const T* address) {
 #ifdef GFGP_HOST

@@ -8,7 +8,7 @@
 // deviation. Threads are numbered in the output's memory order.
 // Least global traffic: the input once, the output once.
 
-extern "C" __global__ void __launch_bounds__(256) max_ent_pool2d_general_forward(
+extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long outputs, long long channels, long long height,
     long long width, long long out_h, long long out_w, long long lam_n, long long lam_c,
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(256) max_ent_pool2d_general_forward
 // what the gather needs to know of the window, its mean y and log2 of the total weight relative
 // to y; and grad_output times the variance of the window, the window's part of lam's gradient.
 // Traffic: reads X + O, writes 3 O in acc_t (WRITE_STATISTICS, WRITE_GRAD_LAM: 2 and 1 of them).
-extern "C" __global__ void __launch_bounds__(256) max_ent_pool2d_window_statistics(
+extern "C" __global__ void BOUNDS(256) max_ent_pool2d_window_statistics(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, acc_t* __restrict__ mean, acc_t* __restrict__ log_total,
     acc_t* __restrict__ grad_lam, long long outputs, long long channels, long long height,
@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(256) max_ent_pool2d_window_statisti
 // it sends back, g p (1 + lam (x - y)), and writes one gradient; zero where no window reaches.
 // ADD_MEAN_GRAD: adds mean_grad[n, c] to each.
 // Traffic: reads X + O and the statistics 2 O in acc_t, writes X.
-extern "C" __global__ void __launch_bounds__(256) max_ent_pool2d_gather(
+extern "C" __global__ void BOUNDS(256) max_ent_pool2d_gather(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean,
     const acc_t* __restrict__ log_total, const acc_t* __restrict__ mean_grad,

@@ -6,7 +6,7 @@
 
 #if CHANNELS_LAST
 
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_lam_gradient(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ spread,
     acc_t* __restrict__ grad_lam, long long channels_, long long windows_) {
   const index_t channels = channels_, windows = windows_;
@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_lam_gradient(
 
 #else
 
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_lam_gradient(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ spread,
     acc_t* __restrict__ grad_lam, long long planes, long long windows_) {
   const index_t plane = own_plane(), windows = windows_;

@@ -147,7 +147,7 @@ __device__ __forceinline__ index_t output_offset(
 
 // One thread owns one window of a channel at a time. Reads X and lam, writes O (2 O with
 // WRITE_SPREAD).
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_overlapping_forward(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long strip_rows,
     long long channels, long long height, long long width, long long out_h, long long out_w,
@@ -198,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_overlapping_f
 // memory; then, one thread owns PACK neighbouring input elements at a time and adds up what their
 // windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's part of lam's
 // gradient, in grad_lam[n, strip, channel], or where lam varies inside a plane that of each window.
-extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_overlapping_backward(
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long strip_rows,
@@ -215,14 +215,20 @@ extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_overlapping_b
 
   acc_t* strip_lam = reinterpret_cast<acc_t*>(smem);       // [CHANNELS], padded to 16 bytes
   scalar_t* ring = reinterpret_cast<scalar_t*>(smem + LAM_BYTES);
-  acc_t* mean = reinterpret_cast<acc_t*>(smem + LAM_BYTES + RING_BYTES);
+  acc_t* added = reinterpret_cast<acc_t*>(smem + LAM_BYTES + RING_BYTES);  // as strip_lam
+  acc_t* mean = reinterpret_cast<acc_t*>(smem + 2 * LAM_BYTES + RING_BYTES);
   const index_t statistics = STATISTICS_ROWS * columns * CHANNELS;
   acc_t* log_share = mean + statistics;  // of each: [STATISTICS_ROWS][columns][CHANNELS]
   acc_t* grad = log_share + statistics;
   acc_t* window_lam = grad + statistics;  // only where lam varies inside a plane
 
   const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
-  if (threadIdx.x < CHANNELS) strip_lam[threadIdx.x] = load(sample_lam + threadIdx.x * lam_c);
+  if (threadIdx.x < CHANNELS) {
+    strip_lam[threadIdx.x] = load(sample_lam + threadIdx.x * lam_c);
+    added[threadIdx.x] = ADD_MEAN_GRAD ? load(mean_grad + strip.n * plane.channels +
+                                              strip.channel + threadIdx.x)
+                                       : 0;
+  }
   acc_t part = 0;
   const index_t left = max(strip.column_begin * STRIDE_W - PADDING_W, (index_t)0);
   const index_t row_packs =
@@ -286,12 +292,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) max_ent_pool2d_overlapping_b
                           plane.width + w;
         acc_t sum[PACK];
 #pragma unroll
-        for (int k = 0; k < PACK; ++k) {
-          sum[k] = ADD_MEAN_GRAD
-                       ? load(mean_grad + strip.n * plane.channels + strip.channel +
-                              (CHANNELS_LAST ? channel + k : 0))
-                       : 0;
-        }
+        for (int k = 0; k < PACK; ++k) sum[k] = added[CHANNELS_LAST ? channel + k : 0];
 #pragma unroll
         for (int up = 0; up <= HALO_H; ++up) {
           const index_t window_row = row / STRIDE_H - up;

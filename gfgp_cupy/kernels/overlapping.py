@@ -22,9 +22,13 @@ CHANNEL_BYTES = 64
 """channels_last: what a block reads of one pixel, two sectors of memory."""
 
 ENOUGH_BLOCKS = 2048
-"""Planes are cut into strips until there are so many blocks, or each marches a few steps only."""
+"""Planes are cut into strips until there are so many blocks, or a strip is too short."""
 
-MIN_STEPS = 4
+MIN_ROWS = 16
+"""Rows of windows in a strip, so that few input rows are read twice."""
+
+MIN_COLUMNS = 16
+"""channels_last: columns of windows in a strip, so that few input columns are read twice."""
 
 
 def serves(input: Tensor, geometry: PoolGeometry) -> bool:
@@ -120,7 +124,9 @@ class _March:
             self.pack = min(widest, self.channels)
             self.block = 256
             # With the halo, whole rounds of the block's threads.
-            self.tile_w = min(max(1, self.block // self.channels - halo_w), all_columns)
+            round_columns = self.block // self.channels
+            rounds = -(-MIN_COLUMNS // round_columns)
+            self.tile_w = min(max(1, rounds * round_columns - halo_w), all_columns)
             window_columns = self.tile_w + halo_w
             tile_width = window_columns * stride_w + max(kernel_w - stride_w, 0)
             self.step = 1
@@ -134,7 +140,7 @@ class _March:
         strips_across = -(-all_columns // self.tile_w)
         planes = samples * (channels // self.channels) * strips_across
         strips_down = min(
-            -(-ENOUGH_BLOCKS // max(planes, 1)), max(1, all_rows // (MIN_STEPS * self.step))
+            -(-ENOUGH_BLOCKS // max(planes, 1)), max(1, all_rows // MIN_ROWS)
         )
         self.strip_rows = -(-all_rows // strips_down)
         self.strips = -(-all_rows // self.strip_rows) * strips_across
@@ -146,7 +152,7 @@ class _March:
         self.ring_bytes = _round_up(self.ring * tile_width * self.channels * size)
         statistics = (halo_h + self.step) * window_columns * self.channels
         self.shared_bytes = (
-            self.lam_bytes + self.ring_bytes + max(4 * statistics, self.block) * compute_size
+            2 * self.lam_bytes + self.ring_bytes + max(4 * statistics, self.block) * compute_size
         )
 
     def defines(

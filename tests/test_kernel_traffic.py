@@ -1,0 +1,89 @@
+"""Global memory traffic of the kernels, counted load by load, against DESIGN's least traffic.
+
+X and O are the bytes of the input and of the output.
+"""
+
+import pytest
+import torch
+
+from gfgp_cupy.geometry import pool_geometry
+from gfgp_cupy.kernels import pooling
+from tests.cuda_on_cpu import needs_cxx, run_launch
+
+SLACK = 1.15
+
+# The poolings of the benchmark (ResNet-50, VGG-16, DenseNet-169, ResNetP-50), with fewer samples,
+# channels and rows: channels, height, width, kernel, stride, padding.
+POOLINGS = {
+    "64x224-2/2": (64, 16, 224, 2, 2, 0),
+    "64x224-4/4": (64, 16, 224, 4, 4, 0),
+    "64x112-3/2": (64, 112, 112, 3, 2, 1),
+    "128x112-2/2": (128, 16, 112, 2, 2, 0),
+    "256x56-2/2": (128, 16, 56, 2, 2, 0),
+    "512x28-2/2": (128, 28, 28, 2, 2, 0),
+    "2048x14-2/2": (128, 14, 14, 2, 2, 0),
+}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+pytestmark = [
+    needs_cxx,
+    pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"]),
+    pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS),
+    pytest.mark.parametrize("case", POOLINGS.values(), ids=POOLINGS),
+]
+
+
+class Count:
+    """Runs launches and adds up the bytes they move."""
+
+    def __init__(self):
+        self.bytes = 0
+
+    def __call__(self, launch):
+        traffic = run_launch(launch)
+        self.bytes += traffic.load_bytes + traffic.store_bytes
+
+
+def example(case, layout, dtype):
+    channels, height, width, *geometry = case
+    # A few planes of a large contiguous map tell as much as many.
+    channels = channels if layout is torch.channels_last or height < 112 else 8
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, channels, height, width, generator=generator)
+    lam = torch.rand(1, channels, 1, 1, generator=generator)
+    return x.to(dtype).to(memory_format=layout), lam, pool_geometry(*geometry)
+
+
+def size(tensor):
+    return tensor.numel() * tensor.element_size()
+
+
+def test_operator_moves_little_more_than_its_tensors(case, layout, dtype):
+    x, lam, geometry = example(case, layout, dtype)
+    count = Count()
+    output = pooling.forward(x, lam, geometry, count)
+    assert size(x) + size(output) <= count.bytes <= SLACK * (size(x) + size(output))
+
+    count = Count()
+    pooling.backward(torch.ones_like(output), x, lam, geometry, (True, True), count)
+    least = 2 * size(x) + size(output)
+    assert least <= count.bytes <= SLACK * least
+
+
+def test_fused_layer_moves_little_more_than_its_tensors(case, layout, dtype):
+    x, lam, geometry = example(case, layout, dtype)
+    count = Count()
+    output, spread = pooling.forward_with_spread(x, lam, geometry, count)
+    least = size(x) + 2 * size(output)
+    assert least <= count.bytes <= SLACK * least
+
+    grad_output = torch.ones_like(output)
+    count = Count()
+    pooling.lam_backward(grad_output, spread, lam, count)
+    assert 2 * size(output) <= count.bytes <= SLACK * 2 * size(output)
+
+    pooling.backward(
+        grad_output, x, lam, geometry, (True, False), count, mean_grad=torch.ones_like(lam)
+    )
+    least = 2 * size(x) + 3 * size(output)
+    assert least <= count.bytes <= SLACK * least
