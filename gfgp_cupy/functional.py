@@ -37,7 +37,7 @@ def max_ent_pool2d(
     pooling, :math:`\lambda \to -\infty` min pooling. The result always lies between the smallest
     and the largest element of its window; a NaN or an infinite element makes it NaN.
 
-    Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019, section 2.
+    Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 
     Args:
         input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
@@ -91,7 +91,7 @@ def guided_max_ent_pool2d(
     input, in a backward pass that is differentiated again, under ``torch.compile`` and under
     ``torch.func`` transforms.
 
-    Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019, section 3.
+    Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 
     Args:
         input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64.

@@ -96,7 +96,7 @@ class GFGPMaxEntPool2d(nn.Module):
               \mathrm{mean}_{hw}(x)))))
 
     one λ per sample and channel. Source: T. Kobayashi, "Global Feature Guided Local Pooling",
-    ICCV 2019, section 3. The backward pass is fused, see
+    ICCV 2019. The backward pass is fused, see
     :func:`gfgp_cupy.functional.guided_max_ent_pool2d`. The state dict loads the published
     implementation's tensor names too (``ToParam.1.weight`` …).
 

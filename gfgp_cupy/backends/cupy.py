@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..geometry import PoolGeometry
 from ..kernels import Launch, general, pooling
+from ..kernels.macros import problem_of
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
 
@@ -62,9 +63,8 @@ def unavailable(device: torch.device) -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed: pip install cupy-cuda12x (or cupy-cuda13x)"
     sample = torch.empty(1, 1, 1, 1, device=device)
-    probe = general.forward(
-        sample, sample, sample, None, PoolGeometry((1, 1), (1, 1), (0, 0), False)
-    )
+    problem = problem_of(sample, sample, PoolGeometry((1, 1), (1, 1), (0, 0), False))
+    probe = general.forward(problem, sample, sample, sample, None)
     try:
         import cupy
 

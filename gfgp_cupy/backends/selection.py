@@ -76,6 +76,7 @@ def select_backend(device: torch.device) -> str:
     return name
 
 
+@functools.cache
 def backend_module(name: str) -> ModuleType:
     """The module that implements backend ``name``."""
     return importlib.import_module(f"{__package__}.{name}")

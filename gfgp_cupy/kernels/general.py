@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 from torch import Tensor
 
-from ..geometry import PoolGeometry
-from .lanes import BLOCK, is_channels_last
+from .lanes import BLOCK
 from .launch import Launch, source
-from .macros import DTYPE_MACROS, index_type
+from .macros import Problem, switches
 
 __all__ = ["forward", "gather", "window_statistics"]
 
+SOURCE = source("element.cu", "window.cu", "general.cu")
+
 
 def forward(
-    input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None, geometry: PoolGeometry
+    problem: Problem, input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None
 ) -> Launch:
     """Writes the pooled ``input``, and each window's standard deviation where ``spread`` is given.
 
@@ -22,23 +25,23 @@ def forward(
     return Launch(
         name="max_ent_pool2d_general_forward",
         source=SOURCE,
-        defines=_defines(input, geometry, WRITE_SPREAD=spread is not None),
+        defines=_defines(problem, *(() if spread is None else ("WRITE_SPREAD",))),
         grid=_blocks(output.numel()),
         block=BLOCK,
         args=(
             input, lam, output, output if spread is None else spread,
-            output.numel(), *_sizes(input, output, lam),
+            output.numel(), *problem.sizes,
         ),
     )
 
 
 def window_statistics(
+    problem: Problem,
     grad_output: Tensor,
     input: Tensor,
     lam: Tensor,
     statistics: tuple[Tensor, Tensor] | None,
     grad_lam: Tensor | None,
-    geometry: PoolGeometry,
 ) -> Launch:
     """Writes each window's mean and log-total (``statistics``) and its part of λ's gradient.
 
@@ -51,27 +54,28 @@ def window_statistics(
         name="max_ent_pool2d_window_statistics",
         source=SOURCE,
         defines=_defines(
-            input, geometry,
-            WRITE_STATISTICS=statistics is not None, WRITE_GRAD_LAM=grad_lam is not None,
+            problem,
+            *(() if statistics is None else ("WRITE_STATISTICS",)),
+            *(() if grad_lam is None else ("WRITE_GRAD_LAM",)),
         ),
         grid=_blocks(grad_output.numel()),
         block=BLOCK,
         args=(
             grad_output, input, lam, mean, log_total,
             anything if grad_lam is None else grad_lam,
-            grad_output.numel(), *_sizes(input, grad_output, lam),
+            grad_output.numel(), *problem.sizes,
         ),
     )
 
 
 def gather(
+    problem: Problem,
     grad_output: Tensor,
     input: Tensor,
     lam: Tensor,
     statistics: tuple[Tensor, Tensor],
     mean_grad: Tensor | None,
     grad_input: Tensor,
-    geometry: PoolGeometry,
 ) -> Launch:
     """Writes the gradient of ``input`` from what :func:`window_statistics` wrote.
 
@@ -80,40 +84,21 @@ def gather(
     return Launch(
         name="max_ent_pool2d_gather",
         source=SOURCE,
-        defines=_defines(input, geometry, ADD_MEAN_GRAD=mean_grad is not None),
+        defines=_defines(problem, *(() if mean_grad is None else ("ADD_MEAN_GRAD",))),
         grid=_blocks(input.numel()),
         block=BLOCK,
         args=(
             grad_output, input, lam, *statistics,
             lam if mean_grad is None else mean_grad, grad_input,
-            input.numel(), *_sizes(input, grad_output, lam),
+            input.numel(), *problem.sizes,
         ),
     )
 
 
-SOURCE = source("element.cu", "window.cu", "general.cu")
-
-SWITCHES = ("WRITE_SPREAD", "WRITE_STATISTICS", "WRITE_GRAD_LAM", "ADD_MEAN_GRAD")
-
-
-def _defines(input: Tensor, geometry: PoolGeometry, **switches: bool) -> tuple[str, ...]:
-    values = {
-        "index_t": index_type(input.numel()),
-        "CHANNELS_LAST": int(is_channels_last(input)),
-    }
-    for name in ("kernel_size", "stride", "padding"):
-        macro = name.removesuffix("_size").upper()
-        values[f"{macro}_H"], values[f"{macro}_W"] = getattr(geometry, name)
-    values |= {name: int(switches.get(name, False)) for name in SWITCHES}
-    return (
-        DTYPE_MACROS[input.dtype],
-        *(f"{name}={value}" for name, value in values.items()),
-    )
+@functools.lru_cache(maxsize=4096)
+def _defines(problem: Problem, *on: str) -> tuple[str, ...]:
+    return *problem.defines, *switches(*on)
 
 
 def _blocks(threads: int) -> int:
     return -(-threads // BLOCK)
-
-
-def _sizes(input: Tensor, output: Tensor, lam: Tensor) -> tuple[int, ...]:
-    return (*input.shape[1:], *output.shape[2:], *lam.expand(output.shape).stride())

@@ -2,45 +2,59 @@
 
 from __future__ import annotations
 
+import functools
+
+import torch
 from torch import Tensor
 
-from .lanes import BLOCK, Lanes, aligned_elements, is_channels_last, largest_power_of_two
+from ..memory_format import layout_of
+from .lanes import BLOCK, Lanes, aligned_elements, largest_power_of_two
 from .launch import Launch, source
 from .macros import DTYPE_MACROS, index_type
 
-__all__ = ["lam_gradient", "lam_parts"]
+__all__ = ["chunks", "lam_gradient"]
+
+SOURCE = source("element.cu", "lanes.cu", "lam_gradient.cu")
 
 
-def lam_parts(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
-    """An empty [N, chunks, C, 1, 1] for :func:`lam_gradient`, to be summed over dimension 1."""
-    return _lanes(grad_output, spread).parts(grad_output, lam.dtype)
+def chunks(grad_output: Tensor, spread: Tensor) -> int:
+    """Into how many parts :func:`lam_gradient` sums up a plane."""
+    return _deal(*_key(grad_output, spread))[0].chunks
 
 
 def lam_gradient(grad_output: Tensor, spread: Tensor, grad_lam: Tensor) -> Launch:
-    """Writes Σ grad_output · spread² of each plane, in parts; for λ constant over planes.
+    """Writes Σ grad_output · spread² of each plane, in parts [N, chunks, C].
 
     ``grad_output`` and ``spread``, [N, C, oH, oW], are dense and in one memory format.
     """
-    lanes = _lanes(grad_output, spread)
-    samples, channels, out_h, out_w = grad_output.shape
+    lanes, defines, sizes = _deal(*_key(grad_output, spread))
     return Launch(
         name="max_ent_pool2d_lam_gradient",
-        source=source("element.cu", "lanes.cu", "lam_gradient.cu"),
-        defines=(
-            DTYPE_MACROS[spread.dtype], f"index_t={index_type(spread.numel())}", *lanes.defines
-        ),
+        source=SOURCE,
+        defines=defines,
         grid=lanes.grid,
         block=BLOCK,
-        args=(
-            grad_output, spread, grad_lam,
-            channels if lanes.channels_last else samples * channels, out_h * out_w,
-        ),
+        args=(grad_output, spread, grad_lam, *sizes),
         shared_bytes=lanes.reduction_elements * grad_lam.element_size(),
     )
 
 
-def _lanes(grad_output: Tensor, spread: Tensor) -> Lanes:
-    channels_last = is_channels_last(spread)
-    row = spread.shape[1] if channels_last else spread.shape[2] * spread.shape[3]
-    vector = largest_power_of_two(aligned_elements(spread, grad_output), dividing=row)
-    return Lanes.of(spread, channels_last, vector)
+def _key(grad_output: Tensor, spread: Tensor) -> tuple:
+    channels_last = layout_of(spread) is torch.channels_last
+    return spread.shape, spread.dtype, channels_last, aligned_elements(spread, grad_output)
+
+
+@functools.lru_cache(maxsize=4096)
+def _deal(
+    shape: torch.Size, dtype: torch.dtype, channels_last: bool, aligned: int
+) -> tuple[Lanes, tuple[str, ...], tuple[int, int]]:
+    samples, channels, out_h, out_w = shape
+    row = channels if channels_last else out_h * out_w
+    lanes = Lanes.of(shape, channels_last, largest_power_of_two(aligned, dividing=row))
+    defines = (
+        DTYPE_MACROS[dtype],
+        f"index_t={index_type(shape.numel())}",
+        f"CHANNELS_LAST={int(channels_last)}",
+        *lanes.defines,
+    )
+    return lanes, defines, (channels if channels_last else samples * channels, out_h * out_w)

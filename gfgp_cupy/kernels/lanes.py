@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..memory_format import layout_of
-
-__all__ = ["BLOCK", "Lanes", "aligned_elements", "is_channels_last", "largest_power_of_two"]
+__all__ = ["BLOCK", "Lanes", "aligned_elements", "largest_power_of_two"]
 
 BLOCK = 256
 
@@ -22,7 +19,6 @@ class Lanes:
     """The deal of output-sized tensors of shape [N, C, oH, oW] to blocks of ``BLOCK`` threads.
 
     Attributes:
-        channels_last: the memory format.
         vector: elements a thread takes at once.
         lanes: neighbouring threads that share a plane, or stand side by side along the channels.
         chunks: parts a plane is cut into, each of which a block adds up.
@@ -30,7 +26,6 @@ class Lanes:
         reduction_elements: size of the shared memory in which a block adds up.
     """
 
-    channels_last: bool
     vector: int
     lanes: int
     chunks: int
@@ -38,41 +33,28 @@ class Lanes:
     reduction_elements: int
 
     @classmethod
-    def of(cls, output: Tensor, channels_last: bool, vector: int) -> Lanes:
-        samples, channels, out_h, out_w = output.shape
+    def of(cls, shape: tuple[int, int, int, int], channels_last: bool, vector: int) -> Lanes:
+        samples, channels, out_h, out_w = shape
         if channels_last:
             vectors = channels // vector
             lanes = largest_power_of_two(min(vectors, 32))
             chunks = -(-out_h * out_w // (BLOCK // lanes * WINDOWS_PER_THREAD))
             grid = samples * -(-vectors // lanes) * chunks
-            return cls(True, vector, lanes, chunks, grid, BLOCK * vector)
+            return cls(vector, lanes, chunks, grid, BLOCK * vector)
         groups = out_h * out_w // vector
         # About four rounds a lane, on whole warps where the plane is large enough for one.
         lanes = largest_power_of_two(min(max(groups // 4, min(groups, 32)), BLOCK))
         grid = -(-samples * channels * lanes // BLOCK)
-        return cls(False, vector, lanes, 1, grid, BLOCK // 32)
+        return cls(vector, lanes, 1, grid, BLOCK // 32)
 
     @property
     def defines(self) -> tuple[str, ...]:
-        """The macros of ``lanes.cu``."""
+        """The macros of ``lanes.cu``, but CHANNELS_LAST."""
         return (
-            f"CHANNELS_LAST={int(self.channels_last)}",
             f"VECTOR={self.vector}",
             f"LANES={self.lanes}",
             f"WINDOWS_PER_THREAD={WINDOWS_PER_THREAD}",
         )
-
-    def parts(self, output: Tensor, dtype: torch.dtype) -> Tensor:
-        """An empty [N, chunks, C, 1, 1] for the sums that blocks write."""
-        samples, channels = output.shape[:2]
-        return torch.empty(
-            samples, self.chunks, channels, 1, 1, dtype=dtype, device=output.device
-        )
-
-
-def is_channels_last(tensor: Tensor) -> bool:
-    """Whether the 4-D ``tensor`` lies in memory channels last (and not also contiguous)."""
-    return layout_of(tensor) is torch.channels_last
 
 
 def aligned_elements(*tensors: Tensor | None) -> int:

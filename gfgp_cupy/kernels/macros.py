@@ -1,11 +1,16 @@
-"""Macros that every kernel is specialised by."""
+"""What a launch depends on besides addresses, and the macros that follow from it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPE_MACROS", "index_type", "lam_varies_in_plane"]
+from ..geometry import PoolGeometry
+from ..memory_format import layout_of
+
+__all__ = ["DTYPE_MACROS", "Problem", "index_type", "lam_varies_in_plane", "problem_of", "switches"]
 
 DTYPE_MACROS = {
     torch.float16: "DTYPE_FLOAT16=1",
@@ -21,6 +26,75 @@ INT_LIMIT = 2**31 - 1024
 def index_type(elements: int) -> str:
     """The C++ type that holds every offset into a tensor of so many elements."""
     return "int" if elements < INT_LIMIT else "long long"
+
+
+class Problem(NamedTuple):
+    """Hashable, so that what is worked out for one is worked out once.
+
+    Attributes:
+        shape: [N, C, H, W] of the input.
+        dtype: of input and output.
+        channels_last: the memory format of input and output.
+        lam_shape, lam_strides: of 4-D λ, strides in elements.
+        geometry: the windows.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    channels_last: bool
+    lam_shape: torch.Size
+    lam_strides: tuple[int, ...]
+    geometry: PoolGeometry
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        return *self.shape[:2], *self.geometry.output_size(*self.shape[2:])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """C, H, W, oH, oW, and the steps through λ from window to window (0: the same λ)."""
+        steps = (
+            0 if size == 1 else stride
+            for size, stride in zip(self.lam_shape, self.lam_strides, strict=True)
+        )
+        return *self.shape[1:], *self.output_shape[2:], *steps
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        """The macros that all kernels but ``lam_gradient.cu`` share."""
+        kernel, stride, padding = self.geometry.kernel_size, self.geometry.stride, \
+            self.geometry.padding
+        per_window = self.lam_shape[2] > 1 or self.lam_shape[3] > 1
+        return (
+            DTYPE_MACROS[self.dtype],
+            f"index_t={index_type(self.shape.numel())}",
+            f"CHANNELS_LAST={int(self.channels_last)}",
+            f"KERNEL_H={kernel[0]}", f"KERNEL_W={kernel[1]}",
+            f"STRIDE_H={stride[0]}", f"STRIDE_W={stride[1]}",
+            f"PADDING_H={padding[0]}", f"PADDING_W={padding[1]}",
+            f"LAM_PER_WINDOW={int(per_window)}",
+        )  # fmt: skip
+
+    @property
+    def acc_size(self) -> int:
+        """Bytes of the type that kernels compute in."""
+        return 8 if self.dtype is torch.float64 else 4
+
+
+def problem_of(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Problem:
+    """The problem of pooling ``input``, dense in its memory format, with 4-D ``lam``."""
+    channels_last = layout_of(input) is torch.channels_last
+    return Problem(input.shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry)
+
+
+SWITCHES = (
+    "ADD_MEAN_GRAD", "WRITE_GRAD_INPUT", "WRITE_GRAD_LAM", "WRITE_SPREAD", "WRITE_STATISTICS",
+)  # fmt: skip
+
+
+def switches(*on: str) -> tuple[str, ...]:
+    """The macros that turn parts of a kernel on (those named) and off (all others)."""
+    return tuple(f"{name}={int(name in on)}" for name in SWITCHES)
 
 
 def lam_varies_in_plane(lam: Tensor) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import torch
+import functools
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from ..geometry import PoolGeometry
-from .lanes import aligned_elements, is_channels_last, largest_power_of_two
+from .lanes import aligned_elements, largest_power_of_two
 from .launch import Launch, source
-from .macros import DTYPE_MACROS, index_type, lam_varies_in_plane
+from .macros import Problem, switches
 
-__all__ = ["backward", "forward", "lam_parts", "serves"]
+__all__ = ["backward", "chunks", "forward", "serves"]
+
+SOURCE = source("element.cu", "softmax.cu", "overlapping.cu")
 
 MAX_TAPS = 25
 """Elements of a window, which one thread holds in registers."""
@@ -31,155 +34,159 @@ MIN_COLUMNS = 16
 """channels_last: columns of windows in a strip, so that few input columns are read twice."""
 
 
-def serves(input: Tensor, geometry: PoolGeometry) -> bool:
+def serves(problem: Problem) -> bool:
     """Whether windows fit into registers and the rows a block works on into shared memory."""
-    kernel_h, kernel_w = geometry.kernel_size
-    taps = kernel_h * kernel_w
-    return 1 < taps <= MAX_TAPS and _March(input, geometry, ()).shared_bytes <= SHARED_BYTES
+    kernel_h, kernel_w = problem.geometry.kernel_size
+    return 1 < kernel_h * kernel_w <= MAX_TAPS and _march(problem, 1).shared_bytes <= SHARED_BYTES
 
 
 def forward(
-    input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None, geometry: PoolGeometry
+    problem: Problem, input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None
 ) -> Launch:
     """Writes the pooled ``input``, and each window's standard deviation where ``spread`` is given.
 
     All tensors but λ are dense and in one memory format.
     """
-    march = _March(input, geometry, (input,))
+    march = _march(problem, aligned_elements(input))
     return Launch(
         name="max_ent_pool2d_overlapping_forward",
         source=SOURCE,
-        defines=march.defines(lam, spread=spread is not None),
+        defines=_defines(problem, march, () if spread is None else ("WRITE_SPREAD",)),
         grid=march.grid,
         block=march.block,
-        args=(input, lam, output, output if spread is None else spread, march.strip_rows,
-              *input.shape[1:], *output.shape[2:], *lam.expand(output.shape).stride()),
+        args=(
+            input, lam, output, output if spread is None else spread,
+            march.strip_rows, *march.sizes,
+        ),
         shared_bytes=march.lam_bytes + march.ring_bytes,
     )
 
 
-def lam_parts(grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    """An empty tensor for :func:`backward`'s ``grad_lam``, whose sum over dimension 1 is λ's
-    gradient for each window of [N, C, oH, oW], or each plane of [N, C, 1, 1]."""
-    if lam_varies_in_plane(lam):
-        return torch.empty_like(grad_output, dtype=lam.dtype).unsqueeze(1)
-    strips = _March(input, geometry, (input,)).strips
-    return lam.new_empty(input.shape[0], strips, input.shape[1], 1, 1)
+def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int:
+    """Into how many parts :func:`backward` sums up a plane's part of λ's gradient."""
+    return _march(problem, aligned_elements(input)).strips
 
 
 def backward(
+    problem: Problem,
     grad_output: Tensor,
     input: Tensor,
     lam: Tensor,
     mean_grad: Tensor | None,
     grad_input: Tensor | None,
     grad_lam: Tensor | None,
-    geometry: PoolGeometry,
 ) -> Launch:
-    """Writes the gradients that are given a tensor: ``grad_input``, and ``grad_lam`` in parts.
+    """Writes the gradients that are given a tensor: ``grad_input``, and ``grad_lam`` in parts,
+    [N, chunks, C], or, where λ varies inside planes, for each window.
 
     ``mean_grad`` [N, C], of λ's type, is added to every element's gradient.
     """
-    march = _March(input, geometry, (input, grad_input))
+    march = _march(problem, aligned_elements(input))
+    on = tuple(
+        name
+        for name, tensor in (
+            ("ADD_MEAN_GRAD", mean_grad),
+            ("WRITE_GRAD_INPUT", grad_input),
+            ("WRITE_GRAD_LAM", grad_lam),
+        )
+        if tensor is not None
+    )
     return Launch(
         name="max_ent_pool2d_overlapping_backward",
         source=SOURCE,
-        defines=march.defines(
-            lam, grad_input=grad_input is not None, grad_lam=grad_lam is not None,
-            mean_grad=mean_grad is not None,
-        ),
+        defines=_defines(problem, march, on),
         grid=march.grid,
         block=march.block,
         args=(
-            grad_output, input, lam, lam if mean_grad is None else mean_grad,
+            grad_output, input, lam,
+            lam if mean_grad is None else mean_grad,
             input if grad_input is None else grad_input,
             lam if grad_lam is None else grad_lam,
-            march.strip_rows, march.strips, *input.shape[1:], *grad_output.shape[2:],
-            *lam.expand(grad_output.shape).stride(),
+            march.strip_rows, march.strips, *march.sizes,
         ),
         shared_bytes=march.shared_bytes,
     )
 
 
-SOURCE = source("element.cu", "softmax.cu", "overlapping.cu")
+@dataclass(frozen=True)
+class March:
+    """How planes are cut into strips, and how a block marches down one.
+
+    Attributes: the macros of ``overlapping.cu`` by their lower-case names, and
+        strip_rows: rows of windows in a strip.
+        strips: strips a plane (channels_last: a group of channels) is cut into.
+        grid: number of blocks.
+        shared_bytes: what a block of the backward kernel needs.
+        sizes: :attr:`Problem.sizes`.
+    """
+
+    block: int
+    step: int
+    tile_w: int
+    channels: int
+    pack: int
+    ring: int
+    ring_lead: int
+    lam_bytes: int
+    ring_bytes: int
+    strip_rows: int
+    strips: int
+    grid: int
+    shared_bytes: int
+    sizes: tuple[int, ...]
 
 
-class _March:
-    """How a plane is cut into strips, and how a block marches down one."""
+MACROS = (
+    "block", "step", "tile_w", "channels", "pack", "ring", "ring_lead", "lam_bytes", "ring_bytes",
+)  # fmt: skip
 
-    def __init__(self, input: Tensor, geometry: PoolGeometry, tensors) -> None:
-        self.geometry = geometry
-        self.dtype = input.dtype
-        self.index_type = index_type(input.numel())
-        self.channels_last = is_channels_last(input)
-        samples, channels, height, width = input.shape
-        (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
-        size = input.element_size()
-        halo_h, halo_w = (kernel_h - 1) // stride_h, (kernel_w - 1) // stride_w
-        all_rows = (height + geometry.padding[0] - 1) // stride_h + 1
-        all_columns = (width + geometry.padding[1] - 1) // stride_w + 1
-        widest = aligned_elements(input, *tensors)
-        if self.channels_last:
-            self.channels = largest_power_of_two(CHANNEL_BYTES // size, dividing=channels)
-            self.pack = min(widest, self.channels)
-            self.block = 256
-            # With the halo, whole rounds of the block's threads.
-            round_columns = self.block // self.channels
-            rounds = -(-MIN_COLUMNS // round_columns)
-            self.tile_w = min(max(1, rounds * round_columns - halo_w), all_columns)
-            window_columns = self.tile_w + halo_w
-            tile_width = window_columns * stride_w + max(kernel_w - stride_w, 0)
-            self.step = 1
-        else:
-            self.channels = 1
-            self.pack = largest_power_of_two(widest, dividing=width)
-            self.tile_w = all_columns
-            window_columns, tile_width = all_columns, width
-            self.block = max(64, min(256, largest_power_of_two(all_rows * all_columns)))
-            self.step = max(1, min(self.block // all_columns, all_rows))
-        strips_across = -(-all_columns // self.tile_w)
-        planes = samples * (channels // self.channels) * strips_across
-        strips_down = min(
-            -(-ENOUGH_BLOCKS // max(planes, 1)), max(1, all_rows // MIN_ROWS)
-        )
-        self.strip_rows = -(-all_rows // strips_down)
-        self.strips = -(-all_rows // self.strip_rows) * strips_across
-        self.grid = samples * (channels // self.channels) * self.strips
-        compute_size = max(size, 4)
-        self.ring_lead = max(kernel_h - stride_h, 0)
-        self.ring = 2 * self.step * stride_h + self.ring_lead
-        self.lam_bytes = _round_up(self.channels * compute_size)
-        self.ring_bytes = _round_up(self.ring * tile_width * self.channels * size)
-        statistics = (halo_h + self.step) * window_columns * self.channels
-        self.shared_bytes = (
-            2 * self.lam_bytes + self.ring_bytes + max(4 * statistics, self.block) * compute_size
-        )
 
-    def defines(
-        self, lam: Tensor, *, spread=False, grad_input=False, grad_lam=False, mean_grad=False
-    ) -> tuple[str, ...]:
-        values = {
-            "index_t": self.index_type,
-            "CHANNELS_LAST": int(self.channels_last),
-            "BLOCK": self.block,
-            "STEP": self.step,
-            "TILE_W": self.tile_w,
-            "CHANNELS": self.channels,
-            "PACK": self.pack,
-            "RING": self.ring,
-            "RING_LEAD": self.ring_lead,
-            "LAM_BYTES": self.lam_bytes,
-            "RING_BYTES": self.ring_bytes,
-            "LAM_PER_WINDOW": int(lam_varies_in_plane(lam)),
-            "WRITE_SPREAD": int(spread),
-            "WRITE_GRAD_INPUT": int(grad_input),
-            "WRITE_GRAD_LAM": int(grad_lam),
-            "ADD_MEAN_GRAD": int(mean_grad),
-        }
-        for name in ("kernel_size", "stride", "padding"):
-            macro = name.removesuffix("_size").upper()
-            values[f"{macro}_H"], values[f"{macro}_W"] = getattr(self.geometry, name)
-        return DTYPE_MACROS[self.dtype], *(f"{name}={value}" for name, value in values.items())
+@functools.lru_cache(maxsize=4096)
+def _march(problem: Problem, aligned: int) -> March:
+    samples, channels, height, width = problem.shape
+    geometry = problem.geometry
+    (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
+    size = problem.dtype.itemsize
+    halo_h, halo_w = (kernel_h - 1) // stride_h, (kernel_w - 1) // stride_w
+    all_rows = (height + geometry.padding[0] - 1) // stride_h + 1
+    all_columns = (width + geometry.padding[1] - 1) // stride_w + 1
+    if problem.channels_last:
+        block, step = 256, 1
+        group = largest_power_of_two(CHANNEL_BYTES // size, dividing=channels)
+        pack = min(aligned, group)
+        # With the halo, whole rounds of the block's threads.
+        round_columns = block // group
+        rounds = -(-MIN_COLUMNS // round_columns)
+        tile_w = min(max(1, rounds * round_columns - halo_w), all_columns)
+        window_columns = tile_w + halo_w
+        tile_width = window_columns * stride_w + max(kernel_w - stride_w, 0)
+    else:
+        group, tile_w, window_columns, tile_width = 1, all_columns, all_columns, width
+        pack = largest_power_of_two(aligned, dividing=width)
+        block = max(64, min(256, largest_power_of_two(all_rows * all_columns)))
+        step = max(1, min(block // all_columns, all_rows))
+    across = -(-all_columns // tile_w)
+    groups = samples * (channels // group)
+    down = min(-(-ENOUGH_BLOCKS // max(groups * across, 1)), max(1, all_rows // MIN_ROWS))
+    strip_rows = -(-all_rows // down)
+    strips = -(-all_rows // strip_rows) * across
+    ring_lead = max(kernel_h - stride_h, 0)
+    ring = 2 * step * stride_h + ring_lead
+    lam_bytes = _round_up(group * problem.acc_size)
+    ring_bytes = _round_up(ring * tile_width * group * size)
+    statistics = (halo_h + step) * window_columns * group
+    return March(
+        block, step, tile_w, group, pack, ring, ring_lead, lam_bytes, ring_bytes,
+        strip_rows, strips, groups * strips,
+        2 * lam_bytes + ring_bytes + max(4 * statistics, block) * problem.acc_size,
+        problem.sizes,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _defines(problem: Problem, march: March, on: tuple[str, ...]) -> tuple[str, ...]:
+    macros = (f"{name.upper()}={getattr(march, name)}" for name in MACROS)
+    return *problem.defines, *macros, *switches(*on)
 
 
 def _round_up(count: int, multiple: int = 16) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 from . import disjoint, general, lam_gradient, overlapping
 from .launch import Launch
+from .macros import Problem, lam_varies_in_plane, problem_of
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward"]
 
@@ -55,21 +57,27 @@ def backward(
     grad_output = grad_output.contiguous(memory_format=layout)
     if mean_grad is not None:
         mean_grad = mean_grad.contiguous()
-    kernels = _specialised(input, geometry)
-    if kernels is not None:
-        parts = kernels.lam_parts(grad_output, input, lam, geometry) if needed[1] else None
-        run(kernels.backward(grad_output, input, lam, mean_grad, grad_input, parts, geometry))
-        return grad_input, _summed(parts, lam)
+    problem = problem_of(input, lam, geometry)
+    kernels = _kernels(problem)
 
     def window_sized() -> Tensor:
         return torch.empty_like(grad_output, dtype=lam.dtype, memory_format=layout)
 
-    statistics = (window_sized(), window_sized()) if needed[0] else None
-    parts = window_sized() if needed[1] else None
-    run(general.window_statistics(grad_output, input, lam, statistics, parts, geometry))
-    if grad_input is not None:
-        run(general.gather(grad_output, input, lam, statistics, mean_grad, grad_input, geometry))
-    return grad_input, None if parts is None else _summed(parts.unsqueeze(1), lam)
+    parts = None
+    if needed[1] and (kernels is general or lam_varies_in_plane(lam)):
+        parts = window_sized().unsqueeze(1)
+    elif needed[1]:
+        parts = _chunks_of_planes(kernels.chunks(problem, input, grad_output), input, lam)
+    if kernels is not general:
+        run(kernels.backward(problem, grad_output, input, lam, mean_grad, grad_input, parts))
+    else:
+        statistics = (window_sized(), window_sized()) if needed[0] else None
+        run(general.window_statistics(problem, grad_output, input, lam, statistics, parts))
+        if needed[0]:
+            run(general.gather(
+                problem, grad_output, input, lam, statistics, mean_grad, grad_input
+            ))
+    return grad_input, None if parts is None else _summed(parts, lam)
 
 
 def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> Tensor:
@@ -77,7 +85,7 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> 
     if grad_output.numel() == 0:
         return torch.zeros_like(lam)
     grad_output = grad_output.contiguous(memory_format=layout_of(spread))
-    parts = lam_gradient.lam_parts(grad_output, spread, lam)
+    parts = _chunks_of_planes(lam_gradient.chunks(grad_output, spread), spread, lam)
     run(lam_gradient.lam_gradient(grad_output, spread, parts))
     return _summed(parts, lam)
 
@@ -86,8 +94,8 @@ def _forward(input, lam, output, spread, geometry, run) -> None:
     if output.numel() == 0:
         return
     input = input.contiguous(memory_format=layout_of(input))
-    kernels = _specialised(input, geometry) or general
-    run(kernels.forward(input, lam, output, spread, geometry))
+    problem = problem_of(input, lam, geometry)
+    run(_kernels(problem).forward(problem, input, lam, output, spread))
 
 
 def _output_sized(input: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -97,14 +105,19 @@ def _output_sized(input: Tensor, geometry: PoolGeometry) -> Tensor:
     )
 
 
-def _specialised(input: Tensor, geometry: PoolGeometry):
-    """The module whose kernels fit the geometry best, ``None`` for the general ones."""
+@functools.lru_cache(maxsize=4096)
+def _kernels(problem: Problem):
+    """The module whose kernels fit the problem best."""
     for kernels in (disjoint, overlapping):
-        if kernels.serves(input, geometry):
+        if kernels.serves(problem):
             return kernels
-    return None
+    return general
 
 
-def _summed(parts: Tensor | None, lam: Tensor) -> Tensor | None:
+def _chunks_of_planes(chunks: int, input: Tensor, lam: Tensor) -> Tensor:
+    return lam.new_empty(input.shape[0], chunks, input.shape[1], 1, 1)
+
+
+def _summed(parts: Tensor, lam: Tensor) -> Tensor:
     """λ's gradient from its [N, chunks, C, ...] parts."""
-    return None if parts is None else parts.sum(1).sum_to_size(lam.shape).contiguous()
+    return parts.sum(1).sum_to_size(lam.shape).contiguous()
