@@ -13,6 +13,10 @@ from .geometry import PoolGeometry
 
 __all__ = ["GuidedPool2dFunction", "MaxEntPool2dFunction", "MeanFunction", "PendingGradient"]
 
+# No setup_context: with it, Function.apply binds its arguments by inspecting the signature, which
+# takes longer than everything else here. Under torch.func transforms, which would need it, the
+# function is computed by PyTorch's own operators (see functional.py).
+
 
 class MaxEntPool2dFunction(torch.autograd.Function):
     """Max-Ent pooling of 4-D ``input`` with 4-D ``lam``, on the backend named.
@@ -22,13 +26,10 @@ class MaxEntPool2dFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-        return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        input, lam, ctx.geometry, ctx.backend = inputs
+    def forward(ctx, input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
         ctx.save_for_backward(input, lam)
+        ctx.geometry, ctx.backend = geometry, backend
+        return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):

@@ -14,6 +14,7 @@ from .autograd import (
     PendingGradient,
 )
 from .backends import select_backend
+from .backends import torch as reference
 from .geometry import PoolGeometry, pool_geometry
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
@@ -71,7 +72,7 @@ def max_ent_pool2d(
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = _check_input(input, geometry)
     lam = _as_lam(lam, batched, output_shape)
-    output = MaxEntPool2dFunction.apply(batched, lam, geometry, select_backend(batched.device))
+    output = _pool(batched, lam, geometry, select_backend(batched.device))
     return output if input.dim() == 4 else output.squeeze(0)
 
 
@@ -122,8 +123,14 @@ def guided_max_ent_pool2d(
         output = GuidedPool2dFunction.apply(batched, lam, geometry, backend, pending)
     else:
         lam = _as_lam(head(batched.mean((2, 3), keepdim=True)), batched, lam_shape)
-        output = MaxEntPool2dFunction.apply(batched, lam, geometry, backend)
+        output = _pool(batched, lam, geometry, backend)
     return output if input.dim() == 4 else output.squeeze(0)
+
+
+def _pool(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
+    if _transforms_active():
+        return reference.composition(input, lam, geometry)
+    return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
 
 
 def _can_fuse(input: Tensor) -> bool:
@@ -131,9 +138,15 @@ def _can_fuse(input: Tensor) -> bool:
         torch.is_grad_enabled()
         and input.requires_grad
         and not torch.compiler.is_compiling()
-        # As torch.autograd.Function itself asks; there is no public name for it.
-        and not torch._C._are_functorch_transforms_active()
+        and not _transforms_active()
     )
+
+
+def _transforms_active() -> bool:
+    """Whether a torch.func transform (grad, vmap, jacrev …) is at work; it needs operators that
+    PyTorch can transform."""
+    # As torch.autograd.Function itself asks; there is no public name for it.
+    return torch._C._are_functorch_transforms_active()
 
 
 def _check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:

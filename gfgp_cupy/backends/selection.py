@@ -54,6 +54,7 @@ def use_backend(name: str) -> Iterator[None]:
         _requested.reset(token)
 
 
+@torch.compiler.assume_constant_result
 def select_backend(device: torch.device) -> str:
     """The name of the backend that serves ``device`` now.
 
