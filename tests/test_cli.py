@@ -1,0 +1,229 @@
+"""The command line from end to end: the published command, digits, kill and resume, evaluation."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models import create_model
+from tests.command_line import (
+    COMMAND,
+    free_dist_url,
+    output_here,
+    read_log,
+    run_command,
+)
+from tests.image_folders import write_image_folder
+
+SMALL_DIGITS = (
+    *("--dataset", "digits", "--arch", "resnet18", "--cpu", "--batch-size", 16),
+    *("--limit-train-batches", 2, "--limit-val-batches", 1),
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_published_command_runs_unchanged(tmp_path):
+    """All but the script's name as published; then flags that make it short."""
+    data = write_image_folder(tmp_path / "data", train=4, val=3, val_name="val_dir")
+    out = tmp_path / "results" / "resnet50"
+    published = (
+        *("--dataset", "imagenet", "--data", data, "--arch", "resnet50", "--pool", "max_ent"),
+        *("--config-name", "imagenet", "--out-dir", out, "--dist-url", free_dist_url()),
+        *("--dist-backend", "nccl", "--multiprocessing-distributed"),
+        *("--world-size", 1, "--rank", 0),
+    )
+    short = ("--epochs", 1, "--batch-size", 2, "--limit-train-batches", 1)
+    result = run_command(*published, *short, "--limit-val-batches", 1)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert names(out) == [
+        "checkpoint-epoch1.pth.tar",
+        "log.csv",
+        "model_best.pth.tar",
+        "train_epochs.pdf",
+        "train_epochs.png",
+    ]
+    (row,) = read_log(out)
+    assert (row["epoch"], row["lr"]) == ("1", "0.1")
+    assert 0 <= float(row["val_err1"]) <= 100
+    checkpoint = torch.load(out / "checkpoint-epoch1.pth.tar", weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["arch"]) == (1, "resnet50")
+    assert checkpoint["args"]["config_name"] == "imagenet"
+    if not torch.cuda.is_available():
+        assert "using gloo on the CPU" in result.stdout
+
+
+def test_digits_reach_their_accuracy(tmp_path):
+    """The README's main command, to the accuracy that its recipe promises."""
+    out = tmp_path / "digits"
+    output_here(
+        *("--dataset", "digits", "--arch", "resnet18", "--pool", "max_ent"),
+        *("--config-name", "digits", "--out-dir", out, "--save-last-checkpoint", "--seed", 0),
+    )
+    log = read_log(out)
+    assert float(log[-1]["val_err1"]) <= 3
+    printed = output_here(
+        *("--dataset", "digits", "--arch", "resnet18", "--evaluate"),
+        *("--resume", out / f"checkpoint-epoch{len(log)}.pth.tar"),
+    )
+    assert f"top-1 error {float(log[-1]['val_err1']):.2f}%" in printed
+    assert "on 360 images" in printed
+
+
+def test_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
+    options = (*SMALL_DIGITS, "--epochs", 4, "--seed", 5)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    result = run_command(*options, "--out-dir", whole)
+    assert result.returncode == 0, result.stderr
+
+    command = [*COMMAND, *map(str, options), "--out-dir", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    second = killed / "checkpoint-epoch2.pth.tar"
+    while not second.exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "checkpoint-epoch3.pth.tar").exists()
+
+    result = run_command(*SMALL_DIGITS, "--epochs", 4, "--out-dir", killed, "--resume", second)
+    assert result.returncode == 0, result.stderr
+    last = "checkpoint-epoch4.pth.tar"
+    expected, resumed = (torch.load(folder / last, weights_only=True) for folder in (whole, killed))
+    for name, tensor in expected["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], tensor), name
+    for number, state in expected["optimizer"]["state"].items():
+        assert torch.equal(
+            resumed["optimizer"]["state"][number]["momentum_buffer"], state["momentum_buffer"]
+        )
+    timing = {"seconds", "images_per_second"}
+    logs = [
+        [{key: row[key] for key in row.keys() - timing} for row in read_log(folder)]
+        for folder in (whole, killed)
+    ]
+    assert [row["epoch"] for row in logs[1]] == ["1", "2", "3", "4"]
+    assert logs[0] == logs[1]
+
+
+def test_resumed_epochs_replace_their_rows(tmp_path):
+    out = tmp_path / "out"
+    output_here(*SMALL_DIGITS, "--epochs", 2, "--seed", 0, "--out-dir", out)
+    rows = read_log(out)
+    output_here(
+        *(*SMALL_DIGITS, "--epochs", 2, "--seed", 1, "--out-dir", out),
+        *("--resume", out / "checkpoint-epoch1.pth.tar"),
+    )
+    again = read_log(out)
+    assert [row["epoch"] for row in again] == ["1", "2"]
+    assert again[0] == rows[0]
+    assert again[1]["train_loss"] != rows[1]["train_loss"]
+
+
+def test_seed_decides_the_weights(tmp_path):
+    def first_weights(name, *seed):
+        output_here(*SMALL_DIGITS, "--epochs", 1, "--out-dir", tmp_path / name, *seed)
+        path = tmp_path / name / "checkpoint-epoch1.pth.tar"
+        return torch.load(path, weights_only=True)["state_dict"]["fc.weight"]
+
+    seeded = first_weights("a", "--seed", 4)
+    assert torch.equal(seeded, first_weights("b", "--seed", 4))
+    assert not torch.equal(seeded, first_weights("c", "--seed", 5))
+    assert not torch.equal(first_weights("d"), first_weights("e"))
+
+
+def test_published_checkpoint_is_evaluated(tmp_path):
+    """Against the same evaluation written out: exclusion, resize, crop, errors, all by hand."""
+    data = write_image_folder(tmp_path / "data", val=5, classes=3, val_name="val_dir", size=60)
+    for number, path in enumerate(sorted((data / "val_dir").rglob("*.JPEG")), start=1):
+        path.rename(path.with_name(f"ILSVRC2012_val_{number:08d}.JPEG"))
+    (tmp_path / "exclude.txt").write_text("2\nILSVRC2012_val_00000015.JPEG\n")
+    model = create_model("resnet18", "avg", 3).eval()
+    stats = {
+        key: [50.0]
+        for key in ("train_err1", "train_err5", "train_loss", "test_err1", "test_err5", "test_loss")
+    }
+    torch.save(
+        {
+            "epoch": 1,
+            "arch": "resnet18",
+            "state_dict": {f"module.{name}": value for name, value in model.state_dict().items()},
+            "stats": stats,
+            "optimizer": torch.optim.SGD(model.parameters(), lr=0.1).state_dict(),
+            "args": {"pool": "avg"},
+        },
+        tmp_path / "published.pth.tar",
+    )
+    printed = output_here(
+        *("--dataset", "imagenet", "--data", data, "--arch", "resnet18", "--pool", "avg"),
+        *("--config-name", "digits", "--cpu", "--evaluate", "--workers", 0),
+        *("--resume", tmp_path / "published.pth.tar", "--exclude", tmp_path / "exclude.txt"),
+    )
+    wrong = 0
+    kept = [number for number in range(1, 16) if number not in (2, 15)]
+    for number in kept:
+        label = (number - 1) // 5
+        path = data / "val_dir" / f"class{label}" / f"ILSVRC2012_val_{number:08d}.JPEG"
+        with Image.open(path) as image:
+            pixels = torch.from_numpy(np.array(image.resize((32, 32), Image.BILINEAR))) / 255
+        wrong += model((pixels.movedim(2, 0)[None] - 0.5) / 0.5).argmax().item() != label
+    assert f"top-1 error {100 * wrong / 13:.2f}%, top-5 error 0.00%" in printed
+    assert "on 13 images" in printed
+
+
+def test_lines_where_there_is_no_terminal(tmp_path):
+    printed = output_here(*(*SMALL_DIGITS, "--epochs", 1, "--out-dir", tmp_path, "--print-freq", 1))
+    lines = [line for line in printed.splitlines() if line.startswith("epoch 1/1 [")]
+    assert len(lines) == 2
+    for line, done in zip(lines, (16, 32), strict=True):
+        assert f"[{done}/32]" in line
+        assert re.search(r"loss \d+\.\d+ err@1 \d+\.\d+% err@5 \d+\.\d+%", line)
+        assert re.search(r"\d+\.\d images/s \d\d:\d\d left", line)
+
+
+def test_bar_on_a_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 150, 0, 0))
+    command = [*COMMAND, *map(str, SMALL_DIGITS), "--epochs", "1", "--out-dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # how Linux reports that the other end of a terminal was closed
+        pass
+    os.close(ours)
+    output, _ = process.communicate()
+    assert process.returncode == 0
+    bar = shown.decode()
+    assert re.search(r"epoch 1/1: +\d+%\|", bar)
+    assert "32/32" in bar
+    assert "images/s" in bar
+    assert re.search(r"loss \d+\.\d+ err@1 \d+\.\d+%", bar)
+    assert "epoch 1/1: lr" in output
+    assert "[16/32]" not in output
+
+
+def test_help_names_every_published_option():
+    """The options of the published imagenet_train.py."""
+    result = run_command("--help")
+    assert result.returncode == 0
+    for option in (
+        *("--data", "--dataset", "-a", "--arch", "--pool", "--config-name", "--pretrained"),
+        *("--seed", "-j", "--workers", "--start-epoch", "-p", "--print-freq", "--out-dir"),
+        *("--pdf-filename", "--save-last-checkpoint", "--resume", "-e", "--evaluate", "--gpu"),
+        *("--world-size", "--rank", "--dist-url", "--dist-backend"),
+        "--multiprocessing-distributed",
+    ):
+        assert re.search(rf"(?<![\w-]){option}\b", result.stdout), option

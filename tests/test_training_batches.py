@@ -1,0 +1,135 @@
+"""Batches: who takes which sample, and with which random numbers."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.batches import BatchLoader, GlobalBatches, SampleKey, TransformedImages
+from training.data import ImageArray, ImageFiles
+from training.distributed import Process
+from training.errors import UserError
+from training.recipes import RECIPES
+
+CPU = torch.device("cpu")
+
+
+def indices(batches):
+    return [[key.index for key in share] for share in batches]
+
+
+def sampler(count, size, rank=0, world_size=1, epoch=0, **options):
+    batches = GlobalBatches(count, size, Process(rank, world_size, CPU), **options)
+    batches.set_epoch(epoch)
+    return batches
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 60),
+    size=st.integers(1, 20),
+    world_size=st.integers(1, 5),
+    epoch=st.integers(0, 3),
+    shuffle_seed=st.one_of(st.none(), st.integers(0, 5)),
+)
+def test_the_processes_share_each_global_batch(count, size, world_size, epoch, shuffle_seed):
+    options = {"epoch": epoch, "shuffle_seed": shuffle_seed}
+    whole = indices(sampler(count, size, **options))
+    shares = [
+        indices(sampler(count, size, rank, world_size, **options)) for rank in range(world_size)
+    ]
+    assert sorted(index for batch in whole for index in batch) == list(range(count))
+    for number, batch in enumerate(whole):
+        taken = [index for share in shares for index in share[number]]
+        assert sorted(taken) == sorted(batch)
+        sizes = [len(share[number]) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_order_differs_between_epochs_and_seeds_and_repeats():
+    orders = [
+        tuple(indices(sampler(50, 50, epoch=epoch, shuffle_seed=seed))[0])
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    ]
+    assert len(set(orders)) == 4
+    assert tuple(indices(sampler(50, 50, epoch=0, shuffle_seed=0))[0]) == orders[0]
+
+
+def test_small_last_batch_is_left_out_and_limit_cuts():
+    assert [len(batch) for batch in sampler(21, 5)] == [5, 5, 5, 5, 1]
+    assert [len(batch) for batch in sampler(21, 5, smallest=2)] == [5, 5, 5, 5]
+    assert sampler(21, 5, limit=2).global_sizes == [5, 5]
+
+
+def noise_images(count):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return ImageArray(pixels, np.arange(count))
+
+
+def augmented(dataset):
+    return TransformedImages(dataset, RECIPES["digits"].train_transform(), seed=5)
+
+
+def loaded(workers, rank=0, world_size=1, epoch=0):
+    """Return {sample: augmented image} of one process's epoch."""
+    process = Process(rank, world_size, CPU)
+    batches = GlobalBatches(11, 4, process, shuffle_seed=5)
+    loader = BatchLoader(augmented(noise_images(11)), batches, workers, process, seed=5)
+    loader.set_epoch(epoch)
+    return {
+        target: image
+        for batch in loader
+        for image, target in zip(batch.images, batch.targets.tolist(), strict=True)
+    }
+
+
+def assert_same_images(actual, expected):
+    assert actual.keys() == expected.keys()
+    for sample, image in actual.items():
+        assert torch.equal(image, expected[sample])
+
+
+def test_augmentation_does_not_depend_on_workers_or_processes():
+    expected = loaded(workers=0)
+    assert len(expected) == 11
+    assert_same_images(loaded(workers=2), expected)
+    assert_same_images(
+        loaded(workers=0, rank=0, world_size=2) | loaded(workers=0, rank=1, world_size=2), expected
+    )
+
+
+def test_augmentation_differs_between_epochs_and_samples():
+    image = noise_images(1).images
+    dataset = augmented(ImageArray(np.repeat(image, 2, axis=0), np.zeros(2)))
+    first, other_sample, other_epoch = (
+        dataset[SampleKey(epoch, index)][0] for epoch, index in ((0, 0), (0, 1), (1, 0))
+    )
+    assert not torch.equal(first, other_sample)
+    assert not torch.equal(first, other_epoch)
+    assert torch.equal(first, dataset[SampleKey(0, 0)][0])
+
+
+def test_augmentation_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    augmented(noise_images(1))[SampleKey(0, 0)]
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.array_equal(np.random.get_state()[1], before[2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("content", [b"", b"not a picture", "half"])
+def test_unreadable_image_is_named(tmp_path, workers, content):
+    good, bad = tmp_path / "good.jpeg", tmp_path / "bad.jpeg"
+    noise_images(1).image(0).save(good)
+    bad.write_bytes(good.read_bytes()[:400] if content == "half" else content)
+    files = ImageFiles([(str(good), 0), (str(bad), 1)])
+    process = Process(0, 1, CPU)
+    loader = BatchLoader(augmented(files), GlobalBatches(2, 2, process), workers, process, seed=0)
+    with pytest.raises(UserError, match=f"{bad}: cannot be read as an image"):
+        list(loader)

@@ -1,0 +1,95 @@
+"""The recipes: the published numbers, the schedules, the augmentation."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from training.lighting import Lighting
+from training.recipes import RECIPES
+
+
+def random_image(width, height):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_imagenet_is_the_published_recipe():
+    recipe = RECIPES["imagenet"]
+    assert recipe.batch_size == 256
+    assert (recipe.momentum, recipe.weight_decay) == (0.9, 1e-4)
+    published = [0.1] * 30 + [0.01] * 30 + [0.001] * 30 + [0.0001] * 30
+    assert recipe.learning_rates() == published
+    steps = recipe.train_transform().transforms
+    assert [type(step).__name__ for step in steps] == [
+        "RandomResizedCrop",
+        "RandomHorizontalFlip",
+        "ColorJitter",
+        "ToTensor",
+        "Lighting",
+        "Normalize",
+    ]
+    assert steps[0].size == (224, 224)
+    assert (steps[0].scale, steps[0].ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))
+    jitter = steps[2]
+    assert jitter.brightness == jitter.contrast == jitter.saturation == (0.6, 1.4)
+    assert jitter.hue is None
+    assert steps[4].std == 0.1
+
+
+def test_imagenet_validation_resizes_the_short_side_and_crops_the_centre():
+    image = random_image(300, 400)
+    resized = image.resize((256, 341), Image.Resampling.BILINEAR)
+    left, top = 16, round((341 - 224) / 2)
+    crop = transforms.functional.to_tensor(resized.crop((left, top, left + 224, top + 224)))
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    result = RECIPES["imagenet"].val_transform()(image)
+    torch.testing.assert_close(result, (crop - mean) / std)
+
+
+def test_epochs_and_lr_override_the_recipe():
+    recipe = RECIPES["imagenet"]
+    assert recipe.learning_rates(epochs=31, lr=0.5) == [0.5] * 30 + [0.05]
+    assert len(RECIPES["digits"].learning_rates(epochs=3)) == 3
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 50])
+def test_digits_learning_rate_rises_to_the_peak_and_falls(epochs):
+    rates = RECIPES["digits"].learning_rates(epochs=epochs, lr=0.2)
+    peak = rates.index(max(rates))
+    assert all(0 < rate <= 0.2 for rate in rates)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if epochs >= 10:
+        assert max(rates) == 0.2
+        assert rates[-1] < 0.02
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("size", [(32, 32), (50, 37)])
+def test_every_recipe_takes_every_image_size(name, size):
+    recipe = RECIPES[name]
+    side = {"imagenet": 224, "digits": 32}[name]
+    for transform in (recipe.train_transform(), recipe.val_transform()):
+        result = transform(random_image(*size))
+        assert result.shape == (3, side, side)
+        assert result.dtype == torch.float32
+
+
+def test_lighting_adds_colour_noise_of_the_published_covariance():
+    """Section 4.1 of the AlexNet paper: covariance P diag((std l)^2) P^T, the same all over."""
+    torch.manual_seed(0)
+    eigenvalues = torch.tensor([0.2175, 0.0188, 0.0045])
+    vectors = torch.tensor(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
+    lighting = Lighting(0.1)
+    image = torch.rand(3, 2, 2)
+    noise = torch.stack([lighting(image) - image for _ in range(4000)])
+    torch.testing.assert_close(noise, noise[:, :, :1, :1].expand_as(noise), atol=1e-6, rtol=0)
+    expected = vectors @ torch.diag((0.1 * eigenvalues) ** 2) @ vectors.T
+    measured = noise[:, :, 0, 0].T.cov()
+    torch.testing.assert_close(measured, expected, rtol=0.1, atol=1e-6)
+    assert noise.mean().abs() < 1e-3

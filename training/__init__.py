@@ -1,0 +1,1 @@
+"""Training and evaluation of the published networks: what ``train_imagenet.py`` calls."""

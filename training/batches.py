@@ -1,0 +1,195 @@
+"""Batches: which samples a process takes at each step, and their images on its device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from training.data import LabelledImages
+from training.distributed import Process
+from training.errors import UserError
+from training.recipes import Transform
+from training.seeding import derive_seed
+
+
+class SampleKey(NamedTuple):
+    """Which sample, and in which epoch: together they decide its random augmentation."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class UnreadableImage:
+    """Takes an image's place in a batch where it could not be decoded."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of a global batch.
+
+    Attributes:
+        images: [N, 3, H, W] floats on the process's device.
+        targets: [N] class indices there.
+        global_size: number of images of the batch over all processes.
+    """
+
+    images: Tensor
+    targets: Tensor
+    global_size: int
+
+
+@dataclass(frozen=True)
+class TransformedImages(Dataset):
+    """Decoded and transformed images, each with random numbers of its own.
+
+    A sample's random numbers follow from ``seed``, its epoch and its index alone, so they do
+    not depend on the number of worker processes or of ranks, nor on where a run was resumed.
+    """
+
+    images: LabelledImages
+    transform: Transform
+    seed: int
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int] | UnreadableImage:
+        try:
+            image = self.images.image(key.index)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return UnreadableImage(self.images.name(key.index), str(error))
+        with torch.random.fork_rng(devices=[]):
+            sample_seed = derive_seed(self.seed, "augmentation", key.epoch, key.index)
+            torch.default_generator.manual_seed(sample_seed)
+            return self.transform(image), self.images.target(key.index)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class GlobalBatches(Sampler[list[SampleKey]]):
+    """One process's share of each global batch.
+
+    The samples are cut into global batches in the same way whatever the number of processes;
+    of each, the process of rank r takes every ``world_size``-th sample from the r-th on.
+
+    Args:
+        num_samples: size of the data set.
+        global_batch_size: images a step over all processes.
+        process: this process.
+        shuffle_seed: decides, with the epoch, the order of the samples; None keeps it.
+        smallest: a last batch of fewer images than this is left out.
+        limit: number of batches at most.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        global_batch_size: int,
+        process: Process,
+        shuffle_seed: int | None = None,
+        smallest: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        sizes = [
+            min(global_batch_size, num_samples - start)
+            for start in range(0, num_samples, global_batch_size)
+        ]
+        self.global_sizes = [size for size in sizes if size >= smallest][:limit]
+        self.num_samples = num_samples
+        self.process = process
+        self.shuffle_seed = shuffle_seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of the epoch that is iterated next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.global_sizes)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        start = 0
+        order = self._order()
+        for size in self.global_sizes:
+            share = order[start + self.process.rank : start + size : self.process.world_size]
+            yield [SampleKey(self.epoch, index) for index in share.tolist()]
+            start += size
+
+    def _order(self) -> Tensor:
+        if self.shuffle_seed is None:
+            return torch.arange(self.num_samples)
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(self.shuffle_seed, "shuffle", self.epoch))
+        return torch.randperm(self.num_samples, generator=generator)
+
+
+class BatchLoader:
+    """Iterates the ``Batch``es of one process on its device.
+
+    Args:
+        dataset: the images.
+        sampler: which of them each batch holds; a share without images is passed over.
+        workers: number of processes that decode; 0 decodes in this one.
+        process: this process.
+        seed: decides the random state that the workers start an epoch with.
+    """
+
+    def __init__(
+        self,
+        dataset: TransformedImages,
+        sampler: GlobalBatches,
+        workers: int,
+        process: Process,
+        seed: int,
+    ) -> None:
+        self.sampler = sampler
+        self.process = process
+        self.seed = seed
+        self.generator = torch.Generator()
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=process.device.type == "cuda",
+            generator=self.generator,
+        )
+
+    @property
+    def images(self) -> int:
+        """Number of images of a pass, over all processes."""
+        return sum(self.sampler.global_sizes)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of the epoch that is iterated next."""
+        self.sampler.set_epoch(epoch)
+        self.generator.manual_seed(derive_seed(self.seed, "workers", epoch, self.process.rank))
+
+    def __iter__(self) -> Iterator[Batch]:
+        device = self.process.device
+        for content, global_size in zip(self.loader, self.sampler.global_sizes, strict=True):
+            if content is None:
+                continue
+            if isinstance(content, UnreadableImage):
+                raise UserError(
+                    f"{content.name}: cannot be read as an image ({content.reason}); "
+                    "replace or remove the file"
+                )
+            images, targets = (tensor.to(device, non_blocking=True) for tensor in content)
+            yield Batch(images, targets, global_size)
+
+
+def collate(
+    samples: list[tuple[Tensor, int] | UnreadableImage],
+) -> list[Tensor] | UnreadableImage | None:
+    """Return images [N, 3, H, W] and targets [N], the first unreadable image, or None if N = 0."""
+    for sample in samples:
+        if isinstance(sample, UnreadableImage):
+            return sample
+    return default_collate(samples) if samples else None

@@ -1,0 +1,174 @@
+"""The data sets of ``--dataset``: add one to ``DATASETS`` and the command line takes it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+from training.errors import UserError
+from training.exclusion import indices_to_keep
+
+
+class LabelledImages(Protocol):
+    """Images with class indices; ``image(i)`` decodes, ``name(i)`` says which file that was."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image.Image: ...
+
+    def target(self, index: int) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a data set holds; ``train`` is None where only the evaluation was asked for."""
+
+    train: LabelledImages | None
+    val: LabelledImages
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageArray:
+    """Images in memory: ``images`` [N, H, W, 3] uint8, ``targets`` [N] class indices."""
+
+    images: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self.images[index])
+
+    def target(self, index: int) -> int:
+        return int(self.targets[index])
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files: pairs of a path and a class index."""
+
+    samples: Sequence[tuple[str, int]]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def image(self, index: int) -> Image.Image:
+        with Image.open(self.samples[index][0]) as image:
+            return image.convert("RGB")
+
+    def target(self, index: int) -> int:
+        return self.samples[index][1]
+
+    def name(self, index: int) -> str:
+        return self.samples[index][0]
+
+
+def load_digits_data(root: str, exclude: str | None, train: bool) -> Data:
+    """Return scikit-learn's 1,797 handwritten digits as 32x32 RGB images.
+
+    E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (8x8
+    pixels of 17 grey levels). The split is fixed and stratified: 1,437 digits to train, 360 to
+    test. ``root`` is not used: the digits come with scikit-learn.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    if exclude is not None:
+        raise UserError(f"--exclude {exclude}: the digits are no files that it could list")
+    digits = load_digits()
+    images = np.stack([_digit_image(pixels) for pixels in digits.images])
+    train_images, val_images, train_targets, val_targets = train_test_split(
+        images, digits.target, test_size=0.2, stratify=digits.target, random_state=0
+    )
+    return Data(
+        train=ImageArray(train_images, train_targets) if train else None,
+        val=ImageArray(val_images, val_targets),
+        classes=tuple(str(name) for name in digits.target_names),
+    )
+
+
+def load_image_folders(root: str, exclude: str | None, train: bool) -> Data:
+    """Return the images under ``root/train/CLASS/`` and ``root/val/CLASS/`` (or ``val_dir``).
+
+    The classes are the folders of ``train``; those of ``val`` must be among them. Without
+    ``train`` (``train=False`` and no such folder) they are the folders of ``val``.
+
+    Raises:
+        UserError: a folder is missing or empty, or ``exclude`` is a list that does not fit.
+    """
+    if not Path(root).is_dir():
+        raise UserError(f"--data {root}: no such directory; it must hold train/ and val/")
+    train_root = Path(root, "train")
+    val_root = Path(root, "val") if Path(root, "val").is_dir() else Path(root, "val_dir")
+    classes = _class_numbers(train_root if train or train_root.is_dir() else val_root)
+    val = _image_files(val_root, classes, allow_empty=True)
+    if exclude is not None:
+        names = [Path(path).name for path, _ in val.samples]
+        val = ImageFiles([val.samples[index] for index in indices_to_keep(names, exclude)])
+    return Data(
+        train=_image_files(train_root, classes, allow_empty=False) if train else None,
+        val=val,
+        classes=tuple(classes),
+    )
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A name of ``--dataset``.
+
+    Attributes:
+        load: (``--data``, ``--exclude`` or None, with the training images?) -> Data.
+        config_name: the recipe that is used when ``--config-name`` is not given.
+        in_memory: the images need no decoding, so by default no worker processes.
+    """
+
+    load: Callable[[str, str | None, bool], Data]
+    config_name: str
+    in_memory: bool
+
+
+DATASETS = {
+    "digits": DatasetEntry(load_digits_data, config_name="digits", in_memory=True),
+    "imagenet": DatasetEntry(load_image_folders, config_name="imagenet", in_memory=False),
+}
+
+
+def _digit_image(pixels: np.ndarray) -> np.ndarray:
+    grey = Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8))
+    return np.asarray(grey.resize((32, 32), Image.Resampling.BICUBIC).convert("RGB"))
+
+
+def _class_numbers(folder: Path) -> dict[str, int]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such directory; it must hold a folder for each class")
+    try:
+        return find_classes(str(folder))[1]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: holds no folders; it must hold one for each class") from error
+
+
+def _image_files(folder: Path, classes: dict[str, int], allow_empty: bool) -> ImageFiles:
+    strangers = sorted(set(_class_numbers(folder)) - set(classes))
+    if strangers:
+        raise UserError(
+            f"{folder}: its folder {strangers[0]!r} is no class of the training images; "
+            "rename or remove it"
+        )
+    try:
+        samples = make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=allow_empty)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: {error}") from error
+    if not samples:
+        raise UserError(f"{folder}: holds no images (files ending in {', '.join(IMG_EXTENSIONS)})")
+    return ImageFiles(samples)

@@ -1,0 +1,149 @@
+"""Processes: starting them, and what they tell each other."""
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, multiprocessing, nn
+
+from training.errors import UserError
+from training.settings import Settings, address_of
+
+# After an error of one process the others notice that it left and leave too, tidily; one that
+# does not notice within this time is killed.
+SECONDS_TO_LEAVE = 10.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of the processes that train together.
+
+    Attributes:
+        rank: its number among all processes of all machines.
+        world_size: how many there are.
+        device: where it computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that prints and writes."""
+        return self.rank == 0
+
+
+Work = Callable[[Settings, Process], None]
+
+
+def launch(work: Work, settings: Settings) -> None:
+    """Call ``work(settings, process)`` in this process, or in as many as the settings say.
+
+    Distributed processes are started with the method "spawn" and joined; ``work`` must then be
+    a function of an importable module.
+
+    Raises:
+        UserError: what any of the processes raised, or that they cannot meet.
+    """
+    if not settings.is_distributed:
+        return work(settings, Process(0, 1, take_device(settings, local_rank=0)))
+    if settings.rank == 0:
+        check_port_is_free(settings.dist_url)
+    # Its warnings about the processes it ends after an error would follow the error's own line.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    errors = multiprocessing.get_context("spawn").SimpleQueue()
+    processes = multiprocessing.spawn(
+        _work_distributed, (work, settings, errors), settings.processes_here, join=False
+    )
+    try:
+        while not processes.join(grace_period=SECONDS_TO_LEAVE):
+            pass
+    except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException):
+        # The first error explains the others: its process left, so their collectives failed.
+        if errors.empty():
+            raise
+        raise UserError(errors.get()) from None
+
+
+def take_device(settings: Settings, local_rank: int) -> torch.device:
+    """Return the device of this machine's ``local_rank``-th process; make it the current one."""
+    if not settings.uses_gpu:
+        return torch.device("cpu")
+    device = torch.device("cuda", (settings.gpu or 0) + local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def check_port_is_free(dist_url: str) -> None:
+    """Raise UserError if no server can listen on the port of ``tcp://HOST:PORT`` here."""
+    port = address_of(dist_url)[1]
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
+        raise UserError(
+            f"--dist-url {dist_url}: port {port} cannot be used ({error.strerror}); "
+            "choose another port"
+        ) from error
+
+
+def all_reduce_sum(values: Tensor, process: Process) -> Tensor:
+    """Replace ``values`` by their sum over all processes, and return it."""
+    if process.world_size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def broadcast_from_main(tensors: list[Tensor], process: Process) -> None:
+    """Overwrite ``tensors`` with those of the main process."""
+    if process.world_size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def wrap_model(model: nn.Module, process: Process) -> nn.Module:
+    """Return ``model`` so that its gradients are averaged over the processes."""
+    if process.world_size == 1:
+        return model
+    devices = [process.device] if process.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+
+def _work_distributed(
+    local_rank: int, work: Work, settings: Settings, errors: "multiprocessing.SimpleQueue[str]"
+) -> None:
+    process = Process(
+        rank=settings.rank * settings.processes_here + local_rank,
+        world_size=settings.world_size * settings.processes_here,
+        device=take_device(settings, local_rank),
+    )
+    try:
+        _join_group(settings, process)
+        work(settings, process)
+    except UserError as error:
+        errors.put(str(error))
+        raise SystemExit(2) from error
+    dist.destroy_process_group()
+
+
+def _join_group(settings: Settings, process: Process) -> None:
+    if process.device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // settings.processes_here))
+    try:
+        dist.init_process_group(
+            settings.backend,
+            init_method=settings.dist_url,
+            world_size=process.world_size,
+            rank=process.rank,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--dist-url {settings.dist_url}: the {process.world_size} processes cannot meet "
+            f"({str(error).splitlines()[0]}); check the address, --world-size and --rank, and "
+            "that every machine has started"
+        ) from error

@@ -1,0 +1,77 @@
+"""One epoch: a pass over the training images, or over the validation images."""
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from training.batches import BatchLoader
+from training.distributed import Process
+from training.errors import UserError
+from training.metrics import Scores, ScoreSums
+from training.progress import Progress
+
+
+def train_one_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: BatchLoader,
+    process: Process,
+    title: str,
+    print_freq: int,
+) -> Scores:
+    """Step ``optimizer`` once a batch; return the scores over all processes.
+
+    ``model`` averages its gradients over the processes (``wrap_model``). Each process weights
+    its loss by its share of the batch, so that the average is the gradient of the mean loss over
+    the global batch even where the shares differ.
+
+    Raises:
+        UserError: an image is unreadable, or the loss is not finite.
+    """
+    model.train()
+    sums = ScoreSums(process.device)
+    with Progress(title, batches.images, print_freq, process.is_main) as progress:
+        for batch in batches:
+            logits = model(batch.images)
+            loss = cross_entropy(logits, batch.targets)
+            share = len(batch.targets) * process.world_size / batch.global_size
+            optimizer.zero_grad()
+            (loss * share).backward()
+            optimizer.step()
+            sums.add(loss, logits, batch.targets)
+            if progress.advance(batch.global_size):
+                progress.show(finite(sums.scores(), title))
+    return finite(sums.scores_of_all(process), title)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: BatchLoader, process: Process, title: str, print_freq: int
+) -> Scores:
+    """Return the scores over all processes, each image counted once.
+
+    ``model`` is the network itself, not a wrapper that communicates: the processes may have
+    different numbers of batches.
+
+    Raises:
+        UserError: an image is unreadable, or the loss is not finite.
+    """
+    model.eval()
+    sums = ScoreSums(process.device)
+    with Progress(title, batches.images, print_freq, process.is_main) as progress:
+        for batch in batches:
+            logits = model(batch.images)
+            sums.add(cross_entropy(logits, batch.targets), logits, batch.targets)
+            if progress.advance(batch.global_size):
+                progress.show(sums.scores())
+    return finite(sums.scores_of_all(process), title)
+
+
+def finite(scores: Scores, title: str) -> Scores:
+    """Return ``scores``, or raise UserError where their loss is nan or infinite."""
+    if not scores.is_finite:
+        raise UserError(
+            f"{title}: the loss is not finite ({scores.loss}); the checkpoints of the epochs "
+            "before are kept: lower --lr, or look for bad images"
+        )
+    return scores

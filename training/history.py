@@ -1,0 +1,116 @@
+"""What each epoch of a run came to, as the checkpoints' statistics and as ``log.csv``."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from training.atomic_write import atomic_write
+from training.metrics import Scores
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One finished epoch; a number that is not known is nan.
+
+    Attributes:
+        epoch: counted from 1.
+        lr: learning rate.
+        train_loss, train_err1, train_err5: means over the epoch's training images, while the
+            weights moved; errors in percent.
+        val_loss, val_err1, val_err5: the same of the validation images after the epoch.
+        seconds: time of the whole epoch, validation included.
+        images_per_second: training images, over the training time, waits for data included.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_err1: float
+    train_err5: float
+    val_loss: float
+    val_err1: float
+    val_err5: float
+    seconds: float
+    images_per_second: float
+
+    @classmethod
+    def of(
+        cls,
+        epoch: int,
+        lr: float,
+        train: Scores,
+        val: Scores,
+        seconds: float,
+        train_seconds: float,
+    ) -> "EpochRecord":
+        """Return the record of an epoch of ``seconds``, ``train_seconds`` of them training."""
+        return cls(
+            epoch,
+            lr,
+            *(train.loss, train.err1, train.err5),
+            *(val.loss, val.err1, val.err5),
+            seconds,
+            train.images / train_seconds,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"lr {self.lr:.4g}, train loss {self.train_loss:.4f} err@1 {self.train_err1:.2f}% "
+            f"err@5 {self.train_err5:.2f}%, val loss {self.val_loss:.4f} err@1 "
+            f"{self.val_err1:.2f}% err@5 {self.val_err5:.2f}%, {self.seconds:.1f} s, "
+            f"{self.images_per_second:.1f} images/s"
+        )
+
+
+COLUMNS = tuple(field.name for field in fields(EpochRecord))
+PUBLISHED_COLUMNS = tuple(name for name in COLUMNS if name.startswith(("train_", "val_")))
+
+
+def stats_from_history(history: Sequence[EpochRecord]) -> dict[str, list[float]]:
+    """Return the published checkpoints' ``stats``: a list per column, ``val_`` as ``test_``.
+
+    The columns the published implementation does not have are there too.
+    """
+    return {_stats_key(name): [getattr(record, name) for record in history] for name in COLUMNS}
+
+
+def history_from_stats(stats: Mapping[str, Sequence[float]], epoch: int) -> list[EpochRecord]:
+    """Return the records of a checkpoint's ``stats`` after ``epoch`` epochs.
+
+    Raises:
+        KeyError, TypeError, ValueError: ``stats`` lacks a column of the published ones, or
+            they are not lists of numbers of one length.
+    """
+    losses = stats["train_loss"]
+    unknown = [math.nan] * len(losses)
+    columns = {name: stats[_stats_key(name)] for name in PUBLISHED_COLUMNS}
+    columns["epoch"] = range(epoch - len(losses) + 1, epoch + 1)
+    for name in ("lr", "seconds", "images_per_second"):
+        columns[name] = stats.get(name, unknown)
+    rows = zip(*(columns[name] for name in COLUMNS), strict=True)
+    return [EpochRecord(int(row[0]), *map(float, row[1:])) for row in rows]
+
+
+def best_record(history: Sequence[EpochRecord]) -> EpochRecord:
+    """Return the record of least top-1 validation error, the latest of equals."""
+    return min(reversed(history), key=lambda record: record.val_err1)
+
+
+def write_log(history: Sequence[EpochRecord], path: Path) -> None:
+    """Write ``history`` to the CSV file ``path``, a header and a row per epoch.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(
+            ["" if math.isnan(value) else value for value in astuple(record)] for record in history
+        )
+
+
+def _stats_key(column: str) -> str:
+    return column.replace("val_", "test_")

@@ -1,0 +1,43 @@
+"""PCA lighting noise."""
+
+import torch
+from torch import Tensor, nn
+
+# Principal components of the RGB values of ImageNet's training images, in [0, 1]: the
+# constants of fb.resnet.torch (https://github.com/facebookarchive/fb.resnet.torch,
+# datasets/imagenet.lua), which the published implementation uses too.
+EIGENVALUES = (0.2175, 0.0188, 0.0045)
+EIGENVECTORS = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+
+
+class Lighting(nn.Module):
+    """Adds one random multiple of ImageNet's principal colours to a whole image.
+
+    Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural
+    Networks", 2012, section 4.1: [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T with a_i drawn from
+    N(0, ``std``) once an image.
+
+    Args:
+        std: standard deviation of the a_i; 0.1 in the paper.
+
+    Shape: image [3, H, W] of floats in [0, 1], before normalisation; the same shape back.
+
+    Example:
+        >>> Lighting(0.0)(torch.full((3, 2, 2), 0.5)).unique()
+        tensor([0.5000])
+    """
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, image: Tensor) -> Tensor:
+        weights = torch.randn(3) * self.std * torch.tensor(EIGENVALUES)
+        return image + (torch.tensor(EIGENVECTORS) @ weights).to(image).view(3, 1, 1)
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}"

@@ -1,0 +1,48 @@
+"""The training curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from training.atomic_write import atomic_write
+from training.history import EpochRecord
+
+PANELS = (
+    ("Learning rate", {"learning rate": "lr"}),
+    ("Loss", {"train": "train_loss", "val": "val_loss"}),
+    ("Top-1 error (%)", {"train": "train_err1", "val": "val_err1"}),
+    ("Top-5 error (%)", {"train": "train_err5", "val": "val_err5"}),
+)
+
+
+def write_curves(history: Sequence[EpochRecord], pdf_path: Path) -> None:
+    """Draw learning rate, loss, top-1 and top-5 error over the epochs.
+
+    Writes ``pdf_path`` and, beside it, a PNG file of the same stem.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    figure = draw_curves(history)
+    for path in (pdf_path, pdf_path.with_suffix(".png")):
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=120)
+
+
+def draw_curves(history: Sequence[EpochRecord]) -> Figure:
+    """Return the figure of ``history``; it belongs to no window and no global backend."""
+    figure = Figure(figsize=(14, 3.5), layout="constrained")
+    epochs = [record.epoch for record in history]
+    for axes, (title, curves) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        for label, column in curves.items():
+            values = [getattr(record, column) for record in history]
+            axes.plot(epochs, values, marker=".", label=label)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.axes[0].set_yscale("log")
+    return figure

@@ -1,0 +1,141 @@
+"""The named recipes of ``--config-name``: add one to ``RECIPES`` and the command line takes it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+
+from training.lighting import Lighting
+
+Transform = Callable[[Image.Image], Tensor]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: stochastic gradient descent with momentum and a learning rate per epoch.
+
+    Attributes:
+        batch_size: images a step, over all processes of a machine.
+        epochs: number of epochs.
+        lr: the learning rate that ``schedule`` starts from.
+        schedule: (lr, epoch from 0, epochs) -> learning rate of that epoch.
+        momentum, weight_decay: as in ``torch.optim.SGD``.
+        train_transform, val_transform: make the function from an RGB PIL image to a float
+            tensor [3, H, W]; every random number it draws comes from PyTorch's generator.
+    """
+
+    batch_size: int
+    epochs: int
+    lr: float
+    schedule: Callable[[float, int, int], float]
+    momentum: float
+    weight_decay: float
+    train_transform: Callable[[], Transform]
+    val_transform: Callable[[], Transform]
+
+    def learning_rates(self, epochs: int | None = None, lr: float | None = None) -> list[float]:
+        """Return the learning rate of each epoch; ``epochs`` and ``lr`` override the recipe's.
+
+        Example:
+            >>> RECIPES["imagenet"].learning_rates()[28:32]
+            [0.1, 0.1, 0.01, 0.01]
+        """
+        epochs = self.epochs if epochs is None else epochs
+        lr = self.lr if lr is None else lr
+        return [self.schedule(lr, epoch, epochs) for epoch in range(epochs)]
+
+
+def tenfold_each_30_epochs(lr: float, epoch: int, epochs: int) -> float:
+    """Divide the learning rate by ten after each 30 epochs, however many there are."""
+    return lr / 10 ** (epoch // 30)
+
+
+def warm_cosine(lr: float, epoch: int, epochs: int) -> float:
+    """Rise to ``lr`` over the first sixth of the epochs, then fall to 0 along half a cosine."""
+    warm = max(1, epochs // 6)
+    if epoch < warm:
+        return lr * (epoch + 1) / (warm + 1)
+    return lr * 0.5 * (1 + math.cos(math.pi * (epoch - warm) / (epochs - warm)))
+
+
+def imagenet_train_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+            transforms.ToTensor(),
+            Lighting(0.1),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+
+def imagenet_val_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+
+def digits_train_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.Resize((32, 32)),
+            transforms.RandomAffine(
+                degrees=10,
+                translate=(0.1, 0.1),
+                scale=(0.9, 1.1),
+                shear=10,
+                interpolation=transforms.InterpolationMode.BILINEAR,
+            ),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ]
+    )
+
+
+def digits_val_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.Resize((32, 32)),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ]
+    )
+
+
+RECIPES = {
+    # The published recipe, unchanged: https://github.com/tk1980/GFGP, imagenet_config.py.
+    "imagenet": Recipe(
+        batch_size=256,
+        epochs=120,
+        lr=0.1,
+        schedule=tenfold_each_30_epochs,
+        momentum=0.9,
+        weight_decay=1e-4,
+        train_transform=imagenet_train_transform,
+        val_transform=imagenet_val_transform,
+    ),
+    # 32x32 images of a few thousand small digits, in minutes on two CPU cores.
+    "digits": Recipe(
+        batch_size=32,
+        epochs=6,
+        lr=0.02,
+        schedule=warm_cosine,
+        momentum=0.9,
+        weight_decay=5e-4,
+        train_transform=digits_train_transform,
+        val_transform=digits_val_transform,
+    ),
+}

@@ -1,0 +1,127 @@
+"""A run from its settings to its results: training, or the evaluation of a checkpoint."""
+
+import math
+
+import torch
+
+from models import create_model
+from training.batches import BatchLoader, GlobalBatches, TransformedImages
+from training.checkpoints import Checkpoint, load_checkpoint, load_model
+from training.data import DATASETS, Data
+from training.distributed import Process, broadcast_from_main
+from training.engine import evaluate
+from training.epochs import train_epochs
+from training.errors import UserError
+from training.output import refuse_other_run
+from training.seeding import derive_seed, draw_seed, seed_everything
+from training.settings import Settings
+
+
+def run(settings: Settings, process: Process) -> None:
+    """Train, or evaluate, as ``settings`` say, as one of the processes that do it together.
+
+    Raises:
+        UserError: the data, the checkpoint or the output directory do not allow it, or the loss
+            is not finite.
+    """
+    if not settings.evaluate:
+        refuse_other_run(settings)
+    checkpoint = load_checkpoint(settings.resume) if settings.resume else None
+    load_data = DATASETS[settings.dataset].load
+    data = load_data(settings.data, settings.exclude, not settings.evaluate)
+    classes = class_count(settings, data)
+    seed = choose_seed(settings, checkpoint, process)
+    torch.backends.cudnn.benchmark = process.device.type == "cuda"
+    seed_everything(derive_seed(seed, "weights"))
+    model = create_model(settings.arch, settings.pool, classes)
+    if checkpoint is not None:
+        load_model(model, checkpoint, settings)
+    model.to(process.device)
+    if process.is_main:
+        print(description(settings, data, process, seed), flush=True)
+    val_batches = make_val_batches(data, settings, process, seed)
+    if settings.evaluate:
+        scores = evaluate(model, val_batches, process, "evaluation", settings.print_freq)
+        if process.is_main:
+            print(
+                f"top-1 error {scores.err1:.2f}%, top-5 error {scores.err5:.2f}%, "
+                f"loss {scores.loss:.4f} on {scores.images} images"
+            )
+    else:
+        train_batches = make_train_batches(data, settings, process, seed)
+        train_epochs(model, train_batches, val_batches, checkpoint, settings, process, seed)
+
+
+def class_count(settings: Settings, data: Data) -> int:
+    """Return the number of the network's outputs: ``--num-classes``, or the data's classes."""
+    if settings.num_classes is None:
+        return len(data.classes)
+    if settings.num_classes < len(data.classes):
+        raise UserError(
+            f"--num-classes {settings.num_classes}: the data has {len(data.classes)} classes; "
+            "raise it or leave it out"
+        )
+    return settings.num_classes
+
+
+def choose_seed(settings: Settings, checkpoint: Checkpoint | None, process: Process) -> int:
+    """Return the seed of ``--seed``, else the checkpoint's, else a fresh one; the same for all."""
+    seed = settings.seed
+    if seed is None and checkpoint is not None:
+        seed = checkpoint.seed
+    if seed is None:
+        seed = draw_seed()
+    agreed = torch.tensor([seed], device=process.device)
+    broadcast_from_main([agreed], process)
+    return int(agreed.item())
+
+
+def description(settings: Settings, data: Data, process: Process, seed: int) -> str:
+    """Return what is about to run, in a line."""
+    training = f"{len(data.train)} training and " if data.train is not None else ""
+    processes = f"{process.world_size} processes on " if settings.is_distributed else ""
+    return (
+        f"{settings.arch} with {settings.pool} pooling; {settings.dataset}: {training}"
+        f"{len(data.val)} validation images of {len(data.classes)} classes; recipe "
+        f"{settings.config_name}; {processes}{process.device.type}; seed {seed}"
+    )
+
+
+def make_train_batches(data: Data, settings: Settings, process: Process, seed: int) -> BatchLoader:
+    """Return the shuffled training batches.
+
+    A last batch too small to give every process two images is left out: batch normalisation
+    cannot take a single one.
+    """
+    sampler = GlobalBatches(
+        len(data.train),
+        settings.images_per_step_here * settings.world_size,
+        process,
+        shuffle_seed=seed,
+        smallest=2 * process.world_size,
+        limit=settings.limit_train_batches,
+    )
+    if not len(sampler):
+        raise UserError(
+            f"--data {settings.data}: {len(data.train)} training images are too few for "
+            f"{process.world_size} processes, which need two each"
+        )
+    images = TransformedImages(data.train, settings.recipe.train_transform(), seed)
+    return BatchLoader(images, sampler, workers_each(settings), process, seed)
+
+
+def make_val_batches(data: Data, settings: Settings, process: Process, seed: int) -> BatchLoader:
+    """Return the validation batches, in the data's order."""
+    sampler = GlobalBatches(
+        len(data.val),
+        settings.images_per_step_here * settings.world_size,
+        process,
+        limit=settings.limit_val_batches,
+    )
+    images = TransformedImages(data.val, settings.recipe.val_transform(), seed)
+    return BatchLoader(images, sampler, workers_each(settings), process, seed)
+
+
+def workers_each(settings: Settings) -> int:
+    """Return each process's share of ``--workers``."""
+    return math.ceil(settings.workers / settings.processes_here)
