@@ -107,6 +107,8 @@ class GuidedPool2dFunction(torch.autograd.Function):
     def backward(ctx, grad_output: Tensor):
         input, lam, spread = ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
+        # An earlier pass that ended before the mean's backward may have left something.
+        ctx.pending.arguments = None
         if torch.is_grad_enabled():
             gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
             return *gradients, None, None, None
@@ -126,6 +128,8 @@ def _values(geometry: PoolGeometry) -> tuple:
 
 def _differentiable_backward(grad_output, input, lam, geometry, needed):
     """Both gradients as differentiable functions of all three tensors, for double backward."""
+    # Aliases: λ may be made of the input, and that path is not this function's to follow.
+    input, lam = input.view_as(input), lam.view_as(lam)
     wanted = [tensor for tensor, need in zip((input, lam), needed, strict=True) if need]
     output = reference.composition(input, lam, geometry)
     gradients = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))

@@ -115,6 +115,7 @@ class GFGPMaxEntPool2d(nn.Module):
         - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``.
 
     Raises:
+        TypeError: an input that :func:`gfgp_cupy.functional.max_ent_pool2d` does not take.
         ValueError: an argument out of range, an input whose channels are not ``num_features``, or
             a training batch of one sample (the head's BatchNorm has one value a channel and
             sample, so it needs at least two samples a process).
@@ -182,6 +183,8 @@ class GFGPMaxEntPool2d(nn.Module):
         )
 
     def _check_input(self, input: Tensor) -> None:
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
         if input.dim() not in (3, 4) or input.shape[-3] != self.num_features:
             raise ValueError(
                 f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
