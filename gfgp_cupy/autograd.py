@@ -55,9 +55,16 @@ class MaxEntPool2dFunction(torch.autograd.Function):
 
 @dataclass
 class PendingGradient:
-    """What the pooling's backward leaves for the mean's: its arguments but the mean's gradient."""
+    """What the pooling's backward leaves for the mean's.
+
+    Attributes:
+        arguments: of the operator that will compute the input's gradient; ``None``: nothing is
+            pending.
+        placeholder: the zeros that autograd got in its stead.
+    """
 
     arguments: tuple | None = None
+    placeholder: Tensor | None = None
 
 
 class MeanFunction(torch.autograd.Function):
@@ -79,7 +86,11 @@ class MeanFunction(torch.autograd.Function):
         if grad_input is not None and arguments is not None:
             lam = arguments[2]
             mean_grad = None if per_element is None else per_element.to(lam.dtype)
-            return ops.max_ent_pool2d_backward(*arguments, (True, False), mean_grad)[0], None
+            gradient, _ = ops.max_ent_pool2d_backward(*arguments, (True, False), mean_grad)
+            # Not the placeholder: the graph of an earlier differentiable pass sent something, too.
+            if grad_input is not ctx.pending.placeholder:
+                gradient = gradient + grad_input
+            return gradient, None
         if per_element is None:
             return grad_input, None
         spread_out = per_element.expand(ctx.plane)
@@ -115,8 +126,7 @@ class GuidedPool2dFunction(torch.autograd.Function):
         grad_input = grad_lam = None
         if needed[0]:
             ctx.pending.arguments = (grad_output, input, lam, *_values(ctx.geometry), ctx.backend)
-            # Stands for the gradient that is pending: autograd wants one of the input's shape.
-            grad_input = input.new_zeros(()).expand(input.shape)
+            grad_input = ctx.pending.placeholder = input.new_zeros(()).expand(input.shape)
         if needed[1]:
             grad_lam = ops.max_ent_pool2d_lam_backward(grad_output, spread, lam, ctx.backend)
         return grad_input, grad_lam, None, None, None

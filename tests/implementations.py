@@ -1,0 +1,89 @@
+"""The implementations of the operator that tests compare with the formulas.
+
+To cover another backend, add it to BACKENDS.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from gfgp_cupy.backends import backend_module
+from gfgp_cupy.kernels import Launch, pooling
+from tests.cuda_on_cpu import needs_cxx, run_launch
+from tests.kernel_cases import specialisation, specialisations
+
+__all__ = [
+    "Backend", "Implementation", "each_backend", "each_implementation", "kernels_on_cpu",
+    "needs_cuda", "run_on_cpu",
+]
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend, and the kind of device whose tensors it is tried on."""
+
+    name: str
+    device: str
+
+    def parameter(self, value):
+        """``value`` as a test's parameter, to be skipped where the device is missing."""
+        marks = [needs_cuda] if self.device == "cuda" else []
+        return pytest.param(value, marks=marks, id=f"{self.name}-{self.device}")
+
+
+BACKENDS = (
+    Backend("torch", "cpu"),
+    Backend("torch", "cuda"),
+    Backend("cupy", "cuda"),
+)
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """The functions of a backend's module, for tensors on ``device``."""
+
+    device: str
+    forward: Callable
+    forward_with_spread: Callable
+    backward: Callable
+    lam_backward: Callable
+
+
+FUNCTIONS = ("forward", "forward_with_spread", "backward", "lam_backward")
+
+
+def run_on_cpu(launch: Launch, order: str = "forward") -> None:
+    """Runs a kernel's source on CPU tensors, if it is among those that are compiled for GPUs."""
+    assert specialisation(launch) in specialisations(), (
+        f"{launch.name} with {' '.join(launch.defines)} is not among the specialisations that "
+        "test_kernels.py compiles: add a case to kernel_cases.py"
+    )
+    run_launch(launch, order=order)
+
+
+def kernels_on_cpu(run: Callable[[Launch], object] = run_on_cpu) -> Implementation:
+    """The kernels' sources on the CPU, each launch executed by ``run``."""
+    functions = (getattr(pooling, name) for name in FUNCTIONS)
+    return Implementation("cpu", *(functools.partial(f, run=run) for f in functions))
+
+
+def _of_backend(backend: Backend) -> Implementation:
+    module = backend_module(backend.name)
+    return Implementation(backend.device, *(getattr(module, name) for name in FUNCTIONS))
+
+
+each_backend = pytest.mark.parametrize(
+    "backend", [backend.parameter(backend) for backend in BACKENDS]
+)
+each_implementation = pytest.mark.parametrize(
+    "implementation",
+    [
+        *(backend.parameter(_of_backend(backend)) for backend in BACKENDS),
+        pytest.param(kernels_on_cpu(), marks=needs_cxx, id="kernels-cpu"),
+    ],
+)

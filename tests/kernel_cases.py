@@ -1,0 +1,188 @@
+"""The calls that tests run the kernels with on the CPU.
+
+A kernel is compiled anew for each geometry, type and layout, and for what the sizes allow (whether
+rows divide into 16 bytes, how many threads a plane fills). The tests run no specialisation that
+does not come from KERNEL_CASES, and each of these compiles for every architecture
+(``test_kernels.py``). To cover more, add a line.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gfgp_cupy.geometry import PoolGeometry, pool_geometry
+from gfgp_cupy.kernels import Launch, pooling
+from tests.memory_layouts import arranged
+from tests.random_numbers import random_numbers
+
+__all__ = [
+    "DTYPES", "FUSED_CASES", "KERNEL_CASES", "MAIN_CASES", "MANY_PLANES_CASES", "PARTIAL_CASES",
+    "UNPOOLED_CASES", "WIDE_INDEX_CASES", "KernelCase", "specialisation", "specialisations",
+    "with_wide_indices",
+]
+
+FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = DTYPES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64
+)
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """What a kernel is specialised for.
+
+    Attributes:
+        sizes: channels, height and width of the input.
+        layout: one of ``memory_layouts.LAYOUTS``.
+        lam_in_plane: whether λ varies inside a plane.
+    """
+
+    geometry: PoolGeometry
+    dtype: torch.dtype
+    sizes: tuple[int, int, int]
+    layout: str = "contiguous"
+    lam_in_plane: bool = False
+
+    def __str__(self) -> str:
+        kernel, stride, padding = (
+            "x".join(map(str, pair)) for pair in
+            (self.geometry.kernel_size, self.geometry.stride, self.geometry.padding)
+        )
+        sizes = "x".join(map(str, self.sizes))
+        text = f"{kernel}/{stride}p{padding}-{str(self.dtype)[6:]}-{sizes}-{self.layout}"
+        return text + "-lam_in_plane" * self.lam_in_plane
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def output_shape(self, samples: int) -> tuple[int, int, int, int]:
+        channels, *plane = self.sizes
+        return (samples, channels, *self.geometry.output_size(*plane))
+
+    def input(self, samples: int, seed: int = 0) -> Tensor:
+        """Standard normal numbers."""
+        return self.arranged(random_numbers((samples, *self.sizes), self.dtype, seed))
+
+    def lam(self, samples: int, seed: int = 1) -> Tensor:
+        """One λ per sample and channel, or per window, of either sign."""
+        shape = self.output_shape(samples)
+        shape = shape if self.lam_in_plane else (*shape[:2], 1, 1)
+        return 2 * random_numbers(shape, self.compute_dtype, seed)
+
+    def grad_output(self, samples: int, seed: int = 2) -> Tensor:
+        return random_numbers(self.output_shape(samples), self.dtype, seed)
+
+    def arranged(self, input: Tensor) -> Tensor:
+        return arranged(input.to(self.dtype), self.layout)
+
+
+TWO, THREE, FOUR = pool_geometry(2), pool_geometry(3, stride=2, padding=1), pool_geometry(4)
+ONE, SEVEN = pool_geometry(1), pool_geometry(7, stride=1, padding=3)
+OBLONG = pool_geometry((3, 2), stride=(1, 3), padding=(1, 0))
+CEIL = pool_geometry(5, stride=3, padding=2, ceil_mode=True)
+GAPS = pool_geometry(2, stride=3)
+
+MAIN_CASES = (
+    *(KernelCase(TWO, dtype, (3, 8, 12)) for dtype in DTYPES),
+    *(KernelCase(THREE, dtype, (3, 9, 8)) for dtype in (FLOAT16, BFLOAT16, FLOAT64)),
+    KernelCase(THREE, FLOAT32, (2, 64, 128)),  # large enough to be cut into strips
+)
+"""The published networks' two kinds of pooling, in every type."""
+
+UNPOOLED_CASES = tuple(KernelCase(ONE, dtype, (1, 256, 256)) for dtype in (FLOAT16, BFLOAT16))
+"""Windows of one element, one for each of the 65,536 numbers of a half type."""
+
+MANY_PLANES_CASES = (
+    (70_000, KernelCase(TWO, FLOAT32, (1, 2, 2))),
+    (1, KernelCase(TWO, FLOAT32, (70_000, 2, 2), "channels_last")),
+)
+"""Numbers of samples, and cases: more samples or channels than a grid holds along y or z."""
+
+PARTIAL_CASES = (
+    KernelCase(TWO, FLOAT32, (3, 8, 12)),
+    KernelCase(THREE, FLOAT16, (32, 18, 20), "channels_last"),
+    KernelCase(SEVEN, FLOAT32, (2, 9, 8)),
+)
+"""Also run with only one of the two gradients asked for."""
+
+FUSED_CASES = (
+    KernelCase(TWO, FLOAT32, (3, 8, 12)),
+    KernelCase(TWO, FLOAT16, (16, 8, 8), "channels_last"),
+    KernelCase(THREE, FLOAT64, (3, 9, 8)),
+    KernelCase(SEVEN, FLOAT32, (2, 9, 8)),
+)
+"""Also run as the fused layer runs them: with the spread, and the mean's gradient added."""
+
+WIDE_INDEX_CASES = (
+    KernelCase(TWO, FLOAT16, (16, 8, 8), "channels_last"),
+    KernelCase(THREE, FLOAT16, (3, 9, 8)),
+    KernelCase(SEVEN, FLOAT32, (2, 9, 8)),
+)
+"""Also run with 64-bit indices."""
+
+KERNEL_CASES = tuple(dict.fromkeys((
+    *MAIN_CASES, *UNPOOLED_CASES, *PARTIAL_CASES, *FUSED_CASES, *WIDE_INDEX_CASES,
+    # Windows that tile the plane: few and many threads a plane, wide and narrow accesses.
+    KernelCase(TWO, BFLOAT16, (5, 6, 10), "channels_last", lam_in_plane=True),
+    KernelCase(TWO, FLOAT64, (6, 8, 8), "misaligned channels_last"),
+    KernelCase(TWO, FLOAT16, (3, 8, 16), "misaligned contiguous"),
+    KernelCase(TWO, FLOAT32, (2, 64, 64)),
+    KernelCase(TWO, FLOAT16, (2, 32, 32), lam_in_plane=True),
+    KernelCase(FOUR, FLOAT32, (3, 8, 16), "transposed"),
+    KernelCase(FOUR, FLOAT16, (8, 8, 8), "channels_last"),
+    KernelCase(pool_geometry((2, 3)), FLOAT32, (3, 4, 9), "sliced"),
+    # Windows that overlap, that leave gaps, or that padding or the plane's edge cuts.
+    KernelCase(THREE, BFLOAT16, (3, 7, 16), "misaligned contiguous", lam_in_plane=True),
+    KernelCase(THREE, FLOAT32, (5, 9, 9), "misaligned channels_last", lam_in_plane=True),
+    KernelCase(pool_geometry(2, ceil_mode=True), FLOAT32, (3, 9, 7)),
+    KernelCase(OBLONG, FLOAT64, (4, 7, 8), "channels_last"),
+    KernelCase(CEIL, BFLOAT16, (8, 11, 12), "channels_last"),
+    KernelCase(GAPS, BFLOAT16, (3, 10, 12)),
+    *(case for _, case in MANY_PLANES_CASES),
+)))  # fmt: skip
+
+
+@functools.cache
+def specialisations() -> dict[tuple, Launch]:
+    """A launch of every specialisation that the tests may run, by what makes it different."""
+    launches = []
+    for case in KERNEL_CASES:
+        masks = [(True, True)]
+        if case in PARTIAL_CASES:
+            masks += [(True, False), (False, True)]
+        for needed in masks:
+            _plan(case, needed, launches.append)
+    for case in FUSED_CASES:
+        _plan_fused(case, launches.append)
+    for case in WIDE_INDEX_CASES:
+        _plan(case, (True, True), lambda launch: launches.append(with_wide_indices(launch)))
+    return {specialisation(launch): launch for launch in launches}
+
+
+def specialisation(launch: Launch) -> tuple:
+    return launch.name, launch.source, launch.defines
+
+
+def with_wide_indices(launch: Launch) -> Launch:
+    """The launch with 64-bit element offsets, as for more than 2^31 elements."""
+    assert "index_t=int" in launch.defines
+    wide = "index_t=long long"
+    defines = tuple(wide if define == "index_t=int" else define for define in launch.defines)
+    return dataclasses.replace(launch, defines=defines)
+
+
+def _plan(case: KernelCase, needed: tuple[bool, bool], run) -> None:
+    """Hands ``run`` the launches of a forward and a backward pass, none of them executed."""
+    input, lam, grad_output = case.input(1), case.lam(1), case.grad_output(1)
+    pooling.forward(input, lam, case.geometry, run)
+    pooling.backward(grad_output, input, lam, case.geometry, needed, run)
+
+
+def _plan_fused(case: KernelCase, run) -> None:
+    input, lam, grad_output = case.input(1), case.lam(1), case.grad_output(1)
+    _, spread = pooling.forward_with_spread(input, lam, case.geometry, run)
+    pooling.lam_backward(grad_output, spread, lam, run)
+    pooling.backward(grad_output, input, lam, case.geometry, (True, False), run, lam)

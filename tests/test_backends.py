@@ -1,0 +1,250 @@
+"""Which backend serves a call, who may say so, and what is said when one cannot."""
+
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from gfgp_cupy import backend_report, use_backend
+from gfgp_cupy.backends import backend_module, select_backend
+from gfgp_cupy.backends.selection import BACKENDS, ENVIRONMENT_VARIABLE
+from gfgp_cupy.functional import max_ent_pool2d
+from tests.implementations import needs_cuda
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _no_choice_from_outside(monkeypatch):
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+
+
+def served_by(requested: str) -> str:
+    """What ``select_backend`` gives for the CPU, or the start of its refusal."""
+    try:
+        return select_backend(CPU)
+    except RuntimeError as error:
+        return f"{requested} refused: {error}"
+
+
+# ---------------------------------------------------------------- the choice
+
+
+def test_cpu_tensors_take_the_torch_backend():
+    assert select_backend(CPU) == "torch"
+    with use_backend("torch"):
+        assert select_backend(CPU) == "torch"
+
+
+@needs_cuda
+def test_cuda_tensors_take_the_cupy_backend():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert select_backend(torch.device("cuda", 0)) == "cupy"
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_has_the_functions_of_a_backend(name):
+    module = backend_module(name)
+    for function in ("forward", "forward_with_spread", "backward", "lam_backward", "unavailable"):
+        assert callable(getattr(module, function))
+
+
+@pytest.mark.parametrize("name", ["Torch", "numpy", "", "cuda"])
+def test_unknown_names_are_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=rf"'auto', 'cupy', .*'torch', got '{name}'"):
+        use_backend(name).__enter__()
+
+
+def test_backend_that_cannot_serve_a_device_says_why():
+    with use_backend("cupy"), pytest.raises(RuntimeError, match=r"'cupy'.*cpu.*CUDA tensors only"):
+        max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, 2)
+    with use_backend("cupy"), pytest.raises(RuntimeError, match="'auto'"):
+        select_backend(CPU)
+
+
+# ---------------------------------------------------------------- use_backend
+
+
+def test_blocks_nest_and_end():
+    with use_backend("torch"):
+        with use_backend("cupy"):
+            with use_backend("auto"):
+                assert select_backend(CPU) == "torch"
+            assert "refused" in served_by("cupy")
+        assert served_by("torch") == "torch"
+    assert served_by("auto") == "torch"
+
+
+def test_a_block_ends_with_an_exception_too():
+    with pytest.raises(KeyError), use_backend("cupy"):
+        raise KeyError
+    assert select_backend(CPU) == "torch"
+
+
+def test_other_threads_are_not_affected():
+    entered, checked = threading.Event(), threading.Event()
+    seen = {}
+
+    def other():
+        entered.wait()
+        seen["while the block lasts"] = served_by("auto")
+        with use_backend("torch"):
+            checked.set()
+        seen["after its own block"] = served_by("auto")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with use_backend("cupy"):
+        entered.set()
+        assert checked.wait(timeout=60)
+        assert "refused" in served_by("cupy")
+        thread.join(timeout=60)
+    assert seen == {"while the block lasts": "torch", "after its own block": "torch"}
+
+
+# ---------------------------------------------------------------- the environment variable
+
+
+@pytest.mark.parametrize("name", ["auto", "torch"])
+def test_environment_variable(monkeypatch, name):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, name)
+    assert select_backend(CPU) == "torch"
+
+
+def test_environment_variable_asks_by_name(monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "cupy")
+    with pytest.raises(RuntimeError, match=r"'cupy'.*CUDA tensors only"):
+        max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, 2)
+
+
+@pytest.mark.parametrize("name", ["Torch", "", "cuda"])
+def test_unknown_name_in_the_environment(monkeypatch, name):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, name)
+    with pytest.raises(ValueError, match=f"{ENVIRONMENT_VARIABLE}.*'auto'.*got '{name}'"):
+        max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, 2)
+
+
+def test_block_goes_before_the_environment(monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "cupy")
+    with use_backend("torch"):
+        assert select_backend(CPU) == "torch"
+    with use_backend("auto"):
+        assert select_backend(CPU) == "torch"
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_report_tells_of_every_device_and_backend():
+    report = backend_report()
+    assert re.search(r"^cpu: torch$", report, re.MULTILINE)
+    for index in range(torch.cuda.device_count()):
+        assert re.search(rf"^cuda:{index} \(.+\): \w+$", report, re.MULTILINE)
+    if torch.cuda.device_count() == 0:
+        assert re.search("^cuda: .*no device", report, re.MULTILINE)
+    for name in BACKENDS:
+        assert name in report
+    assert re.search(r"cupy: no \(it serves CUDA tensors only\)", report)
+    assert torch.__version__ in report
+
+
+@pytest.mark.parametrize("how", ["block", "environment"])
+def test_report_tells_what_is_asked_for(monkeypatch, how):
+    assert re.search("requested: auto$", backend_report(), re.MULTILINE)
+    if how == "block":
+        with use_backend("torch"):
+            report = backend_report()
+    else:
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, "torch")
+        report = backend_report()
+    assert re.search("requested: torch$", report, re.MULTILINE)
+
+
+# ---------------------------------------------------------------- without CuPy
+
+
+def run_python(program: str) -> str:
+    """What a fresh interpreter prints; its failure is the test's."""
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_without_cupy_cuda_devices_get_the_torch_backend_and_one_warning():
+    output = run_python("""
+    import sys, warnings
+    sys.modules["cupy"] = None  # to import it is now an ImportError, as if it were not installed
+    import torch
+    from gfgp_cupy import use_backend
+    from gfgp_cupy.backends import select_backend
+    from gfgp_cupy.functional import max_ent_pool2d
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        print(max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, 2).item())
+    cuda = torch.device("cuda", 0)  # choosing needs no GPU
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        print([select_backend(cuda) for _ in range(3)])
+    print(len(caught), caught[0].category.__name__, caught[0].message)
+    try:
+        with use_backend("cupy"):
+            select_backend(cuda)
+    except RuntimeError as error:
+        print("refused:", error)
+    """)
+    on_cpu, choices, warning, refusal = output.splitlines()
+    assert on_cpu == "1.0"
+    assert choices == "['torch', 'torch', 'torch']"
+    assert re.search("1 RuntimeWarning .*cuda:0.*'torch'.*'cupy'.*pip install cupy", warning)
+    assert re.search("refused: .*'cupy'.*cuda:0.*pip install cupy", refusal)
+
+
+def test_import_does_not_import_cupy():
+    # A machine without a driver must not wait for it, or fail with it.
+    assert run_python("""
+    import sys, gfgp_cupy
+    print("cupy" in sys.modules)
+    """) == "False\n"
+
+
+@needs_cuda
+def test_cupy_that_cannot_be_imported_is_the_reason_given(tmp_path):
+    (tmp_path / "cupy.py").write_text("raise ImportError('libcuda is of another century')")
+    output = run_python(f"""
+    import sys
+    sys.path.insert(0, {str(tmp_path)!r})
+    import warnings
+    import torch
+    from gfgp_cupy import backend_report, use_backend
+    from gfgp_cupy.functional import max_ent_pool2d
+    input = torch.ones(1, 1, 2, 2, device="cuda", requires_grad=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            max_ent_pool2d(input, 1.0, 2).sum().backward()
+    print(len(caught), caught[0].filename, caught[0].message)
+    print(input.grad.sum().item())
+    try:
+        with use_backend("cupy"):
+            max_ent_pool2d(input, 1.0, 2)
+    except RuntimeError as error:
+        print(error)
+    print(backend_report())
+    """)
+    warning, gradient, refusal, *report = output.splitlines()
+    assert re.match("1 <string> .*'torch'.*'cupy'.*another century", warning)
+    assert gradient == "2.0"
+    assert re.search("'cupy'.*another century", refusal)
+    assert any(re.search(r"cupy: no .*another century", line) for line in report)
+    assert any(re.match(r"cuda:0 .*: torch$", line) for line in report)

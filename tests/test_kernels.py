@@ -1,0 +1,178 @@
+"""The CUDA sources without a GPU: they compile for every architecture, and how launches are
+planned and executed does not show in the results."""
+
+import functools
+import re
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+
+import pytest
+import torch
+
+from gfgp_cupy.geometry import pool_geometry
+from gfgp_cupy.kernels import pooling
+from tests.cuda_on_cpu import needs_cxx
+from tests.cuda_on_cpu.compile import compile_cubin
+from tests.implementations import kernels_on_cpu, run_on_cpu
+from tests.kernel_cases import (
+    KERNEL_CASES,
+    WIDE_INDEX_CASES,
+    KernelCase,
+    specialisations,
+    with_wide_indices,
+)
+from tests.random_numbers import random_numbers
+
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+
+ORDER_CASES = tuple(case for case in KERNEL_CASES if max(case.sizes) < 100)
+
+
+def results(case: KernelCase, run) -> list[torch.Tensor]:
+    """Output and gradients of two samples."""
+    kernels = kernels_on_cpu(run)
+    input, lam, grad_output = case.input(2), case.lam(2), case.grad_output(2)
+    return [
+        kernels.forward(input, lam, case.geometry),
+        *kernels.backward(grad_output, input, lam, case.geometry, (True, True)),
+    ]
+
+
+# ---------------------------------------------------------------- compilation
+
+
+@functools.cache
+def programs() -> dict[tuple, list]:
+    """The launches of each program: a source and its macros. One may hold several kernels."""
+    programs = {}
+    for launch in specialisations().values():
+        programs.setdefault((launch.source, launch.defines), []).append(launch)
+    return programs
+
+
+def test_every_specialisation_compiles_for_every_architecture():
+    def compile(launches, architecture):
+        cubin = compile_cubin(launches[0], architecture)
+        for launch in launches:
+            assert f".text.{launch.name}\0".encode() in cubin, launch
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        compilations = [
+            pool.submit(compile, launches, architecture)
+            for launches in programs().values()
+            for architecture in ARCHITECTURES
+        ]
+        for compilation in compilations:
+            compilation.result()
+
+
+def test_every_kernel_is_among_those_run_and_compiled():
+    declared = set()
+    for file in resources.files("gfgp_cupy.kernels").iterdir():
+        if file.name.endswith(".cu"):
+            text = file.read_text(encoding="utf-8")
+            declared |= set(re.findall(r"__global__[^;{]*?(max_ent_pool2d_\w+)\(", text))
+    assert declared
+    assert declared == {launch.name for launch in specialisations().values()}
+
+
+# ---------------------------------------------------------------- execution
+
+
+@needs_cxx
+@pytest.mark.parametrize("case", ORDER_CASES, ids=str)
+def test_order_of_threads_does_not_show(case):
+    forward, *others = (
+        results(case, functools.partial(run_on_cpu, order=order))
+        for order in ("forward", "reverse", "shuffled")
+    )
+    for other in others:
+        assert all(map(torch.equal, forward, other))
+
+
+@needs_cxx
+@pytest.mark.parametrize("case", WIDE_INDEX_CASES, ids=str)
+def test_64_bit_indices_give_the_same_bits(case):
+    wide = results(case, lambda launch: run_on_cpu(with_wide_indices(launch)))
+    assert all(map(torch.equal, results(case, run_on_cpu), wide))
+
+
+# ---------------------------------------------------------------- planning
+
+
+def planned(shape, geometry, layout=torch.contiguous_format, dtype=torch.float16) -> list:
+    """The launches of a forward and a backward pass over tensors without memory."""
+    launches = []
+    input = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
+    lam = torch.empty(1, 1, 1, 1, device="meta")
+    output = pooling.forward(input, lam, geometry, launches.append)
+    pooling.backward(output, input, lam, geometry, (True, True), launches.append)
+    _, spread = pooling.forward_with_spread(input, lam, geometry, launches.append)
+    pooling.lam_backward(output, spread, lam, launches.append)
+    assert len(launches) >= 4
+    return launches
+
+
+each_layout = pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"]
+)
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("shape", "geometry", "wide"),
+    [
+        ((64, 64, 512, 512), pool_geometry(2), False),
+        ((64, 64, 1024, 512), pool_geometry(2), True),
+        ((1, 1, 46342, 46342), pool_geometry(2), True),
+        ((2**28, 1, 2, 2), pool_geometry(2), False),
+        ((2**29, 1, 2, 2), pool_geometry(2), True),
+        ((64, 64, 512, 512), pool_geometry(3, 2, 1), False),
+        ((64, 64, 1024, 512), pool_geometry(3, 2, 1), True),
+        ((64, 64, 1024, 513), pool_geometry(2, stride=3), True),
+        ((2**30, 1, 1, 1), pool_geometry(1), False),
+        ((2**31, 1, 1, 1), pool_geometry(1), True),
+        # Padding makes the output four times the size of the input.
+        ((2**26, 1, 1, 1), pool_geometry(2, stride=1, padding=1), False),
+        ((2**30, 1, 1, 1), pool_geometry(2, stride=1, padding=1), True),
+    ],
+)
+def test_offsets_past_2_31_elements_take_64_bits(shape, geometry, wide, layout):
+    indices = []
+    for launch in planned(shape, geometry, layout):
+        largest = max(
+            argument.numel() for argument in launch.args if isinstance(argument, torch.Tensor)
+        )
+        indices.append("long long" if largest >= 2**31 else "int")
+        assert f"index_t={indices[-1]}" in launch.defines, launch.name
+    assert ("long long" in indices) == wide
+
+
+@each_layout
+@pytest.mark.parametrize("shape", [(70_000, 3, 8, 8), (3, 70_000, 8, 8)])
+@pytest.mark.parametrize(
+    "geometry", [pool_geometry(2), pool_geometry(3, 2, 1), pool_geometry(2, 3)], ids=str
+)
+def test_a_launch_is_one_a_gpu_takes(shape, geometry, layout):
+    for launch in planned(shape, geometry, layout, torch.float32):
+        assert 1 <= launch.grid < 2**31
+        assert launch.block % 32 == 0
+        assert 32 <= launch.block <= 1024
+        assert 0 <= launch.shared_bytes <= 48 * 1024
+
+
+@each_layout
+@pytest.mark.parametrize(
+    "geometry", [pool_geometry(2), pool_geometry(3, 2, 1), pool_geometry(1)], ids=str
+)
+def test_dense_input_is_read_where_it_is(geometry, layout):
+    input = random_numbers((2, 8, 8, 8), torch.float32, 0).contiguous(memory_format=layout)
+    read = []
+
+    def run(launch):
+        read.append(any(argument is input for argument in launch.args))
+
+    lam = torch.ones(1, 1, 1, 1)
+    output = pooling.forward(input, lam, geometry, run)
+    pooling.backward(output, input, lam, geometry, (True, True), run)
+    assert all(read)
