@@ -37,6 +37,7 @@ class Backend:
 
 
 BACKENDS = (
+    Backend("numba", "cpu"),
     Backend("torch", "cpu"),
     Backend("torch", "cuda"),
     Backend("cupy", "cuda"),

@@ -18,6 +18,7 @@ from gfgp_cupy.functional import max_ent_pool2d
 from tests.implementations import needs_cuda
 
 CPU = torch.device("cpu")
+AUTOMATIC = "numba"  # what requirements.txt installs for the CPU
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +37,8 @@ def served_by(requested: str) -> str:
 # ---------------------------------------------------------------- the choice
 
 
-def test_cpu_tensors_take_the_torch_backend():
-    assert select_backend(CPU) == "torch"
+def test_cpu_tensors_take_the_numba_backend():
+    assert select_backend(CPU) == AUTOMATIC
     with use_backend("torch"):
         assert select_backend(CPU) == "torch"
 
@@ -76,16 +77,16 @@ def test_blocks_nest_and_end():
     with use_backend("torch"):
         with use_backend("cupy"):
             with use_backend("auto"):
-                assert select_backend(CPU) == "torch"
+                assert select_backend(CPU) == AUTOMATIC
             assert "refused" in served_by("cupy")
         assert served_by("torch") == "torch"
-    assert served_by("auto") == "torch"
+    assert served_by("auto") == AUTOMATIC
 
 
 def test_a_block_ends_with_an_exception_too():
     with pytest.raises(KeyError), use_backend("cupy"):
         raise KeyError
-    assert select_backend(CPU) == "torch"
+    assert select_backend(CPU) == AUTOMATIC
 
 
 def test_other_threads_are_not_affected():
@@ -106,7 +107,7 @@ def test_other_threads_are_not_affected():
         assert checked.wait(timeout=60)
         assert "refused" in served_by("cupy")
         thread.join(timeout=60)
-    assert seen == {"while the block lasts": "torch", "after its own block": "torch"}
+    assert seen == {"while the block lasts": AUTOMATIC, "after its own block": AUTOMATIC}
 
 
 # ---------------------------------------------------------------- the environment variable
@@ -115,7 +116,7 @@ def test_other_threads_are_not_affected():
 @pytest.mark.parametrize("name", ["auto", "torch"])
 def test_environment_variable(monkeypatch, name):
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, name)
-    assert select_backend(CPU) == "torch"
+    assert select_backend(CPU) == (AUTOMATIC if name == "auto" else name)
 
 
 def test_environment_variable_asks_by_name(monkeypatch):
@@ -136,7 +137,7 @@ def test_block_goes_before_the_environment(monkeypatch):
     with use_backend("torch"):
         assert select_backend(CPU) == "torch"
     with use_backend("auto"):
-        assert select_backend(CPU) == "torch"
+        assert select_backend(CPU) == AUTOMATIC
 
 
 # ---------------------------------------------------------------- the report
@@ -144,7 +145,7 @@ def test_block_goes_before_the_environment(monkeypatch):
 
 def test_report_tells_of_every_device_and_backend():
     report = backend_report()
-    assert re.search(r"^cpu: torch$", report, re.MULTILINE)
+    assert re.search(rf"^cpu: {AUTOMATIC}$", report, re.MULTILINE)
     for index in range(torch.cuda.device_count()):
         assert re.search(rf"^cuda:{index} \(.+\): \w+$", report, re.MULTILINE)
     if torch.cuda.device_count() == 0:
@@ -167,7 +168,7 @@ def test_report_tells_what_is_asked_for(monkeypatch, how):
     assert re.search("requested: torch$", report, re.MULTILINE)
 
 
-# ---------------------------------------------------------------- without CuPy
+# ---------------------------------------------------------------- without CuPy or Numba
 
 
 def run_python(program: str) -> str:
@@ -248,3 +249,25 @@ def test_cupy_that_cannot_be_imported_is_the_reason_given(tmp_path):
     assert re.search("'cupy'.*another century", refusal)
     assert any(re.search(r"cupy: no .*another century", line) for line in report)
     assert any(re.match(r"cuda:0 .*: torch$", line) for line in report)
+
+
+def test_without_numba_cpu_tensors_take_the_torch_backend():
+    printed = run_python(
+        """
+        import sys
+
+        sys.modules["numba"] = None  # as good as not installed
+        import torch
+        import gfgp_cupy
+        from gfgp_cupy.backends import select_backend
+
+        print(select_backend(torch.device("cpu")))
+        with gfgp_cupy.use_backend("numba"):
+            try:
+                select_backend(torch.device("cpu"))
+            except RuntimeError as error:
+                print(error)
+        """
+    )
+    assert printed.startswith("torch\n")
+    assert "numba" in printed.splitlines()[1]

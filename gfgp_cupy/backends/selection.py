@@ -16,7 +16,7 @@ import torch
 
 __all__ = ["backend_module", "backend_report", "select_backend", "use_backend"]
 
-BACKENDS = ("cupy", "torch")
+BACKENDS = ("cupy", "numba", "torch")
 """By preference: the first that can serve a device does."""
 
 ENVIRONMENT_VARIABLE = "GFGP_CUPY_BACKEND"
@@ -90,8 +90,9 @@ def backend_report() -> str:
         >>> print(backend_report())  # doctest: +ELLIPSIS
         torch ..., Python ...
         backend requested: ...
-        cpu: torch
+        cpu: ...
           cupy: no (...)
+        ...
     """
     count = torch.cuda.device_count()
     devices = [torch.device("cpu")] + [torch.device("cuda", index) for index in range(count)]

@@ -3,7 +3,9 @@
 LLVM vectorises loops only if it can prove enough about them; with these types the vector code is
 what the source says. A :class:`Vector` fills 64 bytes: one register of AVX-512, two of AVX, four
 of NEON or SSE. Operators ``+ - * /`` take vectors and numbers, and may fuse into multiply-add.
-Functions that take an index do no bounds check and know no negative indices.
+
+Memory is reached through pointers (``pointer_to``), which Numba does not count the users of, as it
+does for arrays, and which know neither bounds nor negative indices.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
+from .cpu_plan import VECTOR_BYTES
+
 __all__ = [
     "Vector", "exp2", "filled", "first_lanes", "lanes_for", "load", "load_even_elements",
-    "maximum", "spread_over_even_lanes", "square_root", "store", "sum_of_lanes", "with_sign_of",
+    "maximum", "pointer_to", "spread_over_even_lanes", "square_root", "store", "sum_of_lanes",
+    "with_sign_of",
 ]
-
-BYTES = 64
 
 
 class Vector(types.Type):
@@ -30,7 +33,7 @@ class Vector(types.Type):
 
     def __init__(self, element: types.Float) -> None:
         self.element = element
-        self.lanes = 8 * BYTES // element.bitwidth
+        self.lanes = 8 * VECTOR_BYTES // element.bitwidth
         super().__init__(name=f"Vector({element})")
 
 
@@ -75,24 +78,24 @@ for _symbol, _instruction in (
 
 
 @intrinsic
-def lanes_for(typing_context, array):
-    """How many elements of ``array`` fill a vector."""
+def lanes_for(typing_context, pointer):
+    """How many of the elements pointed to fill a vector."""
 
     def generate(context, builder, sig, args):
-        return context.get_constant(types.intp, Vector(array.dtype).lanes)
+        return context.get_constant(types.intp, Vector(pointer.dtype).lanes)
 
-    return types.intp(array), generate
+    return types.intp(pointer), generate
 
 
 @intrinsic
-def filled(typing_context, array, number):
-    """The vector of ``number`` in every lane, for elements of ``array``."""
-    vector = Vector(array.dtype)
+def filled(typing_context, pointer, number):
+    """The vector of ``number`` in every lane, of the type of the elements pointed to."""
+    vector = Vector(pointer.dtype)
 
     def generate(context, builder, sig, args):
         return _in_all_lanes(builder, vector, args[1])
 
-    return vector(array, vector.element), generate
+    return vector(pointer, vector.element), generate
 
 
 @intrinsic
@@ -158,30 +161,38 @@ def sum_of_lanes(typing_context, vector):
 
 
 @intrinsic
-def load(typing_context, array, index):
-    """The elements of 1-D ``array`` from ``index`` on, one a lane."""
-    vector = Vector(array.dtype)
+def pointer_to(typing_context, array):
+    """To the first element of ``array``, valid for as long as the caller holds the array."""
 
     def generate(context, builder, sig, args):
-        return _load(context, builder, vector, array, *args)
+        return context.make_array(array)(context, builder, args[0]).data
 
-    return vector(array, types.intp), generate
+    return types.CPointer(array.dtype)(array), generate
 
 
 @intrinsic
-def load_even_elements(typing_context, array, index):
-    """Every other element of 1-D ``array`` from ``index`` on; twice the lanes are read."""
-    vector = Vector(array.dtype)
+def load(typing_context, pointer, index):
+    """The elements from ``index`` on, one a lane."""
+    vector = Vector(pointer.dtype)
+
+    def generate(context, builder, sig, args):
+        return _load(context, builder, vector, *args)
+
+    return vector(pointer, types.intp), generate
+
+
+@intrinsic
+def load_even_elements(typing_context, pointer, index):
+    """Every other element from ``index`` on; twice the lanes are read."""
+    vector = Vector(pointer.dtype)
 
     def generate(context, builder, sig, args):
         data, start = args
         ahead = builder.add(start, ir.Constant(start.type, vector.lanes))
-        low, high = (
-            _load(context, builder, vector, array, data, index) for index in (start, ahead)
-        )
+        low, high = (_load(context, builder, vector, data, index) for index in (start, ahead))
         return _lanes(builder, low, range(0, 2 * vector.lanes, 2), high)
 
-    return vector(array, types.intp), generate
+    return vector(pointer, types.intp), generate
 
 
 @intrinsic
@@ -202,16 +213,16 @@ def spread_over_even_lanes(typing_context, vector):
 
 
 @intrinsic
-def store(typing_context, array, index, vector):
-    """Writes the lanes of ``vector`` to 1-D ``array`` from ``index`` on."""
+def store(typing_context, pointer, index, vector):
+    """Writes the lanes of ``vector`` to the elements from ``index`` on."""
 
     def generate(context, builder, sig, args):
         data, start, value = args
-        pointer = _pointer(context, builder, vector, array, data, start)
-        builder.store(value, pointer, align=vector.element.bitwidth // 8)
+        place = _place(context, builder, vector, data, start)
+        builder.store(value, place, align=vector.element.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), generate
+    return types.void(pointer, types.intp, vector), generate
 
 
 # ---------------------------------------------------------------- exponential
@@ -340,12 +351,11 @@ def _call(builder, vector: Vector, name: str, *args):
     return builder.call(function, args)
 
 
-def _load(context, builder, vector: Vector, array, data, index):
-    pointer = _pointer(context, builder, vector, array, data, index)
-    return builder.load(pointer, align=vector.element.bitwidth // 8)
+def _load(context, builder, vector: Vector, data, index):
+    place = _place(context, builder, vector, data, index)
+    return builder.load(place, align=vector.element.bitwidth // 8)
 
 
-def _pointer(context, builder, vector: Vector, array, data, index):
-    elements = context.make_array(array)(context, builder, data).data
+def _place(context, builder, vector: Vector, data, index):
     kind = context.get_value_type(vector)
-    return builder.bitcast(builder.gep(elements, [index]), kind.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())

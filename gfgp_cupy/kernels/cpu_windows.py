@@ -11,86 +11,36 @@ nearest element inside, which belongs to the same window and so does not change 
 of −∞ on its exponent gives it the weight 0.
 
 All sums are relative to the window's maximum r (minimum where λ < 0), as in backend ``torch``.
+``sizes``, ``rows`` and ``columns`` are those of a :class:`.cpu_plan.Plan`, and ``scratch`` is
+``rows.size`` zeros. All but the two functions for Python take pointers for arrays.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from .cpu_vectors import (
-    exp2, filled, first_lanes, lanes_for, load, load_even_elements, maximum,
+    exp2, filled, first_lanes, lanes_for, load, load_even_elements, maximum, pointer_to,
     spread_over_even_lanes, square_root, store, sum_of_lanes, with_sign_of,
 )
 
-__all__ = ["Sizes", "backward", "forward"]
-
-SCRATCH_BYTES = 32 * 1024
-"""A first-level cache's worth."""
+__all__ = ["backward", "forward"]
 
 LOG2_E = 1.4426950408889634
 
 
-class Sizes(NamedTuple):
-    """The sizes of a call, and the strides of λ, in elements.
-
-    Attributes:
-        pixel: elements from a pixel to the next: 1 in contiguous planes, C in channels_last.
-        lam_plane, lam_row, lam_column: steps in λ from one plane, output row or output column to
-            the next; 0 along an axis that λ does not have. (A plane is a sample in channels_last,
-            whose λ has all the channels of a pixel side by side.)
-    """
-
-    pixel: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-    kernel_h: int
-    kernel_w: int
-    stride_h: int
-    stride_w: int
-    padding_h: int
-    padding_w: int
-    lam_plane: int
-    lam_row: int
-    lam_column: int
-
-
-class _Rows(NamedTuple):
-    """Where the rows of scratch memory begin.
-
-    λ, the windows' results and their further results have one row each; the elements, their
-    weights and the biases one for each kernel position. ``bias_step`` is 0 where no bias is needed
-    and all positions share one row.
-    """
-
-    length: int
-    result: int
-    further: int
-    elements: int
-    weights: int
-    bias: int
-    bias_step: int
-    positions: int
-
-
-def _compiled(function):
-    return numba.njit(nogil=True, error_model="numpy")(function)
-
-
 def _cached(function):
-    """Compiled and kept on disk.
+    """Compiled, and kept on disk.
 
-    Numba names the file after the function, and looks only at the age of this source file to see
-    whether it still holds; the digest in the name makes any change in either source a new name.
+    Numba names the file after the function, and sees by this source file's age whether it still
+    holds. The digest in the name makes any change, in the files imported too, a new name.
     """
-    sources = (Path(__file__), Path(__file__).with_name("cpu_vectors.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    sources = sorted(Path(__file__).parent.glob("cpu_*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     function.__qualname__ += f"_{digest[:16]}"
     options = {"nogil": True, "error_model": "numpy"}
     try:
@@ -100,35 +50,40 @@ def _cached(function):
         return numba.njit(**options)(function)
 
 
+# Without the wrappers that Python would call it through, which take long to compile.
+_compiled = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
 @_cached
-def forward(input, lam, output, spread, sizes, start_row, stop_row):
+def forward(input, lam, output, spread, sizes, rows, columns, scratch, start_row, stop_row):
     """Pools output rows from ``start_row`` to before ``stop_row``, counted over all planes.
 
     Writes each window's mean to ``output`` and, unless it is empty, its standard deviation to
     ``spread``.
     """
-    lanes, rows = _scratch_rows(input, sizes)
-    scratch = np.zeros(_scratch_elements(rows), input.dtype)
-    columns = _columns_inside(sizes)
-    length = _segment_length(sizes)
-    per_row = _segments_per_row(sizes)
-    at_once, piece = max(1, lanes // length), min(length, lanes)
-    stop = stop_row * per_row
-    for segment in range(start_row * per_row, stop, at_once):
+    with_spread = spread.size > 0
+    x, lams, inside, work = (
+        pointer_to(input), pointer_to(lam), pointer_to(columns), pointer_to(scratch)
+    )
+    means, deviations = pointer_to(output), pointer_to(spread)
+    stop = stop_row * sizes.segments
+    at_once = max(1, rows.windows // sizes.segment)
+    for segment in range(start_row * sizes.segments, stop, at_once):
         count = min(at_once, stop - segment)
-        for first in range(0, length, piece):
-            last = min(first + piece, length)
-            _gather(sizes, columns, input, lam, scratch, rows, segment, count, first, last)
-            _average(scratch, rows, count * (last - first), spread.size > 0)
-            begin = segment * length + first
-            _write(output, begin, scratch, rows.result, count * (last - first))
-            if spread.size > 0:
-                _write(spread, begin, scratch, rows.further, count * (last - first))
+        for first in range(0, sizes.segment, rows.windows):
+            length = min(rows.windows, sizes.segment - first)
+            begin, windows = segment * sizes.segment + first, count * length
+            _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
+            _average(work, rows, windows, with_spread)
+            _copy(means, begin, work, rows.result, windows)
+            if with_spread:
+                _copy(deviations, begin, work, rows.further, windows)
 
 
 @_cached
 def backward(
-    grad_output, input, lam, mean_grad, grad_input, grad_lam, sizes, start_row, stop_row
+    grad_output, input, lam, mean_grad, grad_input, grad_lam, sizes, rows, columns, scratch,
+    start_row, stop_row,
 ):
     """The gradients that output rows from ``start_row`` to before ``stop_row`` answer for.
 
@@ -141,60 +96,54 @@ def backward(
     ``grad_lam`` is not needed. ``mean_grad``, one number a plane (a channel of a sample), is added
     to each element's gradient.
     """
-    lanes, rows = _scratch_rows(input, sizes)
-    scratch = np.zeros(_scratch_elements(rows), input.dtype)
-    columns = _columns_inside(sizes)
-    length = _segment_length(sizes)
-    per_row = _segments_per_row(sizes)
-    at_once, piece = max(1, lanes // length), min(length, lanes)
+    x, lams, inside, work = (
+        pointer_to(input), pointer_to(lam), pointer_to(columns), pointer_to(scratch)
+    )
+    grads, means = pointer_to(grad_output), pointer_to(mean_grad)
+    x_grads, lam_grads = pointer_to(grad_input), pointer_to(grad_lam)
+    of_each_window = grad_lam.size == grad_output.size
     own_start, own_stop = _first_input_row(sizes, start_row), _first_input_row(sizes, stop_row)
-    begun = own_start  # the input rows before this one have their first value
+    begun = own_start  # input rows before this one have their first value
     earlier = min((sizes.kernel_h - 1) // sizes.stride_h, start_row % sizes.out_height)
-    stop = stop_row * per_row
-    for segment in range((start_row - earlier) * per_row, stop, at_once):
+    stop = stop_row * sizes.segments
+    at_once = max(1, rows.windows // sizes.segment)
+    for segment in range((start_row - earlier) * sizes.segments, stop, at_once):
         count = min(at_once, stop - segment)
-        for first in range(0, length, piece):
-            last = min(first + piece, length)
-            begin = segment * length + first
-            _gather(sizes, columns, input, lam, scratch, rows, segment, count, first, last)
-            _read(scratch, rows.result, grad_output, begin, 1, count * (last - first))
-            _differentiate(scratch, rows, count * (last - first))
+        for first in range(0, sizes.segment, rows.windows):
+            length = min(rows.windows, sizes.segment - first)
+            begin, windows = segment * sizes.segment + first, count * length
+            _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
+            _copy(work, rows.result, grads, begin, windows)
+            _differentiate(work, rows, windows)
             if grad_input.size > 0:
-                begun = _begin_rows(
-                    sizes, grad_input, mean_grad, begun,
-                    min(own_stop, _last_input_row(sizes, segment + count - 1)),
-                )
+                reached = min(own_stop, _last_input_row(sizes, segment + count - 1))
+                _begin_rows(sizes, x_grads, means, begun, reached)
+                begun = max(begun, reached)
                 _scatter(
-                    sizes, columns, grad_input, scratch, rows, segment, count, first, last,
+                    sizes, rows, inside, x_grads, work, segment, count, first, length,
                     own_start, own_stop,
                 )
-            if grad_lam.size == grad_output.size:
-                skipped = max(0, start_row * per_row - segment) * (last - first)
-                _write(
-                    grad_lam, begin + skipped, scratch, rows.further + skipped,
-                    count * (last - first) - skipped,
-                )
-            elif grad_lam.size > 0:
-                _add_to_row_sums(
-                    sizes, grad_lam, scratch, rows, segment, count, first, last, start_row
+            if grad_lam.size > 0:
+                _collect(
+                    sizes, rows, lam_grads, work, segment, count, first, length, start_row,
+                    of_each_window,
                 )
     if grad_input.size > 0:
-        _begin_rows(sizes, grad_input, mean_grad, begun, own_stop)
+        _begin_rows(sizes, x_grads, means, begun, own_stop)
 
 
 # ---------------------------------------------------------------- windows, a vector at a time
 
 
 @_compiled
-def _average(scratch, rows, count, with_spread):
+def _average(scratch, rows, windows, with_spread):
     """From elements, λ and bias: the means and, if asked for, the standard deviations."""
-    for lane in range(0, count, lanes_for(scratch)):
+    for lane in range(0, windows, lanes_for(scratch)):
         _, reference, total, shift = _weigh(scratch, rows, lane)
         store(scratch, rows.result + lane, reference + shift)
         if with_spread:
             variance = filled(scratch, 0.0)
-            for k in range(rows.positions):
-                offset = k * rows.length + lane
+            for offset in range(lane, rows.positions * rows.length, rows.length):
                 deviation = (load(scratch, rows.elements + offset) - reference) - shift
                 # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
                 variance = variance + load(scratch, rows.weights + offset) * deviation * deviation
@@ -202,14 +151,13 @@ def _average(scratch, rows, count, with_spread):
 
 
 @_compiled
-def _differentiate(scratch, rows, count):
+def _differentiate(scratch, rows, windows):
     """From the means' gradients (in the row for results): λ's, and the elements' (as weights)."""
-    for lane in range(0, count, lanes_for(scratch)):
+    for lane in range(0, windows, lanes_for(scratch)):
         lam, reference, total, shift = _weigh(scratch, rows, lane)
         scale = load(scratch, rows.result + lane) / total
         grad_lam = filled(scratch, 0.0)
-        for k in range(rows.positions):
-            offset = k * rows.length + lane
+        for offset in range(lane, rows.positions * rows.length, rows.length):
             deviation = (load(scratch, rows.elements + offset) - reference) - shift
             weight = load(scratch, rows.weights + offset) * scale
             moment = weight * deviation
@@ -220,25 +168,24 @@ def _differentiate(scratch, rows, count):
 
 @_compiled
 def _weigh(scratch, rows, lane):
-    """λ, the reference element r, the total Σ exp(λ (x − r)), which it leaves as weights, and y − r.
-    """
+    """λ, the reference element r, Σ exp(λ (x − r)) and y − r; leaves its terms as weights."""
     lam = load(scratch, lane)
     sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
     reference = filled(scratch, -np.inf)
-    for k in range(rows.positions):
-        element = load(scratch, rows.elements + k * rows.length + lane)
-        reference = maximum(element * sign, reference)
+    for offset in range(lane, rows.positions * rows.length, rows.length):
+        reference = maximum(load(scratch, rows.elements + offset) * sign, reference)
     reference = reference * sign
     exponent = lam * LOG2_E
     total = filled(scratch, 0.0)
     weighted = filled(scratch, 0.0)
-    for k in range(rows.positions):
-        offset = k * rows.length + lane
+    bias = rows.bias + lane
+    for offset in range(lane, rows.positions * rows.length, rows.length):
         distance = load(scratch, rows.elements + offset) - reference
-        weight = exp2(exponent * distance + load(scratch, rows.bias + k * rows.bias_step + lane))
+        weight = exp2(exponent * distance + load(scratch, bias))
         store(scratch, rows.weights + offset, weight)
         total = total + weight
         weighted = weighted + weight * distance
+        bias += rows.bias_step
     return lam, reference, total, weighted / total
 
 
@@ -246,41 +193,275 @@ def _weigh(scratch, rows, lane):
 
 
 @_compiled
-def _gather(sizes, columns, input, lam, scratch, rows, segment, count, first, last):
-    """Windows ``first`` to before ``last`` of each of ``count`` segments: λ, elements, biases."""
-    length = last - first
-    lam_step = 1 if sizes.pixel > 1 else sizes.lam_column
-    plane, row, column = _position(sizes, segment)
-    for at in range(0, count * length, length):
+def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, length):
+    """λ, elements and biases of ``length`` windows of each of ``count`` segments, from window
+    ``first`` of a segment on.
+
+    What is written goes on to the end of a vector, so the order is that of the addresses.
+    """
+    step, run_step = _lane_step(sizes), _run_step(sizes)
+    all, none = filled(scratch, 0.0), filled(scratch, -np.inf)
+    done = 0
+    while done < count:
+        plane, row, column = _position(sizes, segment + done)
+        run = _run(sizes, row, column, count - done)
+        at = done * length
+        done += run
         lam_start = plane * sizes.lam_plane + row * sizes.lam_row + column * sizes.lam_column
-        _read(scratch, at, lam, lam_start + first * lam_step, lam_step, length)
+        _read(
+            scratch, at, lam, lam_start + first * sizes.lam_lane, sizes.lam_lane, sizes.lam,
+            length, run, length, sizes.lam_column if sizes.pixel > 1 else sizes.lam_row,
+        )
+        elements, bias = rows.elements + at, rows.bias + at
         for i in range(sizes.kernel_h):
             y = row * sizes.stride_h + i - sizes.padding_h
-            inside = 0 <= y < sizes.height
-            start = (plane * sizes.height + max(0, min(y, sizes.height - 1))) * sizes.width
+            nearest_y = min(max(y, 0), sizes.height - 1)
+            edge = (plane * sizes.height + nearest_y) * sizes.width
             for j in range(sizes.kernel_w):
-                k = i * sizes.kernel_w + j
                 x = column * sizes.stride_w + j - sizes.padding_w
-                elements = rows.elements + k * rows.length + at
-                bias = rows.bias + k * rows.bias_step + at
+                inside = y == nearest_y
+                low, high = 0, length
                 if sizes.pixel > 1:
-                    nearest = max(0, min(x, sizes.width - 1))
-                    _read(
-                        scratch, elements, input, (start + nearest) * sizes.pixel + first, 1, length
-                    )
-                    if rows.bias_step > 0:
-                        _fill(scratch, bias, 0.0 if inside and x == nearest else -np.inf, length)
+                    nearest_x = min(max(x, 0), sizes.width - 1)
+                    inside = inside and x == nearest_x
+                    begin = (edge + nearest_x) * sizes.pixel + first
                 else:
-                    low = max(first, min(columns[j, 0], last)) - first
-                    high = max(first + low, min(columns[j, 1], last)) - first
-                    _read(
-                        scratch, elements + low, input,
-                        start + x + (first + low) * sizes.stride_w, sizes.stride_w, high - low,
+                    low, high = _clipped(columns, j, first, length)
+                    begin = edge + x + (first + low) * step
+                _read(
+                    scratch, elements + low, input, begin, step, sizes.input,
+                    high - low, run, length, run_step,
+                )
+                if rows.bias_step > 0:
+                    _fill(scratch, bias, all if inside else none, run * length)
+                if low > 0 or high < length:
+                    _repeat_edges(
+                        scratch, elements, bias, input, edge, edge + sizes.width - 1, run_step,
+                        run, length, low, high,
                     )
-                    if rows.bias_step > 0:
-                        _fill(scratch, elements, input[start], low)
-                        _fill(scratch, elements + high, input[start + sizes.width - 1], length - high)
-                        _fill(scratch, bias, -np.inf, low)
-                        _fill(scratch, bias + low, 0.0 if inside else -np.inf, high - low)
-                        _fill(scratch, bias + high, -np.inf, length - high)
-        plane, row, column = _next(sizes, plane, row, column)
+                elements += rows.length
+                bias += rows.bias_step
+
+
+@_compiled
+def _repeat_edges(
+    scratch, elements, bias, input, left, right, row_step, count, length, low, high
+):
+    """Puts a row's first element into the windows before ``low``, its last into those from
+    ``high`` on, without weight; for ``count`` rows of ``length`` windows."""
+    for row in range(count):
+        for window in range(length):
+            if window < low or window >= high:
+                at = row * length + window
+                scratch[elements + at] = input[(left if window < low else right) + row * row_step]
+                scratch[bias + at] = -np.inf
+
+
+@_compiled
+def _scatter(
+    sizes, rows, columns, grad_input, scratch, segment, count, first, length, own_start, own_stop
+):
+    """Adds the gradients of the windows' elements to those input rows that are the caller's own."""
+    separate = rows.bias_step == 0 and sizes.kernel_h <= sizes.stride_h
+    step, run_step = _lane_step(sizes), _run_step(sizes)
+    end = own_stop * sizes.width * sizes.pixel
+    done = 0
+    while done < count:
+        plane, row, column = _position(sizes, segment + done)
+        run = _run(sizes, row, column, count - done if separate else 1)
+        values = rows.weights + done * length
+        done += run
+        for i in range(sizes.kernel_h):
+            y = row * sizes.stride_h + i - sizes.padding_h
+            input_row = plane * sizes.height + y
+            own = 0 <= y < sizes.height and own_start <= input_row < own_stop
+            for j in range(sizes.kernel_w):
+                x = column * sizes.stride_w + j - sizes.padding_w
+                low, high = 0, length if own and 0 <= x < sizes.width else 0
+                if sizes.pixel == 1:
+                    low, high = _clipped(columns, j, first, length if own else 0)
+                begin = (input_row * sizes.width + x) * sizes.pixel + (first + low) * step
+                _add(
+                    grad_input, begin, step, end, scratch, values + low,
+                    high - low, run, length, run_step,
+                )
+                values += rows.length
+
+
+@_compiled
+def _begin_rows(sizes, grad_input, mean_grad, start, stop):
+    """Gives input rows from ``start`` to before ``stop`` their first value."""
+    for row in range(start, stop):
+        plane = row // sizes.height
+        begin = row * sizes.width * sizes.pixel
+        if sizes.pixel > 1:
+            for pixel in range(begin, begin + sizes.width * sizes.pixel, sizes.pixel):
+                _copy(grad_input, pixel, mean_grad, plane * sizes.pixel, sizes.pixel)
+        else:
+            value = filled(grad_input, mean_grad[plane])
+            whole = sizes.width // lanes_for(grad_input) * lanes_for(grad_input)
+            _fill(grad_input, begin, value, whole)
+            for i in range(begin + whole, begin + sizes.width):
+                grad_input[i] = mean_grad[plane]
+
+
+@_compiled
+def _collect(
+    sizes, rows, grad_lam, scratch, segment, count, first, length, start_row, of_each_window
+):
+    """Writes λ's gradient for each window, or adds it up: in contiguous planes over each output
+    row, in channels_last for each channel of one. Rows before ``start_row`` are left out."""
+    for done in range(max(0, start_row * sizes.segments - segment), count):
+        at = rows.further + done * length
+        row = (segment + done) // sizes.segments
+        if of_each_window:
+            _copy(grad_lam, (segment + done) * sizes.segment + first, scratch, at, length)
+        elif sizes.pixel > 1:
+            begin, end = row * sizes.pixel + first, (row + 1) * sizes.pixel
+            _add(grad_lam, begin, _lane_step(sizes), end, scratch, at, length, 1, length, 0)
+        else:
+            grad_lam[row] += _sum(scratch, at, length)
+
+
+# ---------------------------------------------------------------- runs of elements
+
+
+@_compiled
+def _read(scratch, at, source, start, step, end, count, runs, run_length, run_step):
+    """Copies every ``step``-th element of ``source`` from ``start`` on, or one if that is 0; and
+    again from ``run_step`` further on to ``run_length`` further on, ``runs`` times in all.
+
+    May write whole vectors past the ``count`` elements, and read as far, but only before ``end``.
+    """
+    lanes = lanes_for(scratch)
+    whole = (count + lanes - 1) // lanes * lanes
+    last = start + (runs - 1) * run_step + whole * step
+    for run in range(runs):
+        if step == 0:
+            _fill(scratch, at, filled(scratch, source[start]), count)
+        elif step == 1 and last <= end:
+            for i in range(0, whole, lanes):
+                store(scratch, at + i, load(source, start + i))
+        elif step == 2 and last <= end:
+            for i in range(0, whole, lanes):
+                store(scratch, at + i, load_even_elements(source, start + 2 * i))
+        else:
+            for i in range(count):
+                scratch[at + i] = source[start + i * step]
+        at += run_length
+        start += run_step
+
+
+@_compiled
+def _fill(target, start, vector, count):
+    """May write whole vectors past the ``count`` elements."""
+    for i in range(start, start + count, lanes_for(target)):
+        store(target, i, vector)
+
+
+@_compiled
+def _copy(target, start, source, at, count):
+    lanes = lanes_for(target)
+    whole = count // lanes * lanes
+    for i in range(0, whole, lanes):
+        store(target, start + i, load(source, at + i))
+    for i in range(whole, count):
+        target[start + i] = source[at + i]
+
+
+@_compiled
+def _add(target, start, step, end, scratch, at, count, runs, run_length, run_step):
+    """The way back of :func:`_read`: adds to every ``step``-th element of ``target``.
+
+    Between them and past them it may add zero, but not to elements from ``end`` on, which another
+    thread may be writing.
+    """
+    lanes = lanes_for(scratch)
+    for run in range(runs):
+        done = 0
+        while step <= 2 and done < count and start + (done + lanes) * step <= end:
+            values = first_lanes(load(scratch, at + done), count - done)
+            place = start + done * step
+            if step == 1:
+                store(target, place, load(target, place) + values)
+            else:
+                low, high = spread_over_even_lanes(values)
+                store(target, place, load(target, place) + low)
+                store(target, place + lanes, load(target, place + lanes) + high)
+            done += lanes
+        for i in range(done, count):
+            target[start + i * step] += scratch[at + i]
+        at += run_length
+        start += run_step
+
+
+@_compiled
+def _sum(scratch, at, count):
+    total = filled(scratch, 0.0)
+    for i in range(0, count, lanes_for(scratch)):
+        total = total + first_lanes(load(scratch, at + i), count - i)
+    return sum_of_lanes(total)
+
+
+# ---------------------------------------------------------------- where things are
+
+
+@_compiled
+def _lane_step(sizes):
+    """Elements from one window's of a segment to the next window's."""
+    return 1 if sizes.pixel > 1 else sizes.stride_w
+
+
+@_compiled
+def _position(sizes, segment):
+    """The plane, the output row and the output column of a segment's first window."""
+    output_row = segment // sizes.segments
+    plane = output_row // sizes.out_height
+    return plane, output_row - plane * sizes.out_height, segment - output_row * sizes.segments
+
+
+@_compiled
+def _run(sizes, row, column, most):
+    """How many segments from this one on, up to ``most``, have their elements at equal distances:
+    those of a plane that no upper or lower edge cuts (contiguous), or those of an output row that
+    no left or right edge cuts (channels_last); at least this one."""
+    if sizes.pixel > 1:
+        place, stride, padding = column, sizes.stride_w, sizes.padding_w
+        last = (sizes.width + padding - sizes.kernel_w) // stride
+        last = min(last, sizes.segments - 1)
+    else:
+        place, stride, padding = row, sizes.stride_h, sizes.padding_h
+        last = (sizes.height + padding - sizes.kernel_h) // stride
+        last = min(last, sizes.out_height - 1)
+    return max(1, min(most, last - place + 1)) if place * stride >= padding else 1
+
+
+@_compiled
+def _run_step(sizes):
+    """That distance, in elements of the input."""
+    if sizes.pixel > 1:
+        return sizes.stride_w * sizes.pixel
+    return sizes.stride_h * sizes.width
+
+
+@_compiled
+def _clipped(columns, j, first, length):
+    """Of ``length`` windows from ``first`` on, those with column j of the kernel inside the
+    input, relative to ``first``: from the first result to before the second."""
+    low = min(max(columns[2 * j] - first, 0), length)
+    return low, max(low, min(columns[2 * j + 1] - first, length))
+
+
+@_compiled
+def _first_input_row(sizes, output_row):
+    """The first input row, counted over all planes, that ``output_row`` reaches."""
+    plane, row, _ = _position(sizes, output_row * sizes.segments)
+    return plane * sizes.height + (max(0, row * sizes.stride_h - sizes.padding_h) if row else 0)
+
+
+@_compiled
+def _last_input_row(sizes, segment):
+    """One past the last input row that a segment reaches, counted over all planes."""
+    plane, row, _ = _position(sizes, segment)
+    reached = row * sizes.stride_h - sizes.padding_h + sizes.kernel_h
+    return plane * sizes.height + min(sizes.height, reached)

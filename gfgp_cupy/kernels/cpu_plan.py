@@ -1,0 +1,157 @@
+"""How the compiled functions of :mod:`.cpu_windows` divide a call: sizes, and scratch memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry import PoolGeometry
+
+__all__ = ["VECTOR_BYTES", "Plan", "Rows", "Sizes", "plan"]
+
+VECTOR_BYTES = 64
+
+SCRATCH_BYTES = 16 * 1024
+"""Half of a small first-level cache, the tensors pass through the other half."""
+
+
+class Sizes(NamedTuple):
+    """The sizes of a call, and the strides of λ, in elements.
+
+    Attributes:
+        input, lam: elements in all of the input, and in all of λ.
+        pixel: elements from a pixel to the next: 1 in contiguous planes, C in channels_last.
+        segment: windows in a segment, a run that lies side by side in the output: a row of a
+            contiguous plane, or the channels of one pixel in channels_last.
+        segments: segments in an output row.
+        lam_lane: step in λ from a window of a segment to the next.
+        lam_plane, lam_row, lam_column: steps in λ from one plane, output row or output column to
+            the next; 0 along an axis that λ does not have. (A plane is a sample in channels_last,
+            whose λ has all the channels of a pixel side by side.)
+    """
+
+    input: int
+    lam: int
+    pixel: int
+    segment: int
+    segments: int
+    height: int
+    width: int
+    out_height: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    padding_h: int
+    padding_w: int
+    lam_lane: int
+    lam_plane: int
+    lam_row: int
+    lam_column: int
+
+
+class Rows(NamedTuple):
+    """Scratch memory: rows of ``length`` elements, the windows' λ in the first of them.
+
+    Attributes:
+        windows: how many windows to work on at a time. A row is longer, by a vector.
+        result, further: where the rows for the windows' results and further results begin.
+        elements, weights, bias: where the rows for the elements of the windows, their weights and
+            the biases on their exponents begin: one row for each of the kernel's ``positions``.
+        bias_step: from a row of biases to the next; 0 where all are 0 and share one row.
+        size: elements of scratch memory.
+    """
+
+    windows: int
+    length: int
+    positions: int
+    result: int
+    further: int
+    elements: int
+    weights: int
+    bias: int
+    bias_step: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Attributes:
+        output_rows: rows of the output, counted over all planes.
+        row_elements: elements that the windows of one of them have.
+        columns: for each column j of the kernel, the windows of a contiguous row that have it
+            inside the input: from [j, 0] to before [j, 1].
+    """
+
+    sizes: Sizes
+    rows: Rows
+    columns: np.ndarray
+    output_rows: int
+    row_elements: int
+
+
+def plan(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format
+) -> Plan:
+    """For dense [N, C, H, W] ``input`` in the given layout, of λ's type."""
+    samples, channels, height, width = input.shape
+    out_height, out_width = geometry.output_size(height, width)
+    channels_last = layout is torch.channels_last
+    pixel = channels if channels_last else 1
+    lam_height, lam_width = lam.shape[2:]
+    sizes = Sizes(
+        input.numel(),
+        samples * channels * lam_height * lam_width,
+        pixel,
+        pixel if channels_last else out_width,
+        out_width if channels_last else 1,
+        height, width, out_height,
+        *geometry.kernel_size, *geometry.stride, *geometry.padding,
+        lam_lane=1 if channels_last or lam_width > 1 else 0,
+        lam_plane=lam_height * lam_width * pixel,
+        lam_row=lam_width * pixel if lam_height > 1 else 0,
+        lam_column=pixel if lam_width > 1 else 0,
+    )
+    positions = geometry.kernel_size[0] * geometry.kernel_size[1]
+    cut = geometry.padding != (0, 0) or geometry.overhang(height, width) != (0, 0)
+    return Plan(
+        sizes,
+        _rows(positions, input.element_size(), cut),
+        _columns_inside(geometry, width, out_width),
+        output_rows=samples * out_height * (1 if channels_last else channels),
+        row_elements=out_width * positions * pixel,
+    )
+
+
+def _rows(positions: int, element_size: int, cut: bool) -> Rows:
+    """``cut``: whether some window has elements outside the input."""
+    vector = VECTOR_BYTES // element_size
+    biases = positions if cut else 1
+    row_bytes = (3 + 2 * positions + biases) * element_size
+    windows = max(1, SCRATCH_BYTES // row_bytes // vector) * vector
+    length = windows + vector  # the last vector may begin at any window
+    weights = (3 + positions) * length
+    bias = weights + positions * length
+    return Rows(
+        windows, length, positions,
+        result=length, further=2 * length, elements=3 * length, weights=weights, bias=bias,
+        bias_step=length if cut else 0, size=bias + biases * length,
+    )
+
+
+def _columns_inside(geometry: PoolGeometry, width: int, out_width: int) -> np.ndarray:
+    stride, padding = geometry.stride[1], geometry.padding[1]
+    return np.array(
+        [
+            (
+                max(0, -((j - padding) // stride)),
+                min(out_width, (width - 1 + padding - j) // stride + 1),
+            )
+            for j in range(geometry.kernel_size[1])
+        ],
+        np.intp,
+    )
