@@ -130,8 +130,8 @@ RECIPES = {
     # 32x32 images of a few thousand small digits, in minutes on two CPU cores.
     "digits": Recipe(
         batch_size=32,
-        epochs=6,
-        lr=0.02,
+        epochs=5,
+        lr=0.01,
         schedule=warm_cosine,
         momentum=0.9,
         weight_decay=5e-4,

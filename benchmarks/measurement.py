@@ -1,0 +1,202 @@
+"""Measures all contenders for one shape: time, traffic and memory."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+
+from benchmarks.contenders import COMPILED, COPY, MAX_POOL, OP, Contender, make_contenders
+from benchmarks.memory import allocations_of
+from benchmarks.results import (
+    FirstCall,
+    LaunchCost,
+    MemoryUse,
+    PassTime,
+    PoolingResults,
+    Spread,
+    Unavailable,
+)
+from benchmarks.rounds import Inputs, backward, time_round
+from benchmarks.shapes import Shape
+from benchmarks.timing import Cache, timer_of
+
+__all__ = ["Bench", "launch_costs", "measure"]
+
+MIN_REPEATS = 3
+"""So many are made even where the time is up."""
+
+LAUNCH_SHAPE = Shape(64, 8, 8, kernel_size=2, stride=2, padding=0)
+LAUNCHED = (OP, MAX_POOL)
+LAUNCH_BLOCKS, LAUNCHES_PER_BLOCK = 20, 50
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all shapes of a run are measured with.
+
+    Attributes:
+        repeats: the most rounds for one shape.
+        memory: one-dimensional; inputs are parts of it.
+        shuffle: draws the order of the contenders in each round.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    layout: str
+    batch_size: int
+    repeats: int
+    memory: Tensor
+    cache: Cache
+    shuffle: random.Random
+
+    def inputs(self, shape: Shape) -> Inputs:
+        return Inputs.of(self.memory, shape, self.batch_size, self.layout)
+
+    def contenders(self, shape: Shape) -> list[Contender]:
+        return make_contenders(shape, self.batch_size, self.dtype, self.device)
+
+
+def measure(
+    shape: Shape, bench: Bench, deadline: float, may_compile: bool, results: PoolingResults
+) -> str:
+    """Adds everything about ``shape`` to ``results``; returns it in one line.
+
+    Args:
+        deadline: of ``time.monotonic()``; no round begins later, but for ``MIN_REPEATS``.
+        may_compile: whether there is time for ``torch.compile``.
+    """
+    inputs = bench.inputs(shape)
+    first_calls = {
+        contender: first_call(contender, shape, inputs, may_compile)
+        for contender in bench.contenders(shape)
+    }
+    for outcome in first_calls.values():
+        kept = results.first_calls if isinstance(outcome, FirstCall) else results.unavailable
+        kept.append(outcome)
+    ready = [
+        contender for contender, outcome in first_calls.items() if isinstance(outcome, FirstCall)
+    ]
+    results.memory.extend(
+        memory_use(contender, shape, bench, inputs)
+        for contender in ready if contender.backward_bytes is not None
+    )
+    rounds = time_rounds(ready, bench, inputs, deadline)
+    times = pass_times(shape, ready, rounds)
+    results.times.extend(times)
+    # Each shape compiles a code of its own, and Dynamo keeps a few only.
+    torch.compiler.reset()
+    medians = ", ".join(
+        f"{time.contender} {1000 * time.seconds.median:.3g}"
+        for time in times if time.direction == "both"
+    )
+    return f"{shape} ({len(rounds)} repeats), forward + backward in ms: {medians}"
+
+
+def first_call(
+    contender: Contender, shape: Shape, inputs: Inputs, may_compile: bool
+) -> FirstCall | Unavailable:
+    """Calls the contender once, so that it is compiled, or says why it cannot run."""
+    if contender.name == COMPILED and not may_compile:
+        reason = "no time left to compile it: ask for more --seconds"
+        return Unavailable(str(shape), contender.name, reason)
+    start = time.perf_counter()
+    try:
+        forward_and_backward(contender, inputs)
+    except (TorchDynamoException, torch.OutOfMemoryError) as error:
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        return Unavailable(str(shape), contender.name, reason)
+    return FirstCall(str(shape), contender.name, time.perf_counter() - start)
+
+
+def forward_and_backward(contender: Contender, inputs: Inputs) -> tuple:
+    input, grad_output = inputs.input(), inputs.grad_outputs.next()
+    output = contender.forward(input)
+    if contender.backward_bytes is None:
+        return ()
+    return backward(contender, output, input, grad_output)
+
+
+def memory_use(contender: Contender, shape: Shape, bench: Bench, inputs: Inputs) -> MemoryUse:
+    """The memory of one forward and one backward pass."""
+    input_bytes, output_bytes = (
+        bench.batch_size * elements * bench.dtype.itemsize
+        for elements in (shape.input_elements, shape.output_elements)
+    )
+    forward = allocations_of(lambda: contender.forward(inputs.input()), bench.device)
+    both = allocations_of(lambda: forward_and_backward(contender, inputs), bench.device)
+    return MemoryUse(
+        str(shape), contender.name, input_bytes, output_bytes,
+        peak_bytes=both.peak, saved_bytes=forward.kept - output_bytes,
+    )  # fmt: skip
+
+
+def time_rounds(
+    contenders: Sequence[Contender], bench: Bench, inputs: Inputs, deadline: float
+) -> list[dict[str, tuple[float, float | None]]]:
+    """What :func:`benchmarks.rounds.time_round` gives, until the deadline or all repeats."""
+    timer, rounds = timer_of(bench.device), []
+    while len(rounds) < min(MIN_REPEATS, bench.repeats) or (
+        len(rounds) < bench.repeats and time.monotonic() < deadline
+    ):
+        rounds.append(time_round(contenders, inputs, timer, bench.cache, bench.shuffle))
+    return rounds
+
+
+def pass_times(
+    shape: Shape,
+    contenders: Sequence[Contender],
+    rounds: Sequence[dict[str, tuple[float, float | None]]],
+) -> list[PassTime]:
+    """The times of every contender and direction, over all rounds."""
+    copies = Spread.of([times[COPY][0] for times in rounds])
+    (copied,) = (one.forward_bytes for one in contenders if one.name == COPY)
+    bandwidth = copied / copies.median
+
+    def pass_time(contender, direction, seconds, floor_bytes) -> PassTime:
+        spread = Spread.of(seconds)
+        achieved = floor_bytes / spread.median
+        return PassTime(
+            str(shape), contender.name, direction, spread, floor_bytes, achieved,
+            achieved / bandwidth,
+        )  # fmt: skip
+
+    passes = []
+    for contender in contenders:
+        forwards, backwards = zip(*(times[contender.name] for times in rounds), strict=True)
+        read_and_written = contender.forward_bytes, contender.backward_bytes
+        passes.append(pass_time(contender, "forward", forwards, read_and_written[0]))
+        if contender.backward_bytes is not None:
+            both = [sum(pair) for pair in zip(forwards, backwards, strict=True)]
+            passes.append(pass_time(contender, "backward", backwards, read_and_written[1]))
+            passes.append(pass_time(contender, "both", both, sum(read_and_written)))
+    return passes
+
+
+def launch_costs(bench: Bench) -> list[LaunchCost]:
+    """The host's time for a forward call on a GPU, of this operator and of PyTorch's."""
+    inputs, costs = bench.inputs(LAUNCH_SHAPE), []
+    for contender in bench.contenders(LAUNCH_SHAPE):
+        if contender.name in LAUNCHED:
+            input = inputs.input()
+            contender.forward(input)
+            costs.append(
+                LaunchCost(contender.name, Spread.of([
+                    launch_seconds(contender, input) for _ in range(LAUNCH_BLOCKS)
+                ]))
+            )
+    return costs
+
+
+def launch_seconds(contender: Contender, input: Tensor) -> float:
+    """Seconds a call until it returns, over a block of calls that fits into the GPU's queue."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(LAUNCHES_PER_BLOCK):
+        contender.forward(input)
+    return (time.perf_counter() - start) / LAUNCHES_PER_BLOCK

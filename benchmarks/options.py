@@ -1,0 +1,50 @@
+"""The command-line options that the benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+__all__ = ["add_common_options", "positive_float", "positive_int"]
+
+
+def add_common_options(
+    parser: argparse.ArgumentParser, out: str, repeats: int, seconds: float
+) -> None:
+    """Adds the options of every benchmark, with these defaults."""
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--layout", choices=("contiguous", "channels_last"), default="contiguous",
+        help="memory format (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats", type=positive_int, default=repeats, metavar="N",
+        help="the most repeats of each measurement (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", type=positive_float, default=seconds, metavar="S",
+        help="time for the whole run, unless a few repeats of each measurement take longer "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(out), metavar="FILE",
+        help="JSON file to write (default: %(default)s)",
+    )
+
+
+def positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value

@@ -1,0 +1,227 @@
+"""What the benchmarks measure, and the JSON files that hold it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from benchmarks.environment import Environment
+
+__all__ = [
+    "FirstCall", "LaunchCost", "MemoryUse", "NetworkResults", "NetworkSettings", "NetworkTime",
+    "PassTime", "PoolingResults", "PoolingSettings", "Spread", "Unavailable", "read_results",
+    "write_results",
+]
+
+SCHEMA = 1
+"""Version of the files' form; raise it with every change that older readers would misread."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the repeats of one measurement lie, in seconds; ``q1`` and ``q3`` are quartiles."""
+
+    median: float
+    q1: float
+    q3: float
+    min: float
+    max: float
+    repeats: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        smallest, q1, median, q3, largest = np.quantile(seconds, (0, 0.25, 0.5, 0.75, 1)).tolist()
+        return cls(median, q1, q3, smallest, largest, len(seconds))
+
+
+@dataclass(frozen=True)
+class PoolingSettings:
+    """What a run of ``pooling.py`` was asked for.
+
+    Attributes:
+        shapes: in the form of :class:`benchmarks.shapes.Shape`.
+        repeats: the most repeats of one measurement.
+        seconds: the time the whole run may take, kept as far as a few repeats of each allow.
+        cache_bytes: the cache that inputs are kept out of.
+        rotated_bytes: the memory that inputs are taken from in turn.
+    """
+
+    device: str
+    dtype: str
+    layout: str
+    batch_size: int
+    shapes: list[str]
+    repeats: int
+    seconds: float
+    cache_bytes: int
+    rotated_bytes: int
+
+
+@dataclass(frozen=True)
+class PassTime:
+    """The time of one pass of one contender.
+
+    Attributes:
+        direction: ``"forward"``, ``"backward"`` or ``"both"``, the sum of the two in each repeat.
+        floor_bytes: the least that the pass has to read and write.
+        bytes_per_second: ``floor_bytes`` over the median time.
+        fraction_of_copy: ``bytes_per_second`` over that of a copy of the input.
+    """
+
+    shape: str
+    contender: str
+    direction: str
+    seconds: Spread
+    floor_bytes: int
+    bytes_per_second: float
+    fraction_of_copy: float
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """The memory of one forward and backward pass of one contender.
+
+    Attributes:
+        input_bytes, output_bytes: sizes of the pooled tensor and of the result.
+        peak_bytes: the most that was allocated at one time, the output and the gradients
+            included, the input and everything else that was there before not.
+        saved_bytes: what the forward pass keeps for the backward pass, the input, the output and
+            the parameters not counted.
+    """
+
+    shape: str
+    contender: str
+    input_bytes: int
+    output_bytes: int
+    peak_bytes: int
+    saved_bytes: int
+
+
+@dataclass(frozen=True)
+class FirstCall:
+    """Seconds of the first forward and backward pass, with its compilation if not on disk yet."""
+
+    shape: str
+    contender: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LaunchCost:
+    """What the host does for one forward call, the GPU's work not waited for."""
+
+    contender: str
+    host_seconds: Spread
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why a contender has no times for a shape."""
+
+    shape: str
+    contender: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PoolingResults:
+    """Everything that one run of ``pooling.py`` measured."""
+
+    schema: int
+    benchmark: str
+    environment: Environment
+    settings: PoolingSettings
+    times: list[PassTime]
+    memory: list[MemoryUse]
+    first_calls: list[FirstCall]
+    launches: list[LaunchCost]
+    unavailable: list[Unavailable]
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What a run of ``networks.py`` was asked for.
+
+    Attributes:
+        amp: the type of ``torch.autocast``, or ``None`` for float32 throughout.
+        image_size: height and width of the images, in pixels.
+    """
+
+    device: str
+    arch: str
+    pools: list[str]
+    layout: str
+    amp: str | None
+    batch_size: int
+    image_size: int
+    repeats: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NetworkTime:
+    """The time of one batch of one network.
+
+    Attributes:
+        task: ``"training"`` (forward, backward, SGD step) or ``"inference"``.
+        images_per_second: at the median time.
+    """
+
+    arch: str
+    pool: str
+    task: str
+    seconds: Spread
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class NetworkResults:
+    """Everything that one run of ``networks.py`` measured."""
+
+    schema: int
+    benchmark: str
+    environment: Environment
+    settings: NetworkSettings
+    times: list[NetworkTime]
+
+
+RESULTS = {"pooling": PoolingResults, "networks": NetworkResults}
+
+
+def write_results(results: PoolingResults | NetworkResults, path: Path) -> None:
+    """Writes ``results`` to ``path``, whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(asdict(results), indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def read_results(path: Path) -> PoolingResults | NetworkResults:
+    """The results in the file ``path``.
+
+    Raises:
+        ValueError: the file is not of this version of the benchmarks.
+        TypeError: an entry is missing or unknown.
+    """
+    content = json.loads(path.read_text())
+    if content.get("schema") != SCHEMA or content.get("benchmark") not in RESULTS:
+        raise ValueError(
+            f"{path} holds no results of schema {SCHEMA}: schema {content.get('schema')!r}, "
+            f"benchmark {content.get('benchmark')!r}; run the benchmark again"
+        )
+    return _decoded(RESULTS[content["benchmark"]], content)
+
+
+def _decoded(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _decoded(hints.get(name), item) for name, item in value.items()})
+    if get_origin(kind) is list:
+        (element,) = get_args(kind)
+        return [_decoded(element, item) for item in value]
+    return value
