@@ -59,7 +59,7 @@ def environment_of(device: torch.device, script: str, options: Namespace) -> Env
     changes = _output_of("git", "-C", REPOSITORY, "status", "--porcelain")
     return Environment(
         device=torch.cuda.get_device_name(device) if on_gpu else _processor(),
-        driver=_gpu_driver(device) if on_gpu else None,
+        driver=_gpu_driver() if on_gpu else None,
         cuda=torch.version.cuda,
         torch=torch.__version__,
         cupy=_version_of("cupy"),
@@ -93,12 +93,9 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _gpu_driver(device: torch.device) -> str | None:
-    index = torch.cuda.current_device() if device.index is None else device.index
-    identity = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-    return _output_of(
-        "nvidia-smi", "-i", identity, "--query-gpu=driver_version", "--format=csv,noheader"
-    )
+def _gpu_driver() -> str | None:
+    each_gpu = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return each_gpu.splitlines()[0] if each_gpu else None
 
 
 def _version_of(module: str) -> str | None:

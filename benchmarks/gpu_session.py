@@ -78,22 +78,22 @@ def preparation(scratch: Path) -> list[list[Stage]]:
     each_tensor_alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     sanitizer = (SANITIZER, "--error-exitcode", "1", "--kernel-name", "kns=max_ent_pool2d")
     return [
-        [Stage("tests", pytest_command(), 170)],
+        [Stage("tests", pytest_command(), 230)],
         [
-            Stage("compile for the sanitizer", target, 50),
+            Stage("compile for the sanitizer", target, 60),
             Stage(
                 "memcheck",
                 (*sanitizer, "--tool", "memcheck", "--report-api-errors", "no", *target),
-                60,
+                80,
                 each_tensor_alone,
             ),
-            Stage("racecheck", (*sanitizer, "--tool", "racecheck", *target), 60),
+            Stage("racecheck", (*sanitizer, "--tool", "racecheck", *target), 80),
         ],
         *(
             [Stage(
                 f"compile for {name}",
                 pooling_command(scratch / f"{name}.json", options, "--repeats", "1"),
-                170,
+                230,
             )]
             for name, options in POOLING_RUNS.items()
         ),
@@ -103,19 +103,19 @@ def preparation(scratch: Path) -> list[list[Stage]]:
 def measurements(folder: Path) -> list[Stage]:
     """What is timed, and its report."""
     timed = [
-        Stage(name, pooling_command(folder / f"{name}.json", options, "--seconds", "45"), 70)
+        Stage(name, pooling_command(folder / f"{name}.json", options, "--seconds", "42"), 60)
         for name, options in POOLING_RUNS.items()
     ]
     networks = (
         sys.executable, "benchmarks/networks.py", "--device", "cuda", *NETWORK_OPTIONS,
-        "--seconds", "30", "--out", folder / "networks.json",
+        "--seconds", "25", "--out", folder / "networks.json",
     )  # fmt: skip
     results = [folder / f"{name}.json" for name in (*POOLING_RUNS, "networks")]
     report = (
         sys.executable, "benchmarks/report.py", *results,
         "--table", folder / "report.md", "--plot", folder / "report.png",
     )  # fmt: skip
-    return [*timed, Stage("networks", networks, 60), Stage("report", report, 30)]
+    return [*timed, Stage("networks", networks, 50), Stage("report", report, 20)]
 
 
 def pytest_command() -> tuple[str, ...]:

@@ -1,13 +1,13 @@
 """What ptxas says of the kernels for the benchmark's poolings: no spills, no local memory."""
 
-from concurrent.futures import ThreadPoolExecutor
+import functools
 
 import pytest
 import torch
 
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import pooling
-from tests.cuda_on_cpu.compile import resource_usage
+from tests.cuda_on_cpu.compile import Program, in_processes, resource_usage
 
 POOLINGS = {
     "2/2": ((64, 64, 56, 56), pool_geometry(2)),
@@ -16,6 +16,7 @@ POOLINGS = {
     "general": ((8, 64, 64, 64), pool_geometry(7, 3, 3)),
 }
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
+ARCHITECTURES = ("80", "90", "100")
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
@@ -32,18 +33,31 @@ def launches(shape, geometry, dtype, layout):
     return described
 
 
-@pytest.mark.parametrize("arch", ["80", "90", "100"])
-@pytest.mark.parametrize("case", POOLINGS.values(), ids=POOLINGS)
+@functools.cache
+def usages():
+    """Of each pooling and architecture: the programs, and what ptxas says of them."""
+    asked = [
+        (case, arch, Program.of(launch))
+        for case, pooling_of in POOLINGS.items()
+        for arch in ARCHITECTURES
+        for dtype in DTYPES
+        for layout in LAYOUTS
+        for launch in launches(*pooling_of, dtype, layout)
+    ]
+    found = in_processes(resource_usage, [(program, arch) for _, arch, program in asked])
+    return list(zip(asked, found, strict=True))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("case", POOLINGS)
 def test_no_kernel_spills_or_uses_local_memory(case, arch):
     every = [
-        launch for dtype in DTYPES for layout in LAYOUTS
-        for launch in launches(*case, dtype, layout)
+        (program, usage) for (of, on, program), usage in usages() if (of, on) == (case, arch)
     ]
-    with ThreadPoolExecutor(2) as compilers:
-        usages = list(compilers.map(lambda launch: resource_usage(launch, arch), every))
+    assert every
     wrong = [
-        f"{launch.name} {' '.join(launch.defines)}: {usage}"
-        for launch, usage in zip(every, usages, strict=True)
+        f"{program.name} {' '.join(program.defines)}: {usage}"
+        for program, usage in every
         if usage.stack_frame or usage.spill_stores or usage.spill_loads
     ]
     assert not wrong, "\n".join(wrong)

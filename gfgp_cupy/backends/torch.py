@@ -45,7 +45,7 @@ def forward_with_spread(
     variance = torch.zeros_like(mean)
     for x, valid in _windows(input, lam, geometry):
         weight = _weight(x, reference, lam, valid) / total
-        variance += weight * (_inside(x, valid, mean) - mean).square()
+        variance += _squared_deviation(weight, _inside(x, valid, mean) - mean)
     layout = layout_of(input)
     return tuple(
         tensor.to(input.dtype).contiguous(memory_format=layout)
@@ -93,7 +93,7 @@ def backward(
         if needed[0]:
             grad_x += grad * weight * (1 + lam * deviation)
         if needed[1]:
-            variance += weight * deviation.square()
+            variance += _squared_deviation(weight, deviation)
     height, width = input.shape[2:]
     grad_input = padded_grad[:, :, top : top + height, left : left + width]
     if mean_grad is not None:
@@ -138,6 +138,11 @@ def _reference(windows: list[tuple[Tensor, Tensor | None]], lam: Tensor) -> Tens
 def _weight(x: Tensor, reference: Tensor, lam: Tensor, valid: Tensor | None) -> Tensor:
     weight = torch.exp(lam * (_inside(x, valid, reference) - reference))
     return weight if valid is None else weight * valid
+
+
+def _squared_deviation(weight: Tensor, deviation: Tensor) -> Tensor:
+    """weight · deviation², in an order in which a weight of 0 meets no infinite square."""
+    return weight * deviation * deviation
 
 
 def _inside(x: Tensor, valid: Tensor | None, elsewhere: Tensor | float) -> Tensor:

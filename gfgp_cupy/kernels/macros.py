@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -65,9 +66,11 @@ class Problem(NamedTuple):
         kernel, stride, padding = self.geometry.kernel_size, self.geometry.stride, \
             self.geometry.padding
         per_window = self.lam_shape[2] > 1 or self.lam_shape[3] > 1
+        # Padding can make the output the larger one.
+        elements = max(math.prod(self.shape), math.prod(self.output_shape))
         return (
             DTYPE_MACROS[self.dtype],
-            f"index_t={index_type(self.shape.numel())}",
+            f"index_t={index_type(elements)}",
             f"CHANNELS_LAST={int(self.channels_last)}",
             f"KERNEL_H={kernel[0]}", f"KERNEL_W={kernel[1]}",
             f"STRIDE_H={stride[0]}", f"STRIDE_W={stride[1]}",

@@ -1,8 +1,12 @@
 """Compiles a kernel for a GPU with NVRTC, as CuPy does at run time; no GPU needed."""
 
 import functools
+import multiprocessing
 import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch  # noqa: F401  loads the NVRTC of its own wheels, which is then the one CuPy finds
 from cupy_backends.cuda.libs import nvrtc
@@ -71,6 +75,27 @@ def _figure(report: str, pattern: str) -> int:
     if match is None:
         raise RuntimeError(f"no {pattern!r} in what ptxas reported:\n{report}")
     return int(match.group(1))
+
+
+class Program(NamedTuple):
+    """What of a launch is compiled; unlike its tensors, it can go to another process."""
+
+    name: str
+    source: str
+    defines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, launch) -> "Program":
+        return cls(launch.name, launch.source, tuple(launch.defines))
+
+
+def in_processes(function: Callable, arguments: Iterable[tuple]) -> list:
+    """``function(*each)`` for each of ``arguments``, as many at a time as there are cores.
+
+    In processes, because NVRTC compiles one program at a time in each.
+    """
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(function, *zip(*arguments, strict=True), chunksize=8))
 
 
 @functools.cache
