@@ -57,7 +57,7 @@ def test_published_command_runs_unchanged(tmp_path):
         "train_epochs.png",
     ]
     (row,) = read_log(out)
-    assert (row["epoch"], row["lr"]) == ("1", "0.1")
+    assert (row["epoch"], row["lr"]) == ("1", "0.0001")
     assert 0 <= float(row["val_err1"]) <= 100
     checkpoint = torch.load(out / "checkpoint-epoch1.pth.tar", weights_only=True)
     assert (checkpoint["epoch"], checkpoint["arch"]) == (1, "resnet50")
