@@ -119,7 +119,11 @@ def measurements(folder: Path) -> list[Stage]:
 
 
 def pytest_command() -> tuple[str, ...]:
-    return (sys.executable, "-m", "pytest", "tests", "-k", "cuda and not on_cpu", "-ra")
+    # One process: the tests for large tensors take much of the GPU's memory.
+    one_process = ("-o", "addopts=-q")
+    return (
+        sys.executable, "-m", "pytest", *one_process, "tests", "-k", "cuda and not on_cpu", "-ra"
+    )
 
 
 def pooling_command(out: Path, options: Sequence[str], *more: str) -> tuple[str | Path, ...]:

@@ -1,4 +1,10 @@
-"""What holds for every test: the same random numbers on every run."""
+"""What holds for every test: the same random numbers on every run, and room for other processes."""
+
+import os
+
+# Before PyTorch is imported, for this process and those it starts: tests run side by side, and
+# OpenMP's threads would keep the cores busy with waiting.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import hypothesis
 import pytest

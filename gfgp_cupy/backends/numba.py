@@ -65,8 +65,6 @@ def backward(
 
     ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
     """
-    from ..kernels import cpu_windows
-
     layout = layout_of(input)
     x, grad = (
         tensor.to(lam.dtype).contiguous(memory_format=layout) for tensor in (input, grad_output)
@@ -76,7 +74,7 @@ def backward(
     parts = (*grad.shape[:3], grad.shape[3] if lam.shape[3] > 1 else 1)
     grad_input = _empty(x.shape if needed[0] else NOTHING, lam.dtype, layout)
     grad_lam = _empty(parts if needed[1] else NOTHING, lam.dtype, layout).zero_()
-    _run(cpu_windows.backward, plan(x, lam, geometry, layout), (
+    _run("backward", plan(x, lam, geometry, layout), (
         _memory(grad, layout), _memory(x, layout), _of_every_plane(lam, x, layout),
         _of_every_plane(mean_grad, x, layout), _memory(grad_input, layout),
         _memory(grad_lam, layout),
@@ -93,27 +91,35 @@ NOTHING = (0, 0, 0, 0)
 def _forward(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, with_spread: bool
 ) -> tuple[Tensor, Tensor]:
-    from ..kernels import cpu_windows
-
     layout = layout_of(input)
     x = input.to(lam.dtype).contiguous(memory_format=layout)
     shape = (*x.shape[:2], *geometry.output_size(*x.shape[2:]))
     output = _empty(shape, lam.dtype, layout)
     spread = _empty(shape if with_spread else NOTHING, lam.dtype, layout)
-    _run(cpu_windows.forward, plan(x, lam, geometry, layout), (
+    _run("forward", plan(x, lam, geometry, layout), (
         _memory(x, layout), _of_every_plane(lam, x, layout), _memory(output, layout),
         _memory(spread, layout),
     ))
     return output.to(input.dtype), spread.to(input.dtype)
 
 
-def _run(function, plan: Plan, tensors: tuple[np.ndarray, ...]) -> None:
-    """Calls ``function`` for all rows of the output."""
-    def run(start: int, stop: int) -> None:
-        scratch = np.zeros(plan.rows.size, tensors[0].dtype)
-        function(*tensors, plan.sizes, plan.rows, plan.columns, scratch, start, stop)
+def _run(direction: str, plan: Plan, tensors: tuple[np.ndarray, ...]) -> None:
+    """Calls the compiled functions for all rows of the output."""
+    from ..kernels import cpu_tiles, cpu_windows
 
-    run_over(plan.output_rows, -(-SMALLEST_PART // plan.row_elements), run)
+    def run_tiles(start: int, stop: int) -> None:
+        getattr(cpu_tiles, direction)(*tensors, plan.sizes, start, stop)
+
+    def run_windows(start: int, stop: int) -> None:
+        scratch = np.zeros(plan.rows.size, tensors[0].dtype)
+        getattr(cpu_windows, direction)(
+            *tensors, plan.sizes, plan.rows, plan.columns, scratch, start, stop
+        )
+
+    run_over(
+        plan.output_rows, -(-SMALLEST_PART // plan.row_elements),
+        run_tiles if plan.tiled else run_windows,
+    )
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:

@@ -81,6 +81,7 @@ class Rows(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """Attributes:
+        tiled: whether 2×2 windows tile the input, so that :mod:`.cpu_tiles` can pool it.
         output_rows: rows of the output, counted over all planes.
         row_elements: elements that the windows of one of them have.
         columns: for each column j of the kernel, the windows of a contiguous row that have it
@@ -90,6 +91,7 @@ class Plan:
     sizes: Sizes
     rows: Rows
     columns: np.ndarray
+    tiled: bool
     output_rows: int
     row_elements: int
 
@@ -122,6 +124,10 @@ def plan(
         sizes,
         _rows(positions, input.element_size(), cut),
         _columns_inside(geometry, width, out_width),
+        tiled=(
+            geometry.kernel_size == geometry.stride == (2, 2)
+            and (2 * out_height, 2 * out_width) == (height, width)
+        ),
         output_rows=samples * out_height * (1 if channels_last else channels),
         row_elements=out_width * positions * pixel,
     )

@@ -1,13 +1,19 @@
-"""A pool of threads for compiled functions that release Python's lock.
+"""Runs compiled functions that release Python's lock on several threads: PyTorch's own.
 
-Not Numba's own: its default threading layer may be called by one thread at a time, and GNU
-OpenMP's does not survive a fork. This one is used from any number of threads at once (autograd's,
-DataParallel's), and a forked process (a DataLoader's worker) starts one of its own.
+PyTorch's CPU operators run on OpenMP's threads, which spin for milliseconds after each operator in
+case another one follows. Other threads would have to share the cores with them; so ours are the
+same ones, by way of the function that compiled OpenMP programs call (``GOMP_parallel``: GNU's
+library has it, LLVM's and Intel's have it too on Linux).
+
+Where there is no such function, and in a forked process (a DataLoader's worker), which OpenMP's
+threads have not followed, a pool of Python's threads does the work.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,27 +26,54 @@ def run_over(count: int, smallest: int, run: Callable[[int, int], object]) -> No
     """Calls ``run(start, stop)`` for parts that make up the range from 0 to ``count``.
 
     The parts run at the same time, as many as ``torch.get_num_threads()`` says, but none shorter
-    than ``smallest``, which should be long enough to be worth waking a thread up.
+    than ``smallest``, which should be long enough to be worth waking a thread up. May itself be
+    called from any number of threads at once (autograd's, DataParallel's).
     """
     parts = max(1, min(torch.get_num_threads(), count // max(1, smallest)))
-    bounds = [count * part // parts for part in range(parts + 1)]
-    others = [_pool.submit(run, *bounds[part : part + 2]) for part in range(1, parts)]
-    try:
-        run(*bounds[:2])
-    finally:
-        # Even after an error: they write to memory that the caller may release.
-        for other in others:
-            other.exception()
+    if parts == 1:
+        run(0, count)
+        return
+    errors = []
+
+    def run_part(part: int, of: int) -> None:
+        try:
+            run(count * part // of, count * (part + 1) // of)
+        except BaseException as error:
+            # To be raised by the caller's thread, when no part writes to its memory any more.
+            errors.append(error)
+
+    _run_parts(parts, run_part)
+    if errors:
+        raise errors[0]
+
+
+def _on_openmp_threads(parts: int, run_part: Callable[[int, int], None]) -> None:
+    def body(_) -> None:
+        # There may be fewer threads than asked for.
+        run_part(_openmp.omp_get_thread_num(), _openmp.omp_get_num_threads())
+
+    _openmp.GOMP_parallel(_BODY(body), None, parts, 0)
+
+
+def _on_pool(parts: int, run_part: Callable[[int, int], None]) -> None:
+    others = [_pool.submit(run_part, part, parts) for part in range(1, parts)]
+    run_part(0, parts)
     for other in others:
         other.result()
 
 
-def _start_pool() -> None:
-    """Threads are started by the first call that needs them."""
-    global _pool
+def _use_pool() -> None:
+    """The pool's threads are started by the first call that needs them."""
+    global _pool, _run_parts
     _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gfgp_cupy")
+    _run_parts = _on_pool
 
 
-_start_pool()
+_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_openmp = ctypes.CDLL(None) if sys.platform == "linux" else None
+_run_parts = _on_openmp_threads
+
+if not hasattr(_openmp, "GOMP_parallel"):
+    _use_pool()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_pool)
+    os.register_at_fork(after_in_child=_use_pool)

@@ -22,10 +22,14 @@ from numba.extending import intrinsic, lower_builtin, models, overload, register
 from .cpu_plan import VECTOR_BYTES
 
 __all__ = [
-    "Vector", "exp2", "filled", "first_lanes", "lanes_for", "load", "load_even_elements",
-    "maximum", "pointer_to", "spread_over_even_lanes", "square_root", "store", "sum_of_lanes",
+    "LOG2_E", "Vector", "exp2", "filled", "first_lanes", "interleaved", "lanes_for", "load",
+    "load_even_elements", "load_first", "maximum", "pointer_to", "separated",
+    "spread_over_even_lanes", "square_root", "store", "store_first", "sum_of_lanes",
     "with_sign_of",
 ]
+
+LOG2_E = 1.4426950408889634
+"""log₂ e: exp(x) = exp2(LOG2_E · x)."""
 
 
 class Vector(types.Type):
@@ -133,9 +137,7 @@ def first_lanes(typing_context, vector, count):
 
     def generate(context, builder, sig, args):
         lanes, limit = args
-        index = ir.VectorType(limit.type, vector.lanes)
-        numbers = ir.Constant(index, list(range(vector.lanes)))
-        kept = builder.icmp_signed("<", numbers, _in_all_lanes(builder, vector, limit))
+        kept = _whether_first(builder, vector, limit)
         return builder.select(kept, lanes, ir.Constant(lanes.type, None))
 
     return vector(vector, types.intp), generate
@@ -182,6 +184,23 @@ def load(typing_context, pointer, index):
 
 
 @intrinsic
+def load_first(typing_context, pointer, index, count):
+    """The ``count`` elements from ``index`` on, and zero in the other lanes, which are not read;
+    ``count`` may be any number."""
+    vector = Vector(pointer.dtype)
+
+    def generate(context, builder, sig, args):
+        data, start, limit = args
+        place = _place(context, builder, vector, data, start)
+        kept = _whether_first(builder, vector, limit)
+        zero = ir.Constant(context.get_value_type(vector), None)
+        align = ir.Constant(ir.IntType(32), vector.element.bitwidth // 8)
+        return _call_masked(builder, vector, "load", zero.type, place, align, kept, zero)
+
+    return vector(pointer, types.intp, types.intp), generate
+
+
+@intrinsic
 def load_even_elements(typing_context, pointer, index):
     """Every other element from ``index`` on; twice the lanes are read."""
     vector = Vector(pointer.dtype)
@@ -193,6 +212,37 @@ def load_even_elements(typing_context, pointer, index):
         return _lanes(builder, low, range(0, 2 * vector.lanes, 2), high)
 
     return vector(pointer, types.intp), generate
+
+
+@intrinsic
+def separated(typing_context, low, high):
+    """Two vectors: the even and the odd lanes of the vectors ``low`` and ``high``, put in a row.
+    The inverse of :func:`interleaved`."""
+
+    def generate(context, builder, sig, args):
+        pair = [_lanes(builder, args[0], range(o, 2 * low.lanes, 2), args[1]) for o in (0, 1)]
+        return context.make_tuple(builder, sig.return_type, pair)
+
+    return types.UniTuple(low, 2)(low, high), generate
+
+
+@intrinsic
+def interleaved(typing_context, even, odd):
+    """Two vectors: the lanes of ``even`` and ``odd`` in turns."""
+
+    def generate(context, builder, sig, args):
+        half = even.lanes // 2
+        pair = [
+            _lanes(
+                builder, args[0],
+                [lane for i in range(start, start + half) for lane in (i, even.lanes + i)],
+                args[1],
+            )
+            for start in (0, half)
+        ]
+        return context.make_tuple(builder, sig.return_type, pair)
+
+    return types.UniTuple(even, 2)(even, odd), generate
 
 
 @intrinsic
@@ -223,6 +273,21 @@ def store(typing_context, pointer, index, vector):
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, vector), generate
+
+
+@intrinsic
+def store_first(typing_context, pointer, index, vector, count):
+    """Writes the first ``count`` lanes of ``vector``; ``count`` may be any number."""
+
+    def generate(context, builder, sig, args):
+        data, start, value, limit = args
+        place = _place(context, builder, vector, data, start)
+        kept = _whether_first(builder, vector, limit)
+        align = ir.Constant(ir.IntType(32), vector.element.bitwidth // 8)
+        _call_masked(builder, vector, "store", ir.VoidType(), value, place, align, kept)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, vector, types.intp), generate
 
 
 # ---------------------------------------------------------------- exponential
@@ -349,6 +414,20 @@ def _call(builder, vector: Vector, name: str, *args):
         f"llvm.{name}.v{vector.lanes}f{vector.element.bitwidth}",
     )
     return builder.call(function, args)
+
+
+def _call_masked(builder, vector: Vector, name: str, result, *args):
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [arg.type for arg in args]),
+        f"llvm.masked.{name}.v{vector.lanes}f{vector.element.bitwidth}.p0",
+    )
+    return builder.call(function, args)
+
+
+def _whether_first(builder, vector: Vector, limit):
+    """Of each lane: whether its number is less than ``limit``."""
+    numbers = ir.Constant(ir.VectorType(limit.type, vector.lanes), list(range(vector.lanes)))
+    return builder.icmp_signed("<", numbers, _in_all_lanes(builder, vector, limit))
 
 
 def _load(context, builder, vector: Vector, data, index):

@@ -17,44 +17,30 @@ All sums are relative to the window's maximum r (minimum where λ < 0), as in ba
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
-import numba
 import numpy as np
 
+from .cpu_compile import cached, compiled
 from .cpu_vectors import (
-    exp2, filled, first_lanes, lanes_for, load, load_even_elements, maximum, pointer_to,
-    spread_over_even_lanes, square_root, store, sum_of_lanes, with_sign_of,
+    LOG2_E,
+    exp2,
+    filled,
+    first_lanes,
+    lanes_for,
+    load,
+    load_even_elements,
+    maximum,
+    pointer_to,
+    spread_over_even_lanes,
+    square_root,
+    store,
+    sum_of_lanes,
+    with_sign_of,
 )
 
 __all__ = ["backward", "forward"]
 
-LOG2_E = 1.4426950408889634
 
-
-def _cached(function):
-    """Compiled, and kept on disk.
-
-    Numba names the file after the function, and sees by this source file's age whether it still
-    holds. The digest in the name makes any change, in the files imported too, a new name.
-    """
-    sources = sorted(Path(__file__).parent.glob("cpu_*.py"))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    function.__qualname__ += f"_{digest[:16]}"
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        # Numba finds no directory that it may write to: every process compiles for itself.
-        return numba.njit(**options)(function)
-
-
-# Without the wrappers that Python would call it through, which take long to compile.
-_compiled = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-@_cached
+@cached
 def forward(input, lam, output, spread, sizes, rows, columns, scratch, start_row, stop_row):
     """Pools output rows from ``start_row`` to before ``stop_row``, counted over all planes.
 
@@ -80,7 +66,7 @@ def forward(input, lam, output, spread, sizes, rows, columns, scratch, start_row
                 _copy(deviations, begin, work, rows.further, windows)
 
 
-@_cached
+@cached
 def backward(
     grad_output, input, lam, mean_grad, grad_input, grad_lam, sizes, rows, columns, scratch,
     start_row, stop_row,
@@ -135,7 +121,7 @@ def backward(
 # ---------------------------------------------------------------- windows, a vector at a time
 
 
-@_compiled
+@compiled
 def _average(scratch, rows, windows, with_spread):
     """From elements, λ and bias: the means and, if asked for, the standard deviations."""
     for lane in range(0, windows, lanes_for(scratch)):
@@ -150,7 +136,7 @@ def _average(scratch, rows, windows, with_spread):
             store(scratch, rows.further + lane, square_root(variance / total))
 
 
-@_compiled
+@compiled
 def _differentiate(scratch, rows, windows):
     """From the means' gradients (in the row for results): λ's, and the elements' (as weights)."""
     for lane in range(0, windows, lanes_for(scratch)):
@@ -166,7 +152,7 @@ def _differentiate(scratch, rows, windows):
         store(scratch, rows.further + lane, grad_lam)
 
 
-@_compiled
+@compiled
 def _weigh(scratch, rows, lane):
     """λ, the reference element r, Σ exp(λ (x − r)) and y − r; leaves its terms as weights."""
     lam = load(scratch, lane)
@@ -192,7 +178,7 @@ def _weigh(scratch, rows, lane):
 # ---------------------------------------------------------------- between tensors and scratch
 
 
-@_compiled
+@compiled
 def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, length):
     """λ, elements and biases of ``length`` windows of each of ``count`` segments, from window
     ``first`` of a segment on.
@@ -243,7 +229,7 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
                 bias += rows.bias_step
 
 
-@_compiled
+@compiled
 def _repeat_edges(
     scratch, elements, bias, input, left, right, row_step, count, length, low, high
 ):
@@ -257,7 +243,7 @@ def _repeat_edges(
                 scratch[bias + at] = -np.inf
 
 
-@_compiled
+@compiled
 def _scatter(
     sizes, rows, columns, grad_input, scratch, segment, count, first, length, own_start, own_stop
 ):
@@ -288,7 +274,7 @@ def _scatter(
                 values += rows.length
 
 
-@_compiled
+@compiled
 def _begin_rows(sizes, grad_input, mean_grad, start, stop):
     """Gives input rows from ``start`` to before ``stop`` their first value."""
     for row in range(start, stop):
@@ -305,7 +291,7 @@ def _begin_rows(sizes, grad_input, mean_grad, start, stop):
                 grad_input[i] = mean_grad[plane]
 
 
-@_compiled
+@compiled
 def _collect(
     sizes, rows, grad_lam, scratch, segment, count, first, length, start_row, of_each_window
 ):
@@ -326,7 +312,7 @@ def _collect(
 # ---------------------------------------------------------------- runs of elements
 
 
-@_compiled
+@compiled
 def _read(scratch, at, source, start, step, end, count, runs, run_length, run_step):
     """Copies every ``step``-th element of ``source`` from ``start`` on, or one if that is 0; and
     again from ``run_step`` further on to ``run_length`` further on, ``runs`` times in all.
@@ -336,7 +322,7 @@ def _read(scratch, at, source, start, step, end, count, runs, run_length, run_st
     lanes = lanes_for(scratch)
     whole = (count + lanes - 1) // lanes * lanes
     last = start + (runs - 1) * run_step + whole * step
-    for run in range(runs):
+    for _ in range(runs):
         if step == 0:
             _fill(scratch, at, filled(scratch, source[start]), count)
         elif step == 1 and last <= end:
@@ -352,14 +338,14 @@ def _read(scratch, at, source, start, step, end, count, runs, run_length, run_st
         start += run_step
 
 
-@_compiled
+@compiled
 def _fill(target, start, vector, count):
     """May write whole vectors past the ``count`` elements."""
     for i in range(start, start + count, lanes_for(target)):
         store(target, i, vector)
 
 
-@_compiled
+@compiled
 def _copy(target, start, source, at, count):
     lanes = lanes_for(target)
     whole = count // lanes * lanes
@@ -369,7 +355,7 @@ def _copy(target, start, source, at, count):
         target[start + i] = source[at + i]
 
 
-@_compiled
+@compiled
 def _add(target, start, step, end, scratch, at, count, runs, run_length, run_step):
     """The way back of :func:`_read`: adds to every ``step``-th element of ``target``.
 
@@ -377,7 +363,7 @@ def _add(target, start, step, end, scratch, at, count, runs, run_length, run_ste
     thread may be writing.
     """
     lanes = lanes_for(scratch)
-    for run in range(runs):
+    for _ in range(runs):
         done = 0
         while step <= 2 and done < count and start + (done + lanes) * step <= end:
             values = first_lanes(load(scratch, at + done), count - done)
@@ -395,7 +381,7 @@ def _add(target, start, step, end, scratch, at, count, runs, run_length, run_ste
         start += run_step
 
 
-@_compiled
+@compiled
 def _sum(scratch, at, count):
     total = filled(scratch, 0.0)
     for i in range(0, count, lanes_for(scratch)):
@@ -406,13 +392,13 @@ def _sum(scratch, at, count):
 # ---------------------------------------------------------------- where things are
 
 
-@_compiled
+@compiled
 def _lane_step(sizes):
     """Elements from one window's of a segment to the next window's."""
     return 1 if sizes.pixel > 1 else sizes.stride_w
 
 
-@_compiled
+@compiled
 def _position(sizes, segment):
     """The plane, the output row and the output column of a segment's first window."""
     output_row = segment // sizes.segments
@@ -420,7 +406,7 @@ def _position(sizes, segment):
     return plane, output_row - plane * sizes.out_height, segment - output_row * sizes.segments
 
 
-@_compiled
+@compiled
 def _run(sizes, row, column, most):
     """How many segments from this one on, up to ``most``, have their elements at equal distances:
     those of a plane that no upper or lower edge cuts (contiguous), or those of an output row that
@@ -436,7 +422,7 @@ def _run(sizes, row, column, most):
     return max(1, min(most, last - place + 1)) if place * stride >= padding else 1
 
 
-@_compiled
+@compiled
 def _run_step(sizes):
     """That distance, in elements of the input."""
     if sizes.pixel > 1:
@@ -444,7 +430,7 @@ def _run_step(sizes):
     return sizes.stride_h * sizes.width
 
 
-@_compiled
+@compiled
 def _clipped(columns, j, first, length):
     """Of ``length`` windows from ``first`` on, those with column j of the kernel inside the
     input, relative to ``first``: from the first result to before the second."""
@@ -452,14 +438,14 @@ def _clipped(columns, j, first, length):
     return low, max(low, min(columns[2 * j + 1] - first, length))
 
 
-@_compiled
+@compiled
 def _first_input_row(sizes, output_row):
     """The first input row, counted over all planes, that ``output_row`` reaches."""
     plane, row, _ = _position(sizes, output_row * sizes.segments)
     return plane * sizes.height + (max(0, row * sizes.stride_h - sizes.padding_h) if row else 0)
 
 
-@_compiled
+@compiled
 def _last_input_row(sizes, segment):
     """One past the last input row that a segment reaches, counted over all planes."""
     plane, row, _ = _position(sizes, segment)
