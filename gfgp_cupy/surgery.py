@@ -89,8 +89,7 @@ def replace_pooling(
         for path, module in _places(model).items()
         if _is_replaceable(module, strided_convs) and (where is None or where(path, module))
     }
-    for path, module in found.items():
-        _check_equivalent_exists(path, module)
+    _check_equivalents_exist(found)
     traced = [path for path, module in found.items() if not isinstance(module, nn.Conv2d)]
     inputs = _trace_inputs(model, traced, sample_shape)
     plans = [
@@ -219,31 +218,41 @@ def _is_replaceable(module: nn.Module, strided_convs: bool) -> bool:
     return isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
 
 
-def _check_equivalent_exists(path: str, module: nn.Module) -> None:
-    """Raise ValueError unless a pooling of the same output size can take the module's place."""
-    name = type(module).__name__
-    if not path and not isinstance(module, nn.Conv2d):
+def _check_equivalents_exist(modules: dict[str, nn.Module]) -> None:
+    """Raise ValueError unless poolings of the same output sizes can take the modules' places."""
+    if "" in modules and not isinstance(modules[""], nn.Conv2d):
         raise ValueError(
-            f"model is a {name} itself, which cannot be replaced in place: wrap it in nn.Sequential"
+            f"model is a {type(modules['']).__name__} itself, which cannot be replaced in place: "
+            "wrap it in nn.Sequential"
         )
-    reason = None
+    refused = [(path, reason) for path, m in modules.items() if (reason := _reason_against(m))]
+    if refused:
+        path, reason = refused[0]
+        more = sum(other == reason for _, other in refused) - 1
+        like_it = f", and {more} more like it," if more else ""
+        raise ValueError(
+            f"{path!r} ({type(modules[path]).__name__}){like_it} {reason}; or "
+            f"{LEAVE_OUT.format(path=path)}"
+        )
+
+
+def _reason_against(module: nn.Module) -> str | None:
     if type(module) not in (nn.MaxPool2d, nn.AvgPool2d, nn.Conv2d):
-        reason = "is of a class of its own, whose forward may do anything"
-    elif isinstance(module, nn.MaxPool2d):
+        return "is of a class of its own, whose forward may do anything"
+    if isinstance(module, nn.MaxPool2d):
         if _pair(module.dilation) != (1, 1):
-            reason = f"has dilation={module.dilation}, and the new one's windows have no gaps"
-        elif module.return_indices:
-            reason = "has return_indices=True, and a mean has no index"
+            return f"has dilation={module.dilation}, and the new one's windows have no gaps"
+        if module.return_indices:
+            return "has return_indices=True, and a mean has no index"
     elif isinstance(module, nn.AvgPool2d):
         if module.divisor_override is not None:
-            reason = f"has divisor_override={module.divisor_override}, and weights sum to 1"
-        elif module.count_include_pad and _pair(module.padding) != (0, 0):
-            reason = (
+            return f"has divisor_override={module.divisor_override}, and weights sum to 1"
+        if module.count_include_pad and _pair(module.padding) != (0, 0):
+            return (
                 f"has padding={module.padding} that counts in the mean, which it no longer would; "
                 "set its count_include_pad = False if that is all right"
             )
-    if reason is not None:
-        raise ValueError(f"{path!r} ({name}) {reason}; or {LEAVE_OUT.format(path=path)}")
+    return None
 
 
 def _plan_of_conv(path: str, conv: nn.Conv2d) -> _Plan:

@@ -380,6 +380,12 @@ def test_refusals_name_the_path_and_leave_the_network_untouched(case):
     assert [change.path for change in changes] == ["0.0", "0.3"]
 
 
+def test_a_refusal_counts_its_like():
+    model = nn.Sequential(*(nn.MaxPool2d(2, dilation=i) for i in (1, 3, 2, 3, 3)))
+    with pytest.raises(ValueError, match=r"'1' \(MaxPool2d\), and 2 more like it, has dilation=3"):
+        replace(model)
+
+
 def test_images_that_the_network_does_not_take():
     model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
     before = snapshot(model)
