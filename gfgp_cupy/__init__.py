@@ -3,6 +3,7 @@
 from . import functional
 from .backends import backend_report, use_backend
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d, MaxEntPoolingCuda2d
+from .surgery import replace_pooling
 
 __all__ = [
     "GFGPMaxEntPool2d",
@@ -10,5 +11,6 @@ __all__ = [
     "MaxEntPoolingCuda2d",
     "backend_report",
     "functional",
+    "replace_pooling",
     "use_backend",
 ]

@@ -9,7 +9,12 @@ import torch
 
 import gfgp_cupy
 
-MODULES = ("gfgp_cupy.functional", "gfgp_cupy.layers", "gfgp_cupy.backends.selection")
+MODULES = (
+    "gfgp_cupy.functional",
+    "gfgp_cupy.layers",
+    "gfgp_cupy.surgery",
+    "gfgp_cupy.backends.selection",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
