@@ -87,3 +87,27 @@ def test_fused_layer_moves_little_more_than_its_tensors(case, layout, dtype):
     )
     least = 2 * size(x) + 3 * size(output)
     assert least <= count.bytes <= SLACK * least
+
+
+def test_input_and_its_gradient_are_accessed_16_bytes_at_a_time(case, layout, dtype):
+    x, lam, geometry = example(case, layout, dtype)
+    run = x.shape[1] if layout is torch.channels_last else x.shape[3]
+    if run * x.element_size() % 16:
+        pytest.skip("its rows do not divide into 16 bytes")
+    if case[3] == 4 and layout is torch.channels_last and dtype is torch.bfloat16:
+        pytest.skip("16 elements of 8 channels each would not fit into a thread's registers")
+
+    def check(launch):
+        traffic = run_launch(launch)
+        tensors = [arg for arg in launch.args if isinstance(arg, torch.Tensor)]
+        most = [0, 0]
+        for tensor, moved in zip(tensors, traffic.per_argument, strict=True):
+            # Other tensors may come an element at a time; that neighbours do it at once suffices.
+            width = 16 if tensor.shape == x.shape else tensor.element_size()
+            most = [total + bytes / width for total, bytes in zip(most, moved, strict=True)]
+        # Strips of a plane may begin or end inside 16 bytes.
+        assert traffic.loads <= 1.02 * most[0]
+        assert traffic.stores <= 1.02 * most[1]
+
+    output = pooling.forward(x, lam, geometry, check)
+    pooling.backward(torch.ones_like(output), x, lam, geometry, (True, True), check)

@@ -15,7 +15,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 
@@ -33,7 +33,7 @@ def run_over(count: int, smallest: int, run: Callable[[int, int], object]) -> No
     if parts == 1:
         run(0, count)
         return
-    errors = []
+    errors, ended = [], []
 
     def run_part(part: int, of: int) -> None:
         try:
@@ -41,10 +41,14 @@ def run_over(count: int, smallest: int, run: Callable[[int, int], object]) -> No
         except BaseException as error:
             # To be raised by the caller's thread, when no part writes to its memory any more.
             errors.append(error)
+        ended.append(of)
 
     _run_parts(parts, run_part)
     if errors:
         raise errors[0]
+    if not ended or len(ended) < ended[0]:
+        # One did not even begin, and ctypes has printed why: only a signal can do that.
+        raise KeyboardInterrupt
 
 
 def _on_openmp_threads(parts: int, run_part: Callable[[int, int], None]) -> None:
@@ -57,9 +61,10 @@ def _on_openmp_threads(parts: int, run_part: Callable[[int, int], None]) -> None
 
 def _on_pool(parts: int, run_part: Callable[[int, int], None]) -> None:
     others = [_pool.submit(run_part, part, parts) for part in range(1, parts)]
-    run_part(0, parts)
-    for other in others:
-        other.result()
+    try:
+        run_part(0, parts)
+    finally:
+        wait(others)
 
 
 def _use_pool() -> None:
