@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
@@ -59,16 +58,8 @@ class MaxEntPool2d(Pool2d):
         dtype=None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        if num_features is not None and num_features < 1:
-            raise ValueError(f"num_features must be at least 1 or None, got {num_features}")
-        self.num_features = num_features
         self.init_lambda = init_lambda
-        self.learnable = learnable
-        lam = torch.empty(1, num_features or 1, 1, 1, device=device, dtype=dtype)
-        if learnable:
-            self.lam = nn.Parameter(lam)
-        else:
-            self.register_buffer("lam", lam)
+        self._add_parameter("lam", num_features, (1, 1), learnable, device, dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -43,9 +43,22 @@ class Pool2d(nn.Module):
             f"ceil_mode={self.ceil_mode}"
         )
 
-    def _own_tensor(self, name: str, shape: tuple[int, ...], learnable: bool, device, dtype):
-        """Registers the pooling's parameter: a Parameter if it is learned, otherwise a buffer."""
-        tensor = torch.empty(shape, device=device, dtype=dtype)
+    def _add_parameter(
+        self,
+        name: str,
+        num_features: int | None,
+        size: tuple[int, ...],
+        learnable: bool,
+        device,
+        dtype,
+    ) -> None:
+        """Registers an uninitialised [1, num_features or 1, *size]: a Parameter if it is learned,
+        otherwise a buffer."""
+        if num_features is not None and num_features < 1:
+            raise ValueError(f"num_features must be at least 1 or None, got {num_features}")
+        self.num_features = num_features
+        self.learnable = learnable
+        tensor = torch.empty(1, num_features or 1, *size, device=device, dtype=dtype)
         if learnable:
             self.register_parameter(name, nn.Parameter(tensor))
         else:
