@@ -91,6 +91,20 @@ def test_other_types(case, dtype):
     assert error <= roundoffs * UNIT_ROUNDOFF[dtype]
 
 
+@each_parametric_case
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_parameters_of_another_type_than_the_input(case, dtype):
+    input = case.images(dtype=torch.float32)
+    parameters = tuple(
+        parameter.to(dtype).requires_grad_() for parameter in case.parameters(3, OVERLAPPING)
+    )
+    output = case(input, parameters, OVERLAPPING)
+    expected = case(input, tuple(parameter.float() for parameter in parameters), OVERLAPPING)
+    assert torch.equal(output, expected)
+    output.square().sum().backward()
+    assert all(parameter.grad.dtype == dtype for parameter in parameters)
+
+
 @each_case
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_memory_layouts(case, layout):

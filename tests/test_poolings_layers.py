@@ -208,6 +208,17 @@ def test_head_is_that_of_max_ent(layer):
     assert others == ({"weight"} if layer is GFGPGatedPool2d else set())
 
 
+@each_guided
+def test_reset_parameters_of_guided_layers(layer):
+    pool = with_random_tensors(layer(6, 2))
+    torch.manual_seed(3)
+    pool.reset_parameters()
+    torch.manual_seed(3)
+    fresh = layer(6, 2)
+    for name, tensor in fresh.state_dict().items():
+        assert torch.equal(pool.state_dict()[name], tensor), name
+
+
 def test_guided_gates_start_as_guided_mixing():
     gated, mixed = GFGPGatedPool2d(6, 3), GFGPMixedPool2d(6, 3)
     mixed.head.load_state_dict(gated.head.state_dict())
@@ -351,6 +362,24 @@ def test_autocast_keeps_the_input_type(create):
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(output, expected, rtol=0, atol=0.05)
     torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gfgp_gated", "gfgp_gem"])
+def test_one_graph_for_every_size(name):
+    layer = with_random_tensors(LAYERS[name](*WINDOW)).eval()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(layer, (images(),), dynamic_shapes=(dynamic,)).module()
+    for shape in ((2, 6, 9, 8), (3, 6, 12, 8)):
+        input = images(shape).requires_grad_()
+        expected = layer(input)
+        (expected_grad,) = torch.autograd.grad(expected.sum(), input)
+        output = compiled(input)
+        (grad,) = torch.autograd.grad(output.sum(), input)
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(grad, expected_grad)
+        torch.testing.assert_close(program(input), expected)
 
 
 @each_layer

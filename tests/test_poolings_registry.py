@@ -11,7 +11,7 @@ import train_imagenet
 from gfgp_cupy.poolings import create_pooling, list_poolings
 from models import create_model
 from models.pooling import POOL_TYPES
-from tests.command_line import error_here, output_here, read_log
+from tests.command_line import REPOSITORY, error_here, output_here, read_log
 from tests.random_numbers import random_numbers
 
 LAYERS = {
@@ -59,6 +59,16 @@ def test_tensors_are_of_the_channels_and_on_the_device(pool):
     tensors = layer.state_dict().values()
     assert all(tensor.is_meta for tensor in tensors)
     assert 6 in next(iter(tensors)).shape
+
+
+def test_the_docs_list_every_pooling_and_their_example_runs():
+    text = (REPOSITORY / "docs" / "poolings.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(?:torch\.nn\.)?(\w+)`", text, flags=re.MULTILINE))
+    assert rows == {name: layer.__name__ for name, layer in LAYERS.items()}
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["y"].shape == (8, 64, 28, 28)
 
 
 def test_unknown_name():

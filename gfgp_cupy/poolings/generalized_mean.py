@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from ..arguments import as_parameter, check_input
 from ..geometry import pool_geometry
-from ..memory_format import layout_of
 from ..pool2d import Pool2d
 from .guided import GuidedPool2d
 from .log_sum_exp import log_mean_exp
@@ -67,8 +66,7 @@ def generalized_mean_pool2d(
     batched, output_shape = check_input(input, geometry)
     p = as_parameter("p", p, batched, output_shape)
     logarithm = batched.to(p.dtype).clamp(min=eps).log()
-    output = log_mean_exp(logarithm, p, geometry).exp()
-    output = output.to(input.dtype).contiguous(memory_format=layout_of(batched))
+    output = log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
     return output if input.dim() == 4 else output.squeeze(0)
 
 

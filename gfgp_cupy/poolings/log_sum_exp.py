@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
-from ..memory_format import layout_of
 from ..pool2d import Pool2d
 from .guided import GuidedPool2d
 from .windows import windows
@@ -33,7 +32,7 @@ def log_sum_exp_pool2d(
     gives for λ between 0 and this λ, and its gradient is that pooling's weights.
 
     Source: P. O. Pinheiro, R. Collobert, "From Image-Level to Pixel-Level Labeling with
-    Convolutional Networks", CVPR 2015, equation 1.
+    Convolutional Networks", CVPR 2015.
 
     Args:
         input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
@@ -61,8 +60,7 @@ def log_sum_exp_pool2d(
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
     lam = as_parameter("lam", lam, batched, output_shape)
-    output = log_mean_exp(batched.to(lam.dtype), lam, geometry)
-    output = output.to(input.dtype).contiguous(memory_format=layout_of(batched))
+    output = log_mean_exp(batched.to(lam.dtype), lam, geometry).to(input.dtype)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
@@ -84,6 +82,7 @@ def log_mean_exp(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     quotient = torch.log1p(torch.expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
     # Zeros where the quotient is taken: a power that overflows would make its gradient NaN.
     series = _cumulant_series(torch.where(small, deviation, 0), lam, count)
+    # The reference first: the sum takes its memory format, which is the input's.
     return reference + torch.where(small, series, quotient)
 
 
