@@ -76,12 +76,12 @@ def as_parameter(
         for size, full in zip(reversed(value.shape), reversed(shape), strict=False)
     ):
         raise ValueError(
-            f"{name} must broadcast to {shape}, got {name} of shape {tuple(value.shape)} "
+            f"{name} of shape {tuple(value.shape)} does not broadcast to {shape}, which it must "
             f"for input of shape {tuple(input.shape)}"
         )
-    missing = 4 - value.dim()
-    value = value.to(dtype)
-    return value.reshape((1,) * missing + value.shape) if missing else value
+    if value.dtype != dtype:
+        value = value.to(dtype)
+    return value if value.dim() == 4 else value.reshape((1,) * (4 - value.dim()) + value.shape)
 
 
 def _check_dtype(name: str, tensor: Tensor) -> None:

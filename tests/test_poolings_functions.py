@@ -184,7 +184,7 @@ def test_gated_from_average_to_max():
 
 
 def test_gates_open_for_large_windows_alone():
-    # Sums of 12 and -12: the first window is averaged, the second gives its maximum.
+    # Sums of -12 and 12: the first window is averaged, the second gives its maximum.
     x = torch.tensor([[[-2.0, -4.0, 4.0, 2.0], [-5.0, -1.0, 5.0, 1.0]]], dtype=torch.float64)
     expected = torch.tensor([[[-3.0, 5.0]]], dtype=torch.float64)
     torch.testing.assert_close(gated_pool2d(x, 10.0, 2), expected)

@@ -29,7 +29,8 @@ def log_sum_exp_pool2d(
 
     :math:`\lambda \to 0` is average pooling, computed as such at 0, :math:`\lambda \to \infty`
     max pooling, :math:`\lambda \to -\infty` min pooling. y is the mean of what Max-Ent pooling
-    gives for λ between 0 and this λ, and its gradient is that pooling's weights.
+    gives for λ between 0 and this λ, and its gradient is that pooling's weights. A NaN or an
+    infinite element makes it NaN.
 
     Source: P. O. Pinheiro, R. Collobert, "From Image-Level to Pixel-Level Labeling with
     Convolutional Networks", CVPR 2015.
