@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .functional import guided_max_ent_pool2d, max_ent_pool2d
+from .functional import autocasts, guided_max_ent_pool2d, max_ent_pool2d
 from .geometry import pool_geometry
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d", "MaxEntPoolingCuda2d"]
@@ -172,8 +172,9 @@ class GFGPMaxEntPool2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
+        head = self._head_without_autocast if autocasts(input.device) else self.head
         return guided_max_ent_pool2d(
-            input, self.head, self.kernel_size, self.stride, self.padding, self.ceil_mode
+            input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode
         )
 
     def extra_repr(self) -> str:
@@ -181,6 +182,11 @@ class GFGPMaxEntPool2d(nn.Module):
             f"{self.num_features}, {_geometry_repr(self)}, activation={self.activation!r}, "
             f"hidden_features={self.hidden_features}"
         )
+
+    def _head_without_autocast(self, mean: Tensor) -> Tensor:
+        # The head is too small to gain from half precision, and λ shapes every window.
+        with torch.autocast(mean.device.type, enabled=False):
+            return self.head(mean.to(next(self.head.parameters()).dtype))
 
     def _check_input(self, input: Tensor) -> None:
         if not isinstance(input, Tensor):
