@@ -6,18 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from .autograd import (
-    GuidedPool2dFunction,
-    MaxEntPool2dFunction,
-    MeanFunction,
-    PendingGradient,
-)
+from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
 from .backends import select_backend
 from .backends import torch as reference
 from .geometry import PoolGeometry, pool_geometry
 
-__all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
+__all__ = ["autocasts", "guided_max_ent_pool2d", "max_ent_pool2d"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -97,7 +93,8 @@ def guided_max_ent_pool2d(
     Args:
         input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64.
         head: maps the mean, [N, C, 1, 1] of the input's type (N = 1 for [C, H, W] input), to λ,
-            of any shape that broadcasts to [N, C, 1, 1].
+            of any shape that broadcasts to [N, C, 1, 1]. Under autocast the mean of a half type
+            is float32: what differs between samples may be less than its rounding.
         kernel_size, stride, padding, ceil_mode: as in :func:`max_ent_pool2d`.
 
     Returns:
@@ -118,19 +115,33 @@ def guided_max_ent_pool2d(
     backend = select_backend(batched.device)
     if _can_fuse(batched):
         pending = PendingGradient()
-        mean, batched = MeanFunction.apply(batched, pending)
+        mean, batched = MeanFunction.apply(batched, _mean_dtype(batched), pending)
         lam = _as_lam(head(mean), batched, lam_shape)
         output = GuidedPool2dFunction.apply(batched, lam, geometry, backend, pending)
     else:
-        lam = _as_lam(head(batched.mean((2, 3), keepdim=True)), batched, lam_shape)
+        mean = batched.mean((2, 3), keepdim=True, dtype=_mean_dtype(batched))
+        lam = _as_lam(head(mean), batched, lam_shape)
         output = _pool(batched, lam, geometry, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
+def autocasts(device: torch.device) -> bool:
+    """Whether operators on ``device`` choose the type they compute in, as ``torch.autocast`` asks."""
+    if not torch._C._is_any_autocast_enabled():  # answered much faster than the questions below
+        return False
+    # A device that knows no autocast, as meta, raises an error at the second.
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def _mean_dtype(input: Tensor) -> torch.dtype:
+    half = input.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half and autocasts(input.device) else input.dtype
+
+
 def _pool(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-    if _transforms_active():
+    if _only_plain_operators():
         return reference.composition(input, lam, geometry)
-    return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
+    return pool2d(input, lam, geometry, backend)
 
 
 def _can_fuse(input: Tensor) -> bool:
@@ -138,15 +149,22 @@ def _can_fuse(input: Tensor) -> bool:
         torch.is_grad_enabled()
         and input.requires_grad
         and not torch.compiler.is_compiling()
-        and not _transforms_active()
+        and not _only_plain_operators()
     )
 
 
-def _transforms_active() -> bool:
-    """Whether a torch.func transform (grad, vmap, jacrev …) is at work; it needs operators that
-    PyTorch can transform."""
-    # As torch.autograd.Function itself asks; there is no public name for it.
-    return torch._C._are_functorch_transforms_active()
+def _only_plain_operators() -> bool:
+    """Whether nothing but PyTorch's own operators will do.
+
+    torch.func (grad, vmap, jacrev …) and forward-mode differentiation transform operators, an
+    export to ONNX translates them.
+    """
+    # As torch.autograd itself asks; the first two have no public names.
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+    )
 
 
 def _check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:
@@ -202,5 +220,6 @@ def _as_lam(lam: Tensor | float, input: Tensor, output_shape: tuple[int, ...]) -
             f"lam must broadcast to the output, got lam of shape {tuple(lam.shape)} "
             f"for an output of shape {output_shape}"
         )
-    missing = 4 - lam.dim()
-    return lam.to(compute).reshape((1,) * missing + lam.shape) if missing else lam.to(compute)
+    if lam.dtype != compute:
+        lam = lam.to(compute)
+    return lam if lam.dim() == 4 else lam.reshape((1,) * (4 - lam.dim()) + lam.shape)
