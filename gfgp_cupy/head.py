@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["check_head_input", "gfgp_head", "reset_head"]
+from .functional import autocasts
+
+__all__ = ["check_head_input", "gfgp_head", "outside_autocast", "reset_head"]
 
 
 def gfgp_head(
@@ -51,6 +55,23 @@ def reset_head(head: nn.Sequential) -> None:
     for module in head:
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
+
+
+def outside_autocast(
+    head: nn.Sequential, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """``head`` to be called with a mean on ``device``, always computed in the head's own type.
+
+    It is too small to gain from half precision, and its parameter shapes every window.
+    """
+    if not autocasts(device):
+        return head
+
+    def in_own_type(mean: Tensor) -> Tensor:
+        with torch.autocast(device.type, enabled=False):
+            return head(mean.to(next(head.parameters()).dtype))
+
+    return in_own_type
 
 
 def check_head_input(head: nn.Sequential, num_features: int, input: Tensor) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from .functional import autocasts, guided_max_ent_pool2d, max_ent_pool2d
-from .head import check_head_input, gfgp_head, reset_head
+from .functional import guided_max_ent_pool2d, max_ent_pool2d
+from .head import check_head_input, gfgp_head, outside_autocast, reset_head
 from .pool2d import Pool2d
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d", "MaxEntPoolingCuda2d"]
@@ -147,7 +146,7 @@ class GFGPMaxEntPool2d(Pool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         check_head_input(self.head, self.num_features, input)
-        head = self._head_without_autocast if autocasts(input.device) else self.head
+        head = outside_autocast(self.head, input.device)
         return guided_max_ent_pool2d(
             input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode
         )
@@ -157,11 +156,6 @@ class GFGPMaxEntPool2d(Pool2d):
             f"{self.num_features}, {super().extra_repr()}, activation={self.activation!r}, "
             f"hidden_features={self.hidden_features}"
         )
-
-    def _head_without_autocast(self, mean: Tensor) -> Tensor:
-        # The head is too small to gain from half precision, and λ shapes every window.
-        with torch.autocast(mean.device.type, enabled=False):
-            return self.head(mean.to(next(self.head.parameters()).dtype))
 
 
 class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):

@@ -364,6 +364,17 @@ def test_autocast_keeps_the_input_type(create):
     torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("layer", [GFGPGeneralizedMeanPool2d, GFGPLogSumExpPool2d])
+def test_heads_keep_their_type_under_autocast(layer):
+    pool = with_random_tensors(layer(6, 2))
+    expected = pool(images())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pool(images()), expected)
+        # A mean rounded to bfloat16 would tell the samples' maps apart too coarsely.
+        half = images().bfloat16()
+        assert torch.equal(pool(half), pool(half.float()).bfloat16())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gfgp_gated", "gfgp_gem"])
 def test_one_graph_for_every_size(name):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..arguments import check_input
+from ..functional import mean_dtype
 from ..geometry import pool_geometry
-from ..head import check_head_input, gfgp_head, reset_head
+from ..head import check_head_input, gfgp_head, outside_autocast, reset_head
 from ..pool2d import Pool2d
 
 __all__ = ["GuidedPool2d"]
@@ -84,7 +85,9 @@ class GuidedPool2d(Pool2d):
     def forward(self, input: Tensor) -> Tensor:
         check_head_input(self.head, self.num_features, input)
         batched, _ = check_input(input, pool_geometry(*self.window))
-        output = self.pool(batched, self.head(batched.mean((2, 3), keepdim=True)))
+        head = outside_autocast(self.head, input.device)
+        parameter = head(batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)))
+        output = self.pool(batched, parameter)
         return output if input.dim() == 4 else output.squeeze(0)
 
     def extra_repr(self) -> str:
