@@ -1,16 +1,37 @@
 """Global-feature-guided maximum-entropy pooling for PyTorch, without a build step."""
 
-from . import functional
+from . import functional, poolings
 from .backends import backend_report, use_backend
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d, MaxEntPoolingCuda2d
+from .poolings import (
+    GatedPool2d,
+    GeneralizedMeanPool2d,
+    GFGPGatedPool2d,
+    GFGPGeneralizedMeanPool2d,
+    GFGPLogSumExpPool2d,
+    GFGPMixedPool2d,
+    LogSumExpPool2d,
+    MixedPool2d,
+    SoftPool2d,
+)
 from .surgery import replace_pooling
 
 __all__ = [
+    "GFGPGatedPool2d",
+    "GFGPGeneralizedMeanPool2d",
+    "GFGPLogSumExpPool2d",
     "GFGPMaxEntPool2d",
+    "GFGPMixedPool2d",
+    "GatedPool2d",
+    "GeneralizedMeanPool2d",
+    "LogSumExpPool2d",
     "MaxEntPool2d",
     "MaxEntPoolingCuda2d",
+    "MixedPool2d",
+    "SoftPool2d",
     "backend_report",
     "functional",
+    "poolings",
     "replace_pooling",
     "use_backend",
 ]

@@ -11,15 +11,24 @@ from . import ops
 from .backends import torch as reference
 from .geometry import PoolGeometry
 
-__all__ = ["GuidedPool2dFunction", "MaxEntPool2dFunction", "MeanFunction", "PendingGradient"]
+__all__ = ["GuidedPool2dFunction", "MeanFunction", "PendingGradient", "pool2d"]
 
 # No setup_context: with it, Function.apply binds its arguments by inspecting the signature, which
 # takes longer than everything else here. Under torch.func transforms, which would need it, the
 # function is computed by PyTorch's own operators (see functional.py).
 
 
+def pool2d(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
+    """Max-Ent pooling of 4-D ``input`` with 4-D ``lam``, on the backend named."""
+    # The operator does the same by way of the dispatcher: a compiler sees one node, an eager call
+    # would wait.
+    if torch.compiler.is_compiling():
+        return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
+    return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
+
+
 class MaxEntPool2dFunction(torch.autograd.Function):
-    """Max-Ent pooling of 4-D ``input`` with 4-D ``lam``, on the backend named.
+    """:func:`pool2d`, differentiable.
 
     Saves the input and λ, nothing else: the backward computes the weights again, which costs
     arithmetic (plentiful in a memory-bound operator) instead of memory and traffic.
@@ -29,7 +38,9 @@ class MaxEntPool2dFunction(torch.autograd.Function):
     def forward(ctx, input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
         ctx.save_for_backward(input, lam)
         ctx.geometry, ctx.backend = geometry, backend
-        return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
+        # As torch.library's own autograd functions ask for what lies below; it has no public name.
+        with torch._C._AutoDispatchBelowAutograd():
+            return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
@@ -42,6 +53,12 @@ class MaxEntPool2dFunction(torch.autograd.Function):
             grad_output, input, lam, *_values(ctx.geometry), ctx.backend, needed
         )
         return grad_input if needed[0] else None, grad_lam if needed[1] else None, None, None
+
+
+@ops.implementation("max_ent_pool2d", "Autograd")
+def _differentiable(input, lam, kernel_size, stride, padding, ceil_mode, backend):
+    geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
+    return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
 
 
 # The fused layer (DESIGN section 4). Composed, the gradient of x is written three times: by the
@@ -68,14 +85,16 @@ class PendingGradient:
 
 
 class MeanFunction(torch.autograd.Function):
-    """The mean over height and width, [N, C, 1, 1], and the input itself."""
+    """The mean over height and width, [N, C, 1, 1] of type ``dtype``, and the input itself."""
 
     @staticmethod
-    def forward(ctx, input: Tensor, pending: PendingGradient) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx, input: Tensor, dtype: torch.dtype, pending: PendingGradient
+    ) -> tuple[Tensor, Tensor]:
         ctx.pending = pending
-        ctx.plane = input.shape
+        ctx.plane, ctx.dtype = input.shape, input.dtype
         ctx.set_materialize_grads(False)
-        return input.mean((2, 3), keepdim=True), input.view_as(input)
+        return input.mean((2, 3), keepdim=True, dtype=dtype), input.view_as(input)
 
     @staticmethod
     def backward(ctx, grad_mean: Tensor | None, grad_input: Tensor | None):
@@ -90,11 +109,11 @@ class MeanFunction(torch.autograd.Function):
             # Not the placeholder: the graph of an earlier differentiable pass sent something, too.
             if grad_input is not ctx.pending.placeholder:
                 gradient = gradient + grad_input
-            return gradient, None
+            return gradient, None, None
         if per_element is None:
-            return grad_input, None
-        spread_out = per_element.expand(ctx.plane)
-        return spread_out if grad_input is None else grad_input + spread_out, None
+            return grad_input, None, None
+        spread_out = per_element.to(ctx.dtype).expand(ctx.plane)
+        return spread_out if grad_input is None else grad_input + spread_out, None, None
 
 
 class GuidedPool2dFunction(torch.autograd.Function):

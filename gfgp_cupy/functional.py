@@ -6,20 +6,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from .autograd import (
-    GuidedPool2dFunction,
-    MaxEntPool2dFunction,
-    MeanFunction,
-    PendingGradient,
-)
+from .arguments import as_parameter, check_input
+from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
 from .backends import select_backend
 from .backends import torch as reference
 from .geometry import PoolGeometry, pool_geometry
 
-__all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+__all__ = ["autocasts", "guided_max_ent_pool2d", "max_ent_pool2d", "mean_dtype"]
 
 
 def max_ent_pool2d(
@@ -70,8 +65,8 @@ def max_ent_pool2d(
                   [13., 15.]]]])
     """
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = _check_input(input, geometry)
-    lam = _as_lam(lam, batched, output_shape)
+    batched, output_shape = check_input(input, geometry)
+    lam = as_parameter("lam", lam, batched, output_shape)
     output = _pool(batched, lam, geometry, select_backend(batched.device))
     return output if input.dim() == 4 else output.squeeze(0)
 
@@ -97,7 +92,8 @@ def guided_max_ent_pool2d(
     Args:
         input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64.
         head: maps the mean, [N, C, 1, 1] of the input's type (N = 1 for [C, H, W] input), to λ,
-            of any shape that broadcasts to [N, C, 1, 1].
+            of any shape that broadcasts to [N, C, 1, 1]. Under autocast the mean of a half type
+            is float32: what differs between samples may be less than its rounding.
         kernel_size, stride, padding, ceil_mode: as in :func:`max_ent_pool2d`.
 
     Returns:
@@ -113,24 +109,39 @@ def guided_max_ent_pool2d(
         torch.Size([2, 3, 4, 4])
     """
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = _check_input(input, geometry)
+    batched, output_shape = check_input(input, geometry)
     lam_shape = (*output_shape[:2], 1, 1)
     backend = select_backend(batched.device)
     if _can_fuse(batched):
         pending = PendingGradient()
-        mean, batched = MeanFunction.apply(batched, pending)
-        lam = _as_lam(head(mean), batched, lam_shape)
+        mean, batched = MeanFunction.apply(batched, mean_dtype(batched), pending)
+        lam = as_parameter("lam", head(mean), batched, lam_shape)
         output = GuidedPool2dFunction.apply(batched, lam, geometry, backend, pending)
     else:
-        lam = _as_lam(head(batched.mean((2, 3), keepdim=True)), batched, lam_shape)
+        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
+        lam = as_parameter("lam", head(mean), batched, lam_shape)
         output = _pool(batched, lam, geometry, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 
 
+def autocasts(device: torch.device) -> bool:
+    """Whether ``torch.autocast`` chooses the types that operators on ``device`` compute in."""
+    if not torch._C._is_any_autocast_enabled():  # answered much faster than the questions below
+        return False
+    # A device that knows no autocast, as meta, raises an error at the second.
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def mean_dtype(input: Tensor) -> torch.dtype:
+    """The type of a head's mean: under autocast, float32 for half types."""
+    half = input.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half and autocasts(input.device) else input.dtype
+
+
 def _pool(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-    if _transforms_active():
+    if _only_plain_operators():
         return reference.composition(input, lam, geometry)
-    return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
+    return pool2d(input, lam, geometry, backend)
 
 
 def _can_fuse(input: Tensor) -> bool:
@@ -138,69 +149,19 @@ def _can_fuse(input: Tensor) -> bool:
         torch.is_grad_enabled()
         and input.requires_grad
         and not torch.compiler.is_compiling()
-        and not _transforms_active()
+        and not _only_plain_operators()
     )
 
 
-def _transforms_active() -> bool:
-    """Whether a torch.func transform (grad, vmap, jacrev …) is at work; it needs operators that
-    PyTorch can transform."""
-    # As torch.autograd.Function itself asks; there is no public name for it.
-    return torch._C._are_functorch_transforms_active()
+def _only_plain_operators() -> bool:
+    """Whether nothing but PyTorch's own operators will do.
 
-
-def _check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:
-    """``input`` as [N, C, H, W], and the shape of the output."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
-    if input.dtype not in DTYPES:
-        raise TypeError(
-            f"input must be float16, bfloat16, float32 or float64, got {input.dtype}: "
-            "convert it, for instance with input.float()"
-        )
-    if input.dim() not in (3, 4):
-        raise ValueError(
-            f"input must be [N, C, H, W] or [C, H, W], got {input.dim()} dimensions: "
-            f"shape {tuple(input.shape)}"
-        )
-    if 0 in input.shape[-3:]:
-        raise ValueError(
-            f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
-        )
-    batched = input if input.dim() == 4 else input.unsqueeze(0)
-    out_h, out_w = geometry.output_size(*batched.shape[2:])
-    if out_h < 1 or out_w < 1:
-        raise ValueError(
-            f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
-            f"is smaller than kernel_size={geometry.kernel_size} with padding={geometry.padding}"
-        )
-    return batched, (*batched.shape[:2], out_h, out_w)
-
-
-def _as_lam(lam: Tensor | float, input: Tensor, output_shape: tuple[int, ...]) -> Tensor:
-    """λ as a 4-D tensor of the type that the backends compute in."""
-    compute = torch.float64 if input.dtype == torch.float64 else torch.float32
-    if isinstance(lam, (int, float)) and not isinstance(lam, bool):
-        return torch.full((1, 1, 1, 1), lam, dtype=compute, device=input.device)
-    if not isinstance(lam, Tensor):
-        raise TypeError(f"lam must be a torch.Tensor or a number, got {type(lam).__name__}")
-    if lam.dtype not in DTYPES:
-        raise TypeError(
-            f"lam must be float16, bfloat16, float32 or float64, got {lam.dtype}: "
-            "convert it, for instance with lam.float()"
-        )
-    if lam.device != input.device:
-        raise ValueError(
-            f"input and lam must be on one device, got input on {input.device} and lam on "
-            f"{lam.device}: move one, for instance with lam.to(input.device)"
-        )
-    if lam.dim() > 4 or any(
-        size not in (1, full)
-        for size, full in zip(reversed(lam.shape), reversed(output_shape), strict=False)
-    ):
-        raise ValueError(
-            f"lam must broadcast to the output, got lam of shape {tuple(lam.shape)} "
-            f"for an output of shape {output_shape}"
-        )
-    missing = 4 - lam.dim()
-    return lam.to(compute).reshape((1,) * missing + lam.shape) if missing else lam.to(compute)
+    torch.func (grad, vmap, jacrev …) and forward-mode differentiation transform operators, an
+    export to ONNX translates them.
+    """
+    # As torch.autograd itself asks; the first two have no public names.
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+    )

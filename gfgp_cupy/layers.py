@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
-import torch
 from torch import Tensor, nn
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
-from .geometry import pool_geometry
+from .head import check_head_input, gfgp_head, outside_autocast, reset_head
+from .pool2d import Pool2d
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d", "MaxEntPoolingCuda2d"]
 
@@ -23,7 +21,7 @@ PUBLISHED_NAMES = {
 """Tensor names of the published implementation, and this one's."""
 
 
-class MaxEntPool2d(nn.Module):
+class MaxEntPool2d(Pool2d):
     r"""Maximum-entropy pooling with a λ of its own, from average (0) to max pooling (∞).
 
     See :func:`gfgp_cupy.functional.max_ent_pool2d` for the formula, the shapes and the errors.
@@ -59,18 +57,9 @@ class MaxEntPool2d(nn.Module):
         device=None,
         dtype=None,
     ) -> None:
-        super().__init__()
-        _set_geometry(self, kernel_size, stride, padding, ceil_mode)
-        if num_features is not None and num_features < 1:
-            raise ValueError(f"num_features must be at least 1 or None, got {num_features}")
-        self.num_features = num_features
+        super().__init__(kernel_size, stride, padding, ceil_mode)
         self.init_lambda = init_lambda
-        self.learnable = learnable
-        lam = torch.empty(1, num_features or 1, 1, 1, device=device, dtype=dtype)
-        if learnable:
-            self.lam = nn.Parameter(lam)
-        else:
-            self.register_buffer("lam", lam)
+        self._add_parameter("lam", num_features, (1, 1), learnable, device, dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -84,12 +73,12 @@ class MaxEntPool2d(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{_geometry_repr(self)}, num_features={self.num_features}, "
+            f"{super().extra_repr()}, num_features={self.num_features}, "
             f"init_lambda={self.init_lambda}, learnable={self.learnable}"
         )
 
 
-class GFGPMaxEntPool2d(nn.Module):
+class GFGPMaxEntPool2d(Pool2d):
     r"""Maximum-entropy pooling whose λ a small head predicts from the whole feature map.
 
     .. math:: \lambda = \mathrm{act}(\mathrm{BN}(W_2\, \mathrm{relu}(\mathrm{BN}(W_1\,
@@ -138,68 +127,35 @@ class GFGPMaxEntPool2d(nn.Module):
         device=None,
         dtype=None,
     ) -> None:
-        super().__init__()
-        _set_geometry(self, kernel_size, stride, padding, ceil_mode)
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        super().__init__(kernel_size, stride, padding, ceil_mode)
         if activation not in ACTIVATIONS:
             raise ValueError(
                 f"activation must be 'sigmoid' or 'softplus', got {activation!r}"
             )
-        if hidden_features is None:
-            hidden_features = max(1, num_features // 2)
-        if hidden_features < 1:
-            raise ValueError(f"hidden_features must be at least 1 or None, got {hidden_features}")
+        self.head = gfgp_head(
+            num_features, ACTIVATIONS[activation](), hidden_features, device, dtype
+        )
         self.num_features = num_features
         self.activation = activation
-        self.hidden_features = hidden_features
-        options = {"device": device, "dtype": dtype}
-        self.head = nn.Sequential(OrderedDict(
-            conv1=nn.Conv2d(num_features, hidden_features, kernel_size=1, **options),
-            norm1=nn.BatchNorm2d(hidden_features, **options),
-            relu=nn.ReLU(),
-            conv2=nn.Conv2d(hidden_features, num_features, kernel_size=1, **options),
-            norm2=nn.BatchNorm2d(num_features, **options),
-            activation=ACTIVATIONS[activation](),
-        ))
+        self.hidden_features = self.head.conv1.out_channels
         self.register_load_state_dict_pre_hook(_rename_published_tensors)
 
     def reset_parameters(self) -> None:
         """Draws the head's weights anew, as PyTorch's own layers do."""
-        for module in self.head:
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        reset_head(self.head)
 
     def forward(self, input: Tensor) -> Tensor:
-        self._check_input(input)
+        check_head_input(self.head, self.num_features, input)
+        head = outside_autocast(self.head, input.device)
         return guided_max_ent_pool2d(
-            input, self.head, self.kernel_size, self.stride, self.padding, self.ceil_mode
+            input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode
         )
 
     def extra_repr(self) -> str:
         return (
-            f"{self.num_features}, {_geometry_repr(self)}, activation={self.activation!r}, "
+            f"{self.num_features}, {super().extra_repr()}, activation={self.activation!r}, "
             f"hidden_features={self.hidden_features}"
         )
-
-    def _check_input(self, input: Tensor) -> None:
-        if not isinstance(input, Tensor):
-            raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
-        if input.dim() not in (3, 4) or input.shape[-3] != self.num_features:
-            raise ValueError(
-                f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
-                f"{self.num_features}, got shape {tuple(input.shape)}"
-            )
-        # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
-        alone = input.dim() == 3 or input.shape[0] == 1
-        if alone and any(
-            isinstance(module, nn.BatchNorm2d) and module.training for module in self.head
-        ):
-            raise ValueError(
-                "GFGPMaxEntPool2d cannot train on a batch of one sample: its BatchNorm sees one "
-                "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, or "
-                f"eval() mode; got input of shape {tuple(input.shape)}"
-            )
 
 
 class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
@@ -229,21 +185,6 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
             num_features, kernel_size, stride, padding, ceil_mode, activation,
             hidden_features=hidden_node, device=device, dtype=dtype,
         )
-
-
-def _set_geometry(module: nn.Module, kernel_size, stride, padding, ceil_mode) -> None:
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    module.kernel_size = geometry.kernel_size
-    module.stride = geometry.stride
-    module.padding = geometry.padding
-    module.ceil_mode = geometry.ceil_mode
-
-
-def _geometry_repr(module: nn.Module) -> str:
-    return (
-        f"kernel_size={module.kernel_size}, stride={module.stride}, padding={module.padding}, "
-        f"ceil_mode={module.ceil_mode}"
-    )
 
 
 def _rename_published_tensors(module, state_dict, prefix, *_) -> None:

@@ -14,6 +14,7 @@ from .geometry import PoolGeometry
 from .memory_format import layout_of
 
 __all__ = [
+    "implementation",
     "max_ent_pool2d",
     "max_ent_pool2d_backward",
     "max_ent_pool2d_lam_backward",
@@ -38,27 +39,28 @@ _library.define(
 )
 
 
-def _implementation(name: str):
-    return torch.library.impl(_library, name, "CompositeExplicitAutograd")
+def implementation(name: str, dispatch_key: str = "CompositeExplicitAutograd"):
+    """Decorates what operator ``name`` does: on any device, or for another dispatch key."""
+    return torch.library.impl(_library, name, dispatch_key)
 
 
 def _fake(name: str):
     return torch.library.register_fake(f"gfgp_cupy::{name}", lib=_library)
 
 
-@_implementation("max_ent_pool2d")
+@implementation("max_ent_pool2d")
 def _forward(input, lam, kernel_size, stride, padding, ceil_mode, backend):
     geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
     return backend_module(backend).forward(input, lam, geometry)
 
 
-@_implementation("max_ent_pool2d_with_spread")
+@implementation("max_ent_pool2d_with_spread")
 def _forward_with_spread(input, lam, kernel_size, stride, padding, ceil_mode, backend):
     geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
     return backend_module(backend).forward_with_spread(input, lam, geometry)
 
 
-@_implementation("max_ent_pool2d_backward")
+@implementation("max_ent_pool2d_backward")
 def _backward(
     grad_output, input, lam, kernel_size, stride, padding, ceil_mode, backend, output_mask,
     mean_grad=None,
@@ -74,7 +76,7 @@ def _backward(
     )
 
 
-@_implementation("max_ent_pool2d_lam_backward")
+@implementation("max_ent_pool2d_lam_backward")
 def _lam_backward(grad_output, spread, lam, backend):
     return backend_module(backend).lam_backward(grad_output, spread, lam)
 

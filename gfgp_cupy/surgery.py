@@ -5,18 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from .choices import check_choice
 from .geometry import PoolGeometry, pool_geometry
-from .layers import GFGPMaxEntPool2d
+from .poolings import create_pooling, list_poolings
 from .tracing import trace_inputs
 
 __all__ = ["PooledConv2d", "Replacement", "Replacements", "replace_pooling"]
-
-POOLINGS: dict[str, Callable[..., nn.Module]] = {"max_ent": GFGPMaxEntPool2d}
-"""What makes the pooling of each name; called as :func:`replace_pooling` says."""
 
 
 def replace_pooling(
@@ -47,7 +46,8 @@ def replace_pooling(
 
     Args:
         model: any network.
-        pool: ``"max_ent"`` (:class:`gfgp_cupy.GFGPMaxEntPool2d`), or a callable that is given
+        pool: a name that :func:`gfgp_cupy.poolings.create_pooling` takes, such as ``"max_ent"``
+            (:class:`gfgp_cupy.GFGPMaxEntPool2d`), or a callable that is given
             ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)`` and
             returns the pooling.
         strided_convs: replace the strides of convolutions, too.
@@ -182,12 +182,8 @@ class _Plan:
 def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     if callable(pool):
         return pool
-    if pool not in POOLINGS:
-        raise ValueError(
-            f"unknown pool {pool!r}: choose one of {', '.join(map(repr, POOLINGS))}, or pass a "
-            "callable that makes the pooling"
-        )
-    return POOLINGS[pool]
+    check_choice("pool", pool, list_poolings())
+    return partial(create_pooling, pool)
 
 
 def _places(model: nn.Module) -> dict[str, nn.Module]:

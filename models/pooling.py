@@ -2,10 +2,14 @@
 
 from torch import nn
 
-from gfgp_cupy import GFGPMaxEntPool2d
-from models.choices import check_choice
+import gfgp_cupy.poolings
+from gfgp_cupy.choices import check_choice
 
-POOL_TYPES = ("max", "avg", "skip", "max_ent")
+PUBLISHED_POOL_TYPES = ("max", "avg", "skip", "max_ent")
+POOL_TYPES = (
+    *PUBLISHED_POOL_TYPES,
+    *(name for name in gfgp_cupy.poolings.list_poolings() if name not in PUBLISHED_POOL_TYPES),
+)
 
 
 def create_pooling(
@@ -14,17 +18,14 @@ def create_pooling(
     """Return a pooling of type ``pool`` for input [N, num_features, H, W].
 
     ``skip`` is the identity: a network that skips its pooling leaves the stride to a
-    convolution. ``avg`` counts the padding in its mean, as the published networks do;
-    ``max_ent`` (Kobayashi, ICCV 2019) never counts it.
+    convolution. The others are those of :func:`gfgp_cupy.poolings.create_pooling`. ``avg``
+    counts the padding in its mean, as the published networks do; the others, ``max_ent``
+    (Kobayashi, ICCV 2019) among them, never count it.
 
     Raises:
         ValueError: ``pool`` is none of ``POOL_TYPES``.
     """
     check_choice("pool", pool, POOL_TYPES)
-    if pool == "max":
-        return nn.MaxPool2d(kernel_size, stride, padding)
-    if pool == "avg":
-        return nn.AvgPool2d(kernel_size, stride, padding)
-    if pool == "max_ent":
-        return GFGPMaxEntPool2d(num_features, kernel_size, stride, padding)
-    return nn.Identity()
+    if pool == "skip":
+        return nn.Identity()
+    return gfgp_cupy.poolings.create_pooling(pool, num_features, kernel_size, stride, padding)

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from gfgp_cupy.choices import check_choice
 from models import densenet, resnet, vgg
-from models.choices import check_choice
 from models.state_dict import drop_wrapper_names
 
 NETWORKS = {**densenet.NETWORKS, **resnet.NETWORKS, **vgg.NETWORKS}
@@ -24,8 +24,9 @@ def create_model(name: str, pool: str = "max_ent", num_classes: int = 1000) -> n
 
     Args:
         name: one of ``list_models()``.
-        pool: ``"max"``, ``"avg"``, ``"skip"`` (convolutions stride instead) or ``"max_ent"``
-            (maximum-entropy pooling guided by global features).
+        pool: ``"max"``, ``"avg"``, ``"skip"`` (convolutions stride instead), ``"max_ent"``
+            (maximum-entropy pooling guided by global features), or another name of
+            :func:`gfgp_cupy.poolings.list_poolings`.
         num_classes: length of the logits.
 
     Raises:

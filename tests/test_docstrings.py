@@ -10,10 +10,18 @@ import torch
 import gfgp_cupy
 
 MODULES = (
+    "gfgp_cupy.backends.selection",
     "gfgp_cupy.functional",
     "gfgp_cupy.layers",
+    "gfgp_cupy.poolings.gated",
+    "gfgp_cupy.poolings.generalized_mean",
+    "gfgp_cupy.poolings.guided",
+    "gfgp_cupy.poolings.log_sum_exp",
+    "gfgp_cupy.poolings.mixed",
+    "gfgp_cupy.poolings.registry",
+    "gfgp_cupy.poolings.soft",
+    "gfgp_cupy.poolings.windows",
     "gfgp_cupy.surgery",
-    "gfgp_cupy.backends.selection",
 )
 
 

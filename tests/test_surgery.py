@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, replace_pooling
+from gfgp_cupy.poolings import create_pooling, list_poolings
 from gfgp_cupy.surgery import PooledConv2d, Replacement
 
 IMAGES = (2, 3, 32, 32)
@@ -395,6 +396,16 @@ def test_images_that_the_network_does_not_take():
     assert isinstance(raised.value.__cause__, RuntimeError)
     assert snapshot(model) == before
     assert len(replace(model)) == 1
+
+
+@pytest.mark.parametrize("pool", list_poolings())
+def test_every_pooling_by_name(pool):
+    model = small_network()
+    sizes = model(torch.rand(IMAGES)).shape
+    classes = [type(create_pooling(pool, channels, 2)) for channels in (8, 6)]
+    assert len(replace(model, pool)) == 2
+    assert [type(model[3]), type(model[4][1])] == classes
+    assert model(torch.rand(IMAGES)).shape == sizes
 
 
 def test_a_factory_that_fails_leaves_the_network_untouched():

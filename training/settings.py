@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 import torch
 
+from gfgp_cupy.choices import check_choice
 from models import list_models
-from models.choices import check_choice
 from models.pooling import POOL_TYPES
 from training.data import DATASETS
 from training.errors import UserError

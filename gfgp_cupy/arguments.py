@@ -1,0 +1,92 @@
+"""What every pooling checks of its input and makes of its parameter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .geometry import PoolGeometry
+
+__all__ = ["as_parameter", "check_input", "computing_dtype"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def computing_dtype(input: Tensor) -> torch.dtype:
+    """The type to compute in: half types lack the digits for sums and exponentials."""
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:
+    """``input`` as [N, C, H, W], and the shape of the output.
+
+    Raises:
+        TypeError: no tensor, or not of a floating-point type.
+        ValueError: wrong rank, empty but for the batch, or smaller than a window.
+    """
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
+    _check_dtype("input", input)
+    if input.dim() not in (3, 4):
+        raise ValueError(
+            f"input must be [N, C, H, W] or [C, H, W], got {input.dim()} dimensions: "
+            f"shape {tuple(input.shape)}"
+        )
+    if 0 in input.shape[-3:]:
+        raise ValueError(
+            f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
+        )
+    batched = input if input.dim() == 4 else input.unsqueeze(0)
+    out_h, out_w = geometry.output_size(*batched.shape[2:])
+    if out_h < 1 or out_w < 1:
+        raise ValueError(
+            f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
+            f"is smaller than kernel_size={geometry.kernel_size} with padding={geometry.padding}"
+        )
+    return batched, (*batched.shape[:2], out_h, out_w)
+
+
+def as_parameter(
+    name: str, value: Tensor | float, input: Tensor, shape: tuple[int, ...]
+) -> Tensor:
+    """A pooling's parameter as a 4-D tensor of :func:`computing_dtype`.
+
+    Args:
+        name: of the argument, for messages.
+        value: a number, or a floating-point tensor that broadcasts to ``shape``.
+        input: the pooling's input, on whose device a tensor must be.
+        shape: of 4 dimensions.
+
+    Raises:
+        TypeError, ValueError: ``value`` is none of the above.
+    """
+    dtype = computing_dtype(input)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return torch.full((1, 1, 1, 1), value, dtype=dtype, device=input.device)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor or a number, got {type(value).__name__}")
+    _check_dtype(name, value)
+    if value.device != input.device:
+        raise ValueError(
+            f"input and {name} must be on one device, got input on {input.device} and {name} on "
+            f"{value.device}: move one, for instance with {name}.to(input.device)"
+        )
+    if value.dim() > 4 or any(
+        size not in (1, full)
+        for size, full in zip(reversed(value.shape), reversed(shape), strict=False)
+    ):
+        raise ValueError(
+            f"{name} of shape {tuple(value.shape)} does not broadcast to {shape}, which it must "
+            f"for input of shape {tuple(input.shape)}"
+        )
+    if value.dtype != dtype:
+        value = value.to(dtype)
+    return value if value.dim() == 4 else value.reshape((1,) * (4 - value.dim()) + value.shape)
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in DTYPES:
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}: "
+            f"convert it, for instance with {name}.float()"
+        )

@@ -1,0 +1,170 @@
+"""Gated max-average pooling: each window decides on its proportion of max and average."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..arguments import as_parameter, check_input
+from ..geometry import PoolGeometry, pool_geometry
+from ..pool2d import Pool2d
+from .guided import GuidedPool2d
+from .mixed import mix_of_max_and_average
+from .windows import pad_to_windows
+
+__all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
+
+
+def gated_pool2d(
+    input: Tensor,
+    weight: Tensor | float,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+    bias: Tensor | float = 0.0,
+) -> Tensor:
+    r"""Gated max-average pooling: the window's own elements set the proportion of max pooling.
+
+    .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i, \qquad
+              a = \sigma\Bigl(\sum_i w_i x_i + b\Bigr)
+
+    The published form has no bias. w = 0 without one is half max, half average pooling;
+    :math:`b \to -\infty` average pooling, :math:`b \to \infty` max pooling.
+
+    Source: C.-Y. Lee, P. W. Gallagher, Z. Tu, "Generalizing Pooling Functions in Convolutional
+    Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
+            its type and memory format. Half types are gated and mixed in float32.
+        weight: w, a floating-point tensor that broadcasts to [1, C, kH, kW], or a number. Where a
+            window reaches past the input, that part of w goes unused.
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
+        ceil_mode: round the output size up instead of down.
+        bias: b, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a number.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+
+    Raises:
+        TypeError: an argument is of a type or dtype named above as unsupported.
+        ValueError: wrong rank, sizes out of range, an empty output, ``weight`` or ``bias`` that
+            does not broadcast, or tensors on different devices.
+
+    Example:
+        >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> gated_pool2d(x, 0.5, kernel_size=2)
+        tensor([[[2.9289]]])
+    """
+    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+    batched, output_shape = check_input(input, geometry)
+    weight_shape = (1, output_shape[1], *geometry.kernel_size)
+    weight = as_parameter("weight", weight, batched, weight_shape).expand(weight_shape)
+    bias = as_parameter("bias", bias, batched, output_shape)
+    logit = _weighted_sum(batched.to(weight.dtype), weight, geometry).to(bias.dtype) + bias
+    output = mix_of_max_and_average(batched, logit.sigmoid(), geometry)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def _weighted_sum(input: Tensor, weight: Tensor, geometry: PoolGeometry) -> Tensor:
+    """Σ w x over each window, which zeros instead of the padding leave as it is."""
+    padded = pad_to_windows(input, geometry)
+    return F.conv2d(
+        padded, weight.transpose(0, 1), stride=geometry.stride, groups=weight.shape[1]
+    )
+
+
+class GatedPool2d(Pool2d):
+    """Gated max-average pooling with learned gates; see :func:`gated_pool2d`.
+
+    The gates start at 1/2 for every window.
+
+    Args:
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+        num_features: number of channels C, for one gate a channel; ``None`` for one in all.
+        device, dtype: of the gates.
+
+    Attributes:
+        weight: w, of shape [1, C, kH, kW] or [1, 1, kH, kW].
+
+    Example:
+        >>> pool = GatedPool2d(kernel_size=2, num_features=16)
+        >>> pool(torch.randn(8, 16, 32, 32)).shape
+        torch.Size([8, 16, 16, 16])
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        num_features: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self._add_parameter("weight", num_features, self.kernel_size, True, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets the gates back to 1/2."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return gated_pool2d(input, self.weight, *self.window)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_features={self.num_features}"
+
+
+class GFGPGatedPool2d(GuidedPool2d):
+    """Gated max-average pooling whose bias a GFGP head predicts per sample and channel.
+
+    The weight of the gates is learned per channel, as in :class:`GatedPool2d`; at zero, where it
+    starts, this is :class:`gfgp_cupy.GFGPMixedPool2d`. See
+    :class:`gfgp_cupy.poolings.GuidedPool2d` for the arguments and :func:`gated_pool2d` for the
+    pooling.
+
+    Attributes:
+        weight: w, of shape [1, C, kH, kW].
+
+    Example:
+        >>> pool = GFGPGatedPool2d(64, kernel_size=3, stride=2, padding=1)
+        >>> pool(torch.randn(8, 64, 28, 28)).shape
+        torch.Size([8, 64, 14, 14])
+    """
+
+    activation = nn.Identity
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        hidden_features: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            num_features, kernel_size, stride, padding, ceil_mode, hidden_features, device, dtype
+        )
+        weight = torch.zeros(1, num_features, *self.kernel_size, device=device, dtype=dtype)
+        self.weight = nn.Parameter(weight)
+
+    def reset_parameters(self) -> None:
+        """Sets the weight back to zero and draws the head's weights anew."""
+        nn.init.zeros_(self.weight)
+        super().reset_parameters()
+
+    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
+        return gated_pool2d(input, self.weight, *self.window, bias=parameter)

@@ -1,0 +1,151 @@
+"""Generalised-mean pooling (GeM, Lp): from average (p = 1) to max pooling (p → ∞)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..arguments import as_parameter, check_input
+from ..geometry import pool_geometry
+from ..pool2d import Pool2d
+from .guided import GuidedPool2d
+from .log_sum_exp import log_mean_exp
+
+__all__ = ["GFGPGeneralizedMeanPool2d", "GeneralizedMeanPool2d", "generalized_mean_pool2d"]
+
+
+def generalized_mean_pool2d(
+    input: Tensor,
+    p: Tensor | float,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+    eps: float = 1e-6,
+) -> Tensor:
+    r"""Generalised-mean pooling: the power mean of each window.
+
+    .. math:: y = \Bigl(\frac{1}{n} \sum_i \max(x_i, \epsilon)^p\Bigr)^{1/p}
+
+    p = 1 is average pooling, :math:`p \to \infty` max pooling; p = 0 is the geometric mean, −1 the
+    harmonic one, :math:`p \to -\infty` min pooling. It is made for inputs that are not negative,
+    such as a ReLU's: smaller elements count as ``eps`` and get no gradient. It is computed as
+    exp(log-sum-exp pooling of log x), in which no power can overflow. A NaN or an infinite
+    element makes it NaN.
+
+    ``torch.nn.LPPool2d`` is :math:`n^{1/p}` times this, for a fixed p and without padding.
+
+    Sources: F. Radenović, G. Tolias, O. Chum, "Fine-tuning CNN Image Retrieval with No Human
+    Annotation", TPAMI 41(7), 2019 (GeM, learned p); P. Sermanet, S. Chintala, Y. LeCun,
+    "Convolutional Neural Networks Applied to House Numbers Digit Classification", ICPR 2012 (Lp).
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
+            its type and memory format. Half types are computed in float32.
+        p: the exponent, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or
+            a number.
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
+        ceil_mode: round the output size up instead of down.
+        eps: the smallest value of an element, above 0.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+
+    Raises:
+        TypeError: an argument is of a type or dtype named above as unsupported.
+        ValueError: wrong rank, sizes out of range, an empty output, ``p`` that does not
+            broadcast, tensors on different devices, or ``eps`` that is not above 0.
+
+    Example:
+        >>> x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+        >>> [round(generalized_mean_pool2d(x, p, 2).item(), 4) for p in (1.0, 3.0, 1000.0)]
+        [2.5, 2.924, 3.9945]
+    """
+    _check_eps(eps)
+    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+    batched, output_shape = check_input(input, geometry)
+    p = as_parameter("p", p, batched, output_shape)
+    logarithm = batched.to(p.dtype).clamp(min=eps).log()
+    output = log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def _check_eps(eps: float) -> None:
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0, got {eps}")
+
+
+class GeneralizedMeanPool2d(Pool2d):
+    """Generalised-mean pooling with a p of its own; see :func:`generalized_mean_pool2d`.
+
+    Args:
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+        num_features: number of channels C, for one p a channel; ``None`` for one p in all.
+        init_p: the value p starts from.
+        learnable: whether p is a parameter; otherwise it is a buffer.
+        eps: the smallest value of an element, above 0.
+        device, dtype: of p.
+
+    Attributes:
+        p: the exponent, of shape [1, C, 1, 1] or [1, 1, 1, 1].
+
+    Example:
+        >>> pool = GeneralizedMeanPool2d(kernel_size=2, num_features=16)
+        >>> pool(torch.rand(8, 16, 32, 32)).shape
+        torch.Size([8, 16, 16, 16])
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        num_features: int | None = None,
+        init_p: float = 3.0,
+        learnable: bool = True,
+        eps: float = 1e-6,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        _check_eps(eps)
+        self.init_p = init_p
+        self.eps = eps
+        self._add_parameter("p", num_features, (1, 1), learnable, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets p back to ``init_p``."""
+        nn.init.constant_(self.p, self.init_p)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return generalized_mean_pool2d(input, self.p, *self.window, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, num_features={self.num_features}, "
+            f"init_p={self.init_p}, learnable={self.learnable}, eps={self.eps}"
+        )
+
+
+class GFGPGeneralizedMeanPool2d(GuidedPool2d):
+    """Generalised-mean pooling whose p > 1 a GFGP head predicts per sample and channel.
+
+    p is 1 plus the softplus of the head's output. See :class:`gfgp_cupy.poolings.GuidedPool2d`
+    for the arguments and :func:`generalized_mean_pool2d` for the pooling.
+
+    Example:
+        >>> pool = GFGPGeneralizedMeanPool2d(64, kernel_size=3, stride=2, padding=1)
+        >>> pool(torch.rand(8, 64, 28, 28)).shape
+        torch.Size([8, 64, 14, 14])
+    """
+
+    activation = nn.Softplus
+
+    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
+        return generalized_mean_pool2d(input, 1 + parameter, *self.window)

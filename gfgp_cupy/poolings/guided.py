@@ -1,0 +1,96 @@
+"""A pooling whose parameter a GFGP head predicts from the whole feature map."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..arguments import check_input
+from ..functional import mean_dtype
+from ..geometry import pool_geometry
+from ..head import check_head_input, gfgp_head, outside_autocast, reset_head
+from ..pool2d import Pool2d
+
+__all__ = ["GuidedPool2d"]
+
+
+class GuidedPool2d(Pool2d):
+    r"""Base of the guided poolings: any pooling with one parameter per sample and channel.
+
+    .. math:: \theta = \mathrm{act}(\mathrm{BN}(W_2\, \mathrm{relu}(\mathrm{BN}(W_1\,
+              \mathrm{mean}_{hw}(x)))))
+
+    A subclass says what ``activation`` brings θ into its range and what ``pool`` does with it.
+    Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019, whose pooling is
+    :class:`gfgp_cupy.GFGPMaxEntPool2d`.
+
+    Args:
+        num_features: number of channels C.
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+        hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        device, dtype: of the tensors.
+
+    Shape:
+        - input: [N, C, H, W], or [C, H, W] in evaluation mode.
+        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``.
+
+    Raises:
+        TypeError: an input that is no tensor, or not of a floating-point type.
+        ValueError: an argument out of range, an input whose channels are not ``num_features`` or
+            that no window fits in, or a training batch of one sample (the head's BatchNorm has
+            one value a channel and sample, so it needs at least two samples a process).
+
+    Attributes:
+        head: [N, C, 1, 1] means to θ of that shape.
+
+    Example:
+        >>> class GuidedScaledMaxPool2d(GuidedPool2d):
+        ...     activation = torch.nn.Sigmoid
+        ...
+        ...     def pool(self, input, parameter):
+        ...         return parameter * torch.nn.functional.max_pool2d(input, self.kernel_size)
+        >>> pool = GuidedScaledMaxPool2d(64, kernel_size=2)
+        >>> pool(torch.randn(8, 64, 28, 28)).shape
+        torch.Size([8, 64, 14, 14])
+    """
+
+    activation: type[nn.Module]
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        hidden_features: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.head = gfgp_head(num_features, self.activation(), hidden_features, device, dtype)
+        self.num_features = num_features
+        self.hidden_features = self.head.conv1.out_channels
+
+    def reset_parameters(self) -> None:
+        """Draws the head's weights anew, as PyTorch's own layers do."""
+        reset_head(self.head)
+
+    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
+        """Pools [N, C, H, W] ``input`` with θ [N, C, 1, 1]."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_head_input(self.head, self.num_features, input)
+        batched, _ = check_input(input, pool_geometry(*self.window))
+        head = outside_autocast(self.head, input.device)
+        parameter = head(batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)))
+        output = self.pool(batched, parameter)
+        return output if input.dim() == 4 else output.squeeze(0)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, {super().extra_repr()}, hidden_features={self.hidden_features}"
+        )

@@ -1,0 +1,171 @@
+"""Log-sum-exp pooling: a smooth maximum, from average (λ → 0) to max pooling (λ → ∞)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..arguments import as_parameter, check_input
+from ..geometry import PoolGeometry, pool_geometry
+from ..pool2d import Pool2d
+from .guided import GuidedPool2d
+from .windows import windows
+
+__all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
+
+
+def log_sum_exp_pool2d(
+    input: Tensor,
+    lam: Tensor | float,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+) -> Tensor:
+    r"""Log-sum-exp pooling: the logarithm of the mean exponential of each window.
+
+    .. math:: y = \frac{1}{\lambda} \log \frac{1}{n} \sum_i e^{\lambda x_i}
+
+    :math:`\lambda \to 0` is average pooling, computed as such at 0, :math:`\lambda \to \infty`
+    max pooling, :math:`\lambda \to -\infty` min pooling. y is the mean of what Max-Ent pooling
+    gives for λ between 0 and this λ, and its gradient is that pooling's weights. A NaN or an
+    infinite element makes it NaN.
+
+    Source: P. O. Pinheiro, R. Collobert, "From Image-Level to Pixel-Level Labeling with
+    Convolutional Networks", CVPR 2015.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
+            its type and memory format. Half types are computed in float32.
+        lam: :math:`\lambda`, a floating-point tensor that broadcasts to the output
+            [N, C, oH, oW], or a number.
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
+        ceil_mode: round the output size up instead of down.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+
+    Raises:
+        TypeError: an argument is of a type or dtype named above as unsupported.
+        ValueError: wrong rank, sizes out of range, an empty output, ``lam`` that does not
+            broadcast, or tensors on different devices.
+
+    Example:
+        >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> [round(log_sum_exp_pool2d(x, lam, 2).item(), 4) for lam in (0.0, 1.0, 1000.0)]
+        [1.5, 2.0539, 2.9986]
+    """
+    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+    batched, output_shape = check_input(input, geometry)
+    lam = as_parameter("lam", lam, batched, output_shape)
+    output = log_mean_exp(batched.to(lam.dtype), lam, geometry).to(input.dtype)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def log_mean_exp(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+    """(1/λ) log mean exp(λ x) of each window of 4-D ``input``, of ``lam``'s type.
+
+    It is taken relative to an element r of the window, its maximum (its minimum where λ < 0), so
+    that no exponent is positive. Where all exponents are small the quotient of small numbers
+    gives way to its series in the cumulants κ of the window: κ₁ + λ κ₂/2 + λ² κ₃/6.
+    """
+    elements, inside = windows(input, geometry)
+    reference = _extreme_element(input.detach(), lam, geometry)
+    deviation = torch.where(inside, elements - reference, 0)
+    exponent = lam * deviation
+    count = inside.sum(0)
+
+    # Here the series and the quotient both keep about two thirds of the digits in λ's gradient.
+    small = exponent.detach().abs().amax(0) < torch.finfo(lam.dtype).eps ** (1 / 3)
+    quotient = torch.log1p(torch.expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
+    # Zeros where the quotient is taken: a power that overflows would make its gradient NaN.
+    series = _cumulant_series(torch.where(small, deviation, 0), lam, count)
+    # The reference first: the sum takes its memory format, which is the input's.
+    return reference + torch.where(small, series, quotient)
+
+
+def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+    arguments = (geometry.kernel_size, geometry.stride, geometry.padding, 1, geometry.ceil_mode)
+    largest = F.max_pool2d(input, *arguments)
+    return torch.where(lam < 0, -F.max_pool2d(-input, *arguments), largest)
+
+
+def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:
+    mean, second, third = ((deviation**power).sum(0) / count for power in (1, 2, 3))
+    variance = second - mean**2
+    third_cumulant = third - 3 * mean * second + 2 * mean**3
+    return mean + lam * variance / 2 + lam**2 * third_cumulant / 6
+
+
+class LogSumExpPool2d(Pool2d):
+    """Log-sum-exp pooling with a λ of its own; see :func:`log_sum_exp_pool2d`.
+
+    Args:
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+        num_features: number of channels C, for one λ a channel; ``None`` for one λ in all.
+        init_lambda: the value λ starts from.
+        learnable: whether λ is a parameter; otherwise it is a buffer.
+        device, dtype: of λ.
+
+    Attributes:
+        lam: λ, of shape [1, C, 1, 1] or [1, 1, 1, 1].
+
+    Example:
+        >>> pool = LogSumExpPool2d(kernel_size=2, num_features=16)
+        >>> pool(torch.randn(8, 16, 32, 32)).shape
+        torch.Size([8, 16, 16, 16])
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        num_features: int | None = None,
+        init_lambda: float = 1.0,
+        learnable: bool = True,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self.init_lambda = init_lambda
+        self._add_parameter("lam", num_features, (1, 1), learnable, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets λ back to ``init_lambda``."""
+        nn.init.constant_(self.lam, self.init_lambda)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return log_sum_exp_pool2d(input, self.lam, *self.window)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, num_features={self.num_features}, "
+            f"init_lambda={self.init_lambda}, learnable={self.learnable}"
+        )
+
+
+class GFGPLogSumExpPool2d(GuidedPool2d):
+    """Log-sum-exp pooling whose λ > 0 a GFGP head predicts per sample and channel.
+
+    λ is the softplus of the head's output. See :class:`gfgp_cupy.poolings.GuidedPool2d` for the
+    arguments and :func:`log_sum_exp_pool2d` for the pooling.
+
+    Example:
+        >>> pool = GFGPLogSumExpPool2d(64, kernel_size=3, stride=2, padding=1)
+        >>> pool(torch.randn(8, 64, 28, 28)).shape
+        torch.Size([8, 64, 14, 14])
+    """
+
+    activation = nn.Softplus
+
+    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
+        return log_sum_exp_pool2d(input, parameter, *self.window)

@@ -1,0 +1,161 @@
+"""Mixed max-average pooling: a learned proportion of each."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..arguments import as_parameter, check_input
+from ..geometry import PoolGeometry, pool_geometry
+from ..pool2d import Pool2d
+from .guided import GuidedPool2d
+
+__all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
+
+
+def mixed_pool2d(
+    input: Tensor,
+    proportion: Tensor | float,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+) -> Tensor:
+    r"""Mixed max-average pooling.
+
+    .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i
+
+    a = 0 is average pooling, a = 1 max pooling.
+
+    Source: C.-Y. Lee, P. W. Gallagher, Z. Tu, "Generalizing Pooling Functions in Convolutional
+    Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
+            its type and memory format. Half types are mixed in float32.
+        proportion: a, from 0 to 1 (which is not checked), a floating-point tensor that broadcasts
+            to the output [N, C, oH, oW], or a number.
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
+        ceil_mode: round the output size up instead of down.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+
+    Raises:
+        TypeError: an argument is of a type or dtype named above as unsupported.
+        ValueError: wrong rank, sizes out of range, an empty output, ``proportion`` that does not
+            broadcast, or tensors on different devices.
+
+    Example:
+        >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> mixed_pool2d(x, 0.5, kernel_size=2)
+        tensor([[[2.2500]]])
+    """
+    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+    batched, output_shape = check_input(input, geometry)
+    proportion = as_parameter("proportion", proportion, batched, output_shape)
+    output = mix_of_max_and_average(batched, proportion, geometry)
+    return output if input.dim() == 4 else output.squeeze(0)
+
+
+def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
+    """[N, C, oH, oW] of [N, C, H, W] ``input`` and a ``proportion`` of its computing type."""
+    window = (geometry.kernel_size, geometry.stride, geometry.padding)
+    largest = F.max_pool2d(input, *window, ceil_mode=geometry.ceil_mode)
+    average = F.avg_pool2d(
+        input, *window, ceil_mode=geometry.ceil_mode, count_include_pad=False
+    )
+    dtype = proportion.dtype
+    return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
+
+
+class MixedPool2d(Pool2d):
+    """Mixed max-average pooling with a proportion of its own; see :func:`mixed_pool2d`.
+
+    The proportion is the sigmoid of a tensor, so that it stays between 0 and 1 while it is
+    learned.
+
+    Args:
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+        num_features: number of channels C, for one proportion a channel; ``None`` for one in all.
+        init_proportion: what the proportion starts from, between 0 and 1; 0 (average pooling) and
+            1 (max pooling) only where it is not learned.
+        learnable: whether the proportion is learned; otherwise it is a buffer.
+        device, dtype: of ``logit``.
+
+    Attributes:
+        logit: log(a / (1 − a)), of shape [1, C, 1, 1] or [1, 1, 1, 1].
+
+    Example:
+        >>> pool = MixedPool2d(kernel_size=2, num_features=16)
+        >>> pool(torch.randn(8, 16, 32, 32)).shape
+        torch.Size([8, 16, 16, 16])
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+        num_features: int | None = None,
+        init_proportion: float = 0.5,
+        learnable: bool = True,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode)
+        if not 0 <= init_proportion <= 1:
+            raise ValueError(f"init_proportion must be from 0 to 1, got {init_proportion}")
+        if learnable and init_proportion in (0, 1):
+            raise ValueError(
+                f"init_proportion must be between 0 and 1 to be learned, got {init_proportion}: "
+                "start inside, or pass learnable=False"
+            )
+        self.init_proportion = init_proportion
+        self._add_parameter("logit", num_features, (1, 1), learnable, device, dtype)
+        self.reset_parameters()
+
+    @property
+    def proportion(self) -> Tensor:
+        """The proportion a of max pooling, of the shape of ``logit``."""
+        return self.logit.sigmoid()
+
+    def reset_parameters(self) -> None:
+        """Sets the proportion back to ``init_proportion``."""
+        logit = torch.logit(torch.tensor(self.init_proportion, dtype=torch.float64)).item()
+        nn.init.constant_(self.logit, logit)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return mixed_pool2d(input, self.proportion, *self.window)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, num_features={self.num_features}, "
+            f"init_proportion={self.init_proportion}, learnable={self.learnable}"
+        )
+
+
+class GFGPMixedPool2d(GuidedPool2d):
+    """Mixed max-average pooling whose proportion a GFGP head predicts per sample and channel.
+
+    The proportion is the sigmoid of the head's output. See
+    :class:`gfgp_cupy.poolings.GuidedPool2d` for the arguments and :func:`mixed_pool2d` for the
+    pooling.
+
+    Example:
+        >>> pool = GFGPMixedPool2d(64, kernel_size=3, stride=2, padding=1)
+        >>> pool(torch.randn(8, 64, 28, 28)).shape
+        torch.Size([8, 64, 14, 14])
+    """
+
+    activation = nn.Sigmoid
+
+    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
+        return mixed_pool2d(input, parameter, *self.window)

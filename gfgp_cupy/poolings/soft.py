@@ -1,0 +1,53 @@
+"""SoftPool: Max-Ent pooling at λ = 1."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..functional import max_ent_pool2d
+from ..pool2d import Pool2d
+
+__all__ = ["SoftPool2d", "soft_pool2d"]
+
+
+def soft_pool2d(
+    input: Tensor,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+) -> Tensor:
+    r"""SoftPool: the mean of each window with weights :math:`e^{x_i}`.
+
+    .. math:: y = \sum_i e^{x_i} x_i / \sum_j e^{x_j}
+
+    This is :func:`gfgp_cupy.functional.max_ent_pool2d` with λ = 1, which see for shapes and
+    errors.
+
+    Source: A. Stergiou, R. Poppe, G. Kalliatakis, "Refining Activation Downsampling with
+    SoftPool", ICCV 2021.
+
+    Example:
+        >>> soft_pool2d(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), kernel_size=2)
+        tensor([[[2.4927]]])
+    """
+    return max_ent_pool2d(input, 1.0, kernel_size, stride, padding, ceil_mode)
+
+
+class SoftPool2d(Pool2d):
+    """SoftPool as a layer; see :func:`soft_pool2d`.
+
+    Args:
+        kernel_size: window size, an int or a (height, width) pair.
+        stride: step between windows, likewise. Default: ``kernel_size``.
+        padding: padding on each side, likewise, at most half the kernel.
+        ceil_mode: round the output size up instead of down.
+
+    Example:
+        >>> pool = SoftPool2d(kernel_size=2)
+        >>> pool(torch.randn(8, 16, 32, 32)).shape
+        torch.Size([8, 16, 16, 16])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return soft_pool2d(input, *self.window)
