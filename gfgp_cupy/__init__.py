@@ -3,12 +3,15 @@
 from . import functional
 from .backends import backend_report, use_backend
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d, MaxEntPoolingCuda2d
+from .record import LambdaRecord, record_lambdas
 
 __all__ = [
     "GFGPMaxEntPool2d",
+    "LambdaRecord",
     "MaxEntPool2d",
     "MaxEntPoolingCuda2d",
     "backend_report",
     "functional",
+    "record_lambdas",
     "use_backend",
 ]
