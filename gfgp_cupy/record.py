@@ -24,8 +24,8 @@ class LambdaRecord(Mapping[str, Tensor]):
     def __init__(self) -> None:
         self._batches: dict[str, list[Tensor]] = {}
 
-    def append(self, path: str, lam: Tensor) -> None:
-        """Adds the λ [N, C, 1, 1] of one batch to those of the layer at ``path``."""
+    def _append(self, path: str, lam: Tensor) -> None:
+        """Adds the λ [N, C, 1, 1] of a batch to those of the layer at ``path``."""
         dtype = torch.promote_types(lam.dtype, torch.float32)
         # A copy: an optimizer may change in place what λ is a view of.
         lam = lam.detach().flatten(1).to("cpu", dtype, copy=True)
@@ -97,10 +97,10 @@ def _hook(path: str, layer: nn.Module, record: LambdaRecord):
     if isinstance(layer, GFGPMaxEntPool2d):
         # The head sees the mean, [N, C, 1, 1], to which its λ broadcasts.
         return layer.head.register_forward_hook(
-            lambda _, args, lam: record.append(path, lam.expand_as(args[0]))
+            lambda _, args, lam: record._append(path, lam.expand_as(args[0]))
         )
     return layer.register_forward_hook(
-        lambda layer, _, output: record.append(path, layer.lam.expand(*_samples(output), 1, 1))
+        lambda layer, _, output: record._append(path, layer.lam.expand(*_samples(output), 1, 1))
     )
 
 
