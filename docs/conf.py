@@ -38,5 +38,17 @@ def link_from_docs(app, path, docname, content):
     content[0] = re.sub(r"\]\((?!https?:|#)", "](../", content[0])
 
 
+def resolve_by_last_name(app, env, node, contnode):
+    """Names are documented where they are exported, and docstrings name them as code does."""
+    if node["refdomain"] != "py":
+        return None
+    name = node["reftarget"].rpartition(".")[2]
+    node["refspecific"] = True  # in whatever module
+    return env.domains["py"].resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], name, node, contnode
+    )
+
+
 def setup(app):
     app.connect("include-read", link_from_docs)
+    app.connect("missing-reference", resolve_by_last_name)
