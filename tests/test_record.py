@@ -136,11 +136,21 @@ def test_blocks_may_be_nested():
     assert "last.1" not in inner
 
 
-def test_paths_of_wrapped_networks_are_those_of_the_network():
-    net = small_network()
-    wrapped = nn.DataParallel(torch.compile(net, backend="eager"))
+@pytest.fixture
+def process_group():
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, nn.parallel.DistributedDataParallel])
+def test_paths_of_wrapped_networks_are_those_of_the_network(wrapper, process_group):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    wrapped = wrapper(torch.compile(small_network().to(device), backend="eager"))
     with record_lambdas(wrapped) as lambdas:
-        wrapped(images().to(next(net.parameters()).device))
+        wrapped(images(4).to(device))
     assert list(lambdas) == ["pool", "last.1"]
 
 
