@@ -42,8 +42,6 @@ def parse_settings(argv: Sequence[str] | None) -> Settings:
         UserError: ``argv`` is not a command line that ``--help`` describes.
     """
     options = vars(make_parser().parse_args(argv))
-    if options.pop("pretrained"):
-        raise UserError("--pretrained: no pre-trained weights are published; use --resume FILE")
     if options["dataset"] is None:
         options["dataset"] = "digits" if options["data"] is None else "imagenet"
     if options["data"] is None:
@@ -121,7 +119,18 @@ def add_network_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help=f"{', '.join(POOL_TYPES)} (default: %(default)s)",
     )
-    group.add_argument("--pretrained", action="store_true", help="none are published: an error")
+    group.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="start from torchvision's ImageNet weights, wherever they fit; with --resume the "
+        "checkpoint decides",
+    )
+    group.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="the same with a file: a state dict or a checkpoint of this program, of the published "
+        "implementation or of torchvision",
+    )
 
 
 def add_recipe_options(group: argparse._ArgumentGroup) -> None:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
 from .geometry import PoolGeometry, pool_geometry
 from .layers import GFGPMaxEntPool2d
+from .tracing import trace_inputs
 
 __all__ = ["PooledConv2d", "Replacement", "Replacements", "replace_pooling"]
 
 POOLINGS: dict[str, Callable[..., nn.Module]] = {"max_ent": GFGPMaxEntPool2d}
 """What makes the pooling of each name; called as :func:`replace_pooling` says."""
-
-LEAVE_OUT = "leave it out with where=lambda path, module: path != {path!r}"
 
 
 def replace_pooling(
@@ -47,8 +42,8 @@ def replace_pooling(
     Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
     pooling has the device and type of the tensors around it and the training mode of what it
     replaces, and fresh weights from PyTorch's random state. To start from pre-trained weights, load
-    them first, and create the optimizer last. Either everything is replaced or, with an error,
-    nothing.
+    them first, and create the optimizer last. In training the new poolings take two samples or
+    more. Either everything is replaced or, with an error, nothing.
 
     Args:
         model: any network.
@@ -89,10 +84,9 @@ def replace_pooling(
         for path, module in _places(model).items()
         if _is_replaceable(module, strided_convs) and (where is None or where(path, module))
     }
-    for path, module in found.items():
-        _check_equivalent_exists(path, module)
-    traced = [path for path, module in found.items() if not isinstance(module, nn.Conv2d)]
-    inputs = _trace_inputs(model, traced, sample_shape)
+    _check_equivalents_exist(found)
+    poolings = [path for path, module in found.items() if not isinstance(module, nn.Conv2d)]
+    inputs = trace_inputs(model, poolings, sample_shape)
     plans = [
         _plan_of_conv(path, module)
         if isinstance(module, nn.Conv2d)
@@ -102,11 +96,9 @@ def replace_pooling(
     plans = [plan for plan in plans if plan is not None]
     if not plans:
         _warn_that_nothing_changed(model, strided_convs, where)
-    poolings = [plan.make(make_pooling) for plan in plans]
+    made = [plan.make(make_pooling) for plan in plans]
     # Nothing has been touched so far, and nothing below can fail.
-    return Replacements(
-        plan.apply(model, pooling) for plan, pooling in zip(plans, poolings, strict=True)
-    )
+    return Replacements(plan.apply(model, new) for plan, new in zip(plans, made, strict=True))
 
 
 class PooledConv2d(nn.Conv2d):
@@ -219,31 +211,45 @@ def _is_replaceable(module: nn.Module, strided_convs: bool) -> bool:
     return isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
 
 
-def _check_equivalent_exists(path: str, module: nn.Module) -> None:
-    """Raise ValueError unless a pooling of the same output size can take the module's place."""
-    name = type(module).__name__
-    if not path and not isinstance(module, nn.Conv2d):
+def _check_equivalents_exist(modules: dict[str, nn.Module]) -> None:
+    """Raise ValueError unless poolings of the same output sizes can take the modules' places."""
+    if "" in modules and not isinstance(modules[""], nn.Conv2d):
         raise ValueError(
-            f"model is a {name} itself, which cannot be replaced in place: wrap it in nn.Sequential"
+            f"model is a {type(modules['']).__name__} itself, which cannot be replaced in place: "
+            "wrap it in nn.Sequential"
         )
-    reason = None
+    refused = [(path, reason) for path, m in modules.items() if (reason := _reason_against(m))]
+    if refused:
+        path, reason = refused[0]
+        more = sum(other == reason for _, other in refused) - 1
+        like_it = f", and {more} more like it," if more else ""
+        raise ValueError(
+            f"{path!r} ({type(modules[path]).__name__}){like_it} {reason}; or "
+            f"{_leaving_out(path)}"
+        )
+
+
+def _reason_against(module: nn.Module) -> str | None:
     if type(module) not in (nn.MaxPool2d, nn.AvgPool2d, nn.Conv2d):
-        reason = "is of a class of its own, whose forward may do anything"
-    elif isinstance(module, nn.MaxPool2d):
+        return "is of a class of its own, whose forward may do anything"
+    if isinstance(module, nn.MaxPool2d):
         if _pair(module.dilation) != (1, 1):
-            reason = f"has dilation={module.dilation}, and the new one's windows have no gaps"
-        elif module.return_indices:
-            reason = "has return_indices=True, and a mean has no index"
+            return f"has dilation={module.dilation}, and the new one's windows have no gaps"
+        if module.return_indices:
+            return "has return_indices=True, and a mean has no index"
     elif isinstance(module, nn.AvgPool2d):
         if module.divisor_override is not None:
-            reason = f"has divisor_override={module.divisor_override}, and weights sum to 1"
-        elif module.count_include_pad and _pair(module.padding) != (0, 0):
-            reason = (
+            return f"has divisor_override={module.divisor_override}, and weights sum to 1"
+        if module.count_include_pad and _pair(module.padding) != (0, 0):
+            return (
                 f"has padding={module.padding} that counts in the mean, which it no longer would; "
                 "set its count_include_pad = False if that is all right"
             )
-    if reason is not None:
-        raise ValueError(f"{path!r} ({name}) {reason}; or {LEAVE_OUT.format(path=path)}")
+    return None
+
+
+def _leaving_out(path: str) -> str:
+    return f"leave it out with where=lambda path, module: path != {path!r}"
 
 
 def _plan_of_conv(path: str, conv: nn.Conv2d) -> _Plan:
@@ -253,7 +259,16 @@ def _plan_of_conv(path: str, conv: nn.Conv2d) -> _Plan:
 
 
 def _plan_of_pooling(path: str, module: nn.Module, inputs: list[Tensor]) -> _Plan | None:
-    """The plan, or None if the pooling is global in each of its uses."""
+    """The plan, or None if the pooling is global in each of its uses.
+
+    Raises:
+        ValueError: it is not used, or with different numbers of channels.
+    """
+    if not inputs:
+        raise ValueError(
+            f"the number of channels of {path!r} cannot be found, because the network's forward "
+            f"does not call it: {_leaving_out(path)}"
+        )
     geometry = pool_geometry(module.kernel_size, module.stride, module.padding, module.ceil_mode)
     if all(_covers_the_map(geometry, input) for input in inputs):
         return None
@@ -262,71 +277,9 @@ def _plan_of_pooling(path: str, module: nn.Module, inputs: list[Tensor]) -> _Pla
         raise ValueError(
             f"{path!r} ({type(module).__name__}) is used in several places, with "
             f"{' and '.join(map(str, channels))} channels, and the new one takes one number of "
-            f"them: give each place a module of its own, or {LEAVE_OUT.format(path=path)}"
+            f"them: give each place a module of its own, or {_leaving_out(path)}"
         )
     return _Plan(path, module, geometry, channels[0], inputs[0].device, inputs[0].dtype)
-
-
-def _trace_inputs(
-    model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]
-) -> dict[str, list[Tensor]]:
-    """The inputs, without data, that the modules at ``paths`` get from images of a shape.
-
-    Raises:
-        ValueError: the network does not take the images, or a module gets none of them.
-    """
-    inputs: dict[str, list[Tensor]] = {path: [] for path in paths}
-    if not paths:
-        return inputs
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    skeleton = _skeleton(model, fake)
-    for path in paths:
-        parent, _, name = path.rpartition(".")
-        # One module in two places becomes two, to be told apart.
-        probe = deepcopy(skeleton.get_submodule(path))
-        setattr(skeleton.get_submodule(parent), name, probe)
-        probe.register_forward_pre_hook(partial(_record, inputs[path]))
-    # Auxiliary branches may be used in training only.
-    for training in (False, True):
-        if all(inputs[path] for path in paths):
-            break
-        with fake, torch.no_grad():
-            try:
-                skeleton.train(training)(_sample(model, sample_shape))
-            except Exception as error:  # a forward can raise anything
-                raise ValueError(
-                    f"the number of channels of {paths[0]!r} cannot be found, because the forward "
-                    f"fails on images of sample_shape={tuple(sample_shape)} without data "
-                    f"({type(error).__name__}: {error}): pass the shape that it takes, or call "
-                    "replace_pooling on the part of it that takes images"
-                ) from error
-    for path in paths:
-        if not inputs[path]:
-            raise ValueError(
-                f"the number of channels of {path!r} cannot be found, because the network's "
-                f"forward does not call it: {LEAVE_OUT.format(path=path)}"
-            )
-    return inputs
-
-
-def _skeleton(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
-    """A copy of ``model`` whose tensors hold no data."""
-    attributes = (value for module in model.modules() for value in vars(module).values())
-    kept = (value for value in attributes if isinstance(value, Tensor))
-    tensors = chain(model.parameters(), model.buffers(), kept)
-    return deepcopy(model, {id(tensor): fake.from_tensor(tensor) for tensor in tensors})
-
-
-def _sample(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """An image batch of the device and type of the model's first floating-point tensor."""
-    for tensor in chain(model.parameters(), model.buffers()):
-        if tensor.is_floating_point():
-            return torch.empty(shape, device=tensor.device, dtype=tensor.dtype)
-    return torch.empty(shape)
-
-
-def _record(inputs: list[Tensor], module: nn.Module, args: tuple[Tensor, ...]) -> None:
-    inputs.append(args[0])
 
 
 def _covers_the_map(geometry: PoolGeometry, input: Tensor) -> bool:

@@ -39,7 +39,7 @@ def contents(folder):
         (("--epochs", "0"), ("--epochs", "'0'")),
         (("--lr", "nan"), ("--lr", "'nan'")),
         (("--unheard-of",), ("--unheard-of",)),
-        (("--pretrained",), ("--pretrained", "no pre-trained weights are published", "--resume")),
+        (("--pretrained", "--weights", "f"), ("--pretrained and --weights f", "leave one")),
         (("--evaluate",), ("--evaluate", "--resume")),
         (("--exclude", "list.txt"), ("--exclude list.txt", "--evaluate")),
         (("--nproc", "2"), ("--nproc 2", "--multiprocessing-distributed")),

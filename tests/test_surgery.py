@@ -299,10 +299,11 @@ def test_global_poolings_are_left_alone():
         nn.MaxPool2d((6, 5), 1, (1, 0)),
         nn.AvgPool2d((4, 2)),  # two windows
         nn.AvgPool2d(4),  # one window, and a column in none
+        nn.MaxPool2d(9, 1, 4),  # windows that cover the map, one for each element
     )
     model = nn.Sequential(nn.MaxPool2d(2), parallel(*poolings))
     changes = replace_pooling(model, sample_shape=images)
-    assert [change.path for change in changes] == ["0", "1.pool3", "1.pool4"]
+    assert [change.path for change in changes] == ["0", "1.pool3", "1.pool4", "1.pool5"]
     assert tuple(model[1].children())[:3] == poolings[:3]
 
 
@@ -378,6 +379,12 @@ def test_refusals_name_the_path_and_leave_the_network_untouched(case):
     # The advice holds.
     changes = replace(model, strided_convs=True, where=lambda p, module: p != path)
     assert [change.path for change in changes] == ["0.0", "0.3"]
+
+
+def test_a_refusal_counts_its_like():
+    model = nn.Sequential(*(nn.MaxPool2d(2, dilation=i) for i in (1, 3, 2, 3, 3)))
+    with pytest.raises(ValueError, match=r"'1' \(MaxPool2d\), and 2 more like it, has dilation=3"):
+        replace(model)
 
 
 def test_images_that_the_network_does_not_take():

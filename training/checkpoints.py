@@ -98,9 +98,7 @@ def load_checkpoint(path: str) -> Checkpoint:
     Raises:
         UserError: there is no such file, or it is not a checkpoint.
     """
-    if not Path(path).is_file():
-        raise UserError(f"--resume {path}: no such file")
-    content = _read(path)
+    content = read_file("--resume", path)
     try:
         args = content["args"]
         settings = vars(args) if isinstance(args, argparse.Namespace) else args
@@ -118,6 +116,24 @@ def load_checkpoint(path: str) -> Checkpoint:
         raise UserError(
             f"--resume {path}: is no checkpoint of a training run ({error!r}); it must hold "
             "state_dict, epoch, arch, stats, optimizer and args"
+        ) from error
+
+
+def read_file(option: str, path: str) -> Any:
+    """Return what ``torch.save`` wrote to ``path``, the file of ``option``; run no code of it.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{option} {path}: no such file")
+    try:
+        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that then cannot be read
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything while it is read
+        raise UserError(
+            f"{option} {path}: is no checkpoint that can be read ({one_line(error)})"
         ) from error
 
 
@@ -144,8 +160,14 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, settings: Settings) -> 
     except RuntimeError as error:
         raise UserError(
             f"--resume {settings.resume}: its tensors are not those of --arch {settings.arch} "
-            f"--pool {settings.pool} ({_one_line(error)})"
+            f"--pool {settings.pool} ({one_line(error)})"
         ) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return the first lines of the error's message in one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__
 
 
 def load_optimizer(
@@ -242,17 +264,6 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def _read(path: str) -> Mapping[str, Any]:
-    try:
-        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that then cannot be read
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise anything while it is read
-        raise UserError(
-            f"--resume {path}: is no checkpoint that can be read ({_one_line(error)})"
-        ) from error
-
-
 def _class_count(state_dict: Mapping[str, Tensor]) -> int:
     return len(next(reversed(state_dict.values())))  # the classifier's bias
 
@@ -263,8 +274,3 @@ def _check_tensors(state_dict: object) -> None:
     for name, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"state_dict[{name!r}] must be a tensor, not {type(value).__name__}")
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) or type(error).__name__

@@ -15,6 +15,7 @@ from training.errors import UserError
 from training.output import refuse_other_run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
+from training.weights import start_from_weights
 
 
 def run(settings: Settings, process: Process) -> None:
@@ -39,6 +40,8 @@ def run(settings: Settings, process: Process) -> None:
     model.to(process.device)
     if process.is_main:
         print(description(settings, data, process, seed), flush=True)
+    if checkpoint is None and (settings.pretrained or settings.weights is not None):
+        start_from_weights(model, settings, process)
     val_batches = make_val_batches(data, settings, process, seed)
     if settings.evaluate:
         scores = evaluate(model, val_batches, process, "evaluation", settings.print_freq)

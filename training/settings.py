@@ -24,6 +24,8 @@ class Settings:
     workers: int
     arch: str
     pool: str
+    pretrained: bool
+    weights: str | None
     config_name: str
     epochs: int | None
     batch_size: int | None
@@ -96,6 +98,8 @@ class Settings:
             raise UserError("--evaluate: say which checkpoint to evaluate with --resume FILE")
         if self.exclude is not None and not self.evaluate:
             raise UserError(f"--exclude {self.exclude}: only goes with --evaluate")
+        if self.pretrained and self.weights is not None:
+            raise UserError(f"--pretrained and --weights {self.weights}: leave one of them out")
         if not self.pdf_filename.endswith(".pdf"):
             raise UserError(f"--pdf-filename {self.pdf_filename}: must end in .pdf")
         if not self.evaluate and self.images_per_step_here < 2 * self.processes_here:

@@ -1,0 +1,82 @@
+"""What the modules of a network are given, found without computing anything."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
+
+__all__ = ["trace_inputs"]
+
+
+def trace_inputs(
+    model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]
+) -> dict[str, list[Tensor]]:
+    """The inputs, as tensors without data, that the modules at ``paths`` get from images.
+
+    The trace runs through a copy of the network that holds no data, so that nothing is computed,
+    and the network, its buffers and the random state stay as they are.
+
+    Args:
+        model: any network of one argument.
+        paths: names of modules in ``model.named_modules()``; those of one module in two attributes
+            are told apart.
+        sample_shape: of the images, which have the type and device of the network.
+
+    Returns:
+        The first argument of each call of the module, by path; the calls in evaluation mode and,
+        if there is a module that has none, those in training mode.
+
+    Raises:
+        ValueError: the network's forward fails.
+    """
+    inputs: dict[str, list[Tensor]] = {path: [] for path in paths}
+    if not paths:
+        return inputs
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    skeleton = _skeleton(model, fake)
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        # One module in two places becomes two, to be told apart.
+        probe = deepcopy(skeleton.get_submodule(path))
+        setattr(skeleton.get_submodule(parent), name, probe)
+        probe.register_forward_pre_hook(partial(_record, inputs[path]))
+    # Auxiliary branches may be used in training only.
+    for training in (False, True):
+        if all(inputs[path] for path in paths):
+            break
+        with fake, torch.no_grad():
+            try:
+                skeleton.train(training)(_sample(model, sample_shape))
+            except Exception as error:  # a forward can raise anything
+                raise ValueError(
+                    f"the number of channels of {paths[0]!r} cannot be found, because the forward "
+                    f"fails on images of sample_shape={sample_shape} without data "
+                    f"({type(error).__name__}: {error}): pass the shape that it takes, or call "
+                    "replace_pooling on the part of it that takes images"
+                ) from error
+    return inputs
+
+
+def _skeleton(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
+    """A copy of ``model`` whose tensors hold no data."""
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    kept = (value for value in attributes if isinstance(value, Tensor))
+    tensors = chain(model.parameters(), model.buffers(), kept)
+    return deepcopy(model, {id(tensor): fake.from_tensor(tensor) for tensor in tensors})
+
+
+def _sample(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """An image batch of the device and type of the model's first floating-point tensor."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.is_floating_point():
+            return torch.empty(shape, device=tensor.device, dtype=tensor.dtype)
+    return torch.empty(shape)
+
+
+def _record(inputs: list[Tensor], module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    inputs.append(args[0])
