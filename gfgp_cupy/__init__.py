@@ -14,6 +14,7 @@ from .poolings import (
     MixedPool2d,
     SoftPool2d,
 )
+from .record import record_lambdas
 from .surgery import replace_pooling
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "backend_report",
     "functional",
     "poolings",
+    "record_lambdas",
     "replace_pooling",
     "use_backend",
 ]

@@ -10,7 +10,12 @@ NETWORKS = {**densenet.NETWORKS, **resnet.NETWORKS, **vgg.NETWORKS}
 
 
 def list_models() -> list[str]:
-    """Return the names that ``create_model`` takes, sorted."""
+    """Return the names that ``create_model`` takes, sorted.
+
+    Example:
+        >>> list_models()[:3]
+        ['densenet121', 'densenet161', 'densenet169']
+    """
     return sorted(NETWORKS)
 
 

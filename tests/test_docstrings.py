@@ -2,47 +2,49 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
 import torch
 
 import gfgp_cupy
-
-MODULES = (
-    "gfgp_cupy.backends.selection",
-    "gfgp_cupy.functional",
-    "gfgp_cupy.layers",
-    "gfgp_cupy.poolings.gated",
-    "gfgp_cupy.poolings.generalized_mean",
-    "gfgp_cupy.poolings.guided",
-    "gfgp_cupy.poolings.log_sum_exp",
-    "gfgp_cupy.poolings.mixed",
-    "gfgp_cupy.poolings.registry",
-    "gfgp_cupy.poolings.soft",
-    "gfgp_cupy.poolings.windows",
-    "gfgp_cupy.surgery",
-)
+import models
+import training
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_examples(name):
-    module = importlib.import_module(name)
-    attempted = 0
-    for test in doctest.DocTestFinder().find(module, extraglobs={"torch": torch}):
-        results = doctest.DocTestRunner().run(test)
-        assert results.failed == 0, test.name
-        attempted += results.attempted
-    assert attempted > 0
-
-
-def test_every_module_with_examples_is_tested():
-    with_examples = {
+def examples() -> list[doctest.DocTest]:
+    """Those of every module of the packages."""
+    names = [
         info.name
-        for info in pkgutil.walk_packages(gfgp_cupy.__path__, "gfgp_cupy.")
-        if any(
-            test.examples
-            for test in doctest.DocTestFinder().find(importlib.import_module(info.name))
-        )
+        for package in (gfgp_cupy, models, training)
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ]
+    finder = doctest.DocTestFinder()
+    return [
+        test
+        for name in names
+        for test in finder.find(importlib.import_module(name), extraglobs={"torch": torch})
+        if test.examples
+    ]
+
+
+EXAMPLES = examples()
+
+
+@pytest.mark.parametrize("example", [pytest.param(test, id=test.name) for test in EXAMPLES])
+def test_example(example):
+    results = doctest.DocTestRunner().run(example)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+def test_public_names_have_examples():
+    with_examples = {test.name.rpartition(".")[2] for test in EXAMPLES}
+    public = {
+        name
+        for package in (gfgp_cupy, gfgp_cupy.functional, models)
+        for name in package.__all__
+        if not inspect.ismodule(getattr(package, name))
     }
-    assert with_examples == set(MODULES)
+    assert public <= with_examples

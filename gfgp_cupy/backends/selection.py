@@ -31,8 +31,8 @@ def use_backend(name: str) -> Iterator[None]:
     A forward pass's backward pass runs on the same backend, wherever it is called.
 
     Args:
-        name: ``"auto"`` (the fastest that works for the tensor's device), ``"cupy"`` or
-            ``"torch"``. A backend asked for by name that cannot serve the tensor's device raises
+        name: ``"auto"`` (the fastest that works for the tensor's device), ``"cupy"``, ``"numba"``
+            or ``"torch"``. A backend asked for by name that cannot serve the tensor's device raises
             an error; ``"auto"`` falls back. The environment variable ``GFGP_CUPY_BACKEND`` sets
             the same for code outside any such block.
 

@@ -1,0 +1,118 @@
+"""Recording the λ that each layer of a network pools with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .layers import GFGPMaxEntPool2d, MaxEntPool2d
+
+__all__ = ["LambdaRecord", "record_lambdas"]
+
+
+class LambdaRecord(Mapping[str, Tensor]):
+    """λ of each layer that has run, by the layer's path in the network, in the order they ran.
+
+    Each is a tensor [N, C] on the CPU, float32 (float64 in networks of that type), with the
+    samples of all batches one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._batches: dict[str, list[Tensor]] = {}
+
+    def _append(self, path: str, lam: Tensor) -> None:
+        """Adds the λ [N, C, 1, 1] of a batch to those of the layer at ``path``."""
+        dtype = torch.promote_types(lam.dtype, torch.float32)
+        # A copy: an optimizer may change in place what λ is a view of.
+        lam = lam.detach().flatten(1).to("cpu", dtype, copy=True)
+        self._batches.setdefault(path, []).append(lam)
+
+    def __getitem__(self, path: str) -> Tensor:
+        if path not in self._batches:
+            raise KeyError(f"no λ recorded for {path!r}, only for {list(self)}")
+        return torch.cat(self._batches[path])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{path!r}: {list(lam.shape)}" for path, lam in self.items())
+        return f"{type(self).__name__}({{{shapes}}})"
+
+
+@contextmanager
+def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
+    """Records the λ of each Max-Ent layer for the batches run inside the ``with`` block.
+
+    Results, gradients and random numbers stay the same, and no graph is kept. Each batch waits for
+    its λ to reach the CPU. A compiled model runs uncompiled inside the block, for compiled code
+    calls no hooks. Under :class:`torch.nn.DataParallel` with several GPUs, the parts of a batch
+    come in the order in which the GPUs finish them.
+
+    Args:
+        model: a network with :class:`~gfgp_cupy.MaxEntPool2d` or
+            :class:`~gfgp_cupy.GFGPMaxEntPool2d` layers, compiled or not. Paths are those of
+            ``model.named_modules()``, without the prefixes of ``DataParallel``,
+            ``DistributedDataParallel`` and ``torch.compile``.
+
+    Yields:
+        LambdaRecord: a mapping from path to λ [N, C]. It can be read inside the block and after.
+
+    Raises:
+        ValueError: ``model`` has no such layer.
+
+    Example:
+        >>> from gfgp_cupy import GFGPMaxEntPool2d
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), GFGPMaxEntPool2d(8, kernel_size=2))
+        >>> with record_lambdas(net) as lambdas:
+        ...     output = net(torch.randn(4, 3, 10, 10))
+        >>> lambdas
+        LambdaRecord({'1': [4, 8]})
+    """
+    record = LambdaRecord()
+    with ExitStack() as stack:
+        hooks = [
+            stack.enter_context(_hook(path, module, record))
+            for path, module in _unwrapped(model).named_modules()
+            if isinstance(module, (GFGPMaxEntPool2d, MaxEntPool2d))
+        ]
+        if not hooks:
+            raise ValueError(
+                f"{type(model).__name__} has no MaxEntPool2d or GFGPMaxEntPool2d layer to record: "
+                "build it with one, or put them in place of its poolings"
+            )
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield record
+
+
+def _hook(path: str, layer: nn.Module, record: LambdaRecord):
+    """A handle on the hook that records the λ of ``layer``."""
+    if isinstance(layer, GFGPMaxEntPool2d):
+        # The head sees the mean, [N, C, 1, 1], to which its λ broadcasts.
+        return layer.head.register_forward_hook(
+            lambda _, args, lam: record._append(path, lam.expand_as(args[0]))
+        )
+    return layer.register_forward_hook(
+        lambda layer, _, output: record._append(path, layer.lam.expand(*_samples(output), 1, 1))
+    )
+
+
+def _samples(output: Tensor) -> tuple[int, int]:
+    return output.shape[:2] if output.dim() == 4 else (1, output.shape[0])
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(model, (nn.DataParallel, DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
