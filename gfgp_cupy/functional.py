@@ -14,7 +14,7 @@ from .backends import select_backend
 from .backends import torch as reference
 from .geometry import PoolGeometry, pool_geometry
 
-__all__ = ["guided_max_ent_pool2d", "max_ent_pool2d", "mean_dtype"]
+__all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
 
 def max_ent_pool2d(
