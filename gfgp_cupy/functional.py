@@ -126,7 +126,7 @@ def guided_max_ent_pool2d(
 
 
 def autocasts(device: torch.device) -> bool:
-    """Whether operators on ``device`` choose the type they compute in, as ``torch.autocast`` asks."""
+    """Whether operators on ``device`` choose their type, as ``torch.autocast`` asks them to."""
     if not torch._C._is_any_autocast_enabled():  # answered much faster than the questions below
         return False
     # A device that knows no autocast, as meta, raises an error at the second.

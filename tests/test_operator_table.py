@@ -17,7 +17,7 @@ def named_tests(row):
         yield file, name
 
 
-def tests_in(file):
+def names_in(file):
     tree = ast.parse((ROOT / file).read_text())
     return {
         (file, node.name)
@@ -34,4 +34,4 @@ def test_each_row_names_its_tests():
 
 def test_named_tests_exist():
     named = {test for row in ROWS for test in named_tests(row)}
-    assert named <= set().union(*(tests_in(file) for file, _ in named))
+    assert named <= set().union(*(names_in(file) for file, _ in named))
