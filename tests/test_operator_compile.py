@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+import torch._inductor.config
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
@@ -112,11 +113,16 @@ def test_resnet18(training):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_resnet18_by_inductor(training):
     network = create_model("resnet18", pool="max_ent", num_classes=10).train(training)
-    assert_compiled_equals_eager(network, IMAGES, "inductor")
+    # Loops that the C++ compiler neither vectorises nor optimises: it takes less time so.
+    with torch._inductor.config.patch({"cpp.simdlen": 1, "aot_inductor.debug_compile": True}):
+        assert_compiled_equals_eager(network, IMAGES, "inductor")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_densenet121(training):
+@pytest.mark.parametrize(
+    ("training", "compiler"), [(True, "aot_eager"), (False, "eager")],
+    ids=["training", "evaluation"],
+)
+def test_densenet121(training, compiler):
     network = create_model("densenet121", pool="max_ent", num_classes=10).train(training)
-    assert_compiled_equals_eager(network, IMAGES[:2], "aot_eager")
+    assert_compiled_equals_eager(network, IMAGES[:2], compiler)
