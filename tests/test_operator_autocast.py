@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, use_backend
-from gfgp_cupy.functional import max_ent_pool2d
+from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from models import create_model
 from tests.implementations import each_backend
 from tests.random_numbers import random_numbers
@@ -92,6 +92,24 @@ def test_compiled_layer(half):
     compiled = torch.compile(copy.deepcopy(pool), fullgraph=True, backend="aot_eager")
     with torch.autocast("cpu", half):
         torch.testing.assert_close(compiled(images(dtype=half)), pool(images(dtype=half)))
+
+
+@each_backend
+@pytest.mark.parametrize("guided", [True, False], ids=["guided", "function"])
+def test_overflow_of_a_gradient_is_not_hidden_from_the_scaler(backend, guided):
+    input = images(dtype=torch.float16, device=backend.device).requires_grad_()
+    lam = torch.ones(8, 6, 1, 1, device=backend.device, requires_grad=True)
+    with use_backend(backend.name):
+        if guided:
+            output = guided_max_ent_pool2d(input, lambda mean: lam * mean, 2)
+        else:
+            output = max_ent_pool2d(input, lam, 2)
+    grad_output = torch.ones_like(output)
+    grad_output[2, 3, 1, 1] = float("inf")
+    for gradient in torch.autograd.grad(output, (input, lam), grad_output):
+        finite = gradient.isfinite().flatten(2).all(2)
+        assert not finite[2, 3]
+        assert finite.sum() == finite.numel() - 1
 
 
 def small_network():
