@@ -102,6 +102,24 @@ def test_tangent_survives_a_backward_pass_that_is_not_differentiated(backend):
 
 
 @each_backend
+@each_window
+def test_tangent_of_the_gradient_of_the_output(backend, window):
+    # The graph is older than the tangent; a gradient is linear in that of the output.
+    for pool, tensors in (
+        (pool_on(backend, **window), variables(arguments(backend))),
+        (guided_pool_on(backend, **window), variables(guided_arguments(backend))),
+    ):
+        output = pool(*tensors)
+        primal, tangent = (doubles(output.shape, seed, backend.device) for seed in (8, 9))
+        expected = torch.autograd.grad(output, tensors, tangent, retain_graph=True)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(primal, tangent)
+            gradients = torch.autograd.grad(output, tensors, dual)
+            closest(tuple(forward_ad.unpack_dual(g).tangent for g in gradients), expected)
+        assert not any(gradient.requires_grad for gradient in gradients)
+
+
+@each_backend
 @pytest.mark.parametrize(
     "create",
     [lambda: MaxEntPool2d(2, num_features=2), lambda: GFGPMaxEntPool2d(2, 2)],
