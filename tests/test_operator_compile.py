@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
 from models import create_model
+from tests.cuda_on_cpu import needs_cxx
 from tests.implementations import each_backend
 from tests.random_numbers import random_numbers
 
@@ -72,7 +73,9 @@ def assert_compiled_equals_eager(module, shapes, backend, device="cpu"):
 
 
 @each_backend
-@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.parametrize(
+    "compiler", ["aot_eager", pytest.param("inductor", marks=needs_cxx)]
+)
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
 def test_function(backend, compiler, window):
     counter = CompileCounterWithBackend(compiler)
@@ -109,6 +112,7 @@ def test_resnet18(training):
     assert_compiled_equals_eager(network, IMAGES, "aot_eager")
 
 
+@needs_cxx
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_resnet18_by_inductor(training):
