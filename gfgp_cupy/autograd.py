@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import ops
 from .backends import torch as reference
@@ -46,7 +47,7 @@ class MaxEntPool2dFunction(torch.autograd.Function):
     def backward(ctx, grad_output: Tensor):
         input, lam = ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():
+        if _differentiated():
             gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
             return *gradients, None, None
         grad_input, grad_lam = ops.max_ent_pool2d_backward(
@@ -139,7 +140,7 @@ class GuidedPool2dFunction(torch.autograd.Function):
         needed = ctx.needs_input_grad[:2]
         # An earlier pass that ended before the mean's backward may have left something.
         ctx.pending.arguments = None
-        if torch.is_grad_enabled():
+        if _differentiated():
             gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
             return *gradients, None, None, None
         grad_input = grad_lam = None
@@ -155,11 +156,18 @@ def _values(geometry: PoolGeometry) -> tuple:
     return geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode
 
 
+def _differentiated() -> bool:
+    """Whether a backward pass is being differentiated itself, in reverse or in forward mode."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0  # it has no public name
+
+
 def _differentiable_backward(grad_output, input, lam, geometry, needed):
-    """Both gradients as differentiable functions of all three tensors, for double backward."""
+    """Both gradients as differentiable functions of all three tensors."""
+    create_graph = torch.is_grad_enabled()
     # Aliases: λ may be made of the input, and that path is not this function's to follow.
-    input, lam = input.view_as(input), lam.view_as(lam)
+    with torch.enable_grad():
+        input, lam = input.view_as(input), lam.view_as(lam)
+        output = reference.composition(input, lam, geometry)
     wanted = [tensor for tensor, need in zip((input, lam), needed, strict=True) if need]
-    output = reference.composition(input, lam, geometry)
-    gradients = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
+    gradients = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=create_graph))
     return tuple(next(gradients) if need else None for need in needed)

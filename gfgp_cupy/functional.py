@@ -84,8 +84,8 @@ def guided_max_ent_pool2d(
     The same as ``max_ent_pool2d(input, head(input.mean((2, 3), keepdim=True)), …)``, but its
     backward pass writes the input's gradient once, where the composition writes it three times.
     It falls back to the composition where autograd cannot be told so: without gradients of the
-    input, in a backward pass that is differentiated again, under ``torch.compile`` and under
-    ``torch.func`` transforms.
+    input, in a backward pass that is differentiated again, under ``torch.compile``, under
+    ``torch.func`` transforms and in forward mode.
 
     Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 

@@ -44,11 +44,12 @@ class PoolGeometry:
 
     def _output_length(self, length: int, axis: int) -> int:
         kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        # From the first element, padding included, to where the last window may start; without a
+        # question about the length, which may be symbolic.
         span = length + 2 * padding - kernel
-        count = (span + (stride - 1 if self.ceil_mode else 0)) // stride + 1
-        if self.ceil_mode and (count - 1) * stride >= length + padding:
-            count -= 1
-        return count
+        if self.ceil_mode:
+            span += min(stride - 1, kernel - padding - 1)
+        return span // stride + 1
 
 
 def pool_geometry(kernel_size, stride=None, padding=0, ceil_mode: bool = False) -> PoolGeometry:

@@ -86,7 +86,8 @@ class GFGPMaxEntPool2d(Pool2d):
 
     one λ per sample and channel. Source: T. Kobayashi, "Global Feature Guided Local Pooling",
     ICCV 2019. The backward pass is fused, see
-    :func:`gfgp_cupy.functional.guided_max_ent_pool2d`. The state dict loads the published
+    :func:`gfgp_cupy.functional.guided_max_ent_pool2d`. Under autocast the pooling runs in its
+    input's type, the head in that of its weights. The state dict loads the published
     implementation's tensor names too (``ToParam.1.weight`` …).
 
     Args:

@@ -453,7 +453,7 @@ def test_construction_draws_as_many_numbers_as_its_convolutions():
     assert torch.equal(after, torch.get_rng_state())
 
 
-def test_autocast_runs_the_head_in_half_precision_and_keeps_the_input_type():
+def test_autocast_keeps_the_input_type():
     pool = GFGPMaxEntPool2d(6, 2)
     expected = pool(images())
     with torch.autocast("cpu", torch.bfloat16):

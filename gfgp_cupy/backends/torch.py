@@ -150,8 +150,12 @@ def _inside(x: Tensor, valid: Tensor | None, elsewhere: Tensor | float) -> Tenso
 
 
 def _padded(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    # The most that windows can reach past the end, whatever the size, which may be symbolic.
     top, left = geometry.padding
-    bottom, right = geometry.overhang(*input.shape[2:])
+    bottom, right = (
+        padding + (stride - 1) * geometry.ceil_mode
+        for padding, stride in zip(geometry.padding, geometry.stride, strict=True)
+    )
     if not (top or left or bottom or right):
         return input
     return F.pad(input, (left, right, top, bottom))
@@ -188,7 +192,9 @@ def _valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:
 
 
 def _valid_on_axis(start: int, step: int, count: int, length: int, device) -> Tensor | None:
-    if start >= 0 and start + step * (count - 1) < length:
+    # A symbolic length, as exporters have, stands for many.
+    known = isinstance(length, int)
+    if known and start >= 0 and start + step * (count - 1) < length:
         return None
     position = torch.arange(count, device=device) * step + start
     return (position >= 0) & (position < length)

@@ -1,0 +1,132 @@
+"""torch.compile without a graph break, once for all sizes, with the results of eager mode.
+
+``aot_eager`` traces forward and backward as Inductor would, and runs PyTorch's own kernels.
+"""
+
+import copy
+
+import pytest
+import torch
+import torch._inductor.config
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
+from gfgp_cupy.functional import max_ent_pool2d
+from models import create_model
+from tests.cuda_on_cpu import needs_cxx
+from tests.implementations import each_backend
+from tests.random_numbers import random_numbers
+
+WINDOWS = {
+    "disjoint": {"kernel_size": 2},
+    "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "overhanging": {"kernel_size": (3, 2), "stride": (2, 3), "padding": (1, 0), "ceil_mode": True},
+}
+LAYERS = {
+    "own lam": lambda: MaxEntPool2d(3, 2, 1, num_features=4),
+    "guided": lambda: GFGPMaxEntPool2d(4, 3, 2, 1),
+}
+SHAPES = ((4, 4, 9, 12), (3, 4, 12, 7), (5, 4, 6, 8))
+IMAGES = ((4, 3, 64, 96), (3, 3, 96, 64), (6, 3, 65, 72))
+"""Even and odd sizes; the deepest feature maps of a ResNet-18 have several pixels."""
+
+
+@pytest.fixture(autouse=True)
+def _forget_compiled_code():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def of_any_size(shape, seed, device="cpu", requires_grad=False):
+    """Random numbers whose batch, height and width may not be compiled in: that is an error."""
+    tensor = random_numbers(shape, torch.float64, seed).to(device).requires_grad_(requires_grad)
+    for axis in (0, 2, 3):
+        if shape[axis] > 1:
+            torch._dynamo.mark_dynamic(tensor, axis)
+    return tensor
+
+
+def assert_compiled_equals_eager(module, shapes, backend, device="cpu"):
+    """Outputs, gradients and running statistics, from one compilation for all shapes."""
+    module = module.to(device, torch.float64)
+    eager = copy.deepcopy(module)
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(module, fullgraph=True, backend=counter)
+    for seed, shape in enumerate(shapes):
+        inputs = [of_any_size(shape, seed, device, module.training) for _ in range(2)]
+        with torch.set_grad_enabled(module.training):
+            output, expected = compiled(inputs[0]), eager(inputs[1])
+        torch.testing.assert_close(output, expected)
+        if module.training:
+            grad_output = random_numbers(output.shape, torch.float64, seed + 9).to(device)
+            for result in (output, expected):
+                result.backward(grad_output)
+            torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    for name, parameter in module.named_parameters():
+        # The bias before a BatchNorm has a gradient of 0, up to rounding errors of others' size.
+        actual, wanted = parameter.grad, eager.get_parameter(name).grad
+        torch.testing.assert_close(actual, wanted, rtol=1e-6, atol=1e-7, msg=name)
+    for name, buffer in module.named_buffers():
+        torch.testing.assert_close(buffer, eager.get_buffer(name))
+    assert counter.frame_count == 1
+
+
+@each_backend
+@pytest.mark.parametrize(
+    "compiler", ["aot_eager", pytest.param("inductor", marks=needs_cxx)]
+)
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_function(backend, compiler, window):
+    counter = CompileCounterWithBackend(compiler)
+
+    def pool(input, lam):
+        return max_ent_pool2d(input, lam, **window)
+
+    compiled = torch.compile(pool, fullgraph=True, backend=counter)
+    with use_backend(backend.name):
+        for shape in SHAPES:
+            results = []
+            for function in (compiled, pool):
+                input = of_any_size(shape, 0, backend.device, requires_grad=True)
+                lam = of_any_size((*shape[:2], 1, 1), 1, backend.device, requires_grad=True)
+                output = function(input, lam)
+                gradients = torch.autograd.grad(output.square().sum(), (input, lam))
+                results.append((output.detach(), *gradients))
+            # The same kernels run on the same numbers.
+            assert all(map(torch.equal, *results))
+    assert counter.frame_count == 1
+
+
+@each_backend
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("create", LAYERS.values(), ids=LAYERS)
+def test_layer(backend, create, training):
+    with use_backend(backend.name):
+        assert_compiled_equals_eager(create().train(training), SHAPES, "aot_eager", backend.device)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_resnet18(training):
+    network = create_model("resnet18", pool="max_ent", num_classes=10).train(training)
+    assert_compiled_equals_eager(network, IMAGES, "aot_eager")
+
+
+@needs_cxx
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_resnet18_by_inductor(training):
+    network = create_model("resnet18", pool="max_ent", num_classes=10).train(training)
+    # Loops that the C++ compiler neither vectorises nor optimises: it takes less time so.
+    with torch._inductor.config.patch({"cpp.simdlen": 1, "aot_inductor.debug_compile": True}):
+        assert_compiled_equals_eager(network, IMAGES, "inductor")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("training", "compiler"), [(True, "aot_eager"), (False, "eager")],
+    ids=["training", "evaluation"],
+)
+def test_densenet121(training, compiler):
+    network = create_model("densenet121", pool="max_ent", num_classes=10).train(training)
+    assert_compiled_equals_eager(network, IMAGES[:2], compiler)

@@ -1,0 +1,120 @@
+"""Two gloo processes, each with half of a batch, learn what one process learns from all of it."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
+from tests.random_numbers import random_numbers
+
+PROCESSES = 2
+
+
+def network():
+    """A network with both layers, whose norms keep to their statistics.
+
+    In training mode each process would normalise by the statistics of its own share.
+    """
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), GFGPMaxEntPool2d(6, 3, 2, 1), nn.Conv2d(6, 4, 3),
+        MaxEntPool2d(2, num_features=4), nn.Flatten(), nn.Linear(16, 2),
+    )
+    for module in layers.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return layers
+
+
+def train(model, start, stop):
+    """Three steps on samples ``start`` to ``stop``."""
+    input = random_numbers((8, 3, 14, 14), torch.float32, 0)[start:stop]
+    target = torch.arange(8)[start:stop] % 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    for _ in range(3):
+        loss = F.cross_entropy(model(input), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def replicated(rank):
+    model = DistributedDataParallel(network())
+    train(model, 4 * rank, 4 * rank + 4)
+    return model.module.state_dict()
+
+
+def sharded(rank):
+    model = network()
+    for module in model:
+        if isinstance(module, (GFGPMaxEntPool2d, MaxEntPool2d)):
+            fully_shard(module)
+    fully_shard(model)
+    local = sum(parameter.to_local().numel() for parameter in model.parameters())
+    train(model, 4 * rank, 4 * rank + 4)
+    tensors = {
+        name: tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    return tensors, local
+
+
+def run_process(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES
+    )
+    results = {f.__name__: f(rank) for f in (replicated, sharded)}
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What each process gave, by rank; one start of two processes serves all tests."""
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(run_process, (folder,), PROCESSES)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Of one process with the whole batch: where it started, and where it arrived."""
+    model = network()
+    start = copy.deepcopy(model.state_dict())
+    train(model, 0, 8)
+    return start, model.state_dict()
+
+
+def assert_learned(tensors, alone):
+    start, expected = alone
+    assert tensors.keys() == expected.keys()
+    for name, before in start.items():
+        moved = (expected[name].double() - before).norm()
+        assert (tensors[name].double() - expected[name]).norm() <= 1e-3 * moved, name
+
+
+def test_one_process_learns(alone):
+    start, arrived = alone
+    for name, _ in network().named_parameters():
+        assert not torch.equal(start[name], arrived[name]), name
+
+
+def test_distributed_data_parallel(results, alone):
+    for result in results:
+        assert_learned(result["replicated"], alone)
+
+
+def test_fully_shard(results, alone):
+    total = sum(parameter.numel() for parameter in network().parameters())
+    assert sum(result["sharded"][1] for result in results) == total
+    assert max(result["sharded"][1] for result in results) < 0.6 * total
+    for result in results:
+        assert_learned(result["sharded"][0], alone)

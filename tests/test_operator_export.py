@@ -1,0 +1,165 @@
+"""torch.export and ONNX: programs that hold for other sizes, and that others can run."""
+
+import copy
+import io
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
+from gfgp_cupy.functional import max_ent_pool2d
+from models import create_model
+from tests.implementations import each_backend
+from tests.random_numbers import random_numbers
+
+ANY_SIZE = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+"""Batch, height and width; an export that could not leave them open would fail."""
+
+WINDOWS = {
+    "disjoint": {"kernel_size": 2},
+    "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "overhanging": {"kernel_size": (3, 2), "stride": (2, 3), "padding": (1, 0), "ceil_mode": True},
+}
+SHAPES = ((3, 4, 9, 13), (2, 4, 32, 7), (1, 4, 10, 12))
+"""Other sizes than the exported one, odd and even; PyTorch holds an output of length 1 apart."""
+
+
+class Function(nn.Module):
+    def __init__(self, window):
+        super().__init__()
+        self.window = window
+
+    def forward(self, input, lam):
+        return max_ent_pool2d(input, lam, **self.window)
+
+
+def numbers(shape, seed=0, device="cpu"):
+    return random_numbers(shape, torch.float32, seed).to(device)
+
+
+def with_random_statistics(module):
+    for seed, buffer in enumerate(module.buffers()):
+        if buffer.is_floating_point():
+            buffer.copy_(random_numbers(buffer.shape, buffer.dtype, seed).abs() + 0.1)
+    return module.eval()
+
+
+LAYERS = {
+    "own lam": lambda: MaxEntPool2d(3, 2, 1, num_features=4),
+    "guided": lambda: with_random_statistics(GFGPMaxEntPool2d(4, 3, 2, 1)),
+}
+each_layer = pytest.mark.parametrize("create", LAYERS.values(), ids=LAYERS)
+
+# ---------------------------------------------------------------- torch.export
+
+
+def exported(module, inputs, sizes, strict=False):
+    return torch.export.export(module, inputs, dynamic_shapes=sizes, strict=strict)
+
+
+@each_backend
+@pytest.mark.parametrize("strict", [False, True], ids=["traced", "strict"])
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_export_of_the_function(backend, strict, window):
+    lam = numbers((1, 4, 1, 1), 1, backend.device)
+    module = Function(window)
+    with use_backend(backend.name):
+        inputs = (numbers((2, 4, 10, 12), 0, backend.device), lam)
+        program = exported(module, inputs, (ANY_SIZE, None), strict)
+        for shape in SHAPES:
+            input = numbers(shape, 2, backend.device)
+            assert torch.equal(program.module()(input, lam), module(input, lam))
+    operators = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert operators.count(torch.ops.gfgp_cupy.max_ent_pool2d.default) == 1
+
+
+@each_backend
+@each_layer
+@pytest.mark.parametrize("strict", [False, True], ids=["traced", "strict"])
+def test_exported_layer_runs_and_trains(backend, create, strict):
+    layer = create().to(backend.device)
+    with use_backend(backend.name):
+        inputs = (numbers((2, 4, 10, 12), 0, backend.device),)
+        program = exported(layer, inputs, (ANY_SIZE,), strict).module()
+        for shape in SHAPES:
+            results = []
+            for module in (program, layer):
+                module.zero_grad()
+                input = numbers(shape, 3, backend.device).requires_grad_()
+                output = module(input)
+                output.square().sum().backward()
+                gradients = [parameter.grad.clone() for _, parameter in layer.named_parameters()]
+                if module is program:
+                    gradients = [
+                        program.get_parameter(name).grad.clone()
+                        for name, _ in layer.named_parameters()
+                    ]
+                results.append([output.detach(), input.grad, *gradients])
+            torch.testing.assert_close(*results)
+
+
+@each_layer
+def test_exported_layer_is_saved_and_loaded(create):
+    layer = create()
+    file = io.BytesIO()
+    torch.export.save(exported(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,)), file)
+    file.seek(0)
+    program = torch.export.load(file)
+    for shape in SHAPES:
+        torch.testing.assert_close(program.module()(numbers(shape)), layer(numbers(shape)))
+    # As compilers ask for it before they go on.
+    decomposed = program.run_decompositions().module()
+    torch.testing.assert_close(decomposed(numbers(SHAPES[0])), layer(numbers(SHAPES[0])))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_export_of_a_network(training):
+    network = create_model("resnet18", pool="max_ent", num_classes=10).train(training)
+    program = exported(copy.deepcopy(network), (numbers((2, 3, 64, 96)),), (ANY_SIZE,)).module()
+    for shape in ((3, 3, 96, 64), (4, 3, 65, 72)):
+        torch.testing.assert_close(program(numbers(shape)), network(numbers(shape)))
+    for name, buffer in network.named_buffers():
+        torch.testing.assert_close(program.get_buffer(name), buffer)
+
+
+# ---------------------------------------------------------------- ONNX
+
+
+def assert_onnxruntime_agrees(module, inputs, sizes, *others):
+    program = torch.onnx.export(module, inputs, dynamo=True, dynamic_shapes=sizes, verbose=False)
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = [argument.name for argument in session.get_inputs()]
+    for other in (inputs, *others):
+        values = [tensor.numpy() for tensor in other]
+        output, = session.run(None, dict(zip(names, values, strict=True)))
+        with torch.no_grad():
+            expected = module(*other)
+        torch.testing.assert_close(torch.from_numpy(output), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", ["disjoint", "overhanging"])
+def test_onnx_of_the_function(window):
+    # λ of both signs, and so large that a softmax without its maximum taken off would overflow.
+    lam = 100 * numbers((1, 4, 1, 1), 1)
+    others = [(numbers(shape, 2), lam) for shape in SHAPES]
+    inputs = (numbers((2, 4, 10, 12)), lam)
+    module = Function(WINDOWS[window]).eval()
+    assert_onnxruntime_agrees(module, inputs, (ANY_SIZE, None), *others)
+
+
+def test_onnx_of_a_layer():
+    others = [(numbers(shape, 2),) for shape in SHAPES]
+    layer = LAYERS["guided"]()
+    assert_onnxruntime_agrees(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,), *others)
+
+
+def test_onnx_of_a_network():
+    network = create_model("resnet18", pool="max_ent", num_classes=10).eval()
+    sizes = ({0: Dim.DYNAMIC},)
+    others = [(numbers((batch, 3, 64, 96), batch),) for batch in (1, 5)]
+    assert_onnxruntime_agrees(network, (numbers((2, 3, 64, 96)),), sizes, *others)
