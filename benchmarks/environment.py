@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import torch
 
 from gfgp_cupy.backends import select_backend
-from training.environment import device_name, git_state, gpu_driver, version_of
+from training.environment import device_name, git_state, gpu_driver, versions_of
 
 __all__ = ["Environment", "environment_of"]
 
@@ -55,8 +55,7 @@ def environment_of(device: torch.device, script: str, options: Namespace) -> Env
         driver=gpu_driver(device),
         cuda=torch.version.cuda,
         torch=torch.__version__,
-        cupy=version_of("cupy"),
-        numba=version_of("numba"),
+        **versions_of("cupy", "numba"),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         backend=select_backend(device),

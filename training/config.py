@@ -15,7 +15,7 @@ import gfgp_cupy
 from gfgp_cupy.backends import select_backend
 from training.atomic_write import atomic_write
 from training.distributed import Process
-from training.environment import GitState, device_name, git_state, gpu_driver, version_of
+from training.environment import GitState, device_name, git_state, gpu_driver, versions_of
 from training.errors import UserError
 from training.settings import Settings
 
@@ -69,7 +69,7 @@ def config_of(settings: Settings, process: Process, seed: int) -> RunConfig:
             "python": platform.python_version(),
             "gfgp_cupy": gfgp_cupy.__version__,
             "torch": torch.__version__,
-            **{name: version_of(name) for name in ("torchvision", "cupy", "numba", "numpy")},
+            **versions_of("torchvision", "cupy", "numba", "numpy"),
         },
         device=device_name(process.device),
         driver=gpu_driver(process.device),
@@ -116,9 +116,9 @@ def read_config(path: Path) -> Mapping[str, Any]:
     """
     try:
         content = json.loads(path.read_text())
-        if isinstance(content["settings"], dict):
+        if isinstance(content["settings"], dict) and isinstance(content["recipe"], dict):
             return content
-        reason = "its settings are no object"
+        reason = "settings and recipe must be objects"
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError) as error:

@@ -30,13 +30,18 @@ def git_state() -> GitState:
     return GitState(commit, None if changes is None else changes != "")
 
 
-def version_of(module: str) -> str | None:
-    """Return the version of an installed module, or None where it is not installed.
+def versions_of(*modules: str) -> dict[str, str | None]:
+    """Return the versions of modules by their names, None for those that are not installed.
 
     CuPy's distributions have other names than the module.
     """
-    distributions = importlib.metadata.packages_distributions().get(module)
-    return importlib.metadata.version(distributions[0]) if distributions else None
+    distributions = importlib.metadata.packages_distributions()
+    return {
+        module: importlib.metadata.version(distributions[module][0])
+        if module in distributions
+        else None
+        for module in modules
+    }
 
 
 def device_name(device: torch.device) -> str:
