@@ -65,10 +65,12 @@ def test_process_without_images_has_no_sample():
     assert sampled.sample is None
 
 
-def test_sample_does_not_keep_its_batches_in_memory():
+def test_sample_is_a_copy():
+    """A view would hold the memory of its whole batch until the end of the pass."""
     sampled = SampledBatches(NumberedBatches(640, 320), process())
-    list(sampled)
-    assert sampled.sample.untyped_storage().nbytes() == 64 * 4
+    for batch in sampled:
+        batch.images.fill_(-1)
+    assert torch.equal(sampled.sample.flatten(), torch.arange(0.0, 640, 10))
 
 
 def network():
