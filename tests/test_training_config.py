@@ -2,9 +2,9 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ import gfgp_cupy
 from train_imagenet import parse_settings
 from training.config import command_of, config_of, read_config, write_config
 from training.distributed import Process
-from training.environment import REPOSITORY, GitState, git_state
+from training.environment import GitState, git_state
 from training.errors import UserError
 
 CPU = Process(0, 1, torch.device("cpu"))
@@ -85,15 +85,28 @@ def test_file_that_is_no_config(tmp_path, config, text):
         read_config(path)
 
 
-def test_git_state(tmp_path, monkeypatch):
-    """Of this checkout; of a folder without one; and without git, as all the versions."""
-    if Path(REPOSITORY, ".git").exists():
-        command = ["git", "-C", REPOSITORY, "log", "-1", "--format=%H"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        assert git_state().commit == commit
+def git(folder, *words):
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    command = ["git", "-C", str(folder), *who, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_state_of_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr("training.environment.REPOSITORY", tmp_path)
     assert git_state() == GitState(None, None)
-    monkeypatch.undo()
+    git(tmp_path, "init")
+    (tmp_path / "code.py").write_text("1")
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "commit", "-m", "first")
+    commit = git(tmp_path, "log", "-1", "--format=%H")
+    (tmp_path / "results.csv").write_text("1")
+    assert git_state() == GitState(commit, False)
+    (tmp_path / "code.py").write_text("2")
+    assert git_state() == GitState(commit, True)
+
+
+def test_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state() == GitState(None, None)
     assert json.dumps(asdict(config_of(parse_settings([]), CPU, 0)), default=str)

@@ -49,6 +49,25 @@ def test_wait_is_the_time_for_batches_alone():
     assert math.isnan(usage.gpu_memory_gib)
 
 
+def use_of_two(rank, folder):
+    """As rank 0 wait for half of the time, as rank 1 hardly at all; save what all used."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", world_size=2, rank=rank
+    )
+    measured = MeasuredBatches(SlowBatches(1), Process(rank, 2, torch.device("cpu")))
+    measured.wait_seconds = 5.0 - 4.0 * rank
+    measured.start = time.perf_counter() - 10
+    torch.save(measured.usage_of_all().data_wait_percent, folder / str(rank))
+
+
+@pytest.mark.slow
+def test_the_process_that_waited_most_counts(tmp_path):
+    torch.multiprocessing.spawn(use_of_two, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        assert 40 < torch.load(tmp_path / str(rank)) <= 50
+    assert torch.load(tmp_path / "0") == torch.load(tmp_path / "1")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_memory_is_the_peak_of_the_pass():
     device = torch.device("cuda", torch.cuda.current_device())

@@ -14,9 +14,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class GitState:
-    """``commit`` of the repository, and ``dirty`` whether its files differ from it.
+    """``commit`` of the repository, and ``dirty`` whether files of it have been changed since.
 
-    Both are None where there is no repository or no git.
+    Files that git does not know, such as results, do not count. Both are None where there is no
+    repository or no git.
     """
 
     commit: str | None
@@ -26,7 +27,7 @@ class GitState:
 def git_state() -> GitState:
     """Return the state of the repository that this file is in."""
     commit = _output_of("git", "-C", REPOSITORY, "rev-parse", "HEAD")
-    changes = _output_of("git", "-C", REPOSITORY, "status", "--porcelain")
+    changes = _output_of("git", "-C", REPOSITORY, "status", "--porcelain", "-uno")
     return GitState(commit, None if changes is None else changes != "")
 
 
