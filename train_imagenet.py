@@ -203,7 +203,8 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
         "--out-dir",
         default="./",
         metavar="DIR",
-        help="where log.csv, the curves and the checkpoints go (default: %(default)s)",
+        help="where the checkpoints go, and config.json, log.csv, lambdas.csv and the curves "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--pdf-filename",
@@ -215,6 +216,12 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
         "--save-last-checkpoint",
         action="store_true",
         help="keep only the newest checkpoint and model_best.pth.tar",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the curves and the histograms of λ for TensorBoard as well, to "
+        "tensorboard/ in --out-dir",
     )
     group.add_argument(
         "-p",

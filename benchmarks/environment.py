@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import shlex
-import shutil
-import subprocess
 from argparse import Namespace
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 
 from gfgp_cupy.backends import select_backend
+from training.environment import device_name, git_state, gpu_driver, versions_of
 
 __all__ = ["Environment", "environment_of"]
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -54,22 +49,19 @@ class Environment:
 
 def environment_of(device: torch.device, script: str, options: Namespace) -> Environment:
     """The environment of a run of ``benchmarks/<script>`` with ``options`` on ``device``."""
-    on_gpu = device.type == "cuda"
-    commit = _output_of("git", "-C", REPOSITORY, "rev-parse", "HEAD")
-    changes = _output_of("git", "-C", REPOSITORY, "status", "--porcelain")
+    git = git_state()
     return Environment(
-        device=torch.cuda.get_device_name(device) if on_gpu else _processor(),
-        driver=_gpu_driver() if on_gpu else None,
+        device=device_name(device),
+        driver=gpu_driver(device),
         cuda=torch.version.cuda,
         torch=torch.__version__,
-        cupy=_version_of("cupy"),
-        numba=_version_of("numba"),
+        **versions_of("cupy", "numba"),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         backend=select_backend(device),
         threads=torch.get_num_threads(),
-        commit=commit,
-        dirty=None if changes is None else changes != "",
+        commit=git.commit,
+        dirty=git.dirty,
         command=_command_line(script, options),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -82,31 +74,3 @@ def _command_line(script: str, options: Namespace) -> str:
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
-
-
-def _processor() -> str:
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        for line in described.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _gpu_driver() -> str | None:
-    each_gpu = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return each_gpu.splitlines()[0] if each_gpu else None
-
-
-def _version_of(module: str) -> str | None:
-    """Version of an installed module; CuPy's distributions have other names than the module."""
-    distributions = importlib.metadata.packages_distributions().get(module)
-    return importlib.metadata.version(distributions[0]) if distributions else None
-
-
-def _output_of(program: str, *arguments: str | Path) -> str | None:
-    """What the program prints, ``None`` where it is missing or fails."""
-    if shutil.which(program) is None:
-        return None
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -37,3 +37,5 @@ __all__ = [
     "replace_pooling",
     "use_backend",
 ]
+
+__version__ = "0.1.0"

@@ -51,6 +51,8 @@ def test_published_command_runs_unchanged(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     assert names(out) == [
         "checkpoint-epoch1.pth.tar",
+        "config.json",
+        "lambdas.csv",
         "log.csv",
         "model_best.pth.tar",
         "train_epochs.pdf",
@@ -109,7 +111,7 @@ def test_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
         assert torch.equal(
             resumed["optimizer"]["state"][number]["momentum_buffer"], state["momentum_buffer"]
         )
-    timing = {"seconds", "images_per_second"}
+    timing = {"seconds", "images_per_second", "data_wait_percent"}
     logs = [
         [{key: row[key] for key in row.keys() - timing} for row in read_log(folder)]
         for folder in (whole, killed)

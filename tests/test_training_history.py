@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import astuple
 
 import matplotlib
 import pytest
@@ -12,6 +13,7 @@ from training.history import (
     EpochRecord,
     best_record,
     history_from_stats,
+    read_log,
     stats_from_history,
     write_log,
 )
@@ -21,7 +23,10 @@ PUBLISHED_KEYS = ("train_err1", "train_err5", "train_loss", "test_err1", "test_e
 
 
 def record(epoch, val_err1=50.0):
-    return EpochRecord(epoch, 0.1 / epoch, 2.5, 80.0, 30.0, 2.25, val_err1, 20.0, 12.5, 99.0)
+    return EpochRecord(
+        *(epoch, 0.1 / epoch, 2.5, 80.0, 30.0, 2.25, val_err1, 20.0, 12.5, 99.0),
+        *(6.25, 3.5),
+    )
 
 
 def test_stats_have_the_published_lists_and_come_back():
@@ -39,6 +44,14 @@ def test_published_stats_leave_only_their_missing_columns_unknown():
     assert [entry.val_loss for entry in history] == stats["test_loss"]
     assert [entry.train_err5 for entry in history] == stats["train_err5"]
     assert all(math.isnan(entry.lr) and math.isnan(entry.seconds) for entry in history)
+
+
+def test_stats_of_a_version_with_fewer_columns():
+    stats = stats_from_history([record(1), record(2)])
+    del stats["data_wait_percent"], stats["gpu_memory_gib"]
+    for expected, entry in zip([record(1), record(2)], history_from_stats(stats, 2), strict=True):
+        assert math.isnan(entry.data_wait_percent) and math.isnan(entry.gpu_memory_gib)
+        assert astuple(entry)[:10] == astuple(expected)[:10]
 
 
 def test_stats_of_unequal_length_are_refused():
@@ -63,6 +76,41 @@ def test_log_has_a_row_per_epoch_and_replaces_the_file(tmp_path):
     assert float(rows[0]["lr"]) == 0.1
     assert rows[1]["lr"] == ""
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_log_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "log.csv"
+    history = [record(1), record(2)]
+    write_log(history, path)
+    assert read_log(path) == history
+    write_log([EpochRecord(1, *[math.nan] * 11)], path)
+    assert all(math.isnan(value) for value in astuple(read_log(path)[0])[1:])
+
+
+def test_log_of_another_version_is_read(tmp_path):
+    """One with the columns of version 0.1.0 and one that is not known yet."""
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "epoch,lr,train_loss,train_err1,train_err5,val_loss,val_err1,val_err5,seconds,"
+        "images_per_second,later\n3,0.1,2.5,80.0,30.0,2.25,50.0,20.0,12.5,99.0,text\n"
+    )
+    (entry,) = read_log(path)
+    assert (entry.epoch, entry.val_err1, entry.images_per_second) == (3, 50.0, 99.0)
+    assert math.isnan(entry.data_wait_percent)
+
+
+@pytest.mark.parametrize("text", ["no,log\n1,2\n", "epoch,lr\n1,high\n", "epoch\nx\n"])
+def test_file_that_is_no_log(tmp_path, text):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(UserError, match=r"log\.csv: is no log"):
+        read_log(tmp_path / "log.csv")
+    with pytest.raises(UserError, match="No such file"):
+        read_log(tmp_path / "missing.csv")
+
+
+def test_line_of_an_epoch_leaves_out_what_is_not_known():
+    assert "99.0 images/s, data wait 6.2%, GPU memory 3.50 GiB" in str(record(1))
+    assert str(EpochRecord(1, *[1.0] * 9)).endswith("1.0 images/s")
 
 
 def test_curves_go_to_a_pdf_and_a_png(tmp_path):

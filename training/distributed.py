@@ -99,6 +99,13 @@ def all_reduce_sum(values: Tensor, process: Process) -> Tensor:
     return values
 
 
+def all_reduce_max(values: Tensor, process: Process) -> Tensor:
+    """Replace ``values`` by their largest over all processes, and return it."""
+    if process.world_size > 1:
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
 def broadcast_from_main(tensors: list[Tensor], process: Process) -> None:
     """Overwrite ``tensors`` with those of the main process."""
     if process.world_size > 1:

@@ -13,10 +13,13 @@ from training.distributed import Process, broadcast_from_main, wrap_model
 from training.engine import evaluate, train_one_epoch
 from training.errors import UserError
 from training.history import EpochRecord, best_record, write_log
+from training.lambdas import SampledBatches, lambdas_of
 from training.output import LOG_NAME, make_out_dir
 from training.plots import write_curves
+from training.report import Report
 from training.seeding import derive_seed, seed_everything
 from training.settings import Settings
+from training.usage import MeasuredBatches
 
 
 def train_epochs(
@@ -49,6 +52,7 @@ def train_epochs(
         )
     if process.is_main:
         make_out_dir(settings)
+        report = Report(settings, process, seed, start_epoch, resumed=checkpoint is not None)
     network = wrap_model(model, process)
     for epoch in range(start_epoch, len(learning_rates)):
         seed_everything(derive_seed(seed, "epoch", epoch, process.rank))
@@ -56,24 +60,27 @@ def train_epochs(
         title = f"epoch {epoch + 1}/{len(learning_rates)}"
         start = time.perf_counter()
         train_batches.set_epoch(epoch)
+        measured = MeasuredBatches(train_batches, process)
         train_scores = train_one_epoch(
-            network, optimizer, train_batches, process, title, settings.print_freq
+            network, optimizer, measured, process, title, settings.print_freq
         )
         train_seconds = time.perf_counter() - start
+        usage = measured.usage_of_all()
         # Each process has running statistics of its own; those of the main one are saved.
         broadcast_from_main(list(model.buffers()), process)
-        val_scores = evaluate(
-            model, val_batches, process, f"{title} validation", settings.print_freq
-        )
+        sampled = SampledBatches(val_batches, process)
+        val_scores = evaluate(model, sampled, process, f"{title} validation", settings.print_freq)
         seconds = time.perf_counter() - start
         history.append(
             EpochRecord.of(
-                epoch + 1, learning_rates[epoch], train_scores, val_scores, seconds, train_seconds
+                *(epoch + 1, learning_rates[epoch], train_scores, val_scores),
+                *(seconds, train_seconds, usage),
             )
         )
         if process.is_main:
             print(f"{title}: {history[-1]}", flush=True)
             write_epoch(model, optimizer, history, settings, seed)
+            report.add_epoch(history[-1], lambdas_of(model, sampled.sample))
     if process.is_main:
         print(summary(history, settings), flush=True)
 

@@ -7,7 +7,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from training.atomic_write import atomic_write
+from training.errors import UserError
 from training.metrics import Scores
+from training.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class EpochRecord:
         val_loss, val_err1, val_err5: the same of the validation images after the epoch.
         seconds: time of the whole epoch, validation included.
         images_per_second: training images, over the training time, waits for data included.
+        data_wait_percent, gpu_memory_gib: of the training, see ``Usage``.
     """
 
     epoch: int
@@ -34,6 +37,8 @@ class EpochRecord:
     val_err5: float
     seconds: float
     images_per_second: float
+    data_wait_percent: float = math.nan
+    gpu_memory_gib: float = math.nan
 
     @classmethod
     def of(
@@ -44,6 +49,7 @@ class EpochRecord:
         val: Scores,
         seconds: float,
         train_seconds: float,
+        usage: Usage,
     ) -> "EpochRecord":
         """Return the record of an epoch of ``seconds``, ``train_seconds`` of them training."""
         return cls(
@@ -53,15 +59,22 @@ class EpochRecord:
             *(val.loss, val.err1, val.err5),
             seconds,
             train.images / train_seconds,
+            usage.data_wait_percent,
+            usage.gpu_memory_gib,
         )
 
     def __str__(self) -> str:
-        return (
+        line = (
             f"lr {self.lr:.4g}, train loss {self.train_loss:.4f} err@1 {self.train_err1:.2f}% "
             f"err@5 {self.train_err5:.2f}%, val loss {self.val_loss:.4f} err@1 "
             f"{self.val_err1:.2f}% err@5 {self.val_err5:.2f}%, {self.seconds:.1f} s, "
             f"{self.images_per_second:.1f} images/s"
         )
+        if not math.isnan(self.data_wait_percent):
+            line += f", data wait {self.data_wait_percent:.1f}%"
+        if not math.isnan(self.gpu_memory_gib):
+            line += f", GPU memory {self.gpu_memory_gib:.2f} GiB"
+        return line
 
 
 COLUMNS = tuple(field.name for field in fields(EpochRecord))
@@ -87,8 +100,9 @@ def history_from_stats(stats: Mapping[str, Sequence[float]], epoch: int) -> list
     unknown = [math.nan] * len(losses)
     columns = {name: stats[_stats_key(name)] for name in PUBLISHED_COLUMNS}
     columns["epoch"] = range(epoch - len(losses) + 1, epoch + 1)
-    for name in ("lr", "seconds", "images_per_second"):
-        columns[name] = stats.get(name, unknown)
+    for name in COLUMNS:
+        if name not in columns:
+            columns[name] = stats.get(name, unknown)
     rows = zip(*(columns[name] for name in COLUMNS), strict=True)
     return [EpochRecord(int(row[0]), *map(float, row[1:])) for row in rows]
 
@@ -110,6 +124,27 @@ def write_log(history: Sequence[EpochRecord], path: Path) -> None:
         writer.writerows(
             ["" if math.isnan(value) else value for value in astuple(record)] for record in history
         )
+
+
+def read_log(path: Path) -> list[EpochRecord]:
+    """Return the history that ``write_log`` wrote; columns that an older one lacks are nan.
+
+    Raises:
+        UserError: there is no such file, or it is not such a log.
+    """
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [_record_from_row(row) for row in rows]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: is no log of a training run ({error!r})") from error
+
+
+def _record_from_row(row: Mapping[str, str]) -> EpochRecord:
+    values = {name: float(row.get(name) or "nan") for name in COLUMNS}
+    return EpochRecord(**values | {"epoch": int(row["epoch"])})
 
 
 def _stats_key(column: str) -> str:

@@ -25,7 +25,15 @@ def write_curves(history: Sequence[EpochRecord], pdf_path: Path) -> None:
     Raises:
         UserError: a file cannot be written.
     """
-    figure = draw_curves(history)
+    save_figure(draw_curves(history), pdf_path)
+
+
+def save_figure(figure: Figure, pdf_path: Path) -> None:
+    """Write ``pdf_path`` and, beside it, a PNG file of the same stem.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
     for path in (pdf_path, pdf_path.with_suffix(".png")):
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=120)

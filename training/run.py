@@ -15,6 +15,7 @@ from training.errors import UserError
 from training.output import refuse_other_run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
+from training.tensorboard import check_tensorboard
 from training.weights import start_from_weights
 
 
@@ -27,6 +28,7 @@ def run(settings: Settings, process: Process) -> None:
     """
     if not settings.evaluate:
         refuse_other_run(settings)
+        check_tensorboard(settings)
     checkpoint = load_checkpoint(settings.resume) if settings.resume else None
     load_data = DATASETS[settings.dataset].load
     data = load_data(settings.data, settings.exclude, not settings.evaluate)

@@ -39,6 +39,7 @@ class Settings:
     out_dir: str
     pdf_filename: str
     save_last_checkpoint: bool
+    tensorboard: bool
     print_freq: int
     cpu: bool
     gpu: int | None

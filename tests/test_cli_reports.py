@@ -1,0 +1,141 @@
+"""What a run leaves for people, from end to end: config.json, lambdas.csv, TensorBoard."""
+
+import csv
+import os
+import shlex
+import shutil
+import sys
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gfgp_cupy import record_lambdas
+from models import create_model
+from tests.command_line import error_here, output_here, read_log
+from training.config import read_config
+from training.data import load_digits_data
+from training.recipes import RECIPES
+
+SMALL = (
+    *("--arch", "resnet18", "--cpu", "--batch-size", 8, "--epochs", 2),
+    *("--limit-train-batches", 2, "--limit-val-batches", 1),
+)
+TIMING = {"seconds", "images_per_second", "data_wait_percent"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "first"
+    return out, output_here(*SMALL, "--tensorboard", "--out-dir", out)
+
+
+def scores(out):
+    return [{key: row[key] for key in row.keys() - TIMING} for row in read_log(out)]
+
+
+def lambda_rows(out):
+    with open(out / "lambdas.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def events(out):
+    return EventAccumulator(str(out / "tensorboard"), {"histograms": 0}).Reload()
+
+
+def test_command_of_config_repeats_the_run(run, tmp_path):
+    out, printed = run
+    command = read_config(out / "config.json")["command"]
+    assert command in printed
+    assert str(out) in command
+    again = [word.replace(str(out), str(tmp_path / "again")) for word in shlex.split(command)[2:]]
+    output_here(*again)
+    assert scores(tmp_path / "again") == scores(out)
+    assert lambda_rows(tmp_path / "again") == lambda_rows(out)
+
+
+def test_wait_is_in_the_log_and_memory_only_on_a_gpu(run):
+    out, printed = run
+    for row in read_log(out):
+        assert 0 <= float(row["data_wait_percent"]) <= 100
+        assert row["gpu_memory_gib"] == ""
+        assert f"data wait {float(row['data_wait_percent']):.1f}%" in printed
+    assert "GPU memory" not in printed
+
+
+def test_lambdas_are_of_validation_images_after_each_epoch(run):
+    out, _ = run
+    images = load_digits_data("", None, train=False).val
+    transform = RECIPES["digits"].val_transform()
+    batch = torch.stack([transform(images.image(index)) for index in range(8)])
+    for epoch in (1, 2):
+        model = create_model("resnet18", "max_ent", 10).eval()
+        path = out / f"checkpoint-epoch{epoch}.pth.tar"
+        model.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+        with record_lambdas(model) as lambdas, torch.no_grad():
+            model(batch)
+        rows = [row for row in lambda_rows(out) if row["epoch"] == str(epoch)]
+        assert {row["layer"] for row in rows} == set(lambdas)
+        for layer, lam in lambdas.items():
+            bins = [row for row in rows if row["layer"] == layer]
+            assert sum(int(row["count"]) for row in bins) == lam.numel()
+            assert float(bins[0]["low"]) == pytest.approx(lam.min().item(), rel=1e-4)
+            assert float(bins[-1]["high"]) == pytest.approx(lam.max().item(), rel=1e-4)
+
+
+def test_tensorboard_has_the_log_and_the_lambdas(run):
+    out, _ = run
+    seen, log = events(out), read_log(out)
+    columns = {
+        "lr": "lr",
+        "loss/train": "train_loss",
+        "loss/val": "val_loss",
+        "err1/val": "val_err1",
+        "err5/train": "train_err5",
+        "usage/images_per_second": "images_per_second",
+        "usage/data_wait_percent": "data_wait_percent",
+    }
+    for tag, column in columns.items():
+        shown = seen.Scalars(tag)
+        assert [event.step for event in shown] == [1, 2]
+        assert [event.value for event in shown] == pytest.approx(
+            [float(row[column]) for row in log], rel=1e-5
+        )
+    assert "usage/gpu_memory_gib" not in seen.Tags()["scalars"]
+    layers = {row["layer"] for row in lambda_rows(out)}
+    assert set(seen.Tags()["histograms"]) == {f"lambda/{layer}" for layer in layers}
+    for layer in layers:
+        bins = [row for row in lambda_rows(out) if row["layer"] == layer]
+        for event in seen.Histograms(f"lambda/{layer}"):
+            counts = [int(row["count"]) for row in bins if row["epoch"] == str(event.step)]
+            assert event.histogram_value.num == sum(counts)
+
+
+def test_resumed_epochs_replace_what_was_told_of_them(run, tmp_path):
+    out = shutil.copytree(run[0], tmp_path / "out", copy_function=os.link)
+    before, config_before = lambda_rows(out), read_config(out / "config.json")
+    output_here(
+        *(*SMALL, "--tensorboard", "--out-dir", out, "--seed", 2),
+        *("--resume", out / "checkpoint-epoch1.pth.tar"),
+    )
+    first = [row for row in before if row["epoch"] == "1"]
+    after = lambda_rows(out)
+    assert after[: len(first)] == first
+    assert {row["epoch"] for row in after[len(first) :]} == {"2"}
+    assert len(after) == len(before) and after != before
+    shown = events(out).Scalars("loss/val")
+    assert [event.step for event in shown] == [1, 2]
+    assert shown[1].value == pytest.approx(float(read_log(out)[1]["val_loss"]), rel=1e-5)
+    config = read_config(out / "config.json")
+    (resumed,) = config.pop("resumed")
+    assert config == config_before
+    assert resumed["settings"]["seed"] == 2
+
+
+def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    message = error_here(*SMALL, "--tensorboard", "--out-dir", tmp_path / "out")
+    assert "--tensorboard" in message and "pip install tensorboard" in message
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,130 @@
+"""``config.json``: what it takes to repeat a run."""
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gfgp_cupy
+from gfgp_cupy.backends import select_backend
+from training.atomic_write import atomic_write
+from training.distributed import Process
+from training.environment import GitState, device_name, git_state, gpu_driver, versions_of
+from training.errors import UserError
+from training.settings import Settings
+
+CONFIG_NAME = "config.json"
+
+# Options of a run of several processes, which only clutter the command of one.
+PROCESS_OPTIONS = ("world_size", "rank", "dist_url", "dist_backend")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A start of a run; None for what is not there.
+
+    Attributes:
+        command: repeats the run, with its seed and every option that was set.
+        settings: by the options' names, None where one was not given and the recipe decides.
+        recipe: what ``--config-name`` names; functions by their names.
+        versions: of Python and the packages that compute.
+        device: name of the GPU or the processor, of the main process.
+        driver: version of the GPU's driver.
+        cuda: version of CUDA that PyTorch was built for.
+        backend: of ``gfgp_cupy``, for that device.
+        threads: of PyTorch on the CPU, in each process; results on the CPU depend on it.
+        processes: over all machines.
+        git: state of the repository.
+        started: UTC, ISO 8601.
+    """
+
+    command: str
+    settings: dict[str, Any]
+    recipe: dict[str, Any]
+    versions: dict[str, str | None]
+    device: str
+    driver: str | None
+    cuda: str | None
+    backend: str
+    threads: int
+    processes: int
+    git: GitState
+    started: str
+
+
+def config_of(settings: Settings, process: Process, seed: int) -> RunConfig:
+    """Return the configuration of the run of ``settings`` with ``seed`` that starts now."""
+    settings = replace(settings, seed=seed)
+    return RunConfig(
+        command=command_of(settings),
+        settings=asdict(settings),
+        recipe=asdict(settings.recipe),
+        versions={
+            "python": platform.python_version(),
+            "gfgp_cupy": gfgp_cupy.__version__,
+            "torch": torch.__version__,
+            **versions_of("torchvision", "cupy", "numba", "numpy"),
+        },
+        device=device_name(process.device),
+        driver=gpu_driver(process.device),
+        cuda=torch.version.cuda,
+        backend=select_backend(process.device),
+        threads=torch.get_num_threads(),
+        processes=process.world_size,
+        git=git_state(),
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def command_of(settings: Settings) -> str:
+    """Return the command line that ``settings`` are of."""
+    words = ["python", "train_imagenet.py"]
+    for name, value in asdict(settings).items():
+        if name in PROCESS_OPTIONS and not settings.is_distributed:
+            continue
+        if value is not None and value is not False:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
+
+
+def write_config(config: RunConfig, path: Path, resumed: bool) -> None:
+    """Write ``config`` to ``path``; that of a ``resumed`` run to the list ``resumed`` in it.
+
+    Raises:
+        UserError: the file cannot be written, or what is there is no such file.
+    """
+    content = asdict(config)
+    if resumed and path.exists():
+        first = read_config(path)
+        content = {**first, "resumed": [*first.get("resumed", []), content]}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=_name_of) + "\n")
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """Return the content of a ``config.json``.
+
+    Raises:
+        UserError: there is no such file, or it is not one.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if isinstance(content["settings"], dict) and isinstance(content["recipe"], dict):
+            return content
+        reason = "settings and recipe must be objects"
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        reason = repr(error)
+    raise UserError(f"{path}: is no {CONFIG_NAME} of a training run ({reason}); move it away")
+
+
+def _name_of(value: object) -> str:
+    return getattr(value, "__name__", str(value))

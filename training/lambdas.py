@@ -1,0 +1,97 @@
+"""The λ of each pooling layer after an epoch: on which images, and ``lambdas.csv``."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_lambdas
+from training.atomic_write import atomic_write
+from training.batches import Batch, BatchLoader
+from training.distributed import Process
+from training.errors import UserError
+
+LAMBDAS_NAME = "lambdas.csv"
+COLUMNS = ("epoch", "layer", "low", "high", "count")
+SAMPLE_IMAGES = 64
+BINS = 30
+
+
+class SampledBatches:
+    """Iterates ``batches`` as they are, and keeps some of their images.
+
+    The images are spread evenly over the pass, for data in the order of its classes starts with
+    a few of them. They are ready for the network, and the same in every pass over validation
+    images.
+
+    Attributes:
+        sample: [N, 3, H, W], N up to 64, of this process, on its device; None before the pass.
+    """
+
+    def __init__(self, batches: BatchLoader, process: Process) -> None:
+        self.batches = batches
+        self.stride = math.ceil(batches.images / process.world_size / SAMPLE_IMAGES)
+        self.sample: Tensor | None = None
+
+    @property
+    def images(self) -> int:
+        """Number of images of a pass, over all processes."""
+        return self.batches.images
+
+    def __iter__(self) -> Iterator[Batch]:
+        kept, seen = [], 0
+        for batch in self.batches:
+            # A copy: a view would keep the whole batch in memory.
+            kept.append(batch.images[-seen % self.stride :: self.stride].clone())
+            seen += len(batch.images)
+            yield batch
+        self.sample = torch.cat(kept) if kept else None
+
+
+@torch.no_grad()
+def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Return λ [N, C] by layer of ``model`` in evaluation mode on ``images`` [N, 3, H, W].
+
+    No entries where the network has no such layers. ``model`` is left in evaluation mode.
+    """
+    if not any(isinstance(each, (GFGPMaxEntPool2d, MaxEntPool2d)) for each in model.modules()):
+        return {}
+    model.eval()
+    with record_lambdas(model) as lambdas:
+        model(images)
+    return dict(lambdas)
+
+
+def write_lambdas(lambdas: Mapping[str, Tensor], epoch: int, path: Path) -> None:
+    """Give the CSV file ``path`` the histograms of ``lambdas`` after ``epoch``.
+
+    A row per bin: ``epoch``, ``layer``, ``count`` of the λ (one per image and channel) from
+    ``low`` to ``high``. Each histogram has 30 bins of equal width, from its least to its largest
+    λ; what is not finite is not counted. Rows of this epoch and later ones, of a run before it
+    was resumed, are replaced. Without λ there is no file.
+
+    Raises:
+        UserError: the file cannot be written, or what is there is no such file.
+    """
+    if not lambdas:
+        return
+    kept = [row for row in _read_rows(path) if int(row[0]) < epoch] if path.exists() else []
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([COLUMNS, *kept])
+        for layer, lam in lambdas.items():
+            counts, edges = np.histogram(lam[lam.isfinite()].double().numpy(), bins=BINS)
+            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+                writer.writerow([epoch, layer, f"{low:.6g}", f"{high:.6g}", count])
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        header, *rows = [*csv.reader(file)] or [[]]
+    if tuple(header) != COLUMNS or not all(row and row[0].isdecimal() for row in rows):
+        raise UserError(f"{path}: is not what this program wrote; move it out of --out-dir")
+    return rows
