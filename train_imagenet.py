@@ -15,6 +15,7 @@ from training.errors import UserError
 from training.recipes import RECIPES
 from training.run import run
 from training.settings import Settings
+from training.torchrun import read_torchrun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,12 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings(argv)
         settings.check()
-        if settings.is_distributed and settings.backend != settings.dist_backend:
-            print(
-                f"--dist-backend {settings.dist_backend} needs GPUs: using gloo on the CPU with "
-                f"--nproc {settings.processes_here}",
-                flush=True,
-            )
+        if settings.torchrun is None or settings.torchrun.rank == 0:
+            for note in settings.notes:
+                print(note, flush=True)
         launch(run, settings)
     except UserError as error:
         print(f"train_imagenet.py: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -51,7 +49,7 @@ def parse_settings(argv: Sequence[str] | None) -> Settings:
         options["config_name"] = entry.config_name
     if entry and options["workers"] is None:
         options["workers"] = 0 if entry.in_memory else min(12, os.cpu_count() or 1)
-    return Settings(**options)
+    return Settings(**options, torchrun=read_torchrun(os.environ))
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate
 from training.epochs import train_epochs
 from training.errors import UserError
-from training.output import refuse_other_run
+from training.output import after_restart, refuse_other_run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
 from training.weights import start_from_weights
@@ -26,8 +26,10 @@ def run(settings: Settings, process: Process) -> None:
             is not finite.
     """
     if not settings.evaluate:
+        settings = after_restart(settings, process)
         refuse_other_run(settings)
     checkpoint = load_checkpoint(settings.resume) if settings.resume else None
+    check_same_start(checkpoint, process)
     load_data = DATASETS[settings.dataset].load
     data = load_data(settings.data, settings.exclude, not settings.evaluate)
     classes = class_count(settings, data)
@@ -79,6 +81,19 @@ def choose_seed(settings: Settings, checkpoint: Checkpoint | None, process: Proc
     return int(agreed.item())
 
 
+def check_same_start(checkpoint: Checkpoint | None, process: Process) -> None:
+    """Raise UserError if this process resumes from another epoch than the main one."""
+    epoch = 0 if checkpoint is None else checkpoint.epoch
+    agreed = torch.tensor([epoch], device=process.device)
+    broadcast_from_main([agreed], process)
+    if epoch != agreed.item():
+        raise UserError(
+            f"process {process.rank} would go on after epoch {epoch}, the main one after "
+            f"{agreed.item()}: every machine must read the same checkpoints; put --out-dir and "
+            "--resume where all of them see it"
+        )
+
+
 def description(settings: Settings, data: Data, process: Process, seed: int) -> str:
     """Return what is about to run, in a line."""
     training = f"{len(data.train)} training and " if data.train is not None else ""
@@ -98,7 +113,7 @@ def make_train_batches(data: Data, settings: Settings, process: Process, seed: i
     """
     sampler = GlobalBatches(
         len(data.train),
-        settings.images_per_step_here * settings.world_size,
+        settings.images_per_step_here * settings.machines,
         process,
         shuffle_seed=seed,
         smallest=2 * process.world_size,
@@ -117,7 +132,7 @@ def make_val_batches(data: Data, settings: Settings, process: Process, seed: int
     """Return the validation batches, in the data's order."""
     sampler = GlobalBatches(
         len(data.val),
-        settings.images_per_step_here * settings.world_size,
+        settings.images_per_step_here * settings.machines,
         process,
         limit=settings.limit_val_batches,
     )

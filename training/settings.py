@@ -11,11 +11,15 @@ from models.pooling import POOL_TYPES
 from training.data import DATASETS
 from training.errors import UserError
 from training.recipes import RECIPES, Recipe
+from training.torchrun import Torchrun
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of ``train_imagenet.py`` under their own names; None where one was not given."""
+    """The options of ``train_imagenet.py`` under their own names; None where one was not given.
+
+    ``torchrun`` is no option but what the environment says, None where torchrun did not start us.
+    """
 
     dataset: str
     data: str
@@ -48,6 +52,7 @@ class Settings:
     rank: int
     dist_url: str
     dist_backend: str
+    torchrun: Torchrun | None
 
     @property
     def recipe(self) -> Recipe:
@@ -69,11 +74,20 @@ class Settings:
 
     @property
     def is_distributed(self) -> bool:
-        return self.multiprocessing_distributed or self.world_size > 1
+        return self.torchrun is not None or self.multiprocessing_distributed or self.world_size > 1
+
+    @property
+    def machines(self) -> int:
+        """Number of machines that train together."""
+        if self.torchrun is not None:
+            return self.torchrun.world_size // self.torchrun.local_world_size
+        return self.world_size
 
     @property
     def processes_here(self) -> int:
         """Number of processes on this machine, the same on every other."""
+        if self.torchrun is not None:
+            return self.torchrun.local_world_size
         if not self.multiprocessing_distributed:
             return 1
         if self.nproc is not None:
@@ -84,6 +98,25 @@ class Settings:
     def backend(self) -> str:
         """The communication backend: the one asked for, or gloo where there is no GPU."""
         return self.dist_backend if self.uses_gpu else "gloo"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user may not expect of these settings on this machine, a line each."""
+        notes = []
+        if self.is_distributed and self.backend != self.dist_backend:
+            notes.append(
+                f"--dist-backend {self.dist_backend} needs GPUs: using gloo on the CPU, "
+                f"{self.processes_here} processes on this machine"
+            )
+        if self.uses_gpu and not self.is_distributed and self.gpu is None:
+            gpus = torch.cuda.device_count()
+            if gpus > 1:
+                notes.append(
+                    f"using one of {gpus} GPUs; for all of them start with torchrun "
+                    f"--nproc-per-node {gpus} train_imagenet.py, or add "
+                    "--multiprocessing-distributed (--gpu N chooses one)"
+                )
+        return notes
 
     def check(self) -> None:
         """Check the options against each other and against this machine.
@@ -132,6 +165,11 @@ class Settings:
                 f"--gpu {self.gpu} and --multiprocessing-distributed, which takes every GPU: "
                 "leave one of them out"
             )
+        if self.torchrun is not None:
+            raise UserError(
+                f"--gpu {self.gpu}: torchrun gives each of its processes a GPU; leave the option "
+                "out, and choose the GPUs with CUDA_VISIBLE_DEVICES"
+            )
         if self.gpu >= torch.cuda.device_count():
             raise UserError(
                 f"--gpu {self.gpu}: PyTorch sees {torch.cuda.device_count()} GPUs here, counted "
@@ -139,18 +177,26 @@ class Settings:
             )
 
     def _check_processes(self) -> None:
+        if self.torchrun is not None and (
+            self.multiprocessing_distributed or (self.world_size, self.rank) != (1, 0)
+        ):
+            raise UserError(
+                "--multiprocessing-distributed, --world-size and --rank do not go with torchrun, "
+                "which starts the processes itself: leave them out"
+            )
         if self.nproc is not None and not self.multiprocessing_distributed:
             raise UserError(f"--nproc {self.nproc}: only goes with --multiprocessing-distributed")
         if self.uses_gpu and self.processes_here > torch.cuda.device_count():
+            option = "--nproc" if self.torchrun is None else "torchrun --nproc-per-node"
             raise UserError(
-                f"--nproc {self.nproc}: PyTorch sees {torch.cuda.device_count()} GPUs here, and "
-                "each process takes one; lower it or pass --cpu"
+                f"{option} {self.processes_here}: PyTorch sees {torch.cuda.device_count()} GPUs "
+                "here, and each process takes one; lower it or pass --cpu"
             )
         if not 0 <= self.rank < self.world_size:
             raise UserError(
                 f"--rank {self.rank}: must be from 0 to --world-size - 1 = {self.world_size - 1}"
             )
-        if self.is_distributed:
+        if self.is_distributed and self.torchrun is None:
             address_of(self.dist_url)
 
 
