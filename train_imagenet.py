@@ -14,6 +14,7 @@ from training.distributed import launch
 from training.errors import UserError
 from training.recipes import RECIPES
 from training.run import run
+from training.schedules import SCHEDULES
 from training.settings import Settings
 from training.torchrun import read_torchrun
 
@@ -150,6 +151,18 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
         type=positive_float,
         metavar="LR",
         help="learning rate that the recipe's schedule starts from (default: the recipe's)",
+    )
+    group.add_argument(
+        "--lr-schedule",
+        choices=tuple(SCHEDULES),
+        help="step: a tenth after each 30 epochs; cosine: half a cosine down to 0 (default: the "
+        "recipe's)",
+    )
+    group.add_argument(
+        "--warmup-epochs",
+        type=natural_int,
+        metavar="N",
+        help="epochs in which the learning rate rises to --lr first (default: the recipe's)",
     )
     group.add_argument(
         "--seed",

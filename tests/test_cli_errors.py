@@ -48,6 +48,8 @@ def contents(folder):
         (("--gpu", "99"), ("--gpu 99",)),
         (("--gpu", "0", "--cpu"), ("--gpu 0", "--cpu")),
         (("--batch-size", "1"), ("--batch-size 1", "2")),
+        (("--warmup-epochs", "5", "--epochs", "5"), ("--warmup-epochs 5", "epochs, 5")),
+        (("--lr-schedule", "linear"), ("--lr-schedule", "'linear'", "cosine")),
         (("--start-epoch", "999"), ("--start-epoch 999",)),
         (("--pdf-filename", "curves.png"), ("--pdf-filename curves.png", ".pdf")),
         (("--num-classes", "3"), ("--num-classes 3", "10 classes")),

@@ -1,6 +1,6 @@
 """The settings of a run: what the command line asked for, and the check that it can be done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import torch
@@ -34,6 +34,8 @@ class Settings:
     epochs: int | None
     batch_size: int | None
     lr: float | None
+    lr_schedule: str | None
+    warmup_epochs: int | None
     seed: int | None
     start_epoch: int
     limit_train_batches: int | None
@@ -56,17 +58,20 @@ class Settings:
 
     @property
     def recipe(self) -> Recipe:
-        return RECIPES[self.config_name]
+        """The recipe of ``config_name``, with what the options say instead of it."""
+        names = ("epochs", "batch_size", "lr", "lr_schedule", "warmup_epochs")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(RECIPES[self.config_name], **given)
 
     @property
     def learning_rates(self) -> list[float]:
         """The learning rate of each epoch."""
-        return self.recipe.learning_rates(self.epochs, self.lr)
+        return self.recipe.learning_rates()
 
     @property
     def images_per_step_here(self) -> int:
         """Images a step over this machine's processes."""
-        return self.recipe.batch_size if self.batch_size is None else self.batch_size
+        return self.recipe.batch_size
 
     @property
     def uses_gpu(self) -> bool:
@@ -139,6 +144,11 @@ class Settings:
             raise UserError(
                 f"--batch-size {self.images_per_step_here}: batch normalisation needs at least 2 "
                 f"images in each of the {self.processes_here} processes"
+            )
+        if self.warmup_epochs is not None and self.warmup_epochs >= len(self.learning_rates):
+            raise UserError(
+                f"--warmup-epochs {self.warmup_epochs}: must be below the number of epochs, "
+                f"{len(self.learning_rates)}"
             )
         if self.start_epoch >= len(self.learning_rates):
             raise UserError(
