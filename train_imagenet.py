@@ -12,6 +12,7 @@ from models.pooling import POOL_TYPES
 from training.data import DATASETS
 from training.distributed import launch
 from training.errors import UserError
+from training.forward import AMP_TYPES
 from training.recipes import RECIPES
 from training.run import run
 from training.schedules import SCHEDULES
@@ -69,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_data_options(parser.add_argument_group("data"))
     add_network_options(parser.add_argument_group("network"))
     add_recipe_options(parser.add_argument_group("recipe"))
+    add_computing_options(parser.add_argument_group("computing"))
     add_checkpoint_options(parser.add_argument_group("checkpoints and evaluation"))
     add_output_options(parser.add_argument_group("output"))
     add_process_options(parser.add_argument_group("devices and processes"))
@@ -165,6 +167,22 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
         help="epochs in which the learning rate rises to --lr first (default: the recipe's)",
     )
     group.add_argument(
+        "--label-smoothing",
+        type=fraction,
+        default=0.0,
+        metavar="E",
+        help="share of each target that is spread over all classes, in training (default: "
+        "%(default)s)",
+    )
+    group.add_argument(
+        "--ema",
+        nargs="?",
+        type=fraction,
+        const=0.9999,
+        metavar="DECAY",
+        help="validate and keep a moving average of the weights too (DECAY: 0.9999)",
+    )
+    group.add_argument(
         "--seed",
         type=natural_int,
         metavar="N",
@@ -185,6 +203,32 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--limit-val-batches", type=positive_int, metavar="N", help="validate on N batches"
+    )
+
+
+def add_computing_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--amp",
+        choices=tuple(AMP_TYPES),
+        default="off",
+        help="compute in bfloat16 or float16 where that is safe (default: %(default)s)",
+    )
+    group.add_argument(
+        "--channels-last", action="store_true", help="keep channels innermost in memory"
+    )
+    group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
+    group.add_argument(
+        "--accum-steps",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="pass each process's share of a batch through the network in N parts, which takes "
+        "less memory; --batch-size stays the images a step (default: %(default)s)",
+    )
+    group.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="normalise by the statistics of all processes' images (GPUs only)",
     )
 
 
@@ -292,6 +336,16 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got {text!r}")
+    return value
 
 
 def positive_float(text: str) -> float:

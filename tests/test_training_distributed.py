@@ -67,12 +67,12 @@ def weights(out_dir, epoch):
 def vgg(tmp_path_factory):
     """Options of a run of a VGG without batch normalisation on a few images of odd numbers."""
     folder = tmp_path_factory.mktemp("vgg")
-    data = write_image_folder(folder / "data", train=6, val=5, classes=2)
+    data = write_image_folder(folder / "data", train=9, val=5, classes=2)
     start = write_start(folder / "start.pth.tar", "vgg11bow", "avg", 2)
     return (
         *("--resume", start, "--data", data, "--arch", "vgg11bow", "--pool", "avg"),
-        *("--config-name", "digits", "--epochs", 2, "--batch-size", 7, "--lr", 0.001),
-        *("--workers", 0, "--cpu"),
+        *("--config-name", "digits", "--epochs", 2, "--batch-size", 9, "--lr", 0.001),
+        *("--workers", 0, "--cpu", "--ema", 0.5),
     )
 
 
@@ -91,7 +91,7 @@ def test_two_processes_give_the_result_of_one(tmp_path, vgg, vgg_of_one_process,
     statistics of its own share. VGG without ``_bn`` and GFGP has none, and no dropout.
     """
     if launcher == "torchrun":
-        run_under_torchrun(*vgg, "--out-dir", tmp_path)
+        run_under_torchrun(*vgg, "--accum-steps", 2, "--out-dir", tmp_path)
     else:
         output_here(*vgg, *two_processes(), "--out-dir", tmp_path)
     assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])

@@ -3,8 +3,10 @@
 import math
 
 import torch
+from torch import nn
 
 from models import create_model
+from training.averaging import averaged_model
 from training.batches import BatchLoader, GlobalBatches, TransformedImages
 from training.checkpoints import Checkpoint, load_checkpoint, load_model
 from training.data import DATASETS, Data
@@ -39,20 +41,28 @@ def run(settings: Settings, process: Process) -> None:
     model = create_model(settings.arch, settings.pool, classes)
     if checkpoint is not None:
         load_model(model, checkpoint, settings)
-    model.to(process.device)
+    model.to(process.device, memory_format=settings.memory_format)
     if process.is_main:
         print(description(settings, data, process, seed), flush=True)
     if checkpoint is None and (settings.pretrained or settings.weights is not None):
         start_from_weights(model, settings, process)
     val_batches = make_val_batches(data, settings, process, seed)
     if settings.evaluate:
-        scores = evaluate(model, val_batches, process, "evaluation", settings.print_freq)
+        model = averaged_model(model, checkpoint, settings)
+        if settings.compile:
+            model.compile()
+        scores = evaluate(
+            model, val_batches, settings.forward, process, "evaluation", settings.print_freq
+        )
         if process.is_main:
             print(
                 f"top-1 error {scores.err1:.2f}%, top-5 error {scores.err5:.2f}%, "
                 f"loss {scores.loss:.4f} on {scores.images} images"
+                + (", of the averaged weights" if checkpoint.ema is not None else "")
             )
     else:
+        if settings.sync_bn and process.world_size > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         train_batches = make_train_batches(data, settings, process, seed)
         train_epochs(model, train_batches, val_batches, checkpoint, settings, process, seed)
 
@@ -108,7 +118,7 @@ def description(settings: Settings, data: Data, process: Process, seed: int) -> 
 def make_train_batches(data: Data, settings: Settings, process: Process, seed: int) -> BatchLoader:
     """Return the shuffled training batches.
 
-    A last batch too small to give every process two images is left out: batch normalisation
+    A last batch too small to give every process two images a part is left out: batch normalisation
     cannot take a single one.
     """
     sampler = GlobalBatches(
@@ -116,13 +126,13 @@ def make_train_batches(data: Data, settings: Settings, process: Process, seed: i
         settings.images_per_step_here * settings.machines,
         process,
         shuffle_seed=seed,
-        smallest=2 * process.world_size,
+        smallest=settings.smallest_batch_here * settings.machines,
         limit=settings.limit_train_batches,
     )
     if not len(sampler):
         raise UserError(
             f"--data {settings.data}: {len(data.train)} training images are too few for "
-            f"{process.world_size} processes, which need two each"
+            f"{process.world_size} processes, which need {2 * settings.accum_steps} each"
         )
     images = TransformedImages(data.train, settings.recipe.train_transform(), seed)
     return BatchLoader(images, sampler, workers_each(settings), process, seed)

@@ -10,6 +10,7 @@ from models.choices import check_choice
 from models.pooling import POOL_TYPES
 from training.data import DATASETS
 from training.errors import UserError
+from training.forward import AMP_TYPES, Forward
 from training.recipes import RECIPES, Recipe
 from training.torchrun import Torchrun
 
@@ -36,6 +37,13 @@ class Settings:
     lr: float | None
     lr_schedule: str | None
     warmup_epochs: int | None
+    label_smoothing: float
+    ema: float | None
+    amp: str
+    channels_last: bool
+    compile: bool
+    accum_steps: int
+    sync_bn: bool
     seed: int | None
     start_epoch: int
     limit_train_batches: int | None
@@ -72,6 +80,21 @@ class Settings:
     def images_per_step_here(self) -> int:
         """Images a step over this machine's processes."""
         return self.recipe.batch_size
+
+    @property
+    def forward(self) -> Forward:
+        """How images go through the network."""
+        return Forward(AMP_TYPES[self.amp], self.memory_format)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of the network and the images."""
+        return torch.channels_last if self.channels_last else torch.preserve_format
+
+    @property
+    def smallest_batch_here(self) -> int:
+        """Images that this machine needs a step: batch normalisation cannot take a single one."""
+        return 2 * self.processes_here * self.accum_steps
 
     @property
     def uses_gpu(self) -> bool:
@@ -140,10 +163,11 @@ class Settings:
             raise UserError(f"--pretrained and --weights {self.weights}: leave one of them out")
         if not self.pdf_filename.endswith(".pdf"):
             raise UserError(f"--pdf-filename {self.pdf_filename}: must end in .pdf")
-        if not self.evaluate and self.images_per_step_here < 2 * self.processes_here:
+        if not self.evaluate and self.images_per_step_here < self.smallest_batch_here:
             raise UserError(
                 f"--batch-size {self.images_per_step_here}: batch normalisation needs at least 2 "
-                f"images in each of the {self.processes_here} processes"
+                f"images in each of the {self.processes_here} processes and each of the "
+                f"{self.accum_steps} parts of --accum-steps, {self.smallest_batch_here} in all"
             )
         if self.warmup_epochs is not None and self.warmup_epochs >= len(self.learning_rates):
             raise UserError(
@@ -166,6 +190,8 @@ class Settings:
             raise UserError(str(error)) from error
 
     def _check_devices(self) -> None:
+        if self.sync_bn and not self.uses_gpu:
+            raise UserError("--sync-bn: PyTorch has it for GPUs only; leave it out")
         if self.gpu is None:
             return
         if self.cpu:
