@@ -44,9 +44,9 @@ def parse_settings(argv: Sequence[str] | None) -> Settings:
     options = vars(make_parser().parse_args(argv))
     if options["dataset"] is None:
         options["dataset"] = "digits" if options["data"] is None else "imagenet"
-    if options["data"] is None:
-        options["data"] = "./datasets/imagenet12/images/"
     entry = DATASETS.get(options["dataset"])  # an unknown name is left for Settings.check
+    if options["data"] is None:
+        options["data"] = entry.root if entry else ""
     if entry and options["config_name"] is None:
         options["config_name"] = entry.config_name
     if entry and options["workers"] is None:
@@ -81,14 +81,15 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dataset",
         metavar="NAME",
-        help=f"{' or '.join(DATASETS)}; imagenet is any folder of images in --data, digits come "
+        help=f"{', '.join(DATASETS)}; imagenet is any folder of images in --data, digits come "
         "with scikit-learn (default: imagenet if --data is given, otherwise digits)",
     )
     group.add_argument(
         "--data",
         metavar="DIR",
-        help="folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images "
-        "(default: ./datasets/imagenet12/images/; not used by digits)",
+        help="folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images, or "
+        "Fashion-MNIST's four IDX files, gzipped or not (default: "
+        f"{DATASETS['imagenet'].root} or {DATASETS['fashion-mnist'].root}; not used by digits)",
     )
     group.add_argument(
         "--num-classes",
@@ -102,7 +103,7 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         type=natural_int,
         metavar="N",
         help="processes that decode images, over all processes of this machine (default: its "
-        "cores, 12 at most; 0 for digits)",
+        "cores, 12 at most; 0 for digits and fashion-mnist)",
     )
 
 
@@ -138,7 +139,7 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--config-name",
         metavar="NAME",
-        help=f"{' or '.join(RECIPES)} (default: the one of --dataset's name)",
+        help=f"{', '.join(RECIPES)} (default: the one of --dataset's name)",
     )
     group.add_argument("--epochs", type=positive_int, metavar="N", help="(default: the recipe's)")
     group.add_argument(

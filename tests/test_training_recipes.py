@@ -87,7 +87,7 @@ def test_digits_learning_rate_rises_to_the_peak_and_falls(epochs):
 @pytest.mark.parametrize("size", [(32, 32), (50, 37)])
 def test_every_recipe_takes_every_image_size(name, size):
     recipe = RECIPES[name]
-    side = {"imagenet": 224, "digits": 32}[name]
+    side = {"imagenet": 224, "digits": 32, "fashion-mnist": 32}[name]
     for transform in (recipe.train_transform(), recipe.val_transform()):
         result = transform(random_image(*size))
         assert result.shape == (3, side, side)

@@ -105,6 +105,29 @@ def digits_val_transform() -> Transform:
     )
 
 
+def fashion_mnist_train_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.Resize((28, 28)),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomCrop(32, padding=4),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ]
+    )
+
+
+def fashion_mnist_val_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.Resize((28, 28)),
+            transforms.Pad(2),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ]
+    )
+
+
 RECIPES = {
     # The published recipe, unchanged: https://github.com/tk1980/GFGP, imagenet_config.py.
     "imagenet": Recipe(
@@ -129,5 +152,17 @@ RECIPES = {
         weight_decay=5e-4,
         train_transform=digits_train_transform,
         val_transform=digits_val_transform,
+    ),
+    # 28x28 images in a black margin of 32x32, shifted and mirrored.
+    "fashion-mnist": Recipe(
+        batch_size=128,
+        epochs=30,
+        lr=0.1,
+        lr_schedule="cosine",
+        warmup_epochs=1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        train_transform=fashion_mnist_train_transform,
+        val_transform=fashion_mnist_val_transform,
     ),
 }
