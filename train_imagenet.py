@@ -12,9 +12,12 @@ from models.pooling import POOL_TYPES
 from training.data import DATASETS
 from training.distributed import launch
 from training.errors import UserError
+from training.forward import AMP_TYPES
 from training.recipes import RECIPES
 from training.run import run
+from training.schedules import SCHEDULES
 from training.settings import Settings
+from training.torchrun import read_torchrun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,12 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings(argv)
         settings.check()
-        if settings.is_distributed and settings.backend != settings.dist_backend:
-            print(
-                f"--dist-backend {settings.dist_backend} needs GPUs: using gloo on the CPU with "
-                f"--nproc {settings.processes_here}",
-                flush=True,
-            )
+        if settings.torchrun is None or settings.torchrun.rank == 0:
+            for note in settings.notes:
+                print(note, flush=True)
         launch(run, settings)
     except UserError as error:
         print(f"train_imagenet.py: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -44,14 +44,14 @@ def parse_settings(argv: Sequence[str] | None) -> Settings:
     options = vars(make_parser().parse_args(argv))
     if options["dataset"] is None:
         options["dataset"] = "digits" if options["data"] is None else "imagenet"
-    if options["data"] is None:
-        options["data"] = "./datasets/imagenet12/images/"
     entry = DATASETS.get(options["dataset"])  # an unknown name is left for Settings.check
+    if options["data"] is None:
+        options["data"] = entry.root if entry else ""
     if entry and options["config_name"] is None:
         options["config_name"] = entry.config_name
     if entry and options["workers"] is None:
         options["workers"] = 0 if entry.in_memory else min(12, os.cpu_count() or 1)
-    return Settings(**options)
+    return Settings(**options, torchrun=read_torchrun(os.environ))
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_data_options(parser.add_argument_group("data"))
     add_network_options(parser.add_argument_group("network"))
     add_recipe_options(parser.add_argument_group("recipe"))
+    add_computing_options(parser.add_argument_group("computing"))
     add_checkpoint_options(parser.add_argument_group("checkpoints and evaluation"))
     add_output_options(parser.add_argument_group("output"))
     add_process_options(parser.add_argument_group("devices and processes"))
@@ -80,14 +81,15 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dataset",
         metavar="NAME",
-        help=f"{' or '.join(DATASETS)}; imagenet is any folder of images in --data, digits come "
+        help=f"{', '.join(DATASETS)}; imagenet is any folder of images in --data, digits come "
         "with scikit-learn (default: imagenet if --data is given, otherwise digits)",
     )
     group.add_argument(
         "--data",
         metavar="DIR",
-        help="folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images "
-        "(default: ./datasets/imagenet12/images/; not used by digits)",
+        help="folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images, or "
+        "Fashion-MNIST's four IDX files, gzipped or not (default: "
+        f"{DATASETS['imagenet'].root} or {DATASETS['fashion-mnist'].root}; not used by digits)",
     )
     group.add_argument(
         "--num-classes",
@@ -101,7 +103,7 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         type=natural_int,
         metavar="N",
         help="processes that decode images, over all processes of this machine (default: its "
-        "cores, 12 at most; 0 for digits)",
+        "cores, 12 at most; 0 for digits and fashion-mnist)",
     )
 
 
@@ -137,7 +139,7 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--config-name",
         metavar="NAME",
-        help=f"{' or '.join(RECIPES)} (default: the one of --dataset's name)",
+        help=f"{', '.join(RECIPES)} (default: the one of --dataset's name)",
     )
     group.add_argument("--epochs", type=positive_int, metavar="N", help="(default: the recipe's)")
     group.add_argument(
@@ -152,6 +154,34 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
         type=positive_float,
         metavar="LR",
         help="learning rate that the recipe's schedule starts from (default: the recipe's)",
+    )
+    group.add_argument(
+        "--lr-schedule",
+        choices=tuple(SCHEDULES),
+        help="step: a tenth after each 30 epochs; cosine: half a cosine down to 0 (default: the "
+        "recipe's)",
+    )
+    group.add_argument(
+        "--warmup-epochs",
+        type=natural_int,
+        metavar="N",
+        help="epochs in which the learning rate rises to --lr first (default: the recipe's)",
+    )
+    group.add_argument(
+        "--label-smoothing",
+        type=fraction,
+        default=0.0,
+        metavar="E",
+        help="share of each target that is spread over all classes, in training (default: "
+        "%(default)s)",
+    )
+    group.add_argument(
+        "--ema",
+        nargs="?",
+        type=fraction,
+        const=0.9999,
+        metavar="DECAY",
+        help="validate and keep a moving average of the weights too (DECAY: 0.9999)",
     )
     group.add_argument(
         "--seed",
@@ -174,6 +204,32 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--limit-val-batches", type=positive_int, metavar="N", help="validate on N batches"
+    )
+
+
+def add_computing_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--amp",
+        choices=tuple(AMP_TYPES),
+        default="off",
+        help="compute in bfloat16 or float16 where that is safe (default: %(default)s)",
+    )
+    group.add_argument(
+        "--channels-last", action="store_true", help="keep channels innermost in memory"
+    )
+    group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
+    group.add_argument(
+        "--accum-steps",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="pass each process's share of a batch through the network in N parts, which takes "
+        "less memory; --batch-size stays the images a step (default: %(default)s)",
+    )
+    group.add_argument(
+        "--sync-bn",
+        action="store_true",
+        help="normalise by the statistics of all processes' images (GPUs only)",
     )
 
 
@@ -288,6 +344,16 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got {text!r}")
+    return value
 
 
 def positive_float(text: str) -> float:

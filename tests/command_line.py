@@ -21,6 +21,13 @@ def run_command(*options: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def torchrun_command(*options: object) -> list[str]:
+    """Return the command line that runs the command under torchrun, in two processes here."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--local-addr", "127.0.0.1", "--nproc-per-node", "2", "--max-restarts", "1"]
+    return [*torchrun, COMMAND[1], *map(str, options)]
+
+
 def run_here(*options: object) -> tuple[int, str, str]:
     """Run the command in this process: exit code, standard output and standard error."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:

@@ -1,7 +1,11 @@
 """Several processes: the same result as one, and errors that reach the command's end."""
 
 import math
+import os
+import signal
 import socket
+import subprocess
+import time
 
 import pytest
 import torch
@@ -9,12 +13,14 @@ from torch import nn
 
 from models import create_model
 from tests.command_line import (
+    COMMAND,
     checked_error,
     error_here,
     free_dist_url,
     output_here,
     read_log,
     run_command,
+    torchrun_command,
 )
 from tests.image_folders import write_image_folder
 from training.history import COLUMNS
@@ -60,29 +66,55 @@ def weights(out_dir, epoch):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_two_processes_give_the_result_of_one(tmp_path):
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory):
+    """Options of a run of a VGG without batch normalisation on a few images of odd numbers."""
+    folder = tmp_path_factory.mktemp("vgg")
+    data = write_image_folder(folder / "data", train=9, val=5, classes=2)
+    start = write_start(folder / "start.pth.tar", "vgg11bow", "avg", 2)
+    return (
+        *("--resume", start, "--data", data, "--arch", "vgg11bow", "--pool", "avg"),
+        *("--config-name", "digits", "--epochs", 2, "--batch-size", 9, "--lr", 0.001),
+        *("--workers", 0, "--cpu", "--ema", 0.5),
+    )
+
+
+@pytest.fixture(scope="module")
+def vgg_of_one_process(vgg, tmp_path_factory):
+    out = tmp_path_factory.mktemp("one")
+    output_here(*vgg, "--out-dir", out)
+    return out
+
+
+@pytest.mark.parametrize("launcher", ["--multiprocessing-distributed", "torchrun"])
+def test_two_processes_give_the_result_of_one(tmp_path, vgg, vgg_of_one_process, launcher):
     """For the same global batches, of odd sizes, so that the two shares differ.
 
     A network with batch normalisation cannot give it: each process normalises by the
     statistics of its own share. VGG without ``_bn`` and GFGP has none, and no dropout.
     """
-    data = write_image_folder(tmp_path / "data", train=6, val=5, classes=2)
-    start = write_start(tmp_path / "start.pth.tar", "vgg11bow", "avg", 2)
-    common = (
-        *("--data", data, "--arch", "vgg11bow", "--pool", "avg", "--config-name", "digits"),
-        *("--epochs", 2, "--batch-size", 7, "--lr", 0.001, "--resume", start, "--workers", 0),
-    )
-    output_here(*common, "--cpu", "--out-dir", tmp_path / "one")
-    output_here(*common, *two_processes(), "--out-dir", tmp_path / "two")
-    first = torch.load(start, weights_only=True)["state_dict"]
-    one, two = (weights(tmp_path / name, 2) for name in ("one", "two"))
+    if launcher == "torchrun":
+        run_under_torchrun(*vgg, "--accum-steps", 2, "--out-dir", tmp_path)
+    else:
+        output_here(*vgg, *two_processes(), "--out-dir", tmp_path)
+    assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])
+
+
+def run_under_torchrun(*options):
+    result = subprocess.run(torchrun_command(*options), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def assert_same_run(two_out, one_out, first_weights):
+    """Two processes and one moved the weights alike, and their logs say the same."""
+    first = torch.load(first_weights, weights_only=True)["state_dict"]
+    one, two = (weights(out, 2) for out in (one_out, two_out))
     for name, before in first.items():
         moved = (one[name] - before).norm()
         assert moved > 0
         assert (two[name] - one[name]).norm() < 1e-3 * moved, name
-    for row_of_one, row_of_two in zip(
-        read_log(tmp_path / "one"), read_log(tmp_path / "two"), strict=True
-    ):
+    for row_of_one, row_of_two in zip(read_log(one_out), read_log(two_out), strict=True):
         for column in set(COLUMNS) - MACHINE_COLUMNS:
             assert math.isclose(
                 float(row_of_one[column]), float(row_of_two[column]), rel_tol=1e-4
@@ -103,6 +135,29 @@ def test_evaluation_of_two_processes_is_that_of_the_checkpoint(tmp_path):
     printed = output_here(*common, "--cpu", "--evaluate", "--resume", checkpoint)
     assert f"loss {float(row['val_loss']):.4f} on 21 images" in printed
     assert f"top-1 error {float(row['val_err1']):.2f}%" in printed
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds the workers in /proc")
+def test_torchrun_restarts_from_the_newest_checkpoint(tmp_path, vgg, vgg_of_one_process):
+    """One of the two processes is killed after the first epoch; torchrun starts both anew."""
+    command = torchrun_command(*vgg, "--out-dir", tmp_path)
+    launcher = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while not (tmp_path / "checkpoint-epoch1.pth.tar").exists():
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    os.kill(children(launcher.pid)[1], signal.SIGKILL)
+    printed, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, printed
+    assert printed.count("epoch 1/2: lr") == 1, printed
+    assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])
 
 
 @pytest.fixture
@@ -127,3 +182,26 @@ def test_port_in_use_ends_the_command(tiny_command):
         port = server.getsockname()[1]
         options = [*two_processes(), "--dist-url", f"tcp://127.0.0.1:{port}"]
         assert f"port {port} cannot be used" in error_here(*tiny_command, *options)
+
+
+@pytest.mark.slow
+def test_machines_that_see_different_checkpoints_are_refused(tmp_path, vgg):
+    """Each machine has a --resume FILE of its own: one after no epoch, the other after one."""
+    other = tmp_path / "other.pth.tar"
+    torch.save({**torch.load(vgg[1], weights_only=True), "epoch": 1}, other)
+    url = free_dist_url()
+    commands = [
+        [*COMMAND, "--resume", start, *vgg[2:], "--world-size", 2, "--rank", rank]
+        for rank, start in enumerate((vgg[1], other))
+    ]
+    machines = [
+        subprocess.Popen(
+            [*map(str, command), "--dist-url", url, "--out-dir", tmp_path / "out"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    errors = [machine.communicate(timeout=300)[1] for machine in machines]
+    assert "process 1 would go on after epoch 1, the main one after 0" in errors[1]
+    assert not list((tmp_path / "out").glob("*"))

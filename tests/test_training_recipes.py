@@ -1,11 +1,15 @@
 """The recipes: the published numbers, the schedules, the augmentation."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
 
+from train_imagenet import parse_settings
 from training.lighting import Lighting
 from training.recipes import RECIPES
 
@@ -50,14 +54,26 @@ def test_imagenet_validation_resizes_the_short_side_and_crops_the_centre():
 
 
 def test_epochs_and_lr_override_the_recipe():
-    recipe = RECIPES["imagenet"]
-    assert recipe.learning_rates(epochs=31, lr=0.5) == [0.5] * 30 + [0.05]
-    assert len(RECIPES["digits"].learning_rates(epochs=3)) == 3
+    options = ["--config-name", "imagenet", "--epochs", "31", "--lr", "0.5"]
+    assert parse_settings(options).learning_rates == [0.5] * 30 + [0.05]
+    assert len(parse_settings(["--config-name", "digits", "--epochs", "3"]).learning_rates) == 3
+
+
+def test_lr_schedule_and_warm_up_override_the_recipe():
+    options = ["--config-name", "imagenet", "--epochs", "40", "--lr", "0.6"]
+    warm = parse_settings([*options, "--warmup-epochs", "5"]).learning_rates
+    assert warm[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert warm[5:] == pytest.approx([0.6] * 25 + [0.06] * 10)
+    both = [*options, "--warmup-epochs", "5", "--lr-schedule", "cosine"]
+    rates = parse_settings(both).learning_rates
+    assert rates[:5] == pytest.approx(warm[:5])
+    expected = [0.3 * (1 + math.cos(math.pi * k / 35)) for k in range(35)]
+    assert rates[5:] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 10, 50])
 def test_digits_learning_rate_rises_to_the_peak_and_falls(epochs):
-    rates = RECIPES["digits"].learning_rates(epochs=epochs, lr=0.2)
+    rates = replace(RECIPES["digits"], epochs=epochs, lr=0.2).learning_rates()
     peak = rates.index(max(rates))
     assert all(0 < rate <= 0.2 for rate in rates)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
@@ -71,7 +87,7 @@ def test_digits_learning_rate_rises_to_the_peak_and_falls(epochs):
 @pytest.mark.parametrize("size", [(32, 32), (50, 37)])
 def test_every_recipe_takes_every_image_size(name, size):
     recipe = RECIPES[name]
-    side = {"imagenet": 224, "digits": 32}[name]
+    side = {"imagenet": 224, "digits": 32, "fashion-mnist": 32}[name]
     for transform in (recipe.train_transform(), recipe.val_transform()):
         result = transform(random_image(*size))
         assert result.shape == (3, side, side)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim.swa_utils import AveragedModel
 
 from training.atomic_write import atomic_write
 from training.errors import UserError
@@ -34,6 +36,8 @@ class Checkpoint:
         state_dict: the network's tensors by name.
         optimizer: state of the ``torch.optim.SGD``.
         history: a record per epoch.
+        scaler: state of the ``torch.amp.GradScaler`` of ``--amp fp16``, or None.
+        ema: state of the ``torch.optim.swa_utils.AveragedModel`` of ``--ema``, or None.
     """
 
     epoch: int
@@ -43,6 +47,8 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     optimizer: dict[str, Any]
     history: list[EpochRecord]
+    scaler: dict[str, Any] | None
+    ema: dict[str, Tensor] | None
 
 
 def save_checkpoint(
@@ -51,11 +57,14 @@ def save_checkpoint(
     history: Sequence[EpochRecord],
     settings: Settings,
     seed: int,
+    scaler: GradScaler | None = None,
+    averaged: AveragedModel | None = None,
 ) -> Path:
     """Write the checkpoint of the last epoch of ``history`` into ``settings.out_dir``.
 
     The file is a dict: ``state_dict``, ``epoch``, ``arch``, ``stats``, ``optimizer`` as published,
-    and ``args``, the settings, as a dict of plain values. When the epoch is the best so far,
+    and ``args``, the settings, as a dict of plain values; ``scaler`` and ``ema``, the states of
+    ``scaler`` and ``averaged``, where these are in use. When the epoch is the best so far,
     ``model_best.pth.tar`` becomes a copy of it.
 
     Raises:
@@ -70,6 +79,10 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "args": {**asdict(settings), "seed": seed},
     }
+    if scaler is not None and scaler.is_enabled():
+        content["scaler"] = scaler.state_dict()
+    if averaged is not None:
+        content["ema"] = averaged.state_dict()
     folder = Path(settings.out_dir)
     path = folder / f"checkpoint-epoch{epoch}.pth.tar"
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -111,6 +124,8 @@ def load_checkpoint(path: str) -> Checkpoint:
             state_dict=content["state_dict"],
             optimizer=content["optimizer"],
             history=history_from_stats(content["stats"], content["epoch"]),
+            scaler=content.get("scaler"),
+            ema=content.get("ema"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+from training import fashion_mnist
 from training.errors import UserError
 from training.exclusion import indices_to_keep
 
@@ -36,7 +37,10 @@ class Data:
 
 @dataclass(frozen=True)
 class ImageArray:
-    """Images in memory: ``images`` [N, H, W, 3] uint8, ``targets`` [N] class indices."""
+    """Images in memory: ``images`` [N, H, W, 3] or, of greys, [N, H, W] uint8.
+
+    ``targets`` [N] are class indices.
+    """
 
     images: np.ndarray
     targets: np.ndarray
@@ -45,7 +49,7 @@ class ImageArray:
         return len(self.images)
 
     def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.images[index])
+        return Image.fromarray(self.images[index]).convert("RGB")
 
     def target(self, index: int) -> int:
         return int(self.targets[index])
@@ -98,6 +102,21 @@ def load_digits_data(root: str, exclude: str | None, train: bool) -> Data:
     )
 
 
+def load_fashion_mnist(root: str, exclude: str | None, train: bool) -> Data:
+    """Return Fashion-MNIST's images, as RGB, from its four files in ``root``.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    if exclude is not None:
+        raise UserError(f"--exclude {exclude}: Fashion-MNIST's images are no files it could list")
+    return Data(
+        train=ImageArray(*fashion_mnist.read_split(root, "train")) if train else None,
+        val=ImageArray(*fashion_mnist.read_split(root, "t10k")),
+        classes=fashion_mnist.CLASSES,
+    )
+
+
 def load_image_folders(root: str, exclude: str | None, train: bool) -> Data:
     """Return the images under ``root/train/CLASS/`` and ``root/val/CLASS/`` (or ``val_dir``).
 
@@ -131,16 +150,29 @@ class DatasetEntry:
         load: (``--data``, ``--exclude`` or None, with the training images?) -> Data.
         config_name: the recipe that is used when ``--config-name`` is not given.
         in_memory: the images need no decoding, so by default no worker processes.
+        root: what ``--data`` is when it is not given.
     """
 
     load: Callable[[str, str | None, bool], Data]
     config_name: str
     in_memory: bool
+    root: str
 
 
 DATASETS = {
-    "digits": DatasetEntry(load_digits_data, config_name="digits", in_memory=True),
-    "imagenet": DatasetEntry(load_image_folders, config_name="imagenet", in_memory=False),
+    "digits": DatasetEntry(load_digits_data, config_name="digits", in_memory=True, root=""),
+    "fashion-mnist": DatasetEntry(
+        load_fashion_mnist,
+        config_name="fashion-mnist",
+        in_memory=True,
+        root="./datasets/fashion-mnist/",
+    ),
+    "imagenet": DatasetEntry(
+        load_image_folders,
+        config_name="imagenet",
+        in_memory=False,
+        root="./datasets/imagenet12/images/",
+    ),
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, multiprocessing, nn
 
 from training.errors import UserError
 from training.settings import Settings, address_of
+from training.torchrun import Torchrun
 
 # After an error of one process the others notice that it left and leave too, tidily; one that
 # does not notice within this time is killed.
@@ -43,14 +44,17 @@ Work = Callable[[Settings, Process], None]
 def launch(work: Work, settings: Settings) -> None:
     """Call ``work(settings, process)`` in this process, or in as many as the settings say.
 
-    Distributed processes are started with the method "spawn" and joined; ``work`` must then be
-    a function of an importable module.
+    Under torchrun this is one of several processes already. Otherwise distributed processes are
+    started with the method "spawn" and joined; ``work`` must then be a function of an importable
+    module.
 
     Raises:
         UserError: what any of the processes raised, or that they cannot meet.
     """
     if not settings.is_distributed:
         return work(settings, Process(0, 1, take_device(settings, local_rank=0)))
+    if settings.torchrun is not None:
+        return work_under_torchrun(work, settings, settings.torchrun)
     if settings.rank == 0:
         check_port_is_free(settings.dist_url)
     # Its warnings about the processes it ends after an error would follow the error's own line.
@@ -67,6 +71,18 @@ def launch(work: Work, settings: Settings) -> None:
         if errors.empty():
             raise
         raise UserError(errors.get()) from None
+
+
+def work_under_torchrun(work: Work, settings: Settings, place: Torchrun) -> None:
+    """Call ``work(settings, process)`` as the process that ``place`` says this one is.
+
+    Raises:
+        UserError: what ``work`` raised, or that the processes cannot meet.
+    """
+    process = Process(place.rank, place.world_size, take_device(settings, place.local_rank))
+    _join_group(settings, process)
+    work(settings, process)
+    dist.destroy_process_group()
 
 
 def take_device(settings: Settings, local_rank: int) -> torch.device:
@@ -130,6 +146,8 @@ def _work_distributed(
         device=take_device(settings, local_rank),
     )
     try:
+        if process.device.type == "cpu":
+            torch.set_num_threads(max(1, torch.get_num_threads() // settings.processes_here))
         _join_group(settings, process)
         work(settings, process)
     except UserError as error:
@@ -139,18 +157,21 @@ def _work_distributed(
 
 
 def _join_group(settings: Settings, process: Process) -> None:
-    if process.device.type == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // settings.processes_here))
+    place = {"world_size": process.world_size, "rank": process.rank}
     try:
-        dist.init_process_group(
-            settings.backend,
-            init_method=settings.dist_url,
-            world_size=process.world_size,
-            rank=process.rank,
-        )
+        if settings.torchrun is None:
+            dist.init_process_group(settings.backend, init_method=settings.dist_url, **place)
+        else:
+            store, *_ = next(dist.rendezvous("env://", **place))
+            if settings.machines == 1:
+                # torchrun's own store still holds the addresses of processes that have died.
+                # Several machines may count their restarts differently (README).
+                store = dist.PrefixStore(f"start {settings.torchrun.restarts}", store)
+            dist.init_process_group(settings.backend, store=store, **place)
     except (RuntimeError, ValueError) as error:
+        where = f"--dist-url {settings.dist_url}" if settings.torchrun is None else "torchrun"
         raise UserError(
-            f"--dist-url {settings.dist_url}: the {process.world_size} processes cannot meet "
-            f"({str(error).splitlines()[0]}); check the address, --world-size and --rank, and "
-            "that every machine has started"
+            f"{where}: the {process.world_size} processes cannot meet "
+            f"({str(error).splitlines()[0]}); check the address, the number of machines and "
+            "each one's number, and that every machine has started"
         ) from error

@@ -7,38 +7,25 @@ from torch.nn.functional import cross_entropy
 from training.batches import BatchLoader
 from training.distributed import Process
 from training.errors import UserError
+from training.forward import Forward
 from training.metrics import Scores, ScoreSums
 from training.progress import Progress
+from training.step import TrainingStep
 
 
 def train_one_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: BatchLoader,
-    process: Process,
-    title: str,
-    print_freq: int,
+    step: TrainingStep, batches: BatchLoader, process: Process, title: str, print_freq: int
 ) -> Scores:
-    """Step ``optimizer`` once a batch; return the scores over all processes.
-
-    ``model`` averages its gradients over the processes (``wrap_model``). Each process weights
-    its loss by its share of the batch, so that the average is the gradient of the mean loss over
-    the global batch even where the shares differ.
+    """Take a step for each batch; return the scores over all processes.
 
     Raises:
         UserError: an image is unreadable, or the loss is not finite.
     """
-    model.train()
+    step.model.train()
     sums = ScoreSums(process.device)
     with Progress(title, batches.images, print_freq, process.is_main) as progress:
         for batch in batches:
-            logits = model(batch.images)
-            loss = cross_entropy(logits, batch.targets)
-            share = len(batch.targets) * process.world_size / batch.global_size
-            optimizer.zero_grad()
-            (loss * share).backward()
-            optimizer.step()
-            sums.add(loss, logits, batch.targets)
+            step(batch, sums)
             if progress.advance(batch.global_size):
                 progress.show(finite(sums.scores(), title))
     return finite(sums.scores_of_all(process), title)
@@ -46,7 +33,12 @@ def train_one_epoch(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: BatchLoader, process: Process, title: str, print_freq: int
+    model: nn.Module,
+    batches: BatchLoader,
+    forward: Forward,
+    process: Process,
+    title: str,
+    print_freq: int,
 ) -> Scores:
     """Return the scores over all processes, each image counted once.
 
@@ -60,7 +52,7 @@ def evaluate(
     sums = ScoreSums(process.device)
     with Progress(title, batches.images, print_freq, process.is_main) as progress:
         for batch in batches:
-            logits = model(batch.images)
+            logits = forward(model, batch.images)
             sums.add(cross_entropy(logits, batch.targets), logits, batch.targets)
             if progress.advance(batch.global_size):
                 progress.show(sums.scores())

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from training.batches import BatchLoader
-from training.checkpoints import Checkpoint, load_optimizer, save_checkpoint
-from training.distributed import Process, broadcast_from_main, wrap_model
+from training.checkpoints import Checkpoint, save_checkpoint
+from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate, train_one_epoch
 from training.errors import UserError
 from training.history import EpochRecord, best_record, write_log
@@ -19,6 +19,7 @@ from training.plots import write_curves
 from training.report import Report
 from training.seeding import derive_seed, seed_everything
 from training.settings import Settings
+from training.step import TrainingStep, make_training_step
 from training.usage import MeasuredBatches
 
 
@@ -40,36 +41,35 @@ def train_epochs(
         UserError: the loss is not finite, an image is unreadable, or a file cannot be written.
     """
     learning_rates = settings.learning_rates
-    optimizer = make_optimizer(model, settings)
     history, start_epoch = [], settings.start_epoch
     if checkpoint is not None:
-        load_optimizer(optimizer, model, checkpoint, settings)
         history, start_epoch = list(checkpoint.history), checkpoint.epoch
     if start_epoch >= len(learning_rates):
         raise UserError(
             f"--resume {settings.resume}: has had {start_epoch} epochs, and the run is of "
             f"{len(learning_rates)}; raise --epochs to go on"
         )
+    step = make_training_step(model, checkpoint, settings, process)
     if process.is_main:
         make_out_dir(settings)
         report = Report(settings, process, seed, start_epoch, resumed=checkpoint is not None)
-    network = wrap_model(model, process)
     for epoch in range(start_epoch, len(learning_rates)):
         seed_everything(derive_seed(seed, "epoch", epoch, process.rank))
-        set_learning_rate(optimizer, learning_rates[epoch])
+        set_learning_rate(step.optimizer, learning_rates[epoch])
         title = f"epoch {epoch + 1}/{len(learning_rates)}"
         start = time.perf_counter()
         train_batches.set_epoch(epoch)
         measured = MeasuredBatches(train_batches, process)
-        train_scores = train_one_epoch(
-            network, optimizer, measured, process, title, settings.print_freq
-        )
+        train_scores = train_one_epoch(step, measured, process, title, settings.print_freq)
         train_seconds = time.perf_counter() - start
         usage = measured.usage_of_all()
         # Each process has running statistics of its own; those of the main one are saved.
-        broadcast_from_main(list(model.buffers()), process)
+        broadcast_from_main(step.buffers, process)
         sampled = SampledBatches(val_batches, process)
-        val_scores = evaluate(model, sampled, process, f"{title} validation", settings.print_freq)
+        val_scores = evaluate(
+            *(step.result, sampled, step.forward, process),
+            *(f"{title} validation", settings.print_freq),
+        )
         seconds = time.perf_counter() - start
         history.append(
             EpochRecord.of(
@@ -79,20 +79,10 @@ def train_epochs(
         )
         if process.is_main:
             print(f"{title}: {history[-1]}", flush=True)
-            write_epoch(model, optimizer, history, settings, seed)
-            report.add_epoch(history[-1], lambdas_of(model, sampled.sample))
+            write_epoch(step, history, settings, seed)
+            report.add_epoch(history[-1], lambdas_of(step.result, sampled.sample))
     if process.is_main:
         print(summary(history, settings), flush=True)
-
-
-def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.SGD:
-    """Return the optimizer of the settings' recipe for ``model``'s parameters."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=settings.learning_rates[0],
-        momentum=settings.recipe.momentum,
-        weight_decay=settings.recipe.weight_decay,
-    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -101,18 +91,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def write_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    history: Sequence[EpochRecord],
-    settings: Settings,
-    seed: int,
+    step: TrainingStep, history: Sequence[EpochRecord], settings: Settings, seed: int
 ) -> None:
     """Write the checkpoint, the log and the curves after the last epoch of ``history``.
 
     Raises:
         UserError: a file cannot be written.
     """
-    save_checkpoint(model, optimizer, history, settings, seed)
+    save_checkpoint(
+        *(step.model, step.optimizer, history, settings, seed), step.scaler, step.averaged
+    )
     write_log(history, Path(settings.out_dir, LOG_NAME))
     write_curves(history, Path(settings.out_dir, settings.pdf_filename))
 

@@ -1,6 +1,5 @@
 """The named recipes of ``--config-name``: add one to ``RECIPES`` and the command line takes it."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from training.lighting import Lighting
+from training.schedules import learning_rate
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -23,8 +23,9 @@ class Recipe:
     Attributes:
         batch_size: images a step, over all processes of a machine.
         epochs: number of epochs.
-        lr: the learning rate that ``schedule`` starts from.
-        schedule: (lr, epoch from 0, epochs) -> learning rate of that epoch.
+        lr: the learning rate that ``lr_schedule`` starts from.
+        lr_schedule: a name of ``training.schedules.SCHEDULES``.
+        warmup_epochs: epochs in which the learning rate rises to ``lr`` first.
         momentum, weight_decay: as in ``torch.optim.SGD``.
         train_transform, val_transform: make the function from an RGB PIL image to a float
             tensor [3, H, W]; every random number it draws comes from PyTorch's generator.
@@ -33,35 +34,24 @@ class Recipe:
     batch_size: int
     epochs: int
     lr: float
-    schedule: Callable[[float, int, int], float]
+    lr_schedule: str
+    warmup_epochs: int
     momentum: float
     weight_decay: float
     train_transform: Callable[[], Transform]
     val_transform: Callable[[], Transform]
 
-    def learning_rates(self, epochs: int | None = None, lr: float | None = None) -> list[float]:
-        """Return the learning rate of each epoch; ``epochs`` and ``lr`` override the recipe's.
+    def learning_rates(self) -> list[float]:
+        """Return the learning rate of each epoch.
 
         Example:
             >>> RECIPES["imagenet"].learning_rates()[28:32]
             [0.1, 0.1, 0.01, 0.01]
         """
-        epochs = self.epochs if epochs is None else epochs
-        lr = self.lr if lr is None else lr
-        return [self.schedule(lr, epoch, epochs) for epoch in range(epochs)]
-
-
-def tenfold_each_30_epochs(lr: float, epoch: int, epochs: int) -> float:
-    """Divide the learning rate by ten after each 30 epochs, however many there are."""
-    return lr / 10 ** (epoch // 30)
-
-
-def warm_cosine(lr: float, epoch: int, epochs: int) -> float:
-    """Rise to ``lr`` over the first sixth of the epochs, then fall to 0 along half a cosine."""
-    warm = max(1, epochs // 6)
-    if epoch < warm:
-        return lr * (epoch + 1) / (warm + 1)
-    return lr * 0.5 * (1 + math.cos(math.pi * (epoch - warm) / (epochs - warm)))
+        return [
+            learning_rate(self.lr, self.lr_schedule, epoch, self.epochs, self.warmup_epochs)
+            for epoch in range(self.epochs)
+        ]
 
 
 def imagenet_train_transform() -> Transform:
@@ -115,13 +105,37 @@ def digits_val_transform() -> Transform:
     )
 
 
+def fashion_mnist_train_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.Resize((28, 28)),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomCrop(32, padding=4),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ]
+    )
+
+
+def fashion_mnist_val_transform() -> Transform:
+    return transforms.Compose(
+        [
+            transforms.Resize((28, 28)),
+            transforms.Pad(2),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ]
+    )
+
+
 RECIPES = {
     # The published recipe, unchanged: https://github.com/tk1980/GFGP, imagenet_config.py.
     "imagenet": Recipe(
         batch_size=256,
         epochs=120,
         lr=0.1,
-        schedule=tenfold_each_30_epochs,
+        lr_schedule="step",
+        warmup_epochs=0,
         momentum=0.9,
         weight_decay=1e-4,
         train_transform=imagenet_train_transform,
@@ -132,10 +146,23 @@ RECIPES = {
         batch_size=32,
         epochs=5,
         lr=0.01,
-        schedule=warm_cosine,
+        lr_schedule="cosine",
+        warmup_epochs=1,
         momentum=0.9,
         weight_decay=5e-4,
         train_transform=digits_train_transform,
         val_transform=digits_val_transform,
+    ),
+    # 28x28 images in a black margin of 32x32, shifted and mirrored.
+    "fashion-mnist": Recipe(
+        batch_size=128,
+        epochs=30,
+        lr=0.1,
+        lr_schedule="cosine",
+        warmup_epochs=1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        train_transform=fashion_mnist_train_transform,
+        val_transform=fashion_mnist_val_transform,
     ),
 }

@@ -3,8 +3,10 @@
 import math
 
 import torch
+from torch import nn
 
 from models import create_model
+from training.averaging import averaged_model
 from training.batches import BatchLoader, GlobalBatches, TransformedImages
 from training.checkpoints import Checkpoint, load_checkpoint, load_model
 from training.data import DATASETS, Data
@@ -12,7 +14,7 @@ from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate
 from training.epochs import train_epochs
 from training.errors import UserError
-from training.output import refuse_other_run
+from training.output import after_restart, refuse_other_run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
 from training.tensorboard import check_tensorboard
@@ -27,9 +29,11 @@ def run(settings: Settings, process: Process) -> None:
             is not finite.
     """
     if not settings.evaluate:
+        settings = after_restart(settings, process)
         refuse_other_run(settings)
         check_tensorboard(settings)
     checkpoint = load_checkpoint(settings.resume) if settings.resume else None
+    check_same_start(checkpoint, process)
     load_data = DATASETS[settings.dataset].load
     data = load_data(settings.data, settings.exclude, not settings.evaluate)
     classes = class_count(settings, data)
@@ -39,20 +43,28 @@ def run(settings: Settings, process: Process) -> None:
     model = create_model(settings.arch, settings.pool, classes)
     if checkpoint is not None:
         load_model(model, checkpoint, settings)
-    model.to(process.device)
+    model.to(process.device, memory_format=settings.memory_format)
     if process.is_main:
         print(description(settings, data, process, seed), flush=True)
     if checkpoint is None and (settings.pretrained or settings.weights is not None):
         start_from_weights(model, settings, process)
     val_batches = make_val_batches(data, settings, process, seed)
     if settings.evaluate:
-        scores = evaluate(model, val_batches, process, "evaluation", settings.print_freq)
+        model = averaged_model(model, checkpoint, settings)
+        if settings.compile:
+            model.compile()
+        scores = evaluate(
+            model, val_batches, settings.forward, process, "evaluation", settings.print_freq
+        )
         if process.is_main:
             print(
                 f"top-1 error {scores.err1:.2f}%, top-5 error {scores.err5:.2f}%, "
                 f"loss {scores.loss:.4f} on {scores.images} images"
+                + (", of the averaged weights" if checkpoint.ema is not None else "")
             )
     else:
+        if settings.sync_bn and process.world_size > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         train_batches = make_train_batches(data, settings, process, seed)
         train_epochs(model, train_batches, val_batches, checkpoint, settings, process, seed)
 
@@ -81,6 +93,19 @@ def choose_seed(settings: Settings, checkpoint: Checkpoint | None, process: Proc
     return int(agreed.item())
 
 
+def check_same_start(checkpoint: Checkpoint | None, process: Process) -> None:
+    """Raise UserError if this process resumes from another epoch than the main one."""
+    epoch = 0 if checkpoint is None else checkpoint.epoch
+    agreed = torch.tensor([epoch], device=process.device)
+    broadcast_from_main([agreed], process)
+    if epoch != agreed.item():
+        raise UserError(
+            f"process {process.rank} would go on after epoch {epoch}, the main one after "
+            f"{agreed.item()}: every machine must read the same checkpoints; put --out-dir and "
+            "--resume where all of them see it"
+        )
+
+
 def description(settings: Settings, data: Data, process: Process, seed: int) -> str:
     """Return what is about to run, in a line."""
     training = f"{len(data.train)} training and " if data.train is not None else ""
@@ -95,21 +120,21 @@ def description(settings: Settings, data: Data, process: Process, seed: int) -> 
 def make_train_batches(data: Data, settings: Settings, process: Process, seed: int) -> BatchLoader:
     """Return the shuffled training batches.
 
-    A last batch too small to give every process two images is left out: batch normalisation
+    A last batch too small to give every process two images a part is left out: batch normalisation
     cannot take a single one.
     """
     sampler = GlobalBatches(
         len(data.train),
-        settings.images_per_step_here * settings.world_size,
+        settings.images_per_step_here * settings.machines,
         process,
         shuffle_seed=seed,
-        smallest=2 * process.world_size,
+        smallest=settings.smallest_batch_here * settings.machines,
         limit=settings.limit_train_batches,
     )
     if not len(sampler):
         raise UserError(
             f"--data {settings.data}: {len(data.train)} training images are too few for "
-            f"{process.world_size} processes, which need two each"
+            f"{process.world_size} processes, which need {2 * settings.accum_steps} each"
         )
     images = TransformedImages(data.train, settings.recipe.train_transform(), seed)
     return BatchLoader(images, sampler, workers_each(settings), process, seed)
@@ -119,7 +144,7 @@ def make_val_batches(data: Data, settings: Settings, process: Process, seed: int
     """Return the validation batches, in the data's order."""
     sampler = GlobalBatches(
         len(data.val),
-        settings.images_per_step_here * settings.world_size,
+        settings.images_per_step_here * settings.machines,
         process,
         limit=settings.limit_val_batches,
     )

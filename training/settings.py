@@ -1,6 +1,6 @@
 """The settings of a run: what the command line asked for, and the check that it can be done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import torch
@@ -10,12 +10,17 @@ from models import list_models
 from models.pooling import POOL_TYPES
 from training.data import DATASETS
 from training.errors import UserError
+from training.forward import AMP_TYPES, Forward
 from training.recipes import RECIPES, Recipe
+from training.torchrun import Torchrun
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of ``train_imagenet.py`` under their own names; None where one was not given."""
+    """The options of ``train_imagenet.py`` under their own names; None where one was not given.
+
+    ``torchrun`` is no option but what the environment says, None where torchrun did not start us.
+    """
 
     dataset: str
     data: str
@@ -30,6 +35,15 @@ class Settings:
     epochs: int | None
     batch_size: int | None
     lr: float | None
+    lr_schedule: str | None
+    warmup_epochs: int | None
+    label_smoothing: float
+    ema: float | None
+    amp: str
+    channels_last: bool
+    compile: bool
+    accum_steps: int
+    sync_bn: bool
     seed: int | None
     start_epoch: int
     limit_train_batches: int | None
@@ -49,20 +63,39 @@ class Settings:
     rank: int
     dist_url: str
     dist_backend: str
+    torchrun: Torchrun | None
 
     @property
     def recipe(self) -> Recipe:
-        return RECIPES[self.config_name]
+        """The recipe of ``config_name``, with what the options say instead of it."""
+        names = ("epochs", "batch_size", "lr", "lr_schedule", "warmup_epochs")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(RECIPES[self.config_name], **given)
 
     @property
     def learning_rates(self) -> list[float]:
         """The learning rate of each epoch."""
-        return self.recipe.learning_rates(self.epochs, self.lr)
+        return self.recipe.learning_rates()
 
     @property
     def images_per_step_here(self) -> int:
         """Images a step over this machine's processes."""
-        return self.recipe.batch_size if self.batch_size is None else self.batch_size
+        return self.recipe.batch_size
+
+    @property
+    def forward(self) -> Forward:
+        """How images go through the network."""
+        return Forward(AMP_TYPES[self.amp], self.memory_format)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of the network and the images."""
+        return torch.channels_last if self.channels_last else torch.preserve_format
+
+    @property
+    def smallest_batch_here(self) -> int:
+        """Images that this machine needs a step: batch normalisation cannot take a single one."""
+        return 2 * self.processes_here * self.accum_steps
 
     @property
     def uses_gpu(self) -> bool:
@@ -70,11 +103,20 @@ class Settings:
 
     @property
     def is_distributed(self) -> bool:
-        return self.multiprocessing_distributed or self.world_size > 1
+        return self.torchrun is not None or self.multiprocessing_distributed or self.world_size > 1
+
+    @property
+    def machines(self) -> int:
+        """Number of machines that train together."""
+        if self.torchrun is not None:
+            return self.torchrun.world_size // self.torchrun.local_world_size
+        return self.world_size
 
     @property
     def processes_here(self) -> int:
         """Number of processes on this machine, the same on every other."""
+        if self.torchrun is not None:
+            return self.torchrun.local_world_size
         if not self.multiprocessing_distributed:
             return 1
         if self.nproc is not None:
@@ -85,6 +127,25 @@ class Settings:
     def backend(self) -> str:
         """The communication backend: the one asked for, or gloo where there is no GPU."""
         return self.dist_backend if self.uses_gpu else "gloo"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user may not expect of these settings on this machine, a line each."""
+        notes = []
+        if self.is_distributed and self.backend != self.dist_backend:
+            notes.append(
+                f"--dist-backend {self.dist_backend} needs GPUs: using gloo on the CPU, "
+                f"{self.processes_here} processes on this machine"
+            )
+        if self.uses_gpu and not self.is_distributed and self.gpu is None:
+            gpus = torch.cuda.device_count()
+            if gpus > 1:
+                notes.append(
+                    f"using one of {gpus} GPUs; for all of them start with torchrun "
+                    f"--nproc-per-node {gpus} train_imagenet.py, or add "
+                    "--multiprocessing-distributed (--gpu N chooses one)"
+                )
+        return notes
 
     def check(self) -> None:
         """Check the options against each other and against this machine.
@@ -103,10 +164,16 @@ class Settings:
             raise UserError(f"--pretrained and --weights {self.weights}: leave one of them out")
         if not self.pdf_filename.endswith(".pdf"):
             raise UserError(f"--pdf-filename {self.pdf_filename}: must end in .pdf")
-        if not self.evaluate and self.images_per_step_here < 2 * self.processes_here:
+        if not self.evaluate and self.images_per_step_here < self.smallest_batch_here:
             raise UserError(
                 f"--batch-size {self.images_per_step_here}: batch normalisation needs at least 2 "
-                f"images in each of the {self.processes_here} processes"
+                f"images in each of the {self.processes_here} processes and each of the "
+                f"{self.accum_steps} parts of --accum-steps, {self.smallest_batch_here} in all"
+            )
+        if self.warmup_epochs is not None and self.warmup_epochs >= len(self.learning_rates):
+            raise UserError(
+                f"--warmup-epochs {self.warmup_epochs}: must be below the number of epochs, "
+                f"{len(self.learning_rates)}"
             )
         if self.start_epoch >= len(self.learning_rates):
             raise UserError(
@@ -124,6 +191,8 @@ class Settings:
             raise UserError(str(error)) from error
 
     def _check_devices(self) -> None:
+        if self.sync_bn and not self.uses_gpu:
+            raise UserError("--sync-bn: PyTorch has it for GPUs only; leave it out")
         if self.gpu is None:
             return
         if self.cpu:
@@ -133,6 +202,11 @@ class Settings:
                 f"--gpu {self.gpu} and --multiprocessing-distributed, which takes every GPU: "
                 "leave one of them out"
             )
+        if self.torchrun is not None:
+            raise UserError(
+                f"--gpu {self.gpu}: torchrun gives each of its processes a GPU; leave the option "
+                "out, and choose the GPUs with CUDA_VISIBLE_DEVICES"
+            )
         if self.gpu >= torch.cuda.device_count():
             raise UserError(
                 f"--gpu {self.gpu}: PyTorch sees {torch.cuda.device_count()} GPUs here, counted "
@@ -140,18 +214,26 @@ class Settings:
             )
 
     def _check_processes(self) -> None:
+        if self.torchrun is not None and (
+            self.multiprocessing_distributed or (self.world_size, self.rank) != (1, 0)
+        ):
+            raise UserError(
+                "--multiprocessing-distributed, --world-size and --rank do not go with torchrun, "
+                "which starts the processes itself: leave them out"
+            )
         if self.nproc is not None and not self.multiprocessing_distributed:
             raise UserError(f"--nproc {self.nproc}: only goes with --multiprocessing-distributed")
         if self.uses_gpu and self.processes_here > torch.cuda.device_count():
+            option = "--nproc" if self.torchrun is None else "torchrun --nproc-per-node"
             raise UserError(
-                f"--nproc {self.nproc}: PyTorch sees {torch.cuda.device_count()} GPUs here, and "
-                "each process takes one; lower it or pass --cpu"
+                f"{option} {self.processes_here}: PyTorch sees {torch.cuda.device_count()} GPUs "
+                "here, and each process takes one; lower it or pass --cpu"
             )
         if not 0 <= self.rank < self.world_size:
             raise UserError(
                 f"--rank {self.rank}: must be from 0 to --world-size - 1 = {self.world_size - 1}"
             )
-        if self.is_distributed:
+        if self.is_distributed and self.torchrun is None:
             address_of(self.dist_url)
 
 

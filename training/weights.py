@@ -78,6 +78,8 @@ def torchvision_weights(arch: str) -> dict[str, Tensor]:
 def weights_of_file(path: str) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of a checkpoint that has one as ``state_dict``.
 
+    Where a checkpoint has averaged weights (``--ema``), these are returned.
+
     No code of the file is run: ``torch.load`` with ``weights_only=True``.
 
     Raises:
@@ -85,7 +87,7 @@ def weights_of_file(path: str) -> dict[str, Tensor]:
     """
     content = read_file("--weights", path)
     if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
+        content = content.get("ema", content.get("state_dict", content))
     if not isinstance(content, Mapping) or not any(
         isinstance(value, Tensor) for value in content.values()
     ):

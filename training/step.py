@@ -1,0 +1,137 @@
+"""One step: a global batch's gradient, and what it does to the weights."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel
+
+from training.averaging import load_average, make_average
+from training.batches import Batch
+from training.checkpoints import Checkpoint, load_optimizer, one_line
+from training.distributed import Process, wrap_model
+from training.errors import UserError
+from training.forward import Forward
+from training.metrics import ScoreSums
+from training.settings import Settings
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What a step takes and changes.
+
+    Attributes:
+        model: the network.
+        network: ``model`` so that its gradients are averaged over the processes.
+        optimizer: of ``model``'s parameters.
+        scaler: of the loss, against gradients too small for float16; disabled for other types.
+        averaged: the moving average of ``model``, or None.
+        forward: calls the network.
+        accum_steps: parts of a batch that go through the network one after the other.
+        label_smoothing: as in ``torch.nn.functional.cross_entropy``.
+        world_size: number of processes.
+    """
+
+    model: nn.Module
+    network: nn.Module
+    optimizer: torch.optim.SGD
+    scaler: GradScaler
+    averaged: AveragedModel | None
+    forward: Forward
+    accum_steps: int
+    label_smoothing: float
+    world_size: int
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that validation judges: the averaged one where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The running statistics of ``model`` and of ``result``."""
+        models = [self.model] if self.averaged is None else [self.model, self.averaged.module]
+        return [buffer for model in models for buffer in model.buffers()]
+
+    def __call__(self, batch: Batch, sums: ScoreSums) -> None:
+        """Move the weights once; add the batch's scores to ``sums``.
+
+        Each process weights its loss by its share of the batch, so that the average over the
+        processes is the gradient of the mean loss over the global batch even where the shares
+        differ; likewise each part of a share.
+        """
+        self.optimizer.zero_grad()
+        images, targets = (
+            tensor.tensor_split(self.accum_steps) for tensor in (batch.images, batch.targets)
+        )
+        for number, (part, part_targets) in enumerate(zip(images, targets, strict=True), start=1):
+            with self._communication(last=number == self.accum_steps):
+                logits = self.forward(self.network, part)
+                loss = cross_entropy(logits, part_targets, label_smoothing=self.label_smoothing)
+                share = len(part_targets) * self.world_size / batch.global_size
+                self.scaler.scale(loss * share).backward()
+            sums.add(loss, logits, part_targets)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
+    def _communication(self, last: bool) -> "nullcontext[None]":
+        """Let the processes exchange gradients only once a step."""
+        return nullcontext() if last or self.world_size == 1 else self.network.no_sync()
+
+
+def make_training_step(
+    model: nn.Module, checkpoint: Checkpoint | None, settings: Settings, process: Process
+) -> TrainingStep:
+    """Return the step of ``settings`` for ``model``, in the state of ``checkpoint``.
+
+    Raises:
+        UserError: the checkpoint's state does not fit.
+    """
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rates[0],
+        momentum=settings.recipe.momentum,
+        weight_decay=settings.recipe.weight_decay,
+    )
+    scaler = GradScaler(process.device.type, enabled=settings.amp == "fp16")
+    averaged = make_average(model, settings.ema)
+    if checkpoint is not None:
+        load_optimizer(optimizer, model, checkpoint, settings)
+        load_scaler(scaler, checkpoint, settings)
+        load_average(averaged, checkpoint, settings)
+    if settings.compile:
+        model.compile()
+        if averaged is not None:
+            averaged.module.compile()
+    return TrainingStep(
+        model=model,
+        network=wrap_model(model, process),
+        optimizer=optimizer,
+        scaler=scaler,
+        averaged=averaged,
+        forward=settings.forward,
+        accum_steps=settings.accum_steps,
+        label_smoothing=settings.label_smoothing,
+        world_size=process.world_size,
+    )
+
+
+def load_scaler(scaler: GradScaler, checkpoint: Checkpoint, settings: Settings) -> None:
+    """Give ``scaler``, where it is in use, the state of ``checkpoint``, where it has one.
+
+    Raises:
+        UserError: it is no state of a ``GradScaler``.
+    """
+    if checkpoint.scaler is None or not scaler.is_enabled():
+        return
+    try:
+        scaler.load_state_dict(checkpoint.scaler)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"--resume {settings.resume}: its scaler's state cannot be used ({one_line(error)})"
+        ) from error
