@@ -14,7 +14,10 @@ from training.exclusion import indices_to_keep
 
 
 class LabelledImages(Protocol):
-    """Images with class indices; ``image(i)`` decodes, ``name(i)`` says which file that was."""
+    """Images with class indices; ``name(i)`` says which file image i is.
+
+    ``image(i)`` opens it: its pixels, of any mode, may be read and decoded at their first use.
+    """
 
     def __len__(self) -> int: ...
 
@@ -64,8 +67,7 @@ class ImageFiles:
         return len(self.samples)
 
     def image(self, index: int) -> Image.Image:
-        with Image.open(self.samples[index][0]) as image:
-            return image.convert("RGB")
+        return Image.open(self.samples[index][0])
 
     def target(self, index: int) -> int:
         return self.samples[index][1]

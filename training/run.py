@@ -5,7 +5,7 @@ import math
 import torch
 
 from models import create_model
-from training.batches import BatchLoader, GlobalBatches, TransformedImages
+from training.batches import BatchLoader, GlobalBatches, training_images, validation_images
 from training.checkpoints import Checkpoint, load_checkpoint, load_model
 from training.data import DATASETS, Data
 from training.distributed import Process, broadcast_from_main
@@ -109,7 +109,7 @@ def make_train_batches(data: Data, settings: Settings, process: Process, seed: i
             f"--data {settings.data}: {len(data.train)} training images are too few for "
             f"{process.world_size} processes, which need two each"
         )
-    images = TransformedImages(data.train, settings.recipe.train_transform(), seed)
+    images = training_images(data.train, settings.recipe, seed)
     return BatchLoader(images, sampler, workers_each(settings), process, seed)
 
 
@@ -121,7 +121,7 @@ def make_val_batches(data: Data, settings: Settings, process: Process, seed: int
         process,
         limit=settings.limit_val_batches,
     )
-    images = TransformedImages(data.val, settings.recipe.val_transform(), seed)
+    images = validation_images(data.val, settings.recipe, seed)
     return BatchLoader(images, sampler, workers_each(settings), process, seed)
 
 
