@@ -18,8 +18,8 @@ class DecodedCrop:
     """Returns the part of an opened image that ``RandomResizedCrop`` chooses, not yet resized.
 
     A JPEG whose crop has at least twice ``size`` pixels each way is decoded at a half, a quarter
-    or an eighth of its resolution, which libjpeg does in so much less time; ``size`` pixels each
-    way are always left.
+    or an eighth of its resolution, for which libjpeg needs less time; ``size`` pixels each way are
+    always left.
 
     Args:
         size: height and width that the crop will be resized to.
