@@ -43,7 +43,8 @@ def parse_settings(argv: Sequence[str] | None) -> Settings:
     """
     options = vars(make_parser().parse_args(argv))
     if options["dataset"] is None:
-        options["dataset"] = "digits" if options["data"] is None else "imagenet"
+        without_data = options["data"] is None and options["val_data"] is None
+        options["dataset"] = "digits" if without_data else "imagenet"
     if options["data"] is None:
         options["data"] = "./datasets/imagenet12/images/"
     entry = DATASETS.get(options["dataset"])  # an unknown name is left for Settings.check
@@ -87,7 +88,14 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         "--data",
         metavar="DIR",
         help="folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images "
-        "(default: ./datasets/imagenet12/images/; not used by digits)",
+        "(default: ./datasets/imagenet12/images/; not used by digits), or the WebDataset shards of "
+        "the training images: paths, http addresses or pipe: commands such as "
+        "shards/train-{0000..0146}.tar",
+    )
+    group.add_argument(
+        "--val-data",
+        metavar="SHARDS",
+        help="the shards of the validation images, where --data names shards",
     )
     group.add_argument(
         "--num-classes",

@@ -1,6 +1,6 @@
 """Batches: which samples a process takes at each step, and their images on its device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from training.distributed import Process
 from training.errors import UserError
 from training.recipes import Recipe, Transform
 from training.seeding import derive_seed
+from training.shard_order import shard_order
 
 
 class SampleKey(NamedTuple):
@@ -116,6 +117,9 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         shuffle_seed: decides, with the epoch, the order of the samples; None keeps it.
         smallest: a last batch of fewer images than this is left out.
         limit: number of batches at most.
+        shard_sizes: where the samples lie in shards, of how many samples; ``shard_order`` then
+            decides the order.
+        workers: processes that decode for this one; of influence with ``shard_sizes`` only.
     """
 
     def __init__(
@@ -126,6 +130,8 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         shuffle_seed: int | None = None,
         smallest: int = 1,
         limit: int | None = None,
+        shard_sizes: Sequence[int] | None = None,
+        workers: int = 0,
     ) -> None:
         sizes = [
             min(global_batch_size, num_samples - start)
@@ -135,6 +141,8 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         self.num_samples = num_samples
         self.process = process
         self.shuffle_seed = shuffle_seed
+        self.shard_sizes = shard_sizes
+        self.workers = workers
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -153,10 +161,17 @@ class GlobalBatches(Sampler[list[SampleKey]]):
             start += size
 
     def _order(self) -> Tensor:
-        if self.shuffle_seed is None:
+        generator = None
+        if self.shuffle_seed is not None:
+            generator = torch.Generator()
+            generator.manual_seed(derive_seed(self.shuffle_seed, "shuffle", self.epoch))
+        if self.shard_sizes is not None:
+            world_size = self.process.world_size
+            return shard_order(
+                self.shard_sizes, self.global_sizes, world_size, self.workers, generator
+            )
+        if generator is None:
             return torch.arange(self.num_samples)
-        generator = torch.Generator()
-        generator.manual_seed(derive_seed(self.shuffle_seed, "shuffle", self.epoch))
         return torch.randperm(self.num_samples, generator=generator)
 
 

@@ -15,6 +15,7 @@ from training.errors import UserError
 from training.output import refuse_other_run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
+from training.shards import load_shards
 from training.weights import start_from_weights
 
 
@@ -28,8 +29,7 @@ def run(settings: Settings, process: Process) -> None:
     if not settings.evaluate:
         refuse_other_run(settings)
     checkpoint = load_checkpoint(settings.resume) if settings.resume else None
-    load_data = DATASETS[settings.dataset].load
-    data = load_data(settings.data, settings.exclude, not settings.evaluate)
+    data = load_data(settings)
     classes = class_count(settings, data)
     seed = choose_seed(settings, checkpoint, process)
     torch.backends.cudnn.benchmark = process.device.type == "cuda"
@@ -53,6 +53,14 @@ def run(settings: Settings, process: Process) -> None:
     else:
         train_batches = make_train_batches(data, settings, process, seed)
         train_epochs(model, train_batches, val_batches, checkpoint, settings, process, seed)
+
+
+def load_data(settings: Settings) -> Data:
+    """Return the images that the settings name, of an evaluation the validation images alone."""
+    if settings.val_data is not None:
+        return load_shards(None if settings.evaluate else settings.data, settings.val_data)
+    load = DATASETS[settings.dataset].load
+    return load(settings.data, settings.exclude, not settings.evaluate)
 
 
 def class_count(settings: Settings, data: Data) -> int:
@@ -103,6 +111,8 @@ def make_train_batches(data: Data, settings: Settings, process: Process, seed: i
         shuffle_seed=seed,
         smallest=2 * process.world_size,
         limit=settings.limit_train_batches,
+        shard_sizes=data.train.shard_sizes,
+        workers=workers_each(settings),
     )
     if not len(sampler):
         raise UserError(
@@ -120,6 +130,8 @@ def make_val_batches(data: Data, settings: Settings, process: Process, seed: int
         settings.images_per_step_here * settings.world_size,
         process,
         limit=settings.limit_val_batches,
+        shard_sizes=data.val.shard_sizes,
+        workers=workers_each(settings),
     )
     images = validation_images(data.val, settings.recipe, seed)
     return BatchLoader(images, sampler, workers_each(settings), process, seed)
