@@ -43,7 +43,8 @@ def parse_settings(argv: Sequence[str] | None) -> Settings:
     """
     options = vars(make_parser().parse_args(argv))
     if options["dataset"] is None:
-        options["dataset"] = "digits" if options["data"] is None else "imagenet"
+        without_data = options["data"] is None and options["val_data"] is None
+        options["dataset"] = "digits" if without_data else "imagenet"
     entry = DATASETS.get(options["dataset"])  # an unknown name is left for Settings.check
     if options["data"] is None:
         options["data"] = entry.root if entry else ""
@@ -87,9 +88,16 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--data",
         metavar="DIR",
-        help="folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images, or "
-        "Fashion-MNIST's four IDX files, gzipped or not (default: "
-        f"{DATASETS['imagenet'].root} or {DATASETS['fashion-mnist'].root}; not used by digits)",
+        help="folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images; or "
+        "Fashion-MNIST's four IDX files, gzipped or not; or the WebDataset shards of the training "
+        "images: paths, http addresses or pipe: commands such as shards/train-{0000..0146}.tar "
+        f"(default: {DATASETS['imagenet'].root} or {DATASETS['fashion-mnist'].root}; not used by "
+        "digits)",
+    )
+    group.add_argument(
+        "--val-data",
+        metavar="SHARDS",
+        help="the shards of the validation images, where --data names shards",
     )
     group.add_argument(
         "--num-classes",

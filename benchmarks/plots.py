@@ -10,7 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from benchmarks.contenders import AVG_POOL, COMPILED, COMPOSED, EAGER, FUSED, MAX_POOL, OP
-from benchmarks.results import NetworkResults, PoolingResults, Spread
+from benchmarks.results import (
+    InputPipelineResults,
+    NetworkResults,
+    PoolingResults,
+    Results,
+    Spread,
+)
 from benchmarks.tables import title
 
 __all__ = ["draw"]
@@ -45,7 +51,7 @@ class Series:
     hatch: str | None = None
 
 
-def draw(several: Sequence[PoolingResults | NetworkResults]) -> Figure:
+def draw(several: Sequence[Results]) -> Figure:
     """One or two panels for each of the results; the figure belongs to no window."""
     panels = [2 if isinstance(results, PoolingResults) else 1 for results in several]
     figure = Figure(figsize=(15, 4 * sum(panels)), layout="constrained")
@@ -54,6 +60,8 @@ def draw(several: Sequence[PoolingResults | NetworkResults]) -> Figure:
         part.suptitle(title(results), fontweight="bold")
         if isinstance(results, PoolingResults):
             _pooling(results, *part.subplots(2))
+        elif isinstance(results, InputPipelineResults):
+            _input_pipeline(results, part.subplots())
         else:
             _networks(results, part.subplots())
     return figure
@@ -90,6 +98,17 @@ def _networks(results: NetworkResults, axes: Axes) -> None:
             for one in results.times if one.pool == pool
         })
         for pool, colour in zip(results.settings.pools, COLOURS.values(), strict=False)
+    ])  # fmt: skip
+    axes.set_ylabel("images/s")
+
+
+def _input_pipeline(results: InputPipelineResults, axes: Axes) -> None:
+    def images_per_second(seconds: float) -> float:
+        return results.settings.images / seconds
+
+    _grouped_bars(axes, ["one core"], [
+        Series(one.pipeline, colour, {"one core": _bar(one.seconds, images_per_second)})
+        for one, colour in zip(results.times, COLOURS.values(), strict=False)
     ])  # fmt: skip
     axes.set_ylabel("images/s")
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Makes a table and a plot of the results of pooling.py and networks.py.",
+        description="Makes a table and a plot of the benchmarks' results.",
         allow_abbrev=False,
     )
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="JSON files")

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.environment import Environment
 
 __all__ = [
-    "FirstCall", "LaunchCost", "MemoryUse", "NetworkResults", "NetworkSettings", "NetworkTime",
-    "PassTime", "PoolingResults", "PoolingSettings", "Spread", "Unavailable", "read_results",
+    "FirstCall", "InputPipelineResults", "InputPipelineSettings", "InputPipelineTime",
+    "LaunchCost", "MemoryUse", "NetworkResults", "NetworkSettings", "NetworkTime", "PassTime",
+    "PoolingResults", "PoolingSettings", "Spread", "Unavailable", "read_results",
     "write_results",
 ]
 
@@ -191,17 +192,68 @@ class NetworkResults:
     times: list[NetworkTime]
 
 
-RESULTS = {"pooling": PoolingResults, "networks": NetworkResults}
+@dataclass(frozen=True)
+class InputPipelineSettings:
+    """What a run of ``input_pipeline.py`` was asked for, and the libraries it went through.
+
+    Attributes:
+        images: of a batch; ``size`` their width and height, ``None`` for ImageNet's.
+        bytes_per_image: mean size of the JPEG files.
+    """
+
+    images: int
+    size: list[int] | None
+    bytes_per_image: float
+    repeats: int
+    seconds: float
+    torchvision: str
+    pillow: str
+    libjpeg_turbo: str | None
 
 
-def write_results(results: PoolingResults | NetworkResults, path: Path) -> None:
+@dataclass(frozen=True)
+class InputPipelineTime:
+    """The CPU time of one pipeline for a batch on one core.
+
+    Attributes:
+        images_per_second: at the median time.
+        speedup: the plain pipeline's time over this one's, within each round; no seconds.
+    """
+
+    pipeline: str
+    seconds: Spread
+    images_per_second: float
+    speedup: Spread
+
+
+@dataclass(frozen=True)
+class InputPipelineResults:
+    """Everything that one run of ``input_pipeline.py`` measured."""
+
+    schema: int
+    benchmark: str
+    environment: Environment
+    settings: InputPipelineSettings
+    times: list[InputPipelineTime]
+
+
+Results = PoolingResults | NetworkResults | InputPipelineResults
+
+RESULTS = {
+    "pooling": PoolingResults,
+    "networks": NetworkResults,
+    "input_pipeline": InputPipelineResults,
+}
+
+
+def write_results(results: Results, path: Path) -> None:
     """Writes ``results`` to ``path``, whole or not at all."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(asdict(results), indent=1) + "\n")
     os.replace(temporary, path)
 
 
-def read_results(path: Path) -> PoolingResults | NetworkResults:
+def read_results(path: Path) -> Results:
     """The results in the file ``path``.
 
     Raises:

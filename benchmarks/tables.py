@@ -6,23 +6,41 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.contenders import COMPILED, COMPOSED, EAGER, FUSED, MAX_POOL, OP
 from benchmarks.environment import Environment
-from benchmarks.results import NetworkResults, PassTime, PoolingResults, Spread
+from benchmarks.results import (
+    InputPipelineResults,
+    NetworkResults,
+    PassTime,
+    PoolingResults,
+    Results,
+    Spread,
+)
 
 __all__ = ["markdown", "title"]
 
 
-def markdown(results: PoolingResults | NetworkResults, source: str) -> str:
+def markdown(results: Results, source: str) -> str:
     """All that the file named ``source`` holds."""
-    body = _pooling if isinstance(results, PoolingResults) else _networks
+    bodies = {
+        PoolingResults: _pooling,
+        NetworkResults: _networks,
+        InputPipelineResults: _input_pipeline,
+    }
     described = f"{_described(results.environment)} From `{source}`."
-    return "\n\n".join([f"## {title(results)}", described, *body(results)]) + "\n"
+    body = bodies[type(results)](results)
+    return "\n\n".join([f"## {title(results)}", described, *body]) + "\n"
 
 
-def title(results: PoolingResults | NetworkResults) -> str:
+def title(results: Results) -> str:
     """What was measured, on what, in a few words."""
     settings = results.settings
     if isinstance(results, PoolingResults):
         what = (settings.dtype, settings.layout, f"batch {settings.batch_size}")
+    elif isinstance(results, InputPipelineResults):
+        size = "×".join(map(str, settings.size or ["ImageNet's sizes"]))
+        what = (
+            "input pipeline",
+            f"{settings.images} JPEG files of {size}, {settings.bytes_per_image / 1000:.0f} kB",
+        )
     else:
         pixels = f"{settings.image_size}×{settings.image_size}"
         precision = f"autocast {settings.amp}" if settings.amp else "float32"
@@ -153,6 +171,26 @@ def _networks(results: NetworkResults) -> list[str]:
         for one in results.times
     ]
     return [_table(header, rows)]
+
+
+def _input_pipeline(results: InputPipelineResults) -> list[str]:
+    settings = results.settings
+    libraries = (
+        f"One core's CPU time, interleaved. torchvision {settings.torchvision}, Pillow "
+        f"{settings.pillow}, libjpeg-turbo {settings.libjpeg_turbo}. Quartiles in brackets."
+    )
+    header = ["pipeline", "images/s per core", "ms per image", "speed-up", "repeats"]
+    rows = [
+        [
+            one.pipeline,
+            f"{one.images_per_second:.4g}",
+            _spread(one.seconds, 1000 / settings.images),
+            _spread(one.speedup, 1),
+            str(one.seconds.repeats),
+        ]
+        for one in results.times
+    ]
+    return [libraries, _table(header, rows)]
 
 
 def _by_key(results: PoolingResults) -> dict[tuple[str, str, str], PassTime]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.image import imread
 
-from benchmarks import gpu_session, networks, pooling, report, sanitizer_target
+from benchmarks import gpu_session, input_pipeline, networks, pooling, report, sanitizer_target
 from benchmarks.contenders import composition, make_contenders
 from benchmarks.gpu_session import SessionLog, Stage, run_tracks
 from benchmarks.measurement import MIN_REPEATS
@@ -425,3 +425,24 @@ def test_sanitizer_cases_run():
         input = sanitizer_target.input_of(case, "cpu")
         assert input.is_contiguous(memory_format=case.layout)
         assert (input.data_ptr() % 16 == 0) == case.aligned
+
+
+def test_input_pipeline_benchmark(tmp_path):
+    path, table, plot = (tmp_path / name for name in ("input.json", "table.md", "plot.png"))
+    threads = torch.get_num_threads()
+    options = ("--images", "3", "--size", "60", "40", "--repeats", "2", "--seconds", "1")
+    assert input_pipeline.main([*options, "--out", str(path)]) == 0
+    assert torch.get_num_threads() == threads
+    results = read_results(path)
+    assert results.settings.size == [60, 40]
+    assert results.settings.bytes_per_image > 0
+    pipelines = [one.pipeline for one in results.times]
+    assert pipelines == [input_pipeline.PLAIN, input_pipeline.WORKER, input_pipeline.BOTH]
+    for one in results.times:
+        assert one.seconds.repeats == one.speedup.repeats == 2
+        assert math.isclose(one.images_per_second, 3 / one.seconds.median)
+    assert results.times[0].speedup.min == results.times[0].speedup.max == 1
+    assert report.main([str(path), "--table", str(table), "--plot", str(plot)]) == 0
+    assert "3 JPEG files of 60×40" in table.read_text()
+    assert all(f"| {name} |" in table.read_text() for name in pipelines)
+    assert imread(plot).std() > 0

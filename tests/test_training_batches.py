@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.batches import BatchLoader, GlobalBatches, SampleKey, TransformedImages
+from training.batches import BatchLoader, GlobalBatches, SampleKey, training_images
 from training.data import ImageArray, ImageFiles
 from training.distributed import Process
 from training.errors import UserError
@@ -71,16 +71,16 @@ def noise_images(count):
     return ImageArray(pixels, np.arange(count))
 
 
-def augmented(dataset):
-    return TransformedImages(dataset, RECIPES["digits"].train_transform(), seed=5)
+def augmented(dataset, recipe="digits"):
+    return training_images(dataset, RECIPES[recipe], seed=5)
 
 
-def loaded(workers, rank=0, world_size=1, epoch=0):
+def loaded(recipe, workers, batch_size=4, rank=0, world_size=1):
     """Return {sample: augmented image} of one process's epoch."""
     process = Process(rank, world_size, CPU)
-    batches = GlobalBatches(11, 4, process, shuffle_seed=5)
-    loader = BatchLoader(augmented(noise_images(11)), batches, workers, process, seed=5)
-    loader.set_epoch(epoch)
+    batches = GlobalBatches(11, batch_size, process, shuffle_seed=5)
+    loader = BatchLoader(augmented(noise_images(11), recipe), batches, workers, process, seed=5)
+    loader.set_epoch(0)
     return {
         target: image
         for batch in loader
@@ -94,13 +94,14 @@ def assert_same_images(actual, expected):
         assert torch.equal(image, expected[sample])
 
 
-def test_augmentation_does_not_depend_on_workers_or_processes():
-    expected = loaded(workers=0)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_augmentation_does_not_depend_on_workers_processes_or_batches(recipe):
+    expected = loaded(recipe, workers=0)
     assert len(expected) == 11
-    assert_same_images(loaded(workers=2), expected)
-    assert_same_images(
-        loaded(workers=0, rank=0, world_size=2) | loaded(workers=0, rank=1, world_size=2), expected
-    )
+    assert_same_images(loaded(recipe, workers=2), expected)
+    assert_same_images(loaded(recipe, workers=0, batch_size=3), expected)
+    shares = [loaded(recipe, workers=0, rank=rank, world_size=2) for rank in (0, 1)]
+    assert_same_images(shares[0] | shares[1], expected)
 
 
 def test_augmentation_differs_between_epochs_and_samples():

@@ -1,6 +1,6 @@
 """Batches: which samples a process takes at each step, and their images on its device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,11 +9,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from training.batch_transform import BatchTransform
 from training.data import LabelledImages
+from training.decoding import Decode, decode_rgb
 from training.distributed import Process
 from training.errors import UserError
-from training.recipes import Transform
+from training.recipes import Recipe, Transform
 from training.seeding import derive_seed
+from training.shard_order import shard_order
 
 
 class SampleKey(NamedTuple):
@@ -21,6 +24,14 @@ class SampleKey(NamedTuple):
 
     epoch: int
     index: int
+
+
+class Sample(NamedTuple):
+    """An image [3, H, W], its random numbers for the batch's transform, and its class index."""
+
+    image: Tensor
+    draws: list[Tensor]
+    target: int
 
 
 @dataclass(frozen=True)
@@ -52,24 +63,45 @@ class TransformedImages(Dataset):
 
     A sample's random numbers follow from ``seed``, its epoch and its index alone, so they do
     not depend on the number of worker processes or of ranks, nor on where a run was resumed.
+    ``transform`` is the worker's part of the work; of ``batch_transform``, the device's part,
+    only the random numbers are drawn here.
     """
 
     images: LabelledImages
     transform: Transform
+    batch_transform: BatchTransform
     seed: int
+    decode: Decode = decode_rgb
 
-    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int] | UnreadableImage:
-        try:
-            image = self.images.image(key.index)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return UnreadableImage(self.images.name(key.index), str(error))
+    def __getitem__(self, key: SampleKey) -> Sample | UnreadableImage:
         with torch.random.fork_rng(devices=[]):
             sample_seed = derive_seed(self.seed, "augmentation", key.epoch, key.index)
             torch.default_generator.manual_seed(sample_seed)
-            return self.transform(image), self.images.target(key.index)
+            try:
+                image = self.decode(self.images.image(key.index))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                return UnreadableImage(self.images.name(key.index), str(error))
+            transformed = self.transform(image)
+            return Sample(transformed, self.batch_transform.draw(), self.images.target(key.index))
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def training_images(images: LabelledImages, recipe: Recipe, seed: int) -> TransformedImages:
+    """Return ``images`` as ``recipe`` augments them."""
+    return TransformedImages(
+        images,
+        recipe.train_transform(),
+        recipe.train_batch_transform(),
+        seed,
+        recipe.train_decode,
+    )
+
+
+def validation_images(images: LabelledImages, recipe: Recipe, seed: int) -> TransformedImages:
+    """Return ``images`` as ``recipe`` prepares them for an evaluation."""
+    return TransformedImages(images, recipe.val_transform(), recipe.val_batch_transform(), seed)
 
 
 class GlobalBatches(Sampler[list[SampleKey]]):
@@ -85,6 +117,9 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         shuffle_seed: decides, with the epoch, the order of the samples; None keeps it.
         smallest: a last batch of fewer images than this is left out.
         limit: number of batches at most.
+        shard_sizes: where the samples lie in shards, of how many samples; ``shard_order`` then
+            decides the order.
+        workers: processes that decode for this one; of influence with ``shard_sizes`` only.
     """
 
     def __init__(
@@ -95,6 +130,8 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         shuffle_seed: int | None = None,
         smallest: int = 1,
         limit: int | None = None,
+        shard_sizes: Sequence[int] | None = None,
+        workers: int = 0,
     ) -> None:
         sizes = [
             min(global_batch_size, num_samples - start)
@@ -104,6 +141,8 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         self.num_samples = num_samples
         self.process = process
         self.shuffle_seed = shuffle_seed
+        self.shard_sizes = shard_sizes
+        self.workers = workers
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -122,10 +161,17 @@ class GlobalBatches(Sampler[list[SampleKey]]):
             start += size
 
     def _order(self) -> Tensor:
-        if self.shuffle_seed is None:
+        generator = None
+        if self.shuffle_seed is not None:
+            generator = torch.Generator()
+            generator.manual_seed(derive_seed(self.shuffle_seed, "shuffle", self.epoch))
+        if self.shard_sizes is not None:
+            world_size = self.process.world_size
+            return shard_order(
+                self.shard_sizes, self.global_sizes, world_size, self.workers, generator
+            )
+        if generator is None:
             return torch.arange(self.num_samples)
-        generator = torch.Generator()
-        generator.manual_seed(derive_seed(self.shuffle_seed, "shuffle", self.epoch))
         return torch.randperm(self.num_samples, generator=generator)
 
 
@@ -152,6 +198,7 @@ class BatchLoader:
         self.process = process
         self.seed = seed
         self.generator = torch.Generator()
+        self.batch_transform = dataset.batch_transform.to(process.device)
         self.loader = DataLoader(
             dataset,
             batch_sampler=sampler,
@@ -181,14 +228,17 @@ class BatchLoader:
                     f"{content.name}: cannot be read as an image ({content.reason}); "
                     "replace or remove the file"
                 )
-            images, targets = (tensor.to(device, non_blocking=True) for tensor in content)
-            yield Batch(images, targets, global_size)
+            images, *draws, targets = (
+                tensor.to(device, non_blocking=True)
+                for tensor in (content.image, *content.draws, content.target)
+            )
+            yield Batch(self.batch_transform(images, draws), targets, global_size)
 
 
 def collate(
-    samples: list[tuple[Tensor, int] | UnreadableImage],
-) -> list[Tensor] | UnreadableImage | None:
-    """Return images [N, 3, H, W] and targets [N], the first unreadable image, or None if N = 0."""
+    samples: list[Sample | UnreadableImage],
+) -> Sample | UnreadableImage | None:
+    """Return the samples stacked, the first unreadable image, or None if there are no samples."""
     for sample in samples:
         if isinstance(sample, UnreadableImage):
             return sample

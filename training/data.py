@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,14 @@ from training.exclusion import indices_to_keep
 
 
 class LabelledImages(Protocol):
-    """Images with class indices; ``image(i)`` decodes, ``name(i)`` says which file that was."""
+    """Images with class indices; ``name(i)`` says which file image i is.
+
+    ``image(i)`` opens it: its pixels, of any mode, may be read and decoded at their first use.
+    ``shard_sizes`` are the numbers of images that lie together in files which are best read from
+    their start, or None where each image is found as fast as any other.
+    """
+
+    shard_sizes: Sequence[int] | None
 
     def __len__(self) -> int: ...
 
@@ -44,6 +51,7 @@ class ImageArray:
 
     images: np.ndarray
     targets: np.ndarray
+    shard_sizes: ClassVar[None] = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,13 +71,13 @@ class ImageFiles:
     """Image files: pairs of a path and a class index."""
 
     samples: Sequence[tuple[str, int]]
+    shard_sizes: ClassVar[None] = None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def image(self, index: int) -> Image.Image:
-        with Image.open(self.samples[index][0]) as image:
-            return image.convert("RGB")
+        return Image.open(self.samples[index][0])
 
     def target(self, index: int) -> int:
         return self.samples[index][1]
@@ -127,7 +135,10 @@ def load_image_folders(root: str, exclude: str | None, train: bool) -> Data:
         UserError: a folder is missing or empty, or ``exclude`` is a list that does not fit.
     """
     if not Path(root).is_dir():
-        raise UserError(f"--data {root}: no such directory; it must hold train/ and val/")
+        raise UserError(
+            f"--data {root}: no such directory; it must hold train/ and val/, or name shards "
+            "beside --val-data"
+        )
     train_root = Path(root, "train")
     val_root = Path(root, "val") if Path(root, "val").is_dir() else Path(root, "val_dir")
     classes = _class_numbers(train_root if train or train_root.is_dir() else val_root)

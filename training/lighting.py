@@ -1,7 +1,9 @@
 """PCA lighting noise."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from training.batch_transform import PerSample
 
 # Principal components of the RGB values of ImageNet's training images, in [0, 1]: the
 # constants of fb.resnet.torch (https://github.com/facebookarchive/fb.resnet.torch,
@@ -14,8 +16,8 @@ EIGENVECTORS = (
 )
 
 
-class Lighting(nn.Module):
-    """Adds one random multiple of ImageNet's principal colours to a whole image.
+class Lighting(PerSample):
+    """Adds one random multiple of ImageNet's principal colours to each whole image.
 
     Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural
     Networks", 2012, section 4.1: [p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T with a_i drawn from
@@ -24,10 +26,12 @@ class Lighting(nn.Module):
     Args:
         std: standard deviation of the a_i; 0.1 in the paper.
 
-    Shape: image [3, H, W] of floats in [0, 1], before normalisation; the same shape back.
+    Shape: images [N, 3, H, W] of floats in [0, 1], before normalisation, and draws [N, 3], the
+    colour that each gets; the images' shape back.
 
     Example:
-        >>> Lighting(0.0)(torch.full((3, 2, 2), 0.5)).unique()
+        >>> lighting = Lighting(0.0)
+        >>> lighting(torch.full((1, 3, 2, 2), 0.5), lighting.draw()[None]).unique()
         tensor([0.5000])
     """
 
@@ -35,9 +39,13 @@ class Lighting(nn.Module):
         super().__init__()
         self.std = std
 
-    def forward(self, image: Tensor) -> Tensor:
+    def draw(self) -> Tensor:
+        """Return the added colour, [3]."""
         weights = torch.randn(3) * self.std * torch.tensor(EIGENVALUES)
-        return image + (torch.tensor(EIGENVECTORS) @ weights).to(image).view(3, 1, 1)
+        return torch.tensor(EIGENVECTORS) @ weights
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        return images + draws.view(-1, 3, 1, 1)
 
     def extra_repr(self) -> str:
         return f"std={self.std}"

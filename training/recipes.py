@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
+from torchvision.transforms import v2
 
+from training.batch_transform import BatchTransform
+from training.color_jitter import ColorJitter
+from training.decoding import Decode, DecodedCrop, decode_rgb
 from training.lighting import Lighting
 from training.schedules import learning_rate
 
@@ -27,8 +32,12 @@ class Recipe:
         lr_schedule: a name of ``training.schedules.SCHEDULES``.
         warmup_epochs: epochs in which the learning rate rises to ``lr`` first.
         momentum, weight_decay: as in ``torch.optim.SGD``.
-        train_transform, val_transform: make the function from an RGB PIL image to a float
-            tensor [3, H, W]; every random number it draws comes from PyTorch's generator.
+        train_transform, val_transform: make the function from an RGB PIL image to a tensor
+            [3, H, W], done in the worker processes; every random number it draws comes from
+            PyTorch's generator.
+        train_batch_transform, val_batch_transform: make what is then done to the images of a
+            batch on the training device, to floats; nothing where the former give floats.
+        train_decode: from an opened training image to the RGB image for ``train_transform``.
     """
 
     batch_size: int
@@ -40,6 +49,9 @@ class Recipe:
     weight_decay: float
     train_transform: Callable[[], Transform]
     val_transform: Callable[[], Transform]
+    train_batch_transform: Callable[[], BatchTransform] = BatchTransform
+    val_batch_transform: Callable[[], BatchTransform] = BatchTransform
+    train_decode: Decode = decode_rgb
 
     def learning_rates(self) -> list[float]:
         """Return the learning rate of each epoch.
@@ -55,26 +67,32 @@ class Recipe:
 
 
 def imagenet_train_transform() -> Transform:
-    return transforms.Compose(
+    return v2.Compose(
         [
-            transforms.RandomResizedCrop(224),
-            transforms.RandomHorizontalFlip(),
-            transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
-            transforms.ToTensor(),
-            Lighting(0.1),
-            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            v2.PILToTensor(),
+            v2.Resize((224, 224)),  # of a random crop: train_decode
+            v2.RandomHorizontalFlip(),
         ]
     )
 
 
+def imagenet_train_batch_transform() -> BatchTransform:
+    return BatchTransform(
+        ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+        v2.ToDtype(torch.float32, scale=True),
+        Lighting(0.1),
+        v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    )
+
+
 def imagenet_val_transform() -> Transform:
-    return transforms.Compose(
-        [
-            transforms.Resize(256),
-            transforms.CenterCrop(224),
-            transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
+    # Resized by PIL as in the published evaluation: no validation image differs by a bit.
+    return v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
+
+
+def imagenet_val_batch_transform() -> BatchTransform:
+    return BatchTransform(
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)
     )
 
 
@@ -140,6 +158,9 @@ RECIPES = {
         weight_decay=1e-4,
         train_transform=imagenet_train_transform,
         val_transform=imagenet_val_transform,
+        train_batch_transform=imagenet_train_batch_transform,
+        val_batch_transform=imagenet_val_batch_transform,
+        train_decode=DecodedCrop(224),
     ),
     # 32x32 images of a few thousand small digits, in minutes on two CPU cores.
     "digits": Recipe(

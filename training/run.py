@@ -7,7 +7,7 @@ from torch import nn
 
 from models import create_model
 from training.averaging import averaged_model
-from training.batches import BatchLoader, GlobalBatches, TransformedImages
+from training.batches import BatchLoader, GlobalBatches, training_images, validation_images
 from training.checkpoints import Checkpoint, load_checkpoint, load_model
 from training.data import DATASETS, Data
 from training.distributed import Process, broadcast_from_main
@@ -17,6 +17,7 @@ from training.errors import UserError
 from training.output import after_restart, refuse_other_run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
+from training.shards import load_shards
 from training.tensorboard import check_tensorboard
 from training.weights import start_from_weights
 
@@ -34,8 +35,7 @@ def run(settings: Settings, process: Process) -> None:
         check_tensorboard(settings)
     checkpoint = load_checkpoint(settings.resume) if settings.resume else None
     check_same_start(checkpoint, process)
-    load_data = DATASETS[settings.dataset].load
-    data = load_data(settings.data, settings.exclude, not settings.evaluate)
+    data = load_data(settings)
     classes = class_count(settings, data)
     seed = choose_seed(settings, checkpoint, process)
     torch.backends.cudnn.benchmark = process.device.type == "cuda"
@@ -67,6 +67,14 @@ def run(settings: Settings, process: Process) -> None:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         train_batches = make_train_batches(data, settings, process, seed)
         train_epochs(model, train_batches, val_batches, checkpoint, settings, process, seed)
+
+
+def load_data(settings: Settings) -> Data:
+    """Return the images that the settings name, of an evaluation the validation images alone."""
+    if settings.val_data is not None:
+        return load_shards(None if settings.evaluate else settings.data, settings.val_data)
+    load = DATASETS[settings.dataset].load
+    return load(settings.data, settings.exclude, not settings.evaluate)
 
 
 def class_count(settings: Settings, data: Data) -> int:
@@ -130,13 +138,15 @@ def make_train_batches(data: Data, settings: Settings, process: Process, seed: i
         shuffle_seed=seed,
         smallest=settings.smallest_batch_here * settings.machines,
         limit=settings.limit_train_batches,
+        shard_sizes=data.train.shard_sizes,
+        workers=workers_each(settings),
     )
     if not len(sampler):
         raise UserError(
             f"--data {settings.data}: {len(data.train)} training images are too few for "
             f"{process.world_size} processes, which need {2 * settings.accum_steps} each"
         )
-    images = TransformedImages(data.train, settings.recipe.train_transform(), seed)
+    images = training_images(data.train, settings.recipe, seed)
     return BatchLoader(images, sampler, workers_each(settings), process, seed)
 
 
@@ -147,8 +157,10 @@ def make_val_batches(data: Data, settings: Settings, process: Process, seed: int
         settings.images_per_step_here * settings.machines,
         process,
         limit=settings.limit_val_batches,
+        shard_sizes=data.val.shard_sizes,
+        workers=workers_each(settings),
     )
-    images = TransformedImages(data.val, settings.recipe.val_transform(), seed)
+    images = validation_images(data.val, settings.recipe, seed)
     return BatchLoader(images, sampler, workers_each(settings), process, seed)
 
 

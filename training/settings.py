@@ -24,6 +24,7 @@ class Settings:
 
     dataset: str
     data: str
+    val_data: str | None
     num_classes: int | None
     exclude: str | None
     workers: int
@@ -160,6 +161,13 @@ class Settings:
             raise UserError("--evaluate: say which checkpoint to evaluate with --resume FILE")
         if self.exclude is not None and not self.evaluate:
             raise UserError(f"--exclude {self.exclude}: only goes with --evaluate")
+        if self.val_data is not None and self.dataset != "imagenet":
+            raise UserError(
+                f"--val-data {self.val_data}: only goes with shards of images, which are --dataset "
+                f"imagenet, not {self.dataset}"
+            )
+        if self.val_data is not None and self.exclude is not None:
+            raise UserError(f"--exclude {self.exclude}: images in shards have no files' names")
         if self.pretrained and self.weights is not None:
             raise UserError(f"--pretrained and --weights {self.weights}: leave one of them out")
         if not self.pdf_filename.endswith(".pdf"):

@@ -1,0 +1,249 @@
+"""WebDataset shards: each image once whoever reads it, and the same training as from files."""
+
+import functools
+import io
+import tarfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.command_line import error_here, output_here
+from tests.image_folders import write_image_folder
+from training import shard_order, write_shards
+from training.batches import BatchLoader, GlobalBatches, training_images
+from training.data import load_image_folders
+from training.distributed import Process
+from training.errors import UserError
+from training.recipes import RECIPES
+from training.shards import load_shards, read_samples
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    monkeypatch.setattr("training.shard_order.WINDOW", 3)
+    monkeypatch.setattr("training.shards.WINDOW", 3)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return an image folder of 14 training and 6 validation images, and its shards' folder."""
+    root = tmp_path_factory.mktemp("shards")
+    images = write_image_folder(root / "images", train=7, val=3, classes=2)
+    (images / "train" / "class1" / "1_0.JPEG").rename(images / "train" / "class1" / "n1.v2.JPEG")
+    assert write_shards.main([str(images), str(root / "shards"), "--samples", "4"]) == 0
+    return images, root / "shards"
+
+
+def shard_urls(shards):
+    return f"{shards}/train-{{0000..0003}}.tar", f"{shards}/val-{{0000..0001}}.tar"
+
+
+def contents(images):
+    """Return each image's pixels and class, in any order."""
+    return sorted(
+        (np.asarray(images.image(index)).tobytes(), images.target(index))
+        for index in range(len(images))
+    )
+
+
+def test_shards_hold_the_images_of_the_folder(folders, small_windows):
+    images, shards = folders
+    files, data = load_image_folders(str(images), None, True), load_shards(*shard_urls(shards))
+    assert data.classes == files.classes
+    assert data.train.shard_sizes == [4, 4, 4, 2]
+    assert contents(data.train) == contents(files.train)
+    assert contents(data.val) == contents(files.val)
+    assert [data.val.target(index) for index in range(6)] == [0, 0, 0, 1, 1, 1]
+    assert load_shards(None, shard_urls(shards)[1]).train is None
+    assert data.train.name(5).endswith("train-0001.tar, image 2")
+
+
+def test_shards_are_written_alike_each_time(folders, tmp_path):
+    images, shards = folders
+    assert write_shards.main([str(images), str(tmp_path), "--samples", "4"]) == 0
+    assert len(list(tmp_path.iterdir())) == 6
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (shards / path.name).read_bytes()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("scheme", ["pipe", "http"])
+def test_shards_from_elsewhere(folders, small_windows, scheme):
+    shards = folders[1]
+    expected = load_shards(*shard_urls(shards))
+    if scheme == "pipe":
+        data = load_shards(*(f"pipe:cat {urls}" for urls in shard_urls(shards)))
+        assert contents(data.train) == contents(expected.train)
+        return
+    handler = functools.partial(QuietHandler, directory=str(shards))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        data = load_shards(*shard_urls(f"http://127.0.0.1:{server.server_port}"))
+        assert contents(data.train) == contents(expected.train)
+        server.shutdown()
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def test_shards_of_others_are_counted(folders, tmp_path):
+    jpeg = next((folders[0] / "val" / "class0").iterdir()).read_bytes()
+    path = tmp_path / "other.tar"
+    write_tar(path, {"a.jpg": jpeg, "a.cls": b"2\n", "b.jpg": jpeg, "b.cls": b"0"})
+    data = load_shards(None, str(path))
+    assert data.classes == ("0", "1", "2")
+    assert [data.val.target(index) for index in range(2)] == [2, 0]
+
+
+def test_broken_shards_are_named(folders, tmp_path):
+    content = (folders[1] / "val-0000.tar").read_bytes()
+    jpeg = next((folders[0] / "val" / "class0").iterdir()).read_bytes()
+    missing, cut, unlabelled = (tmp_path / f"{name}.tar" for name in ("none", "cut", "unlabelled"))
+    write_tar(unlabelled, {"a.jpg": jpeg})
+    for path, message in (
+        (missing, "none.tar cannot be read"),
+        (unlabelled, "a: needs an image and a class"),
+        (f"pipe:cat {missing} 2>/dev/null", "cannot be read as a shard"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_shards(None, str(path))
+    cut.write_bytes(content[: len(content) // 2])
+    data = load_shards(None, str(cut))  # it says that it holds 4
+    with pytest.raises(UserError, match=r"cut\.tar, image \d: cannot be read as an image"):
+        list(loader(data.val, workers=0, shuffle_seed=None))
+
+
+sizes = st.lists(st.integers(0, 12), min_size=1, max_size=5).filter(sum)
+
+
+@given(
+    shard_sizes=sizes,
+    batch_size=st.integers(1, 9),
+    world_size=st.integers(1, 3),
+    workers=st.integers(0, 3),
+    shuffle_seed=st.one_of(st.none(), st.integers(0, 3)),
+)
+def test_each_sample_has_one_place(shard_sizes, batch_size, world_size, workers, shuffle_seed):
+    count = sum(shard_sizes)
+    taken = []
+    for rank in range(world_size):
+        process = Process(rank, world_size, CPU)
+        options = {"shard_sizes": shard_sizes, "workers": workers, "shuffle_seed": shuffle_seed}
+        taken += [
+            key.index
+            for share in GlobalBatches(count, batch_size, process, **options)
+            for key in share
+        ]
+    assert sorted(taken) == list(range(count))
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 1])
+def test_workers_read_straight_on(small_windows, shuffle_seed):
+    """Each worker goes through windows of shards one after the other, none of them twice."""
+    shard_sizes, workers = [8, 5, 11, 7], 2
+    windows = {
+        sample: number
+        for number, window in enumerate(
+            window
+            for shard in torch.arange(31).split(shard_sizes)
+            for window in shard.split(shard_order.WINDOW)
+        )
+        for sample in window.tolist()
+    }
+    for rank in range(2):
+        process = Process(rank, 2, CPU)
+        batches = list(
+            GlobalBatches(
+                31, 6, process, shard_sizes=shard_sizes, workers=workers, shuffle_seed=shuffle_seed
+            )
+        )
+        for worker in range(workers):
+            visited = [windows[key.index] for batch in batches[worker::workers] for key in batch]
+            entered = [
+                window
+                for before, window in zip([None, *visited], visited, strict=False)
+                if window != before
+            ]
+            assert len(entered) == len(set(entered))
+
+
+def loader(images, workers, shuffle_seed=5, rank=0, world_size=1):
+    process = Process(rank, world_size, CPU)
+    batches = GlobalBatches(
+        len(images), 4, process, shuffle_seed, shard_sizes=images.shard_sizes, workers=workers
+    )
+    augmented = training_images(images, RECIPES["digits"], seed=5)
+    batch_loader = BatchLoader(augmented, batches, workers, process, seed=5)
+    batch_loader.set_epoch(1)
+    return batch_loader
+
+
+def test_augmented_images_do_not_depend_on_who_reads_them(folders, small_windows):
+    def loaded(**options):
+        images = load_shards(*shard_urls(folders[1])).train
+        return [
+            image.numpy().tobytes() for batch in loader(images, **options) for image in batch.images
+        ]
+
+    expected = sorted(loaded(workers=0))
+    assert len(set(expected)) == 14
+    assert sorted(loaded(workers=2)) == expected
+    assert loaded(workers=2) == loaded(workers=2)
+    shares = [loaded(workers=1, rank=rank, world_size=2) for rank in (0, 1)]
+    assert sorted(shares[0] + shares[1]) == expected
+
+
+def test_shards_are_read_once_an_epoch(folders, small_windows, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        "training.shards.read_samples", lambda url: opened.append(url) or read_samples(url)
+    )
+    images = load_shards(*shard_urls(folders[1])).train
+    list(loader(images, workers=0))
+    assert len(opened) == len(set(opened)) == 4
+
+
+def test_command_line_trains_resumes_and_evaluates_from_shards(folders, tmp_path):
+    images, shards = folders
+    train, val = shard_urls(shards)
+    common = ("--arch", "resnet18", "--pool", "avg", "--config-name", "digits", "--cpu")
+    run = (*common, "--data", train, "--val-data", val, "--workers", 0, "--batch-size", 5)
+    output_here(*run, "--epochs", 2, "--seed", 0, "--out-dir", tmp_path / "whole")
+    first, last = (f"checkpoint-epoch{epoch}.pth.tar" for epoch in (1, 2))
+    resumed = tmp_path / "resumed"
+    output_here(*run, "--epochs", 2, "--out-dir", resumed, "--resume", tmp_path / "whole" / first)
+    expected, actual = (
+        torch.load(folder / last, weights_only=True)["state_dict"]
+        for folder in (tmp_path / "whole", resumed)
+    )
+    for name, tensor in expected.items():
+        assert torch.equal(actual[name], tensor), name
+    evaluation = (*common, "--evaluate", "--resume", resumed / last)
+    from_shards = output_here(*evaluation, "--val-data", val, "--workers", 0)
+    from_files = output_here(*evaluation, "--data", images, "--workers", 0)
+    assert from_shards.splitlines()[-1] == from_files.splitlines()[-1]
+    assert "on 6 images" in from_shards
+
+
+def test_options_that_do_not_fit(folders, tmp_path):
+    train, val = shard_urls(folders[1])
+    assert "beside --val-data" in error_here("--data", train, "--out-dir", tmp_path)
+    assert "not digits" in error_here("--dataset", "digits", "--val-data", val)
+    error = error_here("--data", tmp_path / "x.tar", "--val-data", val, "--out-dir", tmp_path)
+    assert "x.tar cannot be read as a shard" in error

@@ -1,0 +1,47 @@
+"""From an opened image file to RGB pixels: all of them, or those that a random crop needs."""
+
+import math
+from collections.abc import Callable
+
+from PIL import Image
+from torchvision.transforms import v2
+
+Decode = Callable[[Image.Image], Image.Image]
+
+
+def decode_rgb(image: Image.Image) -> Image.Image:
+    """Return the whole of an opened image, in RGB."""
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+class DecodedCrop:
+    """Returns the part of an opened image that ``RandomResizedCrop`` chooses, not yet resized.
+
+    A JPEG whose crop has at least twice ``size`` pixels each way is decoded at a half, a quarter
+    or an eighth of its resolution, for which libjpeg needs less time; ``size`` pixels each way are
+    always left.
+
+    Args:
+        size: height and width that the crop will be resized to.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.chooser = v2.RandomResizedCrop(size)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        crop = self.chooser.make_params([image])
+        width, height = image.size
+        # PIL decodes at the lowest resolution that gives the whole image this size.
+        image.draft(
+            "RGB",
+            (
+                math.ceil(width * self.size / crop["width"]),
+                math.ceil(height * self.size / crop["height"]),
+            ),
+        )
+        across, down = image.width / width, image.height / height
+        left, top = round(crop["left"] * across), round(crop["top"] * down)
+        right = round((crop["left"] + crop["width"]) * across)
+        bottom = round((crop["top"] + crop["height"]) * down)
+        return decode_rgb(image).crop((left, top, right, bottom))

@@ -1,0 +1,188 @@
+"""Images in WebDataset shards: tar files that are read from their start, wherever they lie."""
+
+import io
+import itertools
+import json
+import tarfile
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from webdataset.gopen import gopen
+from webdataset.shardlists import expand_urls
+from webdataset.tariterators import tarfile_samples
+
+from training.data import Data
+from training.errors import UserError
+from training.shard_order import WINDOW
+
+DESCRIPTION_NAME = "__description__/shard.json"
+"""The first file of the shards of ``training.write_shards``; WebDataset takes it for no sample."""
+
+READ_ERRORS = (OSError, tarfile.TarError, EOFError, ValueError)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a shard holds.
+
+    Attributes:
+        url: a path, ``pipe:COMMAND`` or ``http://...``, as WebDataset opens it.
+        samples: how many images.
+        classes: the names of all classes of the data set.
+    """
+
+    url: str
+    samples: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file's bytes, and its class index."""
+
+    content: bytes
+    target: int
+
+
+class ShardImages:
+    """The images of several shards, counted through them in turn.
+
+    An image is found by reading its shard up to it: that is fast for images that are asked for
+    in the order of ``training.shard_order``, a window of which is held in memory.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = shards
+        self.starts = [0, *itertools.accumulate(shard.samples for shard in shards)]
+        self.window: dict[int, EncodedImage] = {}
+        self.samples: Iterator[EncodedImage] = iter(())
+        self.reading: int | None = None  # the number of the shard that ``samples`` come from
+        self.next_index = 0  # of ``samples``
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        return [shard.samples for shard in self.shards]
+
+    def image(self, index: int) -> Image.Image:
+        return Image.open(io.BytesIO(self._encoded(index).content))
+
+    def target(self, index: int) -> int:
+        return self._encoded(index).target
+
+    def name(self, index: int) -> str:
+        number = self._shard_of(index)
+        return f"{self.shards[number].url}, image {index - self.starts[number] + 1}"
+
+    def _shard_of(self, index: int) -> int:
+        return bisect_right(self.starts, index) - 1
+
+    def _encoded(self, index: int) -> EncodedImage:
+        if index not in self.window:
+            self._read_window_of(index)
+        return self.window[index]
+
+    def _read_window_of(self, index: int) -> None:
+        number = self._shard_of(index)
+        start, end = self.starts[number], self.starts[number + 1]
+        first = index - (index - start) % WINDOW
+        last = min(first + WINDOW, end)
+        if self.reading != number or self.next_index > first:
+            self.samples, self.next_index = read_samples(self.shards[number].url), start
+        self.reading = None  # after an error the shard is not read on, but from its start
+        self.window = {}
+        for position in range(self.next_index, last):
+            sample = next(self.samples, None)
+            if sample is None:
+                raise OSError(f"the shard ends before it, after {position - start} images")
+            if position >= first:
+                self.window[position] = sample
+        self.reading, self.next_index = number, last
+
+
+def read_samples(url: str) -> Iterator[EncodedImage]:
+    """Yield the images of a shard.
+
+    Raises:
+        OSError: the shard cannot be read, or a sample has no image or no class.
+    """
+    try:
+        for sample in tarfile_samples([{"url": url}]):
+            yield encoded_image(sample)
+    except (tarfile.TarError, EOFError) as error:
+        raise OSError(f"the shard cannot be read on: {error}") from error
+
+
+def encoded_image(sample: dict[str, Any]) -> EncodedImage:
+    """Return the image and the class of a sample of WebDataset's.
+
+    Raises:
+        OSError: one of them is missing, or the class is no number.
+    """
+    kinds = [kind for kind in sample if f".{kind}" in IMG_EXTENSIONS]
+    if not kinds or not sample.get("cls", b"").strip().isdigit():
+        raise OSError(f"{sample['__key__']}: needs an image and a class number in a file .cls")
+    return EncodedImage(sample[kinds[0]], int(sample["cls"]))
+
+
+def load_shards(train_urls: str | None, val_urls: str) -> Data:
+    """Return the images in shards such as ``shards/train-{0000..0146}.tar``.
+
+    The shards of ``training.write_shards`` say what they hold; others are read once to count it.
+
+    Args:
+        train_urls, val_urls: paths, ``pipe:`` commands or addresses of http, with braces that
+            are expanded; None without the training images.
+
+    Raises:
+        UserError: a shard cannot be read, or shards disagree about the classes.
+    """
+    val = described_shards("--val-data", val_urls)
+    train = described_shards("--data", train_urls) if train_urls is not None else None
+    classes = max((shard.classes for shard in (train or val)), key=len)
+    for shard in (*(train or ()), *val):
+        if shard.classes != classes[: len(shard.classes)]:
+            raise UserError(f"{shard.url}: its classes are not those of the other shards")
+    return Data(
+        train=ShardImages(train) if train is not None else None,
+        val=ShardImages(val),
+        classes=classes,
+    )
+
+
+def described_shards(option: str, urls: str) -> list[Shard]:
+    """Return the shards that ``urls`` names, with what each of them holds."""
+    try:
+        names = expand_urls(urls)
+    except ValueError as error:
+        raise UserError(f"{option} {urls}: {error}") from error
+    shards = []
+    for url in names:
+        try:
+            shards.append(described(url))
+        except READ_ERRORS as error:
+            raise UserError(
+                f"{option} {urls}: {url} cannot be read as a shard ({error}); see that all of them "
+                "are there, and whole"
+            ) from error
+    if not any(shard.samples for shard in shards):
+        raise UserError(f"{option} {urls}: no images in there")
+    return shards
+
+
+def described(url: str) -> Shard:
+    """Return what the shard at ``url`` says of itself, or what is found in it."""
+    with tarfile.open(fileobj=gopen(url), mode="r|*") as tar:
+        first = tar.next()
+        if first is not None and first.name == DESCRIPTION_NAME:
+            content = json.load(tar.extractfile(first))
+            return Shard(url, content["samples"], tuple(content["classes"]))
+    targets = [sample.target for sample in read_samples(url)]
+    classes = tuple(str(number) for number in range(max(targets, default=-1) + 1))
+    return Shard(url, len(targets), classes)
