@@ -108,5 +108,6 @@ def test_command(tmp_path):
     small = ("--batch-size", 10, "--epochs", 1, "--out-dir", tmp_path / "out")
     printed = output_here(*options, *small, "--data", tmp_path)
     assert "20 training and 6 validation images of 10 classes; recipe fashion-mnist" in printed
-    elsewhere = ("--out-dir", tmp_path / "other")
-    assert "./datasets/fashion-mnist/: holds no" in error_here(*options, *elsewhere)
+    (tmp_path / "empty").mkdir()
+    elsewhere = ("--data", tmp_path / "empty", "--out-dir", tmp_path / "other")
+    assert "empty: holds no train-images-idx3-ubyte" in error_here(*options, *elsewhere)

@@ -177,3 +177,26 @@ def test_state_that_does_not_fit_is_refused(whole_run, tmp_path, key, value, wor
     torch.save({**content, key: value}, path)
     options = (*RUN, "--ema", 0.5, "--out-dir", tmp_path / "out", "--resume", path)
     assert words in error_here(*options)
+
+
+class OneMoreWhereCompiled(nn.Module):
+    def forward(self, input):
+        return input + 1 if torch.compiler.is_compiling() else input
+
+
+@pytest.mark.slow
+def test_compiled_step_is_the_eager_step():
+    """Of a network that tells, by adding one to its images, that it was compiled."""
+    model, content = nn.Sequential(OneMoreWhereCompiled(), network()), batch(6)
+    eager = copy.deepcopy(model)
+    images = content.images + 1
+    expected, _ = parameters_after(eager, [Batch(images, content.targets, 6)])
+    step = step_of(model, "--compile", "--ema", "0.5")
+    step(content, ScoreSums(ONE.device))
+    for parameter, value in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), value)
+    assert model.state_dict().keys() == step.result.state_dict().keys() == eager.state_dict().keys()
+    with torch.no_grad():
+        result = step.forward(step.result, content.images)
+        eager.load_state_dict(model.state_dict())
+        torch.testing.assert_close(result, eager(images))

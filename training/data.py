@@ -176,7 +176,7 @@ DATASETS = {
         load_fashion_mnist,
         config_name="fashion-mnist",
         in_memory=True,
-        root="./datasets/fashion-mnist/",
+        root="/usr/share/datasets/fashion-mnist/",  # of Debian's package
     ),
     "imagenet": DatasetEntry(
         load_image_folders,
