@@ -1,5 +1,6 @@
 """What a person sees of an epoch while it runs: a bar on a terminal, otherwise lines."""
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -30,7 +31,8 @@ class Progress:
         self.bar = tqdm(
             total=images, desc=title, unit=" images", leave=False, disable=not on_terminal
         )
-        self.start = self.last_scores = time.perf_counter()
+        self.start = time.perf_counter()
+        self.last_scores = -math.inf  # the first batch's are due
         self.batches_done = self.images_done = 0
 
     def advance(self, images: int) -> bool:
