@@ -66,4 +66,5 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.bar.refresh()  # tqdm leaves out what comes within a tenth of a second
         self.bar.close()
