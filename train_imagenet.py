@@ -246,7 +246,7 @@ def add_checkpoint_options(group: argparse._ArgumentGroup) -> None:
         "--resume",
         metavar="FILE",
         help="checkpoint to continue from, or to evaluate; of this program or of the published "
-        "implementation",
+        "implementation; 'auto': the newest whole one in --out-dir, none where none is there yet",
     )
     group.add_argument(
         "-e",
@@ -280,6 +280,12 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
         "--save-last-checkpoint",
         action="store_true",
         help="keep only the newest checkpoint and model_best.pth.tar",
+    )
+    group.add_argument(
+        "--keep-checkpoints",
+        type=positive_int,
+        metavar="N",
+        help="keep only the newest N checkpoints and model_best.pth.tar (default: all)",
     )
     group.add_argument(
         "--tensorboard",

@@ -18,7 +18,13 @@ from torchvision import transforms
 from models import create_model
 from train_imagenet import parse_settings
 from training.atomic_write import atomic_write
-from training.checkpoints import load_checkpoint, load_model, load_optimizer, save_checkpoint
+from training.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    load_model,
+    load_optimizer,
+    save_checkpoint,
+)
 from training.errors import UserError
 from training.history import EpochRecord
 
@@ -45,7 +51,15 @@ def save(out_dir, errors, *options):
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     history = [record(epoch, err) for epoch, err in enumerate(errors, start=1)]
-    return save_checkpoint(model, optimizer, history, settings_for(out_dir, *options), seed=7)
+    checkpoint = checkpoint_of(model, optimizer, "resnet18", "max_ent", history)
+    return save_checkpoint(checkpoint, settings_for(out_dir, *options))
+
+
+def checkpoint_of(model, optimizer, arch, pool, history, partial_epoch=None):
+    return Checkpoint(
+        *(len(history), arch, pool, 7, model.state_dict(), optimizer.state_dict(), history),
+        partial_epoch=partial_epoch,
+    )
 
 
 def names(folder):
@@ -192,8 +206,8 @@ def network_checkpoint(path, arch, pool, classes):
     model = create_model(arch, pool, classes)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     options = ["--arch", arch, "--pool", pool, "--out-dir", str(path)]
-    saved = save_checkpoint(model, optimizer, [record(1, 5.0)], parse_settings(options), seed=0)
-    return saved
+    checkpoint = checkpoint_of(model, optimizer, arch, pool, [record(1, 5.0)])
+    return save_checkpoint(checkpoint, parse_settings(options))
 
 
 @pytest.mark.parametrize(

@@ -203,5 +203,5 @@ def test_machines_that_see_different_checkpoints_are_refused(tmp_path, vgg):
         for command in commands
     ]
     errors = [machine.communicate(timeout=300)[1] for machine in machines]
-    assert "process 1 would go on after epoch 1, the main one after 0" in errors[1]
+    assert "process 1 would go on from after epoch 1, the main one from after epoch 0" in errors[1]
     assert not list((tmp_path / "out").glob("*"))

@@ -1,5 +1,6 @@
-"""Files that are either whole or as they were before."""
+"""Files that are either whole or as they were before, also after a crash of the machine."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +9,19 @@ from pathlib import Path
 from training.errors import UserError
 
 
+class WriteError(UserError):
+    """The file system refuses a write: no space, no permission, or no folder any more."""
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in ``path``'s folder that takes ``path``'s place at the end.
 
-    When the body raises, ``path`` stays as it was and the temporary file is removed.
+    When the body raises, ``path`` stays as it was and the temporary file is removed. The
+    temporary file has always the same name, so that a killed process leaves one at most.
 
     Raises:
-        UserError: the file system refuses the write.
+        WriteError: the file system refuses the write.
 
     Example:
         >>> import tempfile
@@ -25,15 +31,35 @@ def atomic_write(path: Path) -> Iterator[Path]:
         >>> path.read_text()
         'epoch'
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
-        raise UserError(
+        raise WriteError(
             f"cannot write {path} ({error.strerror or error}): free the space or the folder's "
             "permissions, or choose another --out-dir"
         ) from error
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Return when what was written to the file or folder has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(path: Path) -> None:
+    """Return when the names of the folder's files have reached the disk, if it can be asked to."""
+    try:
+        _flush(path)
+    except OSError as error:
+        # What file systems answer that have no such request.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise

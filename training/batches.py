@@ -143,19 +143,27 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         self.shuffle_seed = shuffle_seed
         self.shard_sizes = shard_sizes
         self.workers = workers
-        self.epoch = 0
+        self.epoch = self.first_batch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the epoch that is iterated next."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the order and the augmentation of the epoch that is iterated next.
+
+        Its first ``first_batch`` batches are left out.
+        """
+        self.epoch, self.first_batch = epoch, first_batch
+
+    @property
+    def remaining_sizes(self) -> list[int]:
+        """Numbers of images of the global batches that are iterated next."""
+        return self.global_sizes[self.first_batch :]
 
     def __len__(self) -> int:
-        return len(self.global_sizes)
+        return len(self.remaining_sizes)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        start = 0
+        start = sum(self.global_sizes[: self.first_batch])
         order = self._order()
-        for size in self.global_sizes:
+        for size in self.remaining_sizes:
             share = order[start + self.process.rank : start + size : self.process.world_size]
             yield [SampleKey(self.epoch, index) for index in share.tolist()]
             start += size
@@ -210,17 +218,20 @@ class BatchLoader:
 
     @property
     def images(self) -> int:
-        """Number of images of a pass, over all processes."""
-        return sum(self.sampler.global_sizes)
+        """Number of images of the pass that comes next, over all processes."""
+        return sum(self.sampler.remaining_sizes)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the epoch that is iterated next."""
-        self.sampler.set_epoch(epoch)
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the order and the augmentation of the epoch that is iterated next.
+
+        Its first ``first_batch`` batches are left out.
+        """
+        self.sampler.set_epoch(epoch, first_batch)
         self.generator.manual_seed(derive_seed(self.seed, "workers", epoch, self.process.rank))
 
     def __iter__(self) -> Iterator[Batch]:
         device = self.process.device
-        for content, global_size in zip(self.loader, self.sampler.global_sizes, strict=True):
+        for content, global_size in zip(self.loader, self.sampler.remaining_sizes, strict=True):
             if content is None:
                 continue
             if isinstance(content, UnreadableImage):

@@ -1,9 +1,9 @@
 """Checkpoint files: the published layout, in plain types that hold no code."""
 
 import argparse
-import re
-import shutil
+import io
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -13,21 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.amp import GradScaler
-from torch.optim.swa_utils import AveragedModel
 
 from training.atomic_write import atomic_write
+from training.checkpoint_files import BEST_NAME, Position, checkpoint_name, remove_outdated
 from training.errors import UserError
 from training.history import EpochRecord, best_record, history_from_stats, stats_from_history
+from training.partial_epoch import PartialEpoch
 from training.settings import Settings
-
-BEST_NAME = "model_best.pth.tar"
-EPOCH_NAME = re.compile(r"checkpoint-epoch(\d+)\.pth\.tar")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after ``epoch`` epochs.
+    """A run after ``epoch`` epochs, or within the next one.
 
     Attributes:
         epoch: number of finished epochs.
@@ -38,6 +35,7 @@ class Checkpoint:
         history: a record per epoch.
         scaler: state of the ``torch.amp.GradScaler`` of ``--amp fp16``, or None.
         ema: state of the ``torch.optim.swa_utils.AveragedModel`` of ``--ema``, or None.
+        partial_epoch: how far the next epoch has come, or None between epochs.
     """
 
     epoch: int
@@ -46,61 +44,61 @@ class Checkpoint:
     seed: int | None
     state_dict: dict[str, Tensor]
     optimizer: dict[str, Any]
-    history: list[EpochRecord]
-    scaler: dict[str, Any] | None
-    ema: dict[str, Tensor] | None
+    history: Sequence[EpochRecord]
+    scaler: dict[str, Any] | None = None
+    ema: dict[str, Tensor] | None = None
+    partial_epoch: PartialEpoch | None = None
+
+    @property
+    def position(self) -> Position:
+        batches = 0 if self.partial_epoch is None else self.partial_epoch.batches
+        return Position(self.epoch, batches)
 
 
-def save_checkpoint(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    history: Sequence[EpochRecord],
-    settings: Settings,
-    seed: int,
-    scaler: GradScaler | None = None,
-    averaged: AveragedModel | None = None,
-) -> Path:
-    """Write the checkpoint of the last epoch of ``history`` into ``settings.out_dir``.
+def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
+    """Write ``checkpoint`` into ``settings.out_dir``; return its path.
 
     The file is a dict: ``state_dict``, ``epoch``, ``arch``, ``stats``, ``optimizer`` as published,
-    and ``args``, the settings, as a dict of plain values; ``scaler`` and ``ema``, the states of
-    ``scaler`` and ``averaged``, where these are in use. When the epoch is the best so far,
-    ``model_best.pth.tar`` becomes a copy of it.
+    and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema`` and
+    ``partial_epoch`` where there are any. When the epoch is the best so far,
+    ``model_best.pth.tar`` becomes the same. Older checkpoints that the settings do not keep are
+    deleted.
 
     Raises:
-        UserError: the file cannot be written; older files are then as they were.
+        WriteError: the file cannot be written; older files are then as they were.
     """
-    epoch = history[-1].epoch
     content = {
-        "epoch": epoch,
-        "arch": settings.arch,
-        "state_dict": model.state_dict(),
-        "stats": stats_from_history(history),
-        "optimizer": optimizer.state_dict(),
-        "args": {**asdict(settings), "seed": seed},
+        "epoch": checkpoint.epoch,
+        "arch": checkpoint.arch,
+        "state_dict": checkpoint.state_dict,
+        "stats": stats_from_history(checkpoint.history),
+        "optimizer": checkpoint.optimizer,
+        "args": {**asdict(settings), "seed": checkpoint.seed},
     }
-    if scaler is not None and scaler.is_enabled():
-        content["scaler"] = scaler.state_dict()
-    if averaged is not None:
-        content["ema"] = averaged.state_dict()
+    for name in ("scaler", "ema"):
+        if getattr(checkpoint, name) is not None:
+            content[name] = getattr(checkpoint, name)
+    if checkpoint.partial_epoch is not None:
+        content["partial_epoch"] = vars(checkpoint.partial_epoch)
+    # In memory first: torch.save hides what the file system says behind errors of its own.
+    encoded = io.BytesIO()
+    torch.save(content, encoded)
     folder = Path(settings.out_dir)
-    path = folder / f"checkpoint-epoch{epoch}.pth.tar"
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
-    if best_record(history).epoch == epoch:
-        with atomic_write(folder / BEST_NAME) as temporary:
-            shutil.copyfile(path, temporary)
-    if settings.save_last_checkpoint:
-        for number, older in epoch_checkpoints(folder).items():
-            if number < epoch:
-                older.unlink()
-    return path
+    names = [checkpoint_name(checkpoint.position)]
+    if _is_best(checkpoint):
+        names.insert(0, BEST_NAME)  # a run killed in between resumes before both
+    for name in names:
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(encoded.getbuffer())
+    remove_outdated(folder, checkpoint.position, settings.kept_checkpoints)
+    return folder / names[-1]
 
 
-def epoch_checkpoints(folder: Path) -> dict[int, Path]:
-    """Return the ``checkpoint-epoch{N}.pth.tar`` files of ``folder`` by N."""
-    matches = ((EPOCH_NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return {int(match[1]): path for match, path in matches if match}
+def _is_best(checkpoint: Checkpoint) -> bool:
+    return (
+        checkpoint.partial_epoch is None
+        and best_record(checkpoint.history).epoch == checkpoint.epoch
+    )
 
 
 def load_checkpoint(path: str) -> Checkpoint:
@@ -126,6 +124,9 @@ def load_checkpoint(path: str) -> Checkpoint:
             history=history_from_stats(content["stats"], content["epoch"]),
             scaler=content.get("scaler"),
             ema=content.get("ema"),
+            partial_epoch=PartialEpoch(**content["partial_epoch"])
+            if "partial_epoch" in content
+            else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -138,11 +139,12 @@ def read_file(option: str, path: str) -> Any:
     """Return what ``torch.save`` wrote to ``path``, the file of ``option``; run no code of it.
 
     Raises:
-        UserError: there is no such file, or it cannot be read.
+        UserError: there is no such file, it cannot be read, or it is not as it was written.
     """
     if not Path(path).is_file():
         raise UserError(f"{option} {path}: no such file")
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files that then cannot be read
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -150,6 +152,19 @@ def read_file(option: str, path: str) -> Any:
         raise UserError(
             f"{option} {path}: is no checkpoint that can be read ({one_line(error)})"
         ) from error
+
+
+def _check_sums(path: str) -> None:
+    """Raise BadZipFile if a part of the file has changed since ``torch.save`` wrote it.
+
+    Such a file is a zip archive with a checksum (CRC-32) of each part, which ``torch.load`` does
+    not look at; files of the format before torch 1.6 have none.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            altered = archive.testzip()
+        if altered is not None:
+            raise zipfile.BadZipFile(f"altered since it was written: {altered}")
 
 
 def load_model(model: nn.Module, checkpoint: Checkpoint, settings: Settings) -> None:

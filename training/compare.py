@@ -27,7 +27,8 @@ STYLES = {"val": "-", "train": ":"}
 
 # Settings that say where and how a run was made, not what was trained.
 UNTOLD = {
-    *("out_dir", "pdf_filename", "save_last_checkpoint", "print_freq", "tensorboard", "resume"),
+    *("out_dir", "pdf_filename", "save_last_checkpoint", "keep_checkpoints", "print_freq"),
+    *("tensorboard", "resume"),
     *("workers", "cpu", "gpu", "nproc", "multiprocessing_distributed", *PROCESS_OPTIONS),
 }
 

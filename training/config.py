@@ -98,7 +98,8 @@ def write_config(config: RunConfig, path: Path, resumed: bool) -> None:
     """Write ``config`` to ``path``; that of a ``resumed`` run to the list ``resumed`` in it.
 
     Raises:
-        UserError: the file cannot be written, or what is there is no such file.
+        WriteError: the file cannot be written.
+        UserError: what is there is no such file.
     """
     content = asdict(config)
     if resumed and path.exists():

@@ -4,6 +4,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -127,6 +128,22 @@ def broadcast_from_main(tensors: list[Tensor], process: Process) -> None:
     if process.world_size > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
+
+
+def object_from_main(value: object, process: Process) -> Any:
+    """Return the main process's ``value``, of plain types."""
+    values = [value]
+    if process.world_size > 1:
+        dist.broadcast_object_list(values, src=0, device=process.device)
+    return values[0]
+
+
+def objects_of_all(value: object, process: Process) -> list[Any]:
+    """Return the ``value`` of each process, of plain types, in the order of their ranks."""
+    values = [value] * process.world_size
+    if process.world_size > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def wrap_model(model: nn.Module, process: Process) -> nn.Module:

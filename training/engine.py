@@ -1,5 +1,7 @@
 """One epoch: a pass over the training images, or over the validation images."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -9,25 +11,36 @@ from training.distributed import Process
 from training.errors import UserError
 from training.forward import Forward
 from training.metrics import Scores, ScoreSums
+from training.partial_epoch import EpochUnderWay
 from training.progress import Progress
 from training.step import TrainingStep
 
 
 def train_one_epoch(
-    step: TrainingStep, batches: BatchLoader, process: Process, title: str, print_freq: int
+    step: TrainingStep,
+    batches: BatchLoader,
+    process: Process,
+    title: str,
+    print_freq: int,
+    under_way: EpochUnderWay,
+    check: Callable[[], None],
 ) -> Scores:
-    """Take a step for each batch; return the scores over all processes.
+    """Take a step for each batch that is left; return the epoch's scores over all processes.
+
+    ``check`` is called after each step, when ``under_way`` tells of it.
 
     Raises:
         UserError: an image is unreadable, or the loss is not finite.
     """
     step.model.train()
-    sums = ScoreSums(process.device)
+    sums = under_way.sums
     with Progress(title, batches.images, print_freq, process.is_main) as progress:
         for batch in batches:
             step(batch, sums)
+            under_way.batches += 1
             if progress.advance(batch.global_size):
                 progress.show(finite(sums.scores(), title))
+            check()
     return finite(sums.scores_of_all(process), title)
 
 
@@ -39,11 +52,12 @@ def evaluate(
     process: Process,
     title: str,
     print_freq: int,
+    check: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Return the scores over all processes, each image counted once.
 
     ``model`` is the network itself, not a wrapper that communicates: the processes may have
-    different numbers of batches.
+    different numbers of batches. ``check`` is called after each batch that all of them have.
 
     Raises:
         UserError: an image is unreadable, or the loss is not finite.
@@ -56,6 +70,8 @@ def evaluate(
             sums.add(cross_entropy(logits, batch.targets), logits, batch.targets)
             if progress.advance(batch.global_size):
                 progress.show(sums.scores())
+            if batch.global_size >= process.world_size:
+                check()
     return finite(sums.scores_of_all(process), title)
 
 

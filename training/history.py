@@ -116,7 +116,7 @@ def write_log(history: Sequence[EpochRecord], path: Path) -> None:
     """Write ``history`` to the CSV file ``path``, a header and a row per epoch.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)

@@ -75,7 +75,8 @@ def write_lambdas(lambdas: Mapping[str, Tensor], epoch: int, path: Path) -> None
     was resumed, are replaced. Without λ there is no file.
 
     Raises:
-        UserError: the file cannot be written, or what is there is no such file.
+        WriteError: the file cannot be written.
+        UserError: what is there is no such file.
     """
     if not lambdas:
         return

@@ -47,7 +47,11 @@ class ScoreSums:
 
     def scores_of_all(self, process: Process) -> Scores:
         """Return the means over what all processes have added; every process must call it."""
-        return scores_from_sums(all_reduce_sum(self.sums.clone(), process))
+        return scores_from_sums(self.sums_of_all(process))
+
+    def sums_of_all(self, process: Process) -> Tensor:
+        """Return the sums over what all processes have added; every process must call it."""
+        return all_reduce_sum(self.sums.clone(), process)
 
 
 def scores_from_sums(sums: Tensor) -> Scores:

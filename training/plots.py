@@ -23,7 +23,7 @@ def write_curves(history: Sequence[EpochRecord], pdf_path: Path) -> None:
     Writes ``pdf_path`` and, beside it, a PNG file of the same stem.
 
     Raises:
-        UserError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
     save_figure(draw_curves(history), pdf_path)
 
@@ -32,7 +32,7 @@ def save_figure(figure: Figure, pdf_path: Path) -> None:
     """Write ``pdf_path`` and, beside it, a PNG file of the same stem.
 
     Raises:
-        UserError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
     for path in (pdf_path, pdf_path.with_suffix(".png")):
         with atomic_write(path) as temporary:

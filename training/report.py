@@ -49,7 +49,7 @@ class Report:
         ``add_epoch`` calls it; call it where a checkpoint is left before.
 
         Raises:
-            UserError: a file cannot be written.
+            WriteError: a file cannot be written.
         """
         if not self.begun:
             write_config(self.config, self.out_dir / CONFIG_NAME, self.resumed)
@@ -61,7 +61,7 @@ class Report:
         """Write what an epoch came to, and the λ [N, C] by layer after it.
 
         Raises:
-            UserError: a file cannot be written.
+            WriteError: a file cannot be written.
         """
         self.begin()
         write_lambdas(lambdas, record.epoch, self.out_dir / LAMBDAS_NAME)

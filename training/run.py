@@ -8,13 +8,14 @@ from torch import nn
 from models import create_model
 from training.averaging import averaged_model
 from training.batches import BatchLoader, GlobalBatches, training_images, validation_images
-from training.checkpoints import Checkpoint, load_checkpoint, load_model
+from training.checkpoints import Checkpoint, load_model
 from training.data import DATASETS, Data
 from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate
-from training.epochs import train_epochs
+from training.epochs import summary, train_epochs
 from training.errors import UserError
-from training.output import after_restart, refuse_other_run
+from training.output import refuse_other_run
+from training.resuming import goes_on_by_itself, load_start, with_newest_checkpoint
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
 from training.shards import load_shards
@@ -28,13 +29,20 @@ def run(settings: Settings, process: Process) -> None:
     Raises:
         UserError: the data, the checkpoint or the output directory do not allow it, or the loss
             is not finite.
+        SystemExit: a signal has interrupted the training, and its checkpoint is written.
     """
     if not settings.evaluate:
-        settings = after_restart(settings, process)
-        refuse_other_run(settings)
         check_tensorboard(settings)
-    checkpoint = load_checkpoint(settings.resume) if settings.resume else None
-    check_same_start(checkpoint, process)
+    by_itself = goes_on_by_itself(settings, process)
+    if by_itself:
+        settings = with_newest_checkpoint(settings, process)
+    elif not settings.evaluate:
+        refuse_other_run(settings)
+    checkpoint = load_start(settings, process)
+    if by_itself and is_finished(settings, checkpoint):
+        if process.is_main:
+            print(f"finished already: {summary(checkpoint.history, settings)}", flush=True)
+        return
     data = load_data(settings)
     classes = class_count(settings, data)
     seed = choose_seed(settings, checkpoint, process)
@@ -69,6 +77,12 @@ def run(settings: Settings, process: Process) -> None:
         train_epochs(model, train_batches, val_batches, checkpoint, settings, process, seed)
 
 
+def is_finished(settings: Settings, checkpoint: Checkpoint | None) -> bool:
+    """Return whether a run that resumes by itself has had its last epoch."""
+    epochs = len(settings.learning_rates)
+    return not settings.evaluate and checkpoint is not None and checkpoint.epoch >= epochs
+
+
 def load_data(settings: Settings) -> Data:
     """Return the images that the settings name, of an evaluation the validation images alone."""
     if settings.val_data is not None:
@@ -99,19 +113,6 @@ def choose_seed(settings: Settings, checkpoint: Checkpoint | None, process: Proc
     agreed = torch.tensor([seed], device=process.device)
     broadcast_from_main([agreed], process)
     return int(agreed.item())
-
-
-def check_same_start(checkpoint: Checkpoint | None, process: Process) -> None:
-    """Raise UserError if this process resumes from another epoch than the main one."""
-    epoch = 0 if checkpoint is None else checkpoint.epoch
-    agreed = torch.tensor([epoch], device=process.device)
-    broadcast_from_main([agreed], process)
-    if epoch != agreed.item():
-        raise UserError(
-            f"process {process.rank} would go on after epoch {epoch}, the main one after "
-            f"{agreed.item()}: every machine must read the same checkpoints; put --out-dir and "
-            "--resume where all of them see it"
-        )
 
 
 def description(settings: Settings, data: Data, process: Process, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 import random
 import zlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,3 +34,28 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of the generators that ``seed_everything`` seeds, in plain types.
+
+    Of the GPUs', that of ``device``, if it is one.
+    """
+    _, keys, *rest = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Continue from what ``random_state`` returned."""
+    random.setstate(state["python"])
+    np.random.set_state(("MT19937", *state["numpy"]))
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

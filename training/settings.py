@@ -54,6 +54,7 @@ class Settings:
     out_dir: str
     pdf_filename: str
     save_last_checkpoint: bool
+    keep_checkpoints: int | None
     tensorboard: bool
     print_freq: int
     cpu: bool
@@ -77,6 +78,11 @@ class Settings:
     def learning_rates(self) -> list[float]:
         """The learning rate of each epoch."""
         return self.recipe.learning_rates()
+
+    @property
+    def kept_checkpoints(self) -> int | None:
+        """How many checkpoints of epochs are kept beside the best one; None keeps all."""
+        return 1 if self.save_last_checkpoint else self.keep_checkpoints
 
     @property
     def images_per_step_here(self) -> int:
@@ -170,6 +176,11 @@ class Settings:
             raise UserError(f"--exclude {self.exclude}: images in shards have no files' names")
         if self.pretrained and self.weights is not None:
             raise UserError(f"--pretrained and --weights {self.weights}: leave one of them out")
+        if self.save_last_checkpoint and self.keep_checkpoints is not None:
+            raise UserError(
+                f"--save-last-checkpoint and --keep-checkpoints {self.keep_checkpoints}: leave one "
+                "of them out"
+            )
         if not self.pdf_filename.endswith(".pdf"):
             raise UserError(f"--pdf-filename {self.pdf_filename}: must end in .pdf")
         if not self.evaluate and self.images_per_step_here < self.smallest_batch_here:

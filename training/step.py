@@ -1,5 +1,6 @@
 """One step: a global batch's gradient, and what it does to the weights."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -15,7 +16,9 @@ from training.checkpoints import Checkpoint, load_optimizer, one_line
 from training.distributed import Process, wrap_model
 from training.errors import UserError
 from training.forward import Forward
+from training.history import EpochRecord
 from training.metrics import ScoreSums
+from training.partial_epoch import PartialEpoch
 from training.settings import Settings
 
 
@@ -78,6 +81,31 @@ class TrainingStep:
         self.scaler.update()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
+
+    def checkpoint(
+        self,
+        epoch: int,
+        history: Sequence[EpochRecord],
+        settings: Settings,
+        seed: int,
+        partial_epoch: PartialEpoch | None = None,
+    ) -> Checkpoint:
+        """Return the run of ``settings`` and ``seed`` as it stands after ``epoch`` epochs.
+
+        Its tensors are those of the network: save it before the next step.
+        """
+        return Checkpoint(
+            epoch=epoch,
+            arch=settings.arch,
+            pool=settings.pool,
+            seed=seed,
+            state_dict=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            history=history,
+            scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None,
+            ema=None if self.averaged is None else self.averaged.state_dict(),
+            partial_epoch=partial_epoch,
+        )
 
     def _communication(self, last: bool) -> "nullcontext[None]":
         """Let the processes exchange gradients only once a step."""

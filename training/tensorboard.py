@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from training.atomic_write import WriteError
 from training.errors import UserError
 from training.history import EpochRecord
 from training.settings import Settings
@@ -46,7 +47,8 @@ def open_tensorboard(settings: Settings, start_epoch: int) -> SummaryWriter | No
     What a run before it was resumed wrote of later epochs is hidden.
 
     Raises:
-        UserError: the package tensorboard is missing, or ``--out-dir`` cannot be written.
+        UserError: the package tensorboard is missing.
+        WriteError: ``--out-dir`` cannot be written.
     """
     if not settings.tensorboard:
         return None
@@ -63,7 +65,7 @@ def write_tensorboard(
     """Add an epoch's numbers, and a histogram of each layer's λ, at the step of that number.
 
     Raises:
-        UserError: the files cannot be written.
+        WriteError: the files cannot be written.
     """
     try:
         for column, tag in TAGS.items():
@@ -88,8 +90,8 @@ def _writer_class() -> type[SummaryWriter]:
     return SummaryWriter
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(
+def _unwritable(folder: Path, error: OSError) -> WriteError:
+    return WriteError(
         f"--tensorboard: cannot write {folder} ({error.strerror or error}); free the space or "
         "leave the option out"
     )

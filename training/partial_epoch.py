@@ -1,0 +1,90 @@
+"""A training epoch under way, and what it takes to go on within it after an interruption."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from training.distributed import Process, objects_of_all
+from training.metrics import ScoreSums
+from training.seeding import derive_seed, random_state, seed_everything, set_random_state
+from training.settings import Settings
+
+
+@dataclass(frozen=True)
+class PartialEpoch:
+    """How far an epoch has come, beside what the network and the optimizer hold of it.
+
+    Attributes:
+        batches: number of its global batches that the network was trained on.
+        score_sums: of ``ScoreSums``, over all processes, on the CPU.
+        seconds: time spent on it.
+        random_states: of each process, from ``training.seeding.random_state``.
+        order: what decides which samples the batches hold, from ``order_of``.
+    """
+
+    batches: int
+    score_sums: Tensor
+    seconds: float
+    random_states: list[dict[str, Any]]
+    order: dict[str, Any]
+
+
+def order_of(settings: Settings, seed: int, processes: int) -> dict[str, Any]:
+    """Return what decides, beside the data, which samples each batch of a process holds.
+
+    Only a run of the same can go on within an epoch without leaving out samples or taking them
+    twice. Where the images are found as fast as any other, worker processes are of no influence.
+    """
+    return {
+        "seed": seed,
+        "processes": processes,
+        "batch_size": settings.images_per_step_here * settings.machines,
+        "workers": settings.workers if settings.val_data is not None else None,
+    }
+
+
+@dataclass
+class EpochUnderWay:
+    """A training epoch of one process.
+
+    Attributes:
+        sums: the scores of the batches so far; of all processes together those before an
+            interruption, in the main process alone.
+        batches: number of global batches so far.
+        start: ``time.perf_counter()`` when it began, or would have without the interruption.
+    """
+
+    sums: ScoreSums
+    batches: int
+    start: float
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
+
+    def partial(self, order: dict[str, Any], process: Process) -> PartialEpoch:
+        """Return what a checkpoint needs of it; every process must call it."""
+        return PartialEpoch(
+            batches=self.batches,
+            score_sums=self.sums.sums_of_all(process).cpu(),
+            seconds=self.seconds,
+            random_states=objects_of_all(random_state(process.device), process),
+            order=order,
+        )
+
+
+def begin_epoch(
+    epoch: int, partial: PartialEpoch | None, seed: int, process: Process
+) -> EpochUnderWay:
+    """Begin ``epoch``, or go on within it, with the random state that belongs to it."""
+    seed_everything(derive_seed(seed, "epoch", epoch, process.rank))
+    under_way = EpochUnderWay(ScoreSums(process.device), batches=0, start=time.perf_counter())
+    if partial is not None:
+        set_random_state(partial.random_states[process.rank], process.device)
+        under_way.batches = partial.batches
+        under_way.start -= partial.seconds
+        if process.is_main:
+            under_way.sums.sums.copy_(partial.score_sums)
+    return under_way
