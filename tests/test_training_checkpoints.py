@@ -288,25 +288,3 @@ def test_damaged_file_is_refused(tmp_path):
     for missing in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match=f"{missing}: no such file"):
             load_checkpoint(str(missing))
-
-
-class Hostile:
-    def __init__(self, victim):
-        self.victim = victim
-
-    def __reduce__(self):
-        return Path.touch, (self.victim,)
-
-
-@pytest.mark.parametrize("zip_format", [True, False])
-def test_code_in_a_file_is_not_run(tmp_path, zip_format):
-    content = torch.load(save(tmp_path, [5.0]), weights_only=True)
-    path, victim = tmp_path / "hostile", tmp_path / "victim"
-    torch.save(
-        {**content, "args": Hostile(victim)}, path, _use_new_zipfile_serialization=zip_format
-    )
-    with pytest.raises(UserError, match="is no checkpoint"):
-        load_checkpoint(str(path))
-    assert not victim.exists()
-    torch.load(path, weights_only=False)
-    assert victim.exists()

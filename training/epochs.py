@@ -78,9 +78,7 @@ def train_epochs(
                 raise SystemExit(interrupted.exit_code) from None
             history.append(record)
             if saving is not None:
-                saving.epoch(
-                    step.checkpoint(epoch + 1, history, settings, seed), history, lambdas
-                )
+                saving.epoch(step.checkpoint(epoch + 1, history, settings, seed), history, lambdas)
     if saving is not None:
         saving.end()
         print(summary(history, settings), flush=True)
@@ -137,7 +135,7 @@ def farewell(interrupted: Interrupted, under_way: EpochUnderWay, epoch: int, pat
     """Return what a run says that was stopped by a signal, in a line."""
     name = signal.Signals(interrupted.signum).name
     left = "no checkpoint of it" if path is None else f"{path}; go on with --resume auto"
-    return f"stopped by {name} after {under_way.batches} batches of epoch {epoch + 1}: {left}"
+    return f"stopped by {name} after batch {under_way.batches} of epoch {epoch + 1}: {left}"
 
 
 def summary(history: Sequence[EpochRecord], settings: Settings) -> str:

@@ -1,0 +1,291 @@
+"""Going on: the newest whole checkpoint, what is passed by, and a run's own bits again."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.command_line import error_here, output_here, read_log, run_here
+from tests.tiny_network import SMALL_DIGITS, create_tiny_network
+from training.interruption import Interruption
+
+EPOCHS = 3
+RUN = (*SMALL_DIGITS, "--seed", 5, "--epochs", EPOCHS, "--ema", 0.9)
+CHECKS_PER_EPOCH = 5  # a batch each of training and validation
+MACHINE_COLUMNS = {"seconds", "images_per_second", "data_wait_percent", "gpu_memory_gib"}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_network(monkeypatch):
+    monkeypatch.setattr("training.run.create_model", create_tiny_network)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The output directory of a run that nothing happened to."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.run.create_model", create_tiny_network)
+        output_here(*RUN, "--out-dir", out)
+    return out
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def checkpoint_names(folder):
+    return [name for name in names(folder) if name.startswith("checkpoint")]
+
+
+def checkpoint_after(out, epochs):
+    return torch.load(out / f"checkpoint-epoch{epochs}.pth.tar", weights_only=True)
+
+
+def assert_same_bits(one, other):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same_bits(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for each, its in zip(one, other, strict=True):
+            assert_same_bits(each, its)
+    else:
+        assert one == other
+
+
+def assert_same_run(out, whole, epochs=EPOCHS):
+    """Weights, average, momentum and statistics are the same bits, and the logs say the same."""
+    ours, theirs = checkpoint_after(out, epochs), checkpoint_after(whole, epochs)
+    for part in ("state_dict", "ema", "optimizer"):
+        assert_same_bits(ours[part], theirs[part])
+    logs = [
+        [{key: row[key] for key in row.keys() - MACHINE_COLUMNS} for row in read_log(folder)]
+        for folder in (out, whole)
+    ]
+    assert len(logs[0]) == epochs
+    assert logs[0] == logs[1]
+
+
+@pytest.fixture
+def signal_at(monkeypatch):
+    """Return a function that has a real signal sent at the ``number``-th check of a run."""
+    check = Interruption.check
+
+    def send(number, signum):
+        calls = iter(range(1, 10**6))
+
+        def checked(interruption):
+            if next(calls) == number:
+                os.kill(os.getpid(), signum)
+            check(interruption)
+
+        monkeypatch.setattr(Interruption, "check", checked)
+
+    return send
+
+
+@pytest.mark.parametrize(
+    ("number", "signum", "left"),
+    [
+        (1, signal.SIGTERM, "checkpoint-epoch0-batch1.pth.tar"),
+        (3, signal.SIGINT, "checkpoint-epoch0-batch3.pth.tar"),
+        (CHECKS_PER_EPOCH + 2, signal.SIGINT, "checkpoint-epoch1-batch2.pth.tar"),
+        # In the validation: after all batches of the training.
+        (CHECKS_PER_EPOCH + 4, signal.SIGTERM, "checkpoint-epoch1-batch3.pth.tar"),
+        (2 * CHECKS_PER_EPOCH + 5, signal.SIGTERM, "checkpoint-epoch2-batch3.pth.tar"),
+    ],
+)
+def test_stopped_run_resumes_to_the_same_bits(tmp_path, whole, signal_at, number, signum, left):
+    handler = signal.getsignal(signum)
+    signal_at(number, signum)
+    code, printed, _ = run_here(*RUN, "--out-dir", tmp_path)
+    assert code == 128 + signum
+    assert f"stopped by {signum.name}" in printed
+    assert signal.getsignal(signum) is handler
+    assert left in checkpoint_names(tmp_path)
+    printed = output_here(*RUN, "--out-dir", tmp_path, "--resume", "auto")
+    assert f"resuming from {tmp_path / left}" in printed
+    assert_same_run(tmp_path, whole)
+    assert checkpoint_names(tmp_path) == checkpoint_names(whole)
+
+
+def test_stopped_again_and_again(tmp_path, whole, signal_at):
+    """At every second check, so that each epoch is put together from several starts."""
+    codes = []
+    while 0 not in codes and len(codes) < 20:
+        signal_at(2, signal.SIGTERM)
+        codes.append(run_here(*RUN, "--out-dir", tmp_path, "--resume", "auto")[0])
+    assert set(codes[:-1]) == {143}
+    assert len(codes) > EPOCHS
+    assert_same_run(tmp_path, whole)
+
+
+def test_stop_within_an_epoch_keeps_the_published_layout(tmp_path, signal_at):
+    signal_at(CHECKS_PER_EPOCH + 1, signal.SIGTERM)
+    run_here(*RUN, "--out-dir", tmp_path)
+    left = tmp_path / "checkpoint-epoch1-batch1.pth.tar"
+    content = torch.load(left, weights_only=True)
+    assert content["epoch"] == len(content["stats"]["test_err1"]) == 1
+    printed = output_here(*SMALL_DIGITS, "--evaluate", "--resume", left)
+    assert "of the averaged weights" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--batch-size", 8), "batch_size was 16, is 8"),
+        (("--seed", 6), "seed was 5, is 6"),
+    ],
+)
+def test_epoch_does_not_go_on_otherwise_than_it_began(tmp_path, signal_at, options, words):
+    signal_at(CHECKS_PER_EPOCH + 1, signal.SIGTERM)
+    run_here(*RUN, "--out-dir", tmp_path)
+    left = tmp_path / "checkpoint-epoch1-batch1.pth.tar"
+    run = (*RUN, *options, "--out-dir", tmp_path)
+    assert words in error_here(*run, "--resume", left)
+    code, printed, err = run_here(*run, "--resume", "auto")
+    assert code == 0, err
+    assert words in err
+    assert f"resuming from {tmp_path / 'checkpoint-epoch1.pth.tar'}" in printed
+
+
+def run_with(whole, tmp_path):
+    """Return a copy of the output directory of the whole run."""
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    return out
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def alter(path):
+    """Change one bit of the last convolution's weight, where it lies in the file."""
+    weight = torch.load(path, weights_only=True)["state_dict"]["conv.weight"]
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, empty])
+def test_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, whole, damage):
+    out = run_with(whole, tmp_path)
+    newest = out / f"checkpoint-epoch{EPOCHS}.pth.tar"
+    damage(newest)
+    assert str(newest) in error_here(*RUN, "--out-dir", out, "--resume", newest)
+    code, printed, err = run_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert code == 0, err
+    assert err.startswith("skipped: ")
+    assert str(newest) in err
+    assert f"resuming from {out / f'checkpoint-epoch{EPOCHS - 1}.pth.tar'}" in printed
+    assert_same_run(out, whole)
+
+
+def test_no_checkpoint_that_can_be_used_is_an_error(tmp_path, whole):
+    out = run_with(whole, tmp_path)
+    for path in out.glob("checkpoint-*"):
+        truncate(path)
+    code, _, err = run_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert code == 2
+    assert f"none of the {EPOCHS} checkpoints in {out} can be used" in err
+    assert names(out) == names(whole)
+
+
+def test_auto_starts_where_there_is_nothing(tmp_path, whole):
+    """As in an empty folder, so in one whose run was killed before its first checkpoint."""
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(whole / "log.csv", out)
+    output_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert_same_run(out, whole)
+
+
+def test_auto_leaves_a_finished_run_alone(tmp_path, whole):
+    before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
+    printed = output_here(*RUN, "--out-dir", whole, "--resume", "auto")
+    assert "finished already: best top-1 error" in printed
+    assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_auto_evaluates_the_newest(tmp_path, whole):
+    evaluate = (*SMALL_DIGITS, "--evaluate", "--resume", "auto")
+    printed = output_here(*evaluate, "--out-dir", whole)
+    assert f"resuming from {whole / f'checkpoint-epoch{EPOCHS}.pth.tar'}" in printed
+    assert "top-1 error" in printed
+    assert "no checkpoint in --out-dir" in error_here(*evaluate, "--out-dir", tmp_path)
+
+
+def full_disk(path):
+    """Make the write of ``path`` fail as on a full disk."""
+    path.with_name(f".{path.name}.tmp").symlink_to("/dev/full")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_full_disk_does_not_end_the_run(tmp_path, whole):
+    """The second epoch's checkpoint cannot be written; the third's can."""
+    full_disk(tmp_path / "checkpoint-epoch2.pth.tar")
+    code, _, err = run_here(*RUN, "--out-dir", tmp_path)
+    assert code == 0
+    assert err.count("\n") == 1
+    assert f"cannot write {tmp_path / 'checkpoint-epoch2.pth.tar'} (No space left" in err
+    assert "training goes on" in err
+    kept = ["checkpoint-epoch1.pth.tar", "checkpoint-epoch3.pth.tar"]
+    assert checkpoint_names(tmp_path) == kept
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_disk_that_stays_full_is_an_error_at_the_end(tmp_path, whole):
+    for epoch in (2, 3):
+        full_disk(tmp_path / f"checkpoint-epoch{epoch}.pth.tar")
+    code, printed, err = run_here(*RUN, "--out-dir", tmp_path)
+    assert code == 2
+    assert err.count("training goes on") == 2
+    assert "the last epochs are in no checkpoint" in err.splitlines()[-1]
+    assert "epoch 3/3: lr" in printed
+    assert len(read_log(tmp_path)) == 3
+    # With space again, the run is the same as ever.
+    output_here(*RUN, "--out-dir", tmp_path, "--resume", "auto")
+    assert_same_run(tmp_path, whole)
+
+
+def test_lost_output_directory_does_not_end_the_run(tmp_path, monkeypatch, signal_at):
+    """It goes away in the second epoch and does not come back."""
+    out = tmp_path / "out"
+    check, calls = Interruption.check, iter(range(1, 10**6))
+
+    def checked(interruption):
+        if next(calls) == CHECKS_PER_EPOCH + 1:
+            shutil.rmtree(out)
+        check(interruption)
+
+    monkeypatch.setattr(Interruption, "check", checked)
+    code, printed, err = run_here(*RUN, "--out-dir", out)
+    assert code == 2
+    assert "epoch 3/3: lr" in printed
+    assert err.count("training goes on") == 4  # the log and the checkpoint, twice
+    assert "the last epochs are in no checkpoint" in err.splitlines()[-1]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("options", [("--keep-checkpoints", 2), ("--save-last-checkpoint",)])
+def test_newest_checkpoints_are_kept(tmp_path, options):
+    output_here(*RUN, *options, "--out-dir", tmp_path)
+    kept = {"--keep-checkpoints": [2, 3], "--save-last-checkpoint": [3]}[options[0]]
+    assert checkpoint_names(tmp_path) == [f"checkpoint-epoch{epoch}.pth.tar" for epoch in kept]
+    assert (tmp_path / "model_best.pth.tar").exists()
+    assert "leave one of them out" in error_here(
+        *RUN, "--out-dir", tmp_path, "--save-last-checkpoint", "--keep-checkpoints", 2
+    )
