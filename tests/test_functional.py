@@ -348,7 +348,7 @@ BAD_CALLS = {
     ),
     "lam of a larger batch": (
         {"input": torch.ones(3, 8, 8), "lam": torch.ones(2, 3, 1, 1)},
-        ValueError, r"lam.*\(2, 3, 1, 1\).*\(1, 3, 4, 4\)",
+        ValueError, r"lam.*\(2, 3, 1, 1\).*\(1, 3, 4, 4\).*input of shape \(3, 8, 8\)",
     ),
     "5-D lam": (
         {"lam": torch.ones(1, 1, 1, 1, 1)}, ValueError,

@@ -56,7 +56,7 @@ def mixed_pool2d(
     """
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
-    proportion = as_parameter("proportion", proportion, batched, output_shape)
+    proportion = as_parameter("proportion", proportion, input, output_shape)
     output = mix_of_max_and_average(batched, proportion, geometry)
     return output if input.dim() == 4 else output.squeeze(0)
 
