@@ -33,7 +33,7 @@ def run(settings: Settings, process: Process) -> None:
         settings = after_restart(settings, process)
         refuse_other_run(settings)
         check_tensorboard(settings)
-    checkpoint = load_checkpoint(settings.resume) if settings.resume else None
+    checkpoint = load_checkpoint(settings.resume) if settings.resume is not None else None
     check_same_start(checkpoint, process)
     data = load_data(settings)
     classes = class_count(settings, data)
