@@ -31,7 +31,8 @@ def max_ent_pool2d(
 
     :math:`\lambda = 0` is average pooling (padding not counted), :math:`\lambda \to \infty` max
     pooling, :math:`\lambda \to -\infty` min pooling. The result always lies between the smallest
-    and the largest element of its window; a NaN or an infinite element makes it NaN.
+    and the largest element of its window. It is NaN where an element or :math:`\lambda` is NaN or
+    infinite, or so large that the difference of two elements, or twice :math:`\lambda`, is.
 
     Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 
