@@ -127,7 +127,7 @@ class GFGPMaxEntPool2d(Pool2d):
         dtype=None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        if activation not in ACTIVATIONS:
+        if activation not in list(ACTIVATIONS):  # which takes what has no hash, too
             raise ValueError(
                 f"activation must be 'sigmoid' or 'softplus', got {activation!r}"
             )
