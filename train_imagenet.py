@@ -193,7 +193,7 @@ def add_recipe_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--seed",
-        type=natural_int,
+        type=seed_int,
         metavar="N",
         help="of everything random (default: the checkpoint's of --resume, otherwise drawn)",
     )
@@ -358,6 +358,13 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def seed_int(text: str) -> int:
+    seed = natural_int(text)
+    if seed >= 2**63:  # the processes agree on it as a tensor of 64 bits
+        raise argparse.ArgumentTypeError(f"must be below 2**63, got {text!r}")
+    return seed
 
 
 def fraction(text: str) -> float:

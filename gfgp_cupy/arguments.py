@@ -1,4 +1,4 @@
-"""What every pooling checks of its input and makes of its parameter."""
+"""What every pooling checks of its arguments and input, and makes of its parameter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .geometry import PoolGeometry
 
-__all__ = ["as_parameter", "check_input", "computing_dtype"]
+__all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -15,6 +15,19 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def computing_dtype(input: Tensor) -> torch.dtype:
     """The type to compute in: half types lack the digits for sums and exponentials."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def check_width(name: str, value: int) -> None:
+    """Checks a number of channels or of hidden features, the argument ``name``.
+
+    Raises:
+        TypeError: no int.
+        ValueError: below 1.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:

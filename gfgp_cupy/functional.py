@@ -31,7 +31,8 @@ def max_ent_pool2d(
 
     :math:`\lambda = 0` is average pooling (padding not counted), :math:`\lambda \to \infty` max
     pooling, :math:`\lambda \to -\infty` min pooling. The result always lies between the smallest
-    and the largest element of its window; a NaN or an infinite element makes it NaN.
+    and the largest element of its window. It is NaN where an element or :math:`\lambda` is NaN or
+    infinite, or so large that the difference of two elements, or twice :math:`\lambda`, is.
 
     Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 
@@ -66,7 +67,7 @@ def max_ent_pool2d(
     """
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
-    lam = as_parameter("lam", lam, batched, output_shape)
+    lam = as_parameter("lam", lam, input, output_shape)
     output = _pool(batched, lam, geometry, select_backend(batched.device))
     return output if input.dim() == 4 else output.squeeze(0)
 
@@ -115,11 +116,11 @@ def guided_max_ent_pool2d(
     if _can_fuse(batched):
         pending = PendingGradient()
         mean, batched = MeanFunction.apply(batched, mean_dtype(batched), pending)
-        lam = as_parameter("lam", head(mean), batched, lam_shape)
+        lam = as_parameter("lam", head(mean), input, lam_shape)
         output = GuidedPool2dFunction.apply(batched, lam, geometry, backend, pending)
     else:
         mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
-        lam = as_parameter("lam", head(mean), batched, lam_shape)
+        lam = as_parameter("lam", head(mean), input, lam_shape)
         output = _pool(batched, lam, geometry, backend)
     return output if input.dim() == 4 else output.squeeze(0)
 

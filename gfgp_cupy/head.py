@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_width
 from .functional import autocasts
 
 __all__ = ["check_head_input", "gfgp_head", "outside_autocast", "reset_head"]
@@ -31,14 +32,13 @@ def gfgp_head(
         device, dtype: of the tensors.
 
     Raises:
+        TypeError: a width that is no int.
         ValueError: a width below 1.
     """
-    if num_features < 1:
-        raise ValueError(f"num_features must be at least 1, got {num_features}")
+    check_width("num_features", num_features)
     if hidden_features is None:
         hidden_features = max(1, num_features // 2)
-    if hidden_features < 1:
-        raise ValueError(f"hidden_features must be at least 1 or None, got {hidden_features}")
+    check_width("hidden_features", hidden_features)
     options = {"device": device, "dtype": dtype}
     return nn.Sequential(OrderedDict(
         conv1=nn.Conv2d(num_features, hidden_features, kernel_size=1, **options),

@@ -67,9 +67,7 @@ class MaxEntPool2d(Pool2d):
         nn.init.constant_(self.lam, self.init_lambda)
 
     def forward(self, input: Tensor) -> Tensor:
-        return max_ent_pool2d(
-            input, self.lam, self.kernel_size, self.stride, self.padding, self.ceil_mode
-        )
+        return max_ent_pool2d(input, self.lam, *self.window)
 
     def extra_repr(self) -> str:
         return (
@@ -129,7 +127,7 @@ class GFGPMaxEntPool2d(Pool2d):
         dtype=None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        if activation not in ACTIVATIONS:
+        if activation not in list(ACTIVATIONS):  # which takes what has no hash, too
             raise ValueError(
                 f"activation must be 'sigmoid' or 'softplus', got {activation!r}"
             )
@@ -148,9 +146,7 @@ class GFGPMaxEntPool2d(Pool2d):
     def forward(self, input: Tensor) -> Tensor:
         check_head_input(self.head, self.num_features, input)
         head = outside_autocast(self.head, input.device)
-        return guided_max_ent_pool2d(
-            input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode
-        )
+        return guided_max_ent_pool2d(input, head, *self.window)
 
     def extra_repr(self) -> str:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .arguments import check_width
 from .geometry import pool_geometry
 
 __all__ = ["Pool2d"]
@@ -54,8 +55,8 @@ class Pool2d(nn.Module):
     ) -> None:
         """Registers an uninitialised [1, num_features or 1, *size]: a Parameter if it is learned,
         otherwise a buffer."""
-        if num_features is not None and num_features < 1:
-            raise ValueError(f"num_features must be at least 1 or None, got {num_features}")
+        if num_features is not None:
+            check_width("num_features", num_features)
         self.num_features = num_features
         self.learnable = learnable
         tensor = torch.empty(1, num_features or 1, *size, device=device, dtype=dtype)

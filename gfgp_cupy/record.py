@@ -54,7 +54,8 @@ def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
     Results, gradients and random numbers stay the same, and no graph is kept. Each batch waits for
     its λ to reach the CPU. A compiled model runs uncompiled inside the block, for compiled code
     calls no hooks. Under :class:`torch.nn.DataParallel` with several GPUs, the parts of a batch
-    come in the order in which the GPUs finish them.
+    come in the order in which the GPUs finish them. Under ``torch.utils.checkpoint`` a backward
+    pass runs layers once more; inside the block that is recorded, too.
 
     Args:
         model: a network with :class:`~gfgp_cupy.MaxEntPool2d` or

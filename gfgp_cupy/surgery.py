@@ -63,10 +63,11 @@ def replace_pooling(
         What was changed; ``print`` shows it as a table. Empty, with a warning, if nothing was.
 
     Raises:
-        TypeError: ``model`` is no module.
-        ValueError: ``pool`` is unknown, a pooling has no equivalent (``dilation``,
-            ``return_indices=True``, ``divisor_override``, padding that counts in a mean, a subclass
-            of its own), or its channels cannot be found. The message names the module's path.
+        TypeError: ``model`` is no module, or ``pool`` is one.
+        ValueError: ``pool`` is unknown, ``model`` is compiled by ``torch.jit``, a pooling has no
+            equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, padding that
+            counts in a mean, a subclass of its own), or its channels cannot be found. The message
+            names the module's path.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -78,6 +79,11 @@ def replace_pooling(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            "model was compiled by torch.jit, and its modules are fixed: replace its poolings "
+            "before it is compiled"
+        )
     make_pooling = _maker(pool)
     found = {
         path: module
@@ -180,6 +186,11 @@ class _Plan:
 
 
 def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    if isinstance(pool, nn.Module):
+        raise TypeError(
+            f"pool must be a name or a callable that makes a pooling, got a {type(pool).__name__}: "
+            "each place needs one of its own; pass its class"
+        )
     if callable(pool):
         return pool
     check_choice("pool", pool, list_poolings())

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
+from .functional import mean_dtype
+
 __all__ = ["trace_inputs"]
 
 
@@ -28,23 +30,31 @@ def trace_inputs(
         sample_shape: of the images, which have the type and device of the network.
 
     Returns:
-        The first argument of each call of the module, by path; the calls in evaluation mode and,
-        if there is a module that has none, those in training mode.
+        The input of each call of the module, by path; the calls in evaluation mode and, if there
+        is a module that has none, those in training mode. What autocast made a half type is
+        float32.
 
     Raises:
-        ValueError: the network's forward fails.
+        ValueError: the network cannot be copied, or its forward fails.
     """
     inputs: dict[str, list[Tensor]] = {path: [] for path in paths}
     if not paths:
         return inputs
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    skeleton = _skeleton(model, fake)
+    try:
+        skeleton = _skeleton(model, fake)
+    except Exception as error:  # what a network holds can refuse to be copied in any way
+        raise ValueError(
+            f"the number of channels of {paths[0]!r} cannot be found, because the network cannot "
+            f"be copied ({type(error).__name__}: {error}): pass a batch through it first if it is "
+            "lazy, or call replace_pooling on the part of it that can be copied"
+        ) from error
     for path in paths:
         parent, _, name = path.rpartition(".")
         # One module in two places becomes two, to be told apart.
         probe = deepcopy(skeleton.get_submodule(path))
         setattr(skeleton.get_submodule(parent), name, probe)
-        probe.register_forward_pre_hook(partial(_record, inputs[path]))
+        probe.register_forward_pre_hook(partial(_record, inputs[path]), with_kwargs=True)
     # Auxiliary branches may be used in training only.
     for training in (False, True):
         if all(inputs[path] for path in paths):
@@ -78,5 +88,9 @@ def _sample(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape)
 
 
-def _record(inputs: list[Tensor], module: nn.Module, args: tuple[Tensor, ...]) -> None:
-    inputs.append(args[0])
+def _record(
+    inputs: list[Tensor], module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]
+) -> None:
+    (input,) = (*args, *named.values())
+    # As for a head's mean: autocast's half type is not that of the weights.
+    inputs.append(input.to(mean_dtype(input)))

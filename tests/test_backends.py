@@ -166,6 +166,17 @@ def test_report_tells_what_is_asked_for(monkeypatch, how):
         monkeypatch.setenv(ENVIRONMENT_VARIABLE, "torch")
         report = backend_report()
     assert re.search("requested: torch$", report, re.MULTILINE)
+    assert re.search("^cpu: torch$", report, re.MULTILINE)
+
+
+def test_report_tells_that_what_is_asked_for_cannot_be(monkeypatch):
+    with use_backend("cupy"):
+        report = backend_report()
+    assert re.search("^cpu: none, for 'cupy' cannot serve it$", report, re.MULTILINE)
+    assert re.search("^  cupy: no", report, re.MULTILINE)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "cuda")
+    with pytest.raises(ValueError, match=rf"{ENVIRONMENT_VARIABLE} must be .*'cuda'"):
+        backend_report()
 
 
 # ---------------------------------------------------------------- without CuPy or Numba

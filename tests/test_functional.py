@@ -348,7 +348,7 @@ BAD_CALLS = {
     ),
     "lam of a larger batch": (
         {"input": torch.ones(3, 8, 8), "lam": torch.ones(2, 3, 1, 1)},
-        ValueError, r"lam.*\(2, 3, 1, 1\).*\(1, 3, 4, 4\)",
+        ValueError, r"lam.*\(2, 3, 1, 1\).*\(1, 3, 4, 4\).*input of shape \(3, 8, 8\)",
     ),
     "5-D lam": (
         {"lam": torch.ones(1, 1, 1, 1, 1)}, ValueError,
@@ -414,8 +414,20 @@ def test_good_arguments_call_the_operator():
     assert operators.called == [torch.ops.gfgp_cupy.max_ent_pool2d.default]
 
 
+@each_backend
 @pytest.mark.parametrize("lam", [math.inf, -math.inf, math.nan])
-def test_lam_that_is_not_finite_gives_nan(lam):
+def test_lam_that_is_not_finite_gives_nan(backend, lam):
     # ∞ · 0 has no value: a diverged head must show as NaN, not as max pooling.
-    input = random_numbers((1, 1, 4, 4), torch.float32, 0)
-    assert max_ent_pool2d(input, lam, 2).isnan().all()
+    input = random_numbers((1, 1, 4, 4), torch.float32, 0).to(backend.device)
+    with use_backend(backend.name):
+        assert max_ent_pool2d(input, lam, 2).isnan().all()
+
+
+@each_backend
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+@pytest.mark.parametrize("first", [math.inf, -math.inf, math.nan, 3e38])
+def test_elements_that_are_not_finite_or_too_far_apart_give_nan(backend, first, lam):
+    input = torch.tensor([[[[first, 1.0], [-3e38, 2.0]]]], device=backend.device)
+    with use_backend(backend.name):
+        assert max_ent_pool2d(input, lam, 2).isnan().all()
+        assert max_ent_pool2d(input.double(), lam, 2).isnan().all() == (first != 3e38)

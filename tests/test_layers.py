@@ -236,6 +236,7 @@ def test_empty_batch_in_evaluation():
         ({"num_features": 0}, "num_features.*0"),
         ({"hidden_features": 0}, "hidden_features.*0"),
         ({"activation": "relu"}, "activation.*'sigmoid'.*'softplus'.*'relu'"),
+        ({"activation": ["relu"]}, r"activation.*'sigmoid'.*'softplus'.*\['relu'\]"),
         ({"kernel_size": 0}, "kernel_size.*0"),
         ({"stride": 0}, "stride.*0"),
         ({"padding": 2}, "padding=2.*kernel_size=2"),
@@ -244,6 +245,16 @@ def test_empty_batch_in_evaluation():
 def test_unusable_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         GFGPMaxEntPool2d(**{"num_features": 6, "kernel_size": 2, **arguments})
+
+
+@pytest.mark.parametrize("name", ["num_features", "hidden_features"])
+@pytest.mark.parametrize("value", [4.0, "4", True])
+def test_widths_are_ints(name, value):
+    with pytest.raises(TypeError, match=rf"{name} must be an int.*{value!r}"):
+        GFGPMaxEntPool2d(**{"num_features": 6, "kernel_size": 2, name: value})
+    if name == "num_features":
+        with pytest.raises(TypeError, match=rf"{name} must be an int.*{value!r}"):
+            MaxEntPool2d(2, num_features=value)
 
 
 @pytest.mark.parametrize(

@@ -303,9 +303,15 @@ def test_dtype_keyword(create, dtype):
     assert layer(images(dtype=dtype)).dtype == dtype
 
 
+def under_device(create):
+    with torch.device("meta"):
+        return create(2)
+
+
 @each_layer
-def test_device_keyword(create):
-    layer = create(2, device="meta")
+@pytest.mark.parametrize("on_meta", [lambda create: create(2, device="meta"), under_device])
+def test_device(create, on_meta):
+    layer = on_meta(create)
     assert all(tensor.is_meta for tensor in layer.state_dict().values())
     layer.to_empty(device="cpu")
     if list(layer.parameters()):

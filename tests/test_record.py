@@ -197,6 +197,15 @@ def test_a_layer_used_twice_is_recorded_twice():
     assert lambdas["0"].shape == (6, 3)
 
 
+def test_a_checkpoints_second_forward_is_recorded_too():
+    net = small_network()
+    with record_lambdas(net) as lambdas:
+        output = torch.utils.checkpoint.checkpoint(net, images(), use_reentrant=False)
+        assert lambdas["pool"].shape == (3, 4)
+        output.sum().backward()
+    assert lambdas["pool"].shape == (6, 4)
+
+
 def test_published_network():
     net = models.create_model("resnet18", num_classes=10).eval()
     with record_lambdas(net) as lambdas, torch.no_grad():

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 from functools import partial
 
 import pytest
@@ -231,6 +232,17 @@ def test_new_poolings_have_the_dtype_of_their_own_input():
     assert {parameter.dtype for parameter in model[3].parameters()} == {torch.float64}
 
 
+def test_new_poolings_under_autocast_have_the_dtype_of_the_weights():
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.pool(self.conv(x))
+
+    model = Lambda(forward, conv=nn.Conv2d(3, 4, 3), pool=nn.MaxPool2d(2))
+    replace(model)
+    assert model.pool.head.conv1.weight.dtype == torch.float32
+    assert model(torch.rand(IMAGES)).dtype == torch.bfloat16
+
+
 def test_new_poolings_have_the_networks_device():
     model = small_network().to("meta")
     replace(model, strided_convs=True)
@@ -332,6 +344,11 @@ def test_one_pooling_called_twice_stays_one():
     assert model(torch.randn(IMAGES)).shape == (2, 3, 8, 8)
 
 
+def test_a_pooling_called_by_keyword():
+    model = Lambda(lambda self, x: self.pool(input=x), pool=nn.MaxPool2d(2))
+    assert [change.num_features for change in replace(model)] == [3]
+
+
 def test_a_branch_of_training_alone_is_found():
     model = Lambda(
         lambda self, x: self.pool(x) if self.training else x, pool=nn.MaxPool2d(2)
@@ -398,6 +415,27 @@ def test_images_that_the_network_does_not_take():
     assert len(replace(model)) == 1
 
 
+def test_a_network_that_cannot_be_traced():
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.MaxPool2d(2))
+    with pytest.raises(ValueError, match=r"channels of '1' cannot be found.*uninitialized"):
+        replace(lazy)
+    assert type(lazy[1]) is nn.MaxPool2d
+    locked = Lambda(lambda self, x: self.pool(x), pool=nn.MaxPool2d(2))
+    locked.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"channels of 'pool' cannot be found.*_thread\.lock"):
+        replace(locked)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize(
+    "compile", [torch.jit.script, lambda model: torch.jit.trace(model.eval(), torch.rand(IMAGES))]
+)
+def test_a_scripted_network_is_refused(compile):
+    compiled = compile(small_network())
+    with pytest.raises(ValueError, match=r"torch\.jit"):
+        replace(compiled)
+
+
 @pytest.mark.parametrize("pool", list_poolings())
 def test_every_pooling_by_name(pool):
     model = small_network()
@@ -427,6 +465,8 @@ def test_bad_arguments():
         replace(small_network(), "maxent")
     with pytest.raises(TypeError, match="got Tensor"):
         replace(torch.zeros(1))
+    with pytest.raises(TypeError, match=r"pool must be a name or a callable.*GFGPMaxEntPool2d"):
+        replace(small_network(), GFGPMaxEntPool2d(8, 2))
     with pytest.raises(ValueError, match=r"wrap it in nn\.Sequential"):
         replace(nn.MaxPool2d(2))
     conv = nn.Conv2d(3, 4, 3, 2)

@@ -10,7 +10,12 @@ Decode = Callable[[Image.Image], Image.Image]
 
 
 def decode_rgb(image: Image.Image) -> Image.Image:
-    """Return the whole of an opened image, in RGB."""
+    """Return the whole of an opened image, in RGB.
+
+    Raises:
+        OSError, SyntaxError, ValueError: the file is damaged, if only near its end.
+    """
+    image.load()  # otherwise decoded where the pixels are first used, and by then without a name
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -1,6 +1,7 @@
 """The settings of a run: what the command line asked for, and the check that it can be done."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
@@ -181,7 +182,7 @@ class Settings:
                 f"--save-last-checkpoint and --keep-checkpoints {self.keep_checkpoints}: leave one "
                 "of them out"
             )
-        if not self.pdf_filename.endswith(".pdf"):
+        if Path(self.pdf_filename).suffix != ".pdf":
             raise UserError(f"--pdf-filename {self.pdf_filename}: must end in .pdf")
         if not self.evaluate and self.images_per_step_here < self.smallest_batch_here:
             raise UserError(

@@ -62,10 +62,7 @@ def select_backend(device: torch.device) -> str:
         RuntimeError: a backend asked for by name cannot serve the device.
         ValueError: ``GFGP_CUPY_BACKEND`` names no backend.
     """
-    name = _requested.get()
-    if name is None:
-        name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-        _check_name(ENVIRONMENT_VARIABLE, name)
+    name = _asked_for()
     if name == "auto":
         return _automatic(device)
     reason = backend_module(name).unavailable(device)
@@ -86,6 +83,11 @@ def backend_module(name: str) -> ModuleType:
 def backend_report() -> str:
     """Says in words which backend serves each device of this machine, and why not the others.
 
+    It is the report of here and now: inside a ``use_backend`` block, that of the backend named.
+
+    Raises:
+        ValueError: ``GFGP_CUPY_BACKEND`` names no backend.
+
     Example:
         >>> print(backend_report())  # doctest: +ELLIPSIS
         torch ..., Python ...
@@ -96,14 +98,19 @@ def backend_report() -> str:
     """
     count = torch.cuda.device_count()
     devices = [torch.device("cpu")] + [torch.device("cuda", index) for index in range(count)]
-    requested = _requested.get() or os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    requested = _asked_for()
     lines = [
         f"torch {torch.__version__}, Python {platform.python_version()}",
         f"backend requested: {requested}",
     ]
     for device in devices:
         reasons = {name: backend_module(name).unavailable(device) for name in BACKENDS}
-        served_by = next(name for name, reason in reasons.items() if reason is None)
+        if requested == "auto":
+            served_by = next(name for name, reason in reasons.items() if reason is None)
+        elif reasons[requested] is None:
+            served_by = requested
+        else:
+            served_by = f"none, for '{requested}' cannot serve it"
         what = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
         lines.append(f"{device}{what}: {served_by}")
         lines += [f"  {name}: no ({reason})" for name, reason in reasons.items() if reason]
@@ -128,6 +135,14 @@ def _automatic(device: torch.device) -> str:
             RuntimeWarning,
             stacklevel=4,
         )
+    return name
+
+
+def _asked_for() -> str:
+    name = _requested.get()
+    if name is None:
+        name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+        _check_name(ENVIRONMENT_VARIABLE, name)
     return name
 
 

@@ -63,8 +63,8 @@ def gated_pool2d(
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
     weight_shape = (1, output_shape[1], *geometry.kernel_size)
-    weight = as_parameter("weight", weight, batched, weight_shape).expand(weight_shape)
-    bias = as_parameter("bias", bias, batched, output_shape)
+    weight = as_parameter("weight", weight, input, weight_shape).expand(weight_shape)
+    bias = as_parameter("bias", bias, input, output_shape)
     logit = _weighted_sum(batched.to(weight.dtype), weight, geometry).to(bias.dtype) + bias
     output = mix_of_max_and_average(batched, logit.sigmoid(), geometry)
     return output if input.dim() == 4 else output.squeeze(0)

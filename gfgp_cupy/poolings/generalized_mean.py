@@ -65,7 +65,7 @@ def generalized_mean_pool2d(
     _check_eps(eps)
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
-    p = as_parameter("p", p, batched, output_shape)
+    p = as_parameter("p", p, input, output_shape)
     logarithm = batched.to(p.dtype).clamp(min=eps).log()
     output = log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
     return output if input.dim() == 4 else output.squeeze(0)

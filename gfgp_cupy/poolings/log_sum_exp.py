@@ -60,7 +60,7 @@ def log_sum_exp_pool2d(
     """
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
-    lam = as_parameter("lam", lam, batched, output_shape)
+    lam = as_parameter("lam", lam, input, output_shape)
     output = log_mean_exp(batched.to(lam.dtype), lam, geometry).to(input.dtype)
     return output if input.dim() == 4 else output.squeeze(0)
 

@@ -56,7 +56,7 @@ def mixed_pool2d(
     """
     geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
-    proportion = as_parameter("proportion", proportion, batched, output_shape)
+    proportion = as_parameter("proportion", proportion, input, output_shape)
     output = mix_of_max_and_average(batched, proportion, geometry)
     return output if input.dim() == 4 else output.squeeze(0)
 
@@ -129,8 +129,9 @@ class MixedPool2d(Pool2d):
 
     def reset_parameters(self) -> None:
         """Sets the proportion back to ``init_proportion``."""
-        logit = torch.logit(torch.tensor(self.init_proportion, dtype=torch.float64)).item()
-        nn.init.constant_(self.logit, logit)
+        # On the CPU even inside `with torch.device("meta")`, which holds no numbers.
+        proportion = torch.tensor(self.init_proportion, dtype=torch.float64, device="cpu")
+        nn.init.constant_(self.logit, torch.logit(proportion).item())
 
     def forward(self, input: Tensor) -> Tensor:
         return mixed_pool2d(input, self.proportion, *self.window)
