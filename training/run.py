@@ -14,6 +14,7 @@ from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate
 from training.epochs import train_epochs
 from training.errors import UserError
+from training.memory import names_batch_when_out_of_memory
 from training.output import after_restart, refuse_other_run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
@@ -22,12 +23,13 @@ from training.tensorboard import check_tensorboard
 from training.weights import start_from_weights
 
 
+@names_batch_when_out_of_memory
 def run(settings: Settings, process: Process) -> None:
     """Train, or evaluate, as ``settings`` say, as one of the processes that do it together.
 
     Raises:
-        UserError: the data, the checkpoint or the output directory do not allow it, or the loss
-            is not finite.
+        UserError: the data, the checkpoint, the output directory or the memory do not allow it,
+            or the loss is not finite.
     """
     if not settings.evaluate:
         settings = after_restart(settings, process)
