@@ -13,6 +13,7 @@ from training.data import DATASETS
 from training.distributed import launch
 from training.errors import UserError
 from training.forward import AMP_TYPES
+from training.not_finite import MOST_SKIPPED_IN_A_ROW
 from training.recipes import RECIPES
 from training.run import run
 from training.schedules import SCHEDULES
@@ -238,6 +239,15 @@ def add_computing_options(group: argparse._ArgumentGroup) -> None:
         "--sync-bn",
         action="store_true",
         help="normalise by the statistics of all processes' images (GPUs only)",
+    )
+    group.add_argument(
+        "--on-nan",
+        choices=("stop", "skip"),
+        default="stop",
+        help="where the loss or the gradient is nan or infinite: stop (seen at the next line of "
+        "scores, before any checkpoint), or skip the step, which leaves weights and running "
+        f"statistics as they were, and stop after {MOST_SKIPPED_IN_A_ROW} in a row or an epoch "
+        "with no other; skip waits for the device at each step (default: %(default)s)",
     )
 
 

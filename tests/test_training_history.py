@@ -83,7 +83,7 @@ def test_log_is_read_as_it_was_written(tmp_path):
     history = [record(1), record(2)]
     write_log(history, path)
     assert read_log(path) == history
-    write_log([EpochRecord(1, *[math.nan] * 11)], path)
+    write_log([EpochRecord(1, *[math.nan] * 12)], path)
     assert all(math.isnan(value) for value in astuple(read_log(path)[0])[1:])
 
 

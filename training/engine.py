@@ -8,9 +8,9 @@ from torch.nn.functional import cross_entropy
 
 from training.batches import BatchLoader
 from training.distributed import Process
-from training.errors import UserError
 from training.forward import Forward
 from training.metrics import Scores, ScoreSums
+from training.not_finite import SkippedSteps, check_counted, check_finite, finite
 from training.partial_epoch import EpochUnderWay
 from training.progress import Progress
 from training.step import TrainingStep
@@ -30,18 +30,23 @@ def train_one_epoch(
     ``check`` is called after each step, when ``under_way`` tells of it.
 
     Raises:
-        UserError: an image is unreadable, or the loss is not finite.
+        UserError: an image is unreadable, or the loss or a weight is not finite.
     """
     step.model.train()
     sums = under_way.sums
     with Progress(title, batches.images, print_freq, process.is_main) as progress:
+        skipped = SkippedSteps(title, progress)
         for batch in batches:
-            step(batch, sums)
+            taken = step(batch, sums)
             under_way.batches += 1
+            skipped.add(taken, under_way.batches)
             if progress.advance(batch.global_size):
                 progress.show(finite(sums.scores(), title))
             check()
-    return finite(sums.scores_of_all(process), title)
+    scores = sums.scores_of_all(process)
+    check_counted(scores, title)
+    check_finite(step.model, scores, title)
+    return scores
 
 
 @torch.no_grad()
@@ -73,13 +78,3 @@ def evaluate(
             if batch.global_size >= process.world_size:
                 check()
     return finite(sums.scores_of_all(process), title)
-
-
-def finite(scores: Scores, title: str) -> Scores:
-    """Return ``scores``, or raise UserError where their loss is nan or infinite."""
-    if not scores.is_finite:
-        raise UserError(
-            f"{title}: the loss is not finite ({scores.loss}); the checkpoints of the epochs "
-            "before are kept: lower --lr, or look for bad images"
-        )
-    return scores

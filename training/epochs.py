@@ -14,6 +14,8 @@ from training.errors import UserError
 from training.history import EpochRecord, best_record
 from training.interruption import Interrupted, Interruption
 from training.lambdas import SampledBatches, lambdas_of
+from training.metrics import scores_from_sums
+from training.not_finite import check_finite
 from training.output import make_out_dir
 from training.partial_epoch import EpochUnderWay, begin_epoch, order_of
 from training.report import Report
@@ -70,6 +72,8 @@ def train_epochs(
                 )
             except Interrupted as interrupted:
                 left = under_way.partial(order_of(settings, seed, process.world_size), process)
+                so_far = scores_from_sums(left.score_sums, process.world_size)
+                check_finite(step.model, so_far, f"epoch {epoch + 1}")
                 if saving is not None:
                     path = saving.partial_epoch(
                         step.checkpoint(epoch, history, settings, seed, left)

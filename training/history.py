@@ -25,6 +25,7 @@ class EpochRecord:
         seconds: time of the whole epoch, validation included.
         images_per_second: training images, over the training time, waits for data included.
         data_wait_percent, gpu_memory_gib: of the training, see ``Usage``.
+        skipped_steps: steps that ``--on-nan skip`` left out, and the means above with them.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class EpochRecord:
     images_per_second: float
     data_wait_percent: float = math.nan
     gpu_memory_gib: float = math.nan
+    skipped_steps: float = 0.0
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class EpochRecord:
             train.images / train_seconds,
             usage.data_wait_percent,
             usage.gpu_memory_gib,
+            float(train.skipped_steps),
         )
 
     def __str__(self) -> str:
@@ -74,6 +77,8 @@ class EpochRecord:
             line += f", data wait {self.data_wait_percent:.1f}%"
         if not math.isnan(self.gpu_memory_gib):
             line += f", GPU memory {self.gpu_memory_gib:.2f} GiB"
+        if self.skipped_steps > 0:
+            line += f", skipped steps {self.skipped_steps:.0f}"
         return line
 
 

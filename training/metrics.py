@@ -11,12 +11,17 @@ from training.distributed import Process, all_reduce_sum
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over ``images`` images: cross-entropy, top-1 and top-5 error in percent."""
+    """Means over ``images`` images: cross-entropy, top-1 and top-5 error in percent.
+
+    Without images they are nan. ``skipped_steps`` is the number of steps of training that were
+    left out, and their images with them.
+    """
 
     loss: float
     err1: float
     err5: float
     images: int
+    skipped_steps: int = 0
 
     @property
     def is_finite(self) -> bool:
@@ -30,16 +35,29 @@ class ScoreSums:
     """Sums of the scores on ``device``, so that adding to them waits for no device."""
 
     def __init__(self, device: torch.device) -> None:
-        # loss, top-1 errors, top-5 errors, images
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        # loss, top-1 errors, top-5 errors, images, skipped steps
+        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
 
     def add(self, mean_loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Add a batch: its mean loss (scalar), logits [N, classes] and class indices [N]."""
         count = len(targets)
         wrong1, wrong5 = count_errors(logits.detach(), targets)
-        self.sums += torch.stack(
+        self.sums[:4] += torch.stack(
             [mean_loss.detach().double() * count, wrong1, wrong5, torch.full_like(wrong1, count)]
         )
+
+    def add_sums(self, other: "ScoreSums") -> None:
+        """Add what was added to ``other``."""
+        self.sums += other.sums
+
+    def add_skipped_step(self) -> None:
+        """Count a step that every process has left out."""
+        self.sums[4] += 1
+
+    @property
+    def loss_is_finite(self) -> Tensor:
+        """Whether each loss was, as a tensor on the device."""
+        return self.sums[0].isfinite()
 
     def scores(self) -> Scores:
         """Return the means over what this process has added."""
@@ -47,17 +65,22 @@ class ScoreSums:
 
     def scores_of_all(self, process: Process) -> Scores:
         """Return the means over what all processes have added; every process must call it."""
-        return scores_from_sums(self.sums_of_all(process))
+        return scores_from_sums(self.sums_of_all(process), process.world_size)
 
     def sums_of_all(self, process: Process) -> Tensor:
         """Return the sums over what all processes have added; every process must call it."""
         return all_reduce_sum(self.sums.clone(), process)
 
 
-def scores_from_sums(sums: Tensor) -> Scores:
-    """Return the means of sums [4] of losses, top-1 errors, top-5 errors and images."""
-    loss, wrong1, wrong5, images = sums.tolist()
-    return Scores(loss / images, 100 * wrong1 / images, 100 * wrong5 / images, round(images))
+def scores_from_sums(sums: Tensor, processes: int = 1) -> Scores:
+    """Return the means of sums [5], over ``processes``, as ``ScoreSums`` has them."""
+    loss, wrong1, wrong5, images, skipped = sums.tolist()
+    divisor = images or math.nan
+    return Scores(
+        *(loss / divisor, 100 * wrong1 / divisor, 100 * wrong5 / divisor),
+        images=round(images),
+        skipped_steps=round(skipped / processes),
+    )
 
 
 def count_errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,12 @@ class Progress:
                 flush=True,
             )
 
+    def note(self, line: str) -> None:
+        """Print ``line`` on the standard output, above the bar where there is one."""
+        if self.shown:
+            tqdm.write(line)
+            sys.stdout.flush()
+
     def __enter__(self) -> "Progress":
         return self
 

@@ -14,6 +14,7 @@ from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate
 from training.epochs import summary, train_epochs
 from training.errors import UserError
+from training.memory import names_batch_when_out_of_memory
 from training.output import refuse_other_run
 from training.resuming import goes_on_by_itself, load_start, with_newest_checkpoint
 from training.seeding import derive_seed, draw_seed, seed_everything
@@ -23,12 +24,13 @@ from training.tensorboard import check_tensorboard
 from training.weights import start_from_weights
 
 
+@names_batch_when_out_of_memory
 def run(settings: Settings, process: Process) -> None:
     """Train, or evaluate, as ``settings`` say, as one of the processes that do it together.
 
     Raises:
-        UserError: the data, the checkpoint or the output directory do not allow it, or the loss
-            is not finite.
+        UserError: the data, the checkpoint, the output directory or the memory do not allow it,
+            or the loss is not finite.
         SystemExit: a signal has interrupted the training, and its checkpoint is written.
     """
     if not settings.evaluate:

@@ -46,6 +46,7 @@ class Settings:
     compile: bool
     accum_steps: int
     sync_bn: bool
+    on_nan: str
     seed: int | None
     start_epoch: int
     limit_train_batches: int | None

@@ -13,11 +13,12 @@ from torch.optim.swa_utils import AveragedModel
 from training.averaging import load_average, make_average
 from training.batches import Batch
 from training.checkpoints import Checkpoint, load_optimizer, one_line
-from training.distributed import Process, wrap_model
+from training.distributed import Process, all_reduce_max, wrap_model
 from training.errors import UserError
 from training.forward import Forward
 from training.history import EpochRecord
 from training.metrics import ScoreSums
+from training.not_finite import all_finite
 from training.partial_epoch import PartialEpoch
 from training.settings import Settings
 
@@ -35,7 +36,8 @@ class TrainingStep:
         forward: calls the network.
         accum_steps: parts of a batch that go through the network one after the other.
         label_smoothing: as in ``torch.nn.functional.cross_entropy``.
-        world_size: number of processes.
+        skip_not_finite: a step whose loss or gradient is nan or infinite is not taken.
+        process: this process.
     """
 
     model: nn.Module
@@ -46,7 +48,8 @@ class TrainingStep:
     forward: Forward
     accum_steps: int
     label_smoothing: float
-    world_size: int
+    skip_not_finite: bool
+    process: Process
 
     @property
     def result(self) -> nn.Module:
@@ -59,8 +62,31 @@ class TrainingStep:
         models = [self.model] if self.averaged is None else [self.model, self.averaged.module]
         return [buffer for model in models for buffer in model.buffers()]
 
-    def __call__(self, batch: Batch, sums: ScoreSums) -> None:
-        """Move the weights once; add the batch's scores to ``sums``.
+    def __call__(self, batch: Batch, sums: ScoreSums) -> bool:
+        """Move the weights once, and add the batch's scores to ``sums``.
+
+        Returns:
+            True; False where the step was not taken, see ``skip_not_finite``. Then weights,
+            momentum, averages and running statistics are as they were, in every process, and
+            ``sums`` has one more skipped step.
+        """
+        before = [buffer.clone() for buffer in self.model.buffers()] if self.skip_not_finite else []
+        scores = ScoreSums(self.process.device)
+        self._find_gradient(batch, scores)
+        if self.skip_not_finite and not self._is_finite_everywhere(scores):
+            for buffer, value in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+            sums.add_skipped_step()
+            return False
+        sums.add_sums(scores)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        return True
+
+    def _find_gradient(self, batch: Batch, scores: ScoreSums) -> None:
+        """Give the parameters the gradient of the global batch; add this process's to ``scores``.
 
         Each process weights its loss by its share of the batch, so that the average over the
         processes is the gradient of the mean loss over the global batch even where the shares
@@ -74,13 +100,18 @@ class TrainingStep:
             with self._communication(last=number == self.accum_steps):
                 logits = self.forward(self.network, part)
                 loss = cross_entropy(logits, part_targets, label_smoothing=self.label_smoothing)
-                share = len(part_targets) * self.world_size / batch.global_size
+                share = len(part_targets) * self.process.world_size / batch.global_size
                 self.scaler.scale(loss * share).backward()
-            sums.add(loss, logits, part_targets)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+            scores.add(loss, logits, part_targets)
+
+    def _is_finite_everywhere(self, scores: ScoreSums) -> bool:
+        """Return whether loss and gradient are finite in all processes; waits for the device."""
+        finite = scores.loss_is_finite
+        # A scaled gradient overflows now and then: the scaler leaves out that step and scales less.
+        if not self.scaler.is_enabled():
+            gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
+            finite = finite & all_finite(gradients)
+        return not all_reduce_max((~finite).float(), self.process).item()
 
     def checkpoint(
         self,
@@ -109,7 +140,7 @@ class TrainingStep:
 
     def _communication(self, last: bool) -> "nullcontext[None]":
         """Let the processes exchange gradients only once a step."""
-        return nullcontext() if last or self.world_size == 1 else self.network.no_sync()
+        return nullcontext() if last or self.process.world_size == 1 else self.network.no_sync()
 
 
 def make_training_step(
@@ -145,7 +176,8 @@ def make_training_step(
         forward=settings.forward,
         accum_steps=settings.accum_steps,
         label_smoothing=settings.label_smoothing,
-        world_size=process.world_size,
+        skip_not_finite=settings.on_nan == "skip",
+        process=process,
     )
 
 

@@ -1,0 +1,123 @@
+"""Out of memory: one line that names what was tried, and nothing overwritten."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import training.run
+from models import create_model
+from tests.command_line import REPOSITORY, checked_error, error_here, free_dist_url, output_here
+from training.distributed import Process
+from training.errors import UserError
+from training.memory import is_out_of_memory, names_batch_when_out_of_memory
+
+SMALL = (
+    *("--dataset", "digits", "--arch", "resnet18", "--pool", "skip", "--cpu", "--seed", 0),
+    *("--epochs", 1, "--limit-train-batches", 2, "--limit-val-batches", 1),
+)
+MORE_THAN_THERE_IS = 2**50
+
+# Gives the command, and the processes it starts, so much address space beyond what the imports
+# take, as `ulimit -v` does.
+LIMITED = """
+import resource, sys
+import train_imagenet
+with open("/proc/self/statm") as file:
+    taken = int(file.read().split()[0]) * resource.getpagesize()
+limit = taken + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+if __name__ == "__main__":
+    sys.exit(train_imagenet.main(sys.argv[2:]))
+"""
+needs_limits = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+
+
+def error_with_memory(room, *options):
+    """Run the command with ``room`` bytes; it must refuse. Return the one line of its error."""
+    command = [sys.executable, "-c", LIMITED, str(room), *map(str, options)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
+    return checked_error(result.returncode, result.stderr)
+
+
+@needs_limits
+def test_batch_that_does_not_fit_is_named(tmp_path):
+    options = (*SMALL, "--batch-size", 1437, "--accum-steps", 2, "--out-dir", tmp_path / "out")
+    message = error_with_memory(2**29, *options)
+    assert "out of memory on cpu with batches of 1437 images in each process" in message
+    assert "--batch-size 1437, --accum-steps 2, --amp off" in message
+    for way_out in ("lower --batch-size", "raise --accum-steps", "--amp bf16"):
+        assert way_out in message
+    assert not list((tmp_path / "out").iterdir())
+
+
+@needs_limits
+@pytest.mark.slow
+def test_batch_that_does_not_fit_two_processes(tmp_path):
+    options = (
+        *(*SMALL, "--batch-size", 1437, "--out-dir", tmp_path / "out"),
+        *("--multiprocessing-distributed", "--nproc", 2, "--dist-url", free_dist_url()),
+        *("--dist-backend", "gloo"),
+    )
+    message = error_with_memory(2**30, *options, "--pool", "max_ent")
+    assert "with batches of 719 images in each process (--batch-size 1437" in message
+    assert not list((tmp_path / "out").iterdir())
+
+
+def hungry_models(in_training):
+    """Return ``create_model`` whose networks want more memory than there is, in one mode."""
+
+    def want(module, inputs):
+        if module.training == in_training:
+            torch.empty(MORE_THAN_THERE_IS)
+
+    def create(*args):
+        model = create_model(*args)
+        model.register_forward_pre_hook(want)
+        return model
+
+    return create
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("in_training", [True, False], ids=["training", "validation"])
+def test_run_that_goes_on_leaves_every_file_as_it_was(tmp_path, monkeypatch, in_training):
+    options = (*SMALL, "--batch-size", 8, "--amp", "bf16", "--out-dir", tmp_path)
+    output_here(*options)
+    before = contents(tmp_path)
+    monkeypatch.setattr(training.run, "create_model", hungry_models(in_training))
+    resume = ("--resume", tmp_path / "checkpoint-epoch1.pth.tar")
+    message = error_here(*options, *resume, "--epochs", 2)
+    assert "out of memory on cpu with batches of 8 images in each process" in message
+    assert "raise --accum-steps" in message and "pass --amp" not in message
+    assert contents(tmp_path) == before
+
+    if not in_training:
+        message = error_here(*options, *resume, "--evaluate")
+        assert "with batches of 8 images" in message
+        assert "--accum-steps" not in message
+
+
+def test_what_says_that_memory_is_out():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(MORE_THAN_THERE_IS)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Invalid device id"), UserError("--lr")])
+def test_other_errors_stay_as_they_are(error):
+    def work(settings, process):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        names_batch_when_out_of_memory(work)(None, Process(0, 1, torch.device("cpu")))
+    assert caught.value is error
