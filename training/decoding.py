@@ -11,6 +11,7 @@ Decode = Callable[[Image.Image], Image.Image]
 
 def decode_rgb(image: Image.Image) -> Image.Image:
     """Return the whole of an opened image, in RGB."""
+    image.load()  # an image that is RGB already would be decoded, or fail, at its first use only
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -4,6 +4,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -39,6 +40,7 @@ class Process:
 
 
 Work = Callable[[Settings, Process], None]
+T = TypeVar("T")
 
 
 def launch(work: Work, settings: Settings) -> None:
@@ -127,6 +129,15 @@ def broadcast_from_main(tensors: list[Tensor], process: Process) -> None:
     if process.world_size > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
+
+
+def gather_objects(value: T, process: Process) -> list[T]:
+    """Return what each process passes as ``value``, by rank; every process must call it."""
+    if process.world_size == 1:
+        return [value]
+    values = [value] * process.world_size
+    dist.all_gather_object(values, value)
+    return values
 
 
 def wrap_model(model: nn.Module, process: Process) -> nn.Module:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from training.bad_images import LIST_NAME, list_bad_images, skipped_of_all
 from training.batches import BatchLoader
 from training.checkpoints import Checkpoint, save_checkpoint
 from training.distributed import Process, broadcast_from_main
@@ -70,6 +71,7 @@ def train_epochs(
             *(step.result, sampled, step.forward, process),
             *(f"{title} validation", settings.print_freq),
         )
+        skipped = skipped_of_all([train_batches.bad_images, val_batches.bad_images], process)
         seconds = time.perf_counter() - start
         history.append(
             EpochRecord.of(
@@ -78,7 +80,9 @@ def train_epochs(
             )
         )
         if process.is_main:
-            print(f"{title}: {history[-1]}", flush=True)
+            bad = f", {len(skipped)} bad images skipped" if skipped else ""
+            print(f"{title}: {history[-1]}{bad}", flush=True)
+            list_bad_images(skipped, Path(settings.out_dir, LIST_NAME))
             write_epoch(step, history, settings, seed)
             report.add_epoch(history[-1], lambdas_of(step.result, sampled.sample))
     if process.is_main:
