@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from models import list_models
 from models.pooling import POOL_TYPES
+from training.bad_images import LIST_NAME, ON_BAD_IMAGE
 from training.data import DATASETS
 from training.distributed import launch
 from training.errors import UserError
@@ -113,6 +114,21 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="processes that decode images, over all processes of this machine (default: its "
         "cores, 12 at most; 0 for digits and fashion-mnist)",
+    )
+    group.add_argument(
+        "--worker-timeout",
+        type=positive_int,
+        default=600,
+        metavar="SECONDS",
+        help="end with an error if they deliver no batch for so long (default: %(default)s)",
+    )
+    group.add_argument(
+        "--on-bad-image",
+        choices=ON_BAD_IMAGE,
+        default="error",
+        help="skip: go on without images that cannot be read, as long as they are no more than 1%% "
+        f"of all, and list them in {LIST_NAME} in --out-dir; in training another image takes the "
+        "place of each, an evaluation does not count them (default: %(default)s)",
     )
 
 

@@ -142,7 +142,7 @@ def make_pipelines(folder: str) -> dict[str, Callable[[int], object]]:
 
 
 def worker_batch(images: TransformedImages, epoch: int) -> Sample:
-    return collate([images[SampleKey(epoch, index)] for index in range(len(images))])
+    return collate([images[SampleKey(epoch, index)] for index in range(len(images))]).samples
 
 
 def device_batch(images: TransformedImages, batch: Sample) -> Tensor:

@@ -30,7 +30,7 @@ def ours(files, epochs):
     """Return each epoch's images [epochs * N, 3, 224, 224], as the training device gets them."""
     images = training_images(files, RECIPES["imagenet"], SEED)
     batches = [
-        collate([images[SampleKey(epoch, index)] for index in range(len(files))])
+        collate([images[SampleKey(epoch, index)] for index in range(len(files))]).samples
         for epoch in range(epochs)
     ]
     return torch.cat([images.batch_transform(batch.image, batch.draws) for batch in batches])

@@ -78,7 +78,7 @@ def test_every_recipe_takes_every_image_size(name, size):
     side = {"imagenet": 224, "digits": 32, "fashion-mnist": 32}[name]
     array = ImageArray(np.asarray(random_image(*size))[None], np.zeros(1))
     for images in (training_images(array, recipe, 0), validation_images(array, recipe, 0)):
-        batch = collate([images[SampleKey(0, 0)]])
+        batch = collate([images[SampleKey(0, 0)]]).samples
         result = images.batch_transform(batch.image, batch.draws)
         assert result.shape == (1, 3, side, side)
         assert result.dtype == torch.float32

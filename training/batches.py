@@ -1,7 +1,7 @@
 """Batches: which samples a process takes at each step, and their images on its device."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -9,14 +9,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from training.bad_images import BadImage, BadImages
 from training.batch_transform import BatchTransform
-from training.data import LabelledImages
+from training.data import BrokenSource, LabelledImages
 from training.decoding import Decode, decode_rgb
 from training.distributed import Process
 from training.errors import UserError
 from training.recipes import Recipe, Transform
 from training.seeding import derive_seed
 from training.shard_order import shard_order
+from training.workers import hold_stop_signals, outlive_stop_signals
 
 
 class SampleKey(NamedTuple):
@@ -34,12 +36,11 @@ class Sample(NamedTuple):
     target: int
 
 
-@dataclass(frozen=True)
-class UnreadableImage:
-    """Takes an image's place in a batch where it could not be decoded."""
+class Share(NamedTuple):
+    """What is decoded of a batch: its samples stacked, None if there are none; bad images."""
 
-    name: str
-    reason: str
+    samples: Sample | None
+    bad_images: list[BadImage]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class TransformedImages(Dataset):
     A sample's random numbers follow from ``seed``, its epoch and its index alone, so they do
     not depend on the number of worker processes or of ranks, nor on where a run was resumed.
     ``transform`` is the worker's part of the work; of ``batch_transform``, the device's part,
-    only the random numbers are drawn here.
+    only the random numbers are drawn here. With ``replace_bad``, another image takes the place of
+    one that cannot be read.
     """
 
     images: LabelledImages
@@ -72,30 +74,56 @@ class TransformedImages(Dataset):
     batch_transform: BatchTransform
     seed: int
     decode: Decode = decode_rgb
+    replace_bad: bool = False
 
-    def __getitem__(self, key: SampleKey) -> Sample | UnreadableImage:
+    def __getitem__(self, key: SampleKey) -> Sample | BadImage:
         with torch.random.fork_rng(devices=[]):
             sample_seed = derive_seed(self.seed, "augmentation", key.epoch, key.index)
             torch.default_generator.manual_seed(sample_seed)
             try:
                 image = self.decode(self.images.image(key.index))
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                return UnreadableImage(self.images.name(key.index), str(error))
+                can_be_skipped = not isinstance(error, BrokenSource)
+                return BadImage.of(self.images.name(key.index), error, can_be_skipped)
             transformed = self.transform(image)
             return Sample(transformed, self.batch_transform.draw(), self.images.target(key.index))
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Sample | BadImage]:
+        """Return the samples of ``keys``, and the bad images that were met."""
+        return [each for key in keys for each in self._tries(key)]
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def _tries(self, key: SampleKey) -> Iterator[Sample | BadImage]:
+        """Yield the sample of ``key``; while it is bad, with ``replace_bad``, one to replace it.
 
-def training_images(images: LabelledImages, recipe: Recipe, seed: int) -> TransformedImages:
-    """Return ``images`` as ``recipe`` augments them."""
+        Those are 1, 2, 4, 8... places further on, so that few tries get past many bad images in
+        a row, such as files that a full disk has left empty.
+        """
+        places = 1
+        sample = self[key]
+        while self.replace_bad and isinstance(sample, BadImage) and sample.can_be_skipped:
+            if places >= len(self):
+                sample = replace(sample, can_be_skipped=False)
+                break
+            yield sample
+            sample = self[key._replace(index=(key.index + places) % len(self))]
+            places *= 2
+        yield sample
+
+
+def training_images(
+    images: LabelledImages, recipe: Recipe, seed: int, replace_bad: bool = False
+) -> TransformedImages:
+    """Return ``images`` as ``recipe`` augments them; for ``replace_bad``, see there."""
     return TransformedImages(
         images,
         recipe.train_transform(),
         recipe.train_batch_transform(),
         seed,
         recipe.train_decode,
+        replace_bad,
     )
 
 
@@ -192,6 +220,8 @@ class BatchLoader:
         workers: number of processes that decode; 0 decodes in this one.
         process: this process.
         seed: decides the random state that the workers start an epoch with.
+        bad_images: counts those that are skipped; None makes the first one an error.
+        worker_timeout: seconds without a batch from the workers that are an error, if any.
     """
 
     def __init__(
@@ -201,10 +231,13 @@ class BatchLoader:
         workers: int,
         process: Process,
         seed: int,
+        bad_images: BadImages | None = None,
+        worker_timeout: int = 0,
     ) -> None:
         self.sampler = sampler
         self.process = process
         self.seed = seed
+        self.bad_images = bad_images
         self.generator = torch.Generator()
         self.batch_transform = dataset.batch_transform.to(process.device)
         self.loader = DataLoader(
@@ -214,6 +247,8 @@ class BatchLoader:
             collate_fn=collate,
             pin_memory=process.device.type == "cuda",
             generator=self.generator,
+            timeout=worker_timeout if workers else 0,
+            worker_init_fn=outlive_stop_signals(),
         )
 
     @property
@@ -231,26 +266,34 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         device = self.process.device
-        for content, global_size in zip(self.loader, self.sampler.remaining_sizes, strict=True):
-            if content is None:
+        with hold_stop_signals():
+            shares = iter(self.loader)
+        for (samples, bad_images), global_size in zip(
+            shares, self.sampler.remaining_sizes, strict=True
+        ):
+            self._skip(bad_images)
+            if samples is None:
                 continue
-            if isinstance(content, UnreadableImage):
-                raise UserError(
-                    f"{content.name}: cannot be read as an image ({content.reason}); "
-                    "replace or remove the file"
-                )
             images, *draws, targets = (
                 tensor.to(device, non_blocking=True)
-                for tensor in (content.image, *content.draws, content.target)
+                for tensor in (samples.image, *samples.draws, samples.target)
             )
             yield Batch(self.batch_transform(images, draws), targets, global_size)
 
+    def _skip(self, found: Sequence[BadImage]) -> None:
+        for image in found:
+            if self.bad_images is None or not image.can_be_skipped:
+                raise UserError(
+                    f"{image.name}: cannot be read as an image ({image.reason}); replace or "
+                    "remove the file"
+                    + (", or see --on-bad-image skip" if image.can_be_skipped else "")
+                )
+        if self.bad_images is not None:
+            self.bad_images.add(found)
 
-def collate(
-    samples: list[Sample | UnreadableImage],
-) -> Sample | UnreadableImage | None:
-    """Return the samples stacked, the first unreadable image, or None if there are no samples."""
-    for sample in samples:
-        if isinstance(sample, UnreadableImage):
-            return sample
-    return default_collate(samples) if samples else None
+
+def collate(fetched: Sequence[Sample | BadImage]) -> Share:
+    """Return the samples stacked, and the bad images beside them."""
+    samples = [each for each in fetched if isinstance(each, Sample)]
+    bad_images = [each for each in fetched if isinstance(each, BadImage)]
+    return Share(default_collate(samples) if samples else None, bad_images)

@@ -14,10 +14,15 @@ from training.errors import UserError
 from training.exclusion import indices_to_keep
 
 
+class BrokenSource(OSError):
+    """A file that holds many images cannot be read."""
+
+
 class LabelledImages(Protocol):
     """Images with class indices; ``name(i)`` says which file image i is.
 
     ``image(i)`` opens it: its pixels, of any mode, may be read and decoded at their first use.
+    It raises OSError, or ``BrokenSource`` where not that image alone cannot be read.
     ``shard_sizes`` are the numbers of images that lie together in files which are best read from
     their start, or None where each image is found as fast as any other.
     """

@@ -4,7 +4,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -40,6 +40,7 @@ class Process:
 
 
 Work = Callable[[Settings, Process], None]
+T = TypeVar("T")
 
 
 def launch(work: Work, settings: Settings) -> None:
@@ -138,11 +139,12 @@ def object_from_main(value: object, process: Process) -> Any:
     return values[0]
 
 
-def objects_of_all(value: object, process: Process) -> list[Any]:
-    """Return the ``value`` of each process, of plain types, in the order of their ranks."""
+def gather_objects(value: T, process: Process) -> list[T]:
+    """Return what each process passes as ``value``, by rank; every process must call it."""
+    if process.world_size == 1:
+        return [value]
     values = [value] * process.world_size
-    if process.world_size > 1:
-        dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value)
     return values
 
 

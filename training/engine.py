@@ -62,7 +62,7 @@ def evaluate(
     """Return the scores over all processes, each image counted once.
 
     ``model`` is the network itself, not a wrapper that communicates: the processes may have
-    different numbers of batches. ``check`` is called after each batch that all of them have.
+    different numbers of batches. ``check`` is called after each, where there is one process.
 
     Raises:
         UserError: an image is unreadable, or the loss is not finite.
@@ -75,6 +75,6 @@ def evaluate(
             sums.add(cross_entropy(logits, batch.targets), logits, batch.targets)
             if progress.advance(batch.global_size):
                 progress.show(sums.scores())
-            if batch.global_size >= process.world_size:
+            if process.world_size == 1:
                 check()
     return finite(sums.scores_of_all(process), title)

@@ -1,11 +1,12 @@
 """The epochs of a training run, from the first or from where an earlier start left it."""
 
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from training.bad_images import skipped_of_all
 from training.batches import BatchLoader
 from training.checkpoints import Checkpoint
 from training.distributed import Process, broadcast_from_main
@@ -66,7 +67,7 @@ def train_epochs(
             under_way, partial = begin_epoch(epoch, partial, seed, process), None
             train_batches.set_epoch(epoch, under_way.batches)
             try:
-                record, lambdas = run_epoch(
+                result = run_epoch(
                     *(step, train_batches, val_batches, epoch, under_way),
                     *(settings, process, interruption.check),
                 )
@@ -74,18 +75,40 @@ def train_epochs(
                 left = under_way.partial(order_of(settings, seed, process.world_size), process)
                 so_far = scores_from_sums(left.score_sums, process.world_size)
                 check_finite(step.model, so_far, f"epoch {epoch + 1}")
+                skipped = skipped_of_all([train_batches.bad_images], process)
                 if saving is not None:
                     path = saving.partial_epoch(
-                        step.checkpoint(epoch, history, settings, seed, left)
+                        step.checkpoint(epoch, history, settings, seed, left), skipped
                     )
-                    print(farewell(interrupted, under_way, epoch, path), flush=True)
+                    where = f"batch {left.batches} of epoch {epoch + 1}"
+                    print(farewell(interrupted, where, path), flush=True)
                 raise SystemExit(interrupted.exit_code) from None
-            history.append(record)
+            history.append(result.record)
             if saving is not None:
-                saving.epoch(step.checkpoint(epoch + 1, history, settings, seed), history, lambdas)
+                saving.epoch(
+                    *(step.checkpoint(epoch + 1, history, settings, seed), history),
+                    *(result.lambdas, result.bad_images),
+                )
+            if epoch + 1 < len(learning_rates):
+                stop_if_interrupted(interruption, epoch, settings, process)
     if saving is not None:
         saving.end()
         print(summary(history, settings), flush=True)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch came to.
+
+    Attributes:
+        record: its scores and times.
+        lambdas: λ [N, C] by layer after it; of the main process only.
+        bad_images: the reasons by name of those that were skipped.
+    """
+
+    record: EpochRecord
+    lambdas: Mapping[str, Tensor]
+    bad_images: Mapping[str, str]
 
 
 def run_epoch(
@@ -97,10 +120,8 @@ def run_epoch(
     settings: Settings,
     process: Process,
     check: Callable[[], None],
-) -> tuple[EpochRecord, dict[str, Tensor]]:
-    """Train for the rest of an epoch and validate; return what it came to, and its λ by layer.
-
-    Only the main process prints, and has the λ.
+) -> EpochResult:
+    """Train for the rest of an epoch and validate.
 
     Raises:
         Interrupted: from ``check``, which is called after each batch; ``under_way`` then says
@@ -120,14 +141,29 @@ def run_epoch(
         *(step.result, sampled, step.forward, process),
         *(f"{title} validation", settings.print_freq, check),
     )
+    skipped = skipped_of_all([train_batches.bad_images, val_batches.bad_images], process)
     record = EpochRecord.of(
         *(epoch + 1, settings.learning_rates[epoch], train_scores, val_scores),
         *(under_way.seconds, train_seconds, usage),
     )
-    if not process.is_main:
-        return record, {}
-    print(f"{title}: {record}", flush=True)
-    return record, lambdas_of(step.result, sampled.sample)
+    lambdas = {}
+    if process.is_main:
+        bad = f", {len(skipped)} bad images skipped" if skipped else ""
+        print(f"{title}: {record}{bad}", flush=True)
+        lambdas = lambdas_of(step.result, sampled.sample)
+    return EpochResult(record, lambdas, skipped)
+
+
+def stop_if_interrupted(
+    interruption: Interruption, epoch: int, settings: Settings, process: Process
+) -> None:
+    """Raise SystemExit if a signal has come that no batch has seen; the epoch is saved."""
+    try:
+        interruption.check_now()
+    except Interrupted as interrupted:
+        if process.is_main:
+            print(farewell(interrupted, f"epoch {epoch + 1}", settings.out_dir), flush=True)
+        raise SystemExit(interrupted.exit_code) from None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -135,11 +171,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def farewell(interrupted: Interrupted, under_way: EpochUnderWay, epoch: int, path: object) -> str:
+def farewell(interrupted: Interrupted, where: str, checkpoint: object) -> str:
     """Return what a run says that was stopped by a signal, in a line."""
-    name = signal.Signals(interrupted.signum).name
-    left = "no checkpoint of it" if path is None else f"{path}; go on with --resume auto"
-    return f"stopped by {name} after batch {under_way.batches} of epoch {epoch + 1}: {left}"
+    left = f"{checkpoint}; go on with --resume auto" if checkpoint else "no checkpoint of it"
+    return f"stopped by {interrupted} after {where}: {left}"
 
 
 def summary(history: Sequence[EpochRecord], settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 
 import torch
@@ -25,6 +26,24 @@ class Interrupted(Exception):
         return 128 + self.signum
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The signal [1] that any process has received, 0 for none: on the CPU once it has arrived."""
+
+    of_all: Tensor
+    arrived: torch.cuda.Event | None
+
+    def signum(self) -> int:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return int(self.of_all.item())
+
+
+def _raise_for(signum: int) -> None:
+    if signum:
+        raise Interrupted(signum)
+
+
 class Interruption:
     """While it is entered, a first SIGTERM or SIGINT waits for ``check``; a second one kills.
 
@@ -35,8 +54,7 @@ class Interruption:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.received = 0
-        self.last_answer: Tensor | None = None
-        self.answered: torch.cuda.Event | None = None
+        self.answer = Answer(torch.zeros(1, dtype=torch.int64), arrived=None)
 
     def check(self) -> None:
         """Raise ``Interrupted`` if a signal has reached any of the processes.
@@ -45,20 +63,24 @@ class Interruption:
         processes the answer is that of the call before: waiting for the newest would keep a GPU
         from getting its next step while it is busy with this one.
         """
-        signum = self.received if self.process.world_size == 1 else self._received_by_any()
-        if signum:
-            raise Interrupted(signum)
+        if self.process.world_size == 1:
+            _raise_for(self.received)
+            return
+        before, self.answer = self.answer, self._ask()
+        _raise_for(before.signum())
 
-    def _received_by_any(self) -> int:
-        before, answered = self.last_answer, self.answered
-        asked = torch.full((1,), self.received, device=self.process.device)
-        self.last_answer = all_reduce_max(asked, self.process).to("cpu", non_blocking=True)
-        if self.process.device.type == "cuda":
-            self.answered = torch.cuda.Event()
-            self.answered.record()
-            if answered is not None:
-                answered.synchronize()
-        return 0 if before is None else int(before.item())
+    def check_now(self) -> None:
+        """Do the same with the answer of this call."""
+        self.answer = self._ask()
+        _raise_for(self.answer.signum())
+
+    def _ask(self) -> "Answer":
+        received = torch.full((1,), self.received, device=self.process.device)
+        of_all = all_reduce_max(received, self.process).to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event() if self.process.device.type == "cuda" else None
+        if arrived is not None:
+            arrived.record()
+        return Answer(of_all, arrived)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum

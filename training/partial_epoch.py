@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from training.distributed import Process, objects_of_all
+from training.distributed import Process, gather_objects
 from training.metrics import ScoreSums
 from training.seeding import derive_seed, random_state, seed_everything, set_random_state
 from training.settings import Settings
@@ -70,7 +70,7 @@ class EpochUnderWay:
             batches=self.batches,
             score_sums=self.sums.sums_of_all(process).cpu(),
             seconds=self.seconds,
-            random_states=objects_of_all(random_state(process.device), process),
+            random_states=gather_objects(random_state(process.device), process),
             order=order,
         )
 

@@ -1,12 +1,14 @@
 """A run from its settings to its results: training, or the evaluation of a checkpoint."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from models import create_model
 from training.averaging import averaged_model
+from training.bad_images import LIST_NAME, BadImages, list_bad_images, skipped_of_all
 from training.batches import BatchLoader, GlobalBatches, training_images, validation_images
 from training.checkpoints import Checkpoint, load_model
 from training.data import DATASETS, Data
@@ -22,15 +24,17 @@ from training.settings import Settings
 from training.shards import load_shards
 from training.tensorboard import check_tensorboard
 from training.weights import start_from_weights
+from training.workers import lost_workers_reported
 
 
 @names_batch_when_out_of_memory
+@lost_workers_reported()
 def run(settings: Settings, process: Process) -> None:
     """Train, or evaluate, as ``settings`` say, as one of the processes that do it together.
 
     Raises:
         UserError: the data, the checkpoint, the output directory or the memory do not allow it,
-            or the loss is not finite.
+            the loss is not finite, or a worker process is lost.
         SystemExit: a signal has interrupted the training, and its checkpoint is written.
     """
     if not settings.evaluate:
@@ -66,10 +70,13 @@ def run(settings: Settings, process: Process) -> None:
         scores = evaluate(
             model, val_batches, settings.forward, process, "evaluation", settings.print_freq
         )
+        skipped = skipped_of_all([val_batches.bad_images], process)
         if process.is_main:
+            list_bad_images(skipped, Path(settings.out_dir, LIST_NAME))
             print(
                 f"top-1 error {scores.err1:.2f}%, top-5 error {scores.err5:.2f}%, "
                 f"loss {scores.loss:.4f} on {scores.images} images"
+                + (f", {len(skipped)} bad ones skipped" if skipped else "")
                 + (", of the averaged weights" if checkpoint.ema is not None else "")
             )
     else:
@@ -149,8 +156,12 @@ def make_train_batches(data: Data, settings: Settings, process: Process, seed: i
             f"--data {settings.data}: {len(data.train)} training images are too few for "
             f"{process.world_size} processes, which need {2 * settings.accum_steps} each"
         )
-    images = training_images(data.train, settings.recipe, seed)
-    return BatchLoader(images, sampler, workers_each(settings), process, seed)
+    bad_images = make_bad_images("training", len(data.train), settings)
+    images = training_images(data.train, settings.recipe, seed, replace_bad=bad_images is not None)
+    return BatchLoader(
+        *(images, sampler, workers_each(settings), process, seed),
+        *(bad_images, settings.worker_timeout),
+    )
 
 
 def make_val_batches(data: Data, settings: Settings, process: Process, seed: int) -> BatchLoader:
@@ -163,8 +174,19 @@ def make_val_batches(data: Data, settings: Settings, process: Process, seed: int
         shard_sizes=data.val.shard_sizes,
         workers=workers_each(settings),
     )
+    bad_images = make_bad_images("validation", sum(sampler.global_sizes), settings)
     images = validation_images(data.val, settings.recipe, seed)
-    return BatchLoader(images, sampler, workers_each(settings), process, seed)
+    return BatchLoader(
+        *(images, sampler, workers_each(settings), process, seed),
+        *(bad_images, settings.worker_timeout),
+    )
+
+
+def make_bad_images(kind: str, images: int, settings: Settings) -> BadImages | None:
+    """Return the count of the bad ones of ``images`` images, None if they are not skipped."""
+    if settings.on_bad_image == "error":
+        return None
+    return BadImages(kind, images, Path(settings.out_dir, LIST_NAME))
 
 
 def workers_each(settings: Settings) -> int:

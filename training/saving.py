@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from training.atomic_write import WriteError
+from training.bad_images import LIST_NAME, list_bad_images
 from training.checkpoints import Checkpoint, save_checkpoint
 from training.errors import UserError
 from training.history import EpochRecord, write_log
@@ -28,21 +29,28 @@ class Saving:
         self.report = report
         self.settings = settings
         self.failure: WriteError | None = None
+        self._bad_images_path = Path(settings.out_dir, LIST_NAME)
 
     def epoch(
-        self, checkpoint: Checkpoint, history: Sequence[EpochRecord], lambdas: Mapping[str, Tensor]
+        self,
+        checkpoint: Checkpoint,
+        history: Sequence[EpochRecord],
+        lambdas: Mapping[str, Tensor],
+        bad_images: Mapping[str, str],
     ) -> None:
         """Write what there is after the last epoch of ``history``; say what cannot be written."""
         with self._going_on():
+            list_bad_images(bad_images, self._bad_images_path)
             write_log(history, Path(self.settings.out_dir, LOG_NAME))
             write_curves(history, Path(self.settings.out_dir, self.settings.pdf_filename))
             self.report.add_epoch(history[-1], lambdas)
         self._checkpoint(checkpoint)
 
-    def partial_epoch(self, checkpoint: Checkpoint) -> Path | None:
+    def partial_epoch(self, checkpoint: Checkpoint, bad_images: Mapping[str, str]) -> Path | None:
         """Write a checkpoint within an epoch; return its path, None where it cannot be written."""
         with self._going_on():
             self.report.begin()
+            list_bad_images(bad_images, self._bad_images_path)
         return self._checkpoint(checkpoint)
 
     def end(self) -> None:

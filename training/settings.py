@@ -29,6 +29,8 @@ class Settings:
     num_classes: int | None
     exclude: str | None
     workers: int
+    worker_timeout: int
+    on_bad_image: str
     arch: str
     pool: str
     pretrained: bool

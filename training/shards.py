@@ -15,7 +15,7 @@ from webdataset.gopen import gopen
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tarfile_samples
 
-from training.data import Data
+from training.data import BrokenSource, Data
 from training.errors import UserError
 from training.shard_order import WINDOW
 
@@ -85,7 +85,10 @@ class ShardImages:
 
     def _encoded(self, index: int) -> EncodedImage:
         if index not in self.window:
-            self._read_window_of(index)
+            try:
+                self._read_window_of(index)
+            except READ_ERRORS as error:
+                raise BrokenSource(str(error)) from error
         return self.window[index]
 
     def _read_window_of(self, index: int) -> None:

@@ -1,0 +1,297 @@
+"""Worker processes: one that dies or hangs is an error in time, stop signals are not for them."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.command_line import COMMAND, REPOSITORY, checked_error, free_dist_url
+from tests.image_folders import write_image_folder
+from tests.worker_processes import children, is_worker, kill, needs_proc, time_limit, workers_of
+from training.batches import BatchLoader, GlobalBatches, training_images
+from training.data import ImageArray, ImageFiles
+from training.distributed import Process
+from training.errors import UserError
+from training.recipes import RECIPES
+from training.workers import hold_stop_signals, lost_workers_reported, report_of
+
+CPU = torch.device("cpu")
+
+
+def array(count):
+    return ImageArray(np.zeros((count, 32, 32, 3), np.uint8), np.arange(count))
+
+
+def loader(images, workers=2, batch_size=1, **options):
+    process = Process(0, 1, CPU)
+    sampler = GlobalBatches(len(images), batch_size, process)
+    augmented = training_images(images, RECIPES["digits"], seed=0)
+    return BatchLoader(augmented, sampler, workers, process, 0, **options)
+
+
+def wait_until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+def long_run(folder, *options):
+    """Start a run with worker processes that would take hours."""
+    data = write_image_folder(folder / "data", train=10, val=2)
+    command = (
+        *("--data", data, "--arch", "resnet18", "--pool", "skip", "--config-name", "digits"),
+        *("--epochs", 10_000, "--batch-size", 4, "--workers", 2, "--cpu"),
+        *("--out-dir", folder / "out", "--save-last-checkpoint"),
+    )
+    return subprocess.Popen(
+        [*COMMAND, *map(str, (*command, *options))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def kill_workers_until_the_end(run, employers):
+    """Kill a worker of ``employers()``; again if the epoch ended before that was noticed."""
+
+    def ended():
+        for employer in employers():
+            for worker in workers_of(employer)[:1]:
+                kill(worker)
+        return run.poll() is not None
+
+    try:
+        wait_until(ended, seconds=120)
+        return checked_error(run.returncode, run.stderr.read())
+    finally:
+        run.kill()
+        run.communicate()
+
+
+@needs_proc
+def test_killed_worker_ends_the_command(tmp_path):
+    run = long_run(tmp_path)
+    error = kill_workers_until_the_end(run, lambda: [run.pid])
+    assert "a worker process has died (pid " in error
+    assert "killed by signal: Killed" in error
+    assert "memory" in error and "/dev/shm" in error and "--workers" in error
+
+
+@needs_proc
+@pytest.mark.slow
+def test_killed_worker_of_one_process_of_two_ends_the_command(tmp_path):
+    run = long_run(
+        tmp_path,
+        *("--multiprocessing-distributed", "--nproc", 2),
+        *("--dist-url", free_dist_url(), "--dist-backend", "gloo"),
+    )
+    processes = set()
+
+    def last_with_workers():
+        found = [child for child in children(run.pid) if workers_of(child)]
+        processes.update(found)
+        return found[-1:] if len(found) == 2 else []
+
+    assert "a worker process has died" in kill_workers_until_the_end(run, last_with_workers)
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
+
+
+def write_stuck_file(path):
+    """Write what blocks whoever opens it, as a file on storage that does not answer."""
+    os.mkfifo(path)
+    return path
+
+
+def test_hung_worker_is_an_error_and_leaves(tmp_path):
+    stuck = ImageFiles([(str(write_stuck_file(tmp_path / "x.JPEG")), 0)])
+    with time_limit(60), pytest.raises(UserError) as error, lost_workers_reported():
+        list(loader(stuck, workers=1, worker_timeout=1))
+    assert str(error.value).startswith("--worker-timeout 1: no worker process delivered a batch")
+    del error
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_hung_worker_ends_the_command(tmp_path):
+    run = long_run(tmp_path, "--worker-timeout", 5)
+    write_stuck_file(tmp_path / "data" / "train" / "class0" / "stuck.JPEG")
+    try:
+        _, stderr = run.communicate(timeout=120)
+        assert "--worker-timeout 5" in checked_error(run.returncode, stderr)
+    finally:
+        run.kill()
+        run.communicate()
+
+
+class FaultyImages(ImageArray):
+    def image(self, index):
+        raise self.fault
+
+    @property
+    def fault(self):
+        return RuntimeError("an error of ours")
+
+
+class OtherFaultyImages(FaultyImages):
+    fault = KeyError("an error of ours")
+
+
+@pytest.mark.parametrize("images", [FaultyImages, OtherFaultyImages])
+def test_error_in_the_code_of_a_worker_stays_as_it_is(images):
+    faulty = images(array(4).images, array(4).targets)
+    with (
+        time_limit(60),
+        pytest.raises(type(faulty.fault), match="Traceback"),
+        lost_workers_reported(),
+    ):
+        list(loader(faulty))
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "DataLoader worker (pid 7) is killed by signal: Killed. ",
+            ("(pid 7 is killed by signal: Killed)", "memory", "--workers"),
+        ),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+            "dataloader's workers are out of shared memory. Please try to raise your shared memory "
+            "limit.",
+            ("(pid 7 is killed by signal: Bus error)", "/dev/shm"),
+        ),
+        (
+            "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost due "
+            "to multiprocessing. Rerunning with num_workers=0 may give better error trace.",
+            ("(pid 7 exited unexpectedly)",),
+        ),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", ("(pid(s) 7, 8 exited",)),
+        (
+            "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent "
+            "call last):\nRuntimeError: unable to allocate shared memory(shm) for file "
+            "</torch_1_2_0>: No space left on device (28)\n",
+            ("/dev/shm is full", "--shm-size", "--workers"),
+        ),
+    ],
+)
+def test_what_pytorch_says_of_lost_workers_is_understood(message, words):
+    """Word for word what it raises where a test cannot bring it about."""
+    for word in words:
+        assert word in report_of(message)
+
+
+def started(batches):
+    """Return an iterator whose first batch has been taken, and its two workers."""
+    before = workers_of(os.getpid())
+    iterator = iter(batches)
+    next(iterator)
+    workers = [worker for worker in workers_of(os.getpid()) if worker not in before]
+    assert len(workers) == 2
+    return iterator, workers
+
+
+def send(name, pid):
+    """Send a signal as another process than the one that the workers are of."""
+    subprocess.run(["kill", f"-{name}", str(pid)], check=True)
+
+
+@needs_proc
+def test_workers_stay_when_everybody_is_told_to_stop():
+    with time_limit(60):
+        batches, workers = started(loader(array(40)))
+        for worker in workers:
+            for name in ("TERM", "INT", "TERM"):
+                send(name, worker)
+        assert len(list(batches)) == 39
+        # At once: nobody had to end them.
+        wait_until(lambda: not any(map(is_worker, workers)), seconds=3)
+
+
+@needs_proc
+def test_workers_are_born_deaf_to_stop_signals():
+    """One may come before a worker has been set up."""
+    with time_limit(60):
+        batches, workers = started(loader(array(400)))
+        for worker in workers:
+            (line,) = (
+                line
+                for line in Path(f"/proc/{worker}/status").read_text().splitlines()
+                if line.startswith("SigBlk:")
+            )
+            blocked = int(line.split()[1], 16)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                assert blocked >> (number - 1) & 1
+        batches.close()
+
+
+def test_held_signals_come_later():
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append("after"))
+    try:
+        with hold_stop_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            came.append("in the block")
+        assert came == ["in the block", "after"]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came[2:] == ["after"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@needs_proc
+def test_workers_of_a_pass_that_is_given_up_leave():
+    with time_limit(60):
+        batches, workers = started(loader(array(400)))
+        batches.close()
+        assert not any(map(is_worker, workers))
+
+
+BUG = """
+from tests.test_training_workers import array, loader
+
+if __name__ == "__main__":
+    for batch in loader(array(400)):
+        raise RuntimeError("a bug of ours")
+"""
+
+
+def python(code):
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_error_with_workers_about_ends_the_process():
+    """Python then holds on to them, and ``multiprocessing`` waits for those it told to leave."""
+    process = python(BUG)
+    try:
+        _, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1
+    assert stderr.rstrip().endswith("RuntimeError: a bug of ours")
+
+
+@needs_proc
+@pytest.mark.slow
+def test_workers_of_a_killed_process_leave(tmp_path):
+    run = long_run(tmp_path)
+    try:
+        workers = []
+        while len(workers) < 2:
+            assert run.poll() is None
+            workers = workers_of(run.pid)
+    finally:
+        kill(run.pid)
+        run.communicate()
+    wait_until(lambda: not any(map(is_worker, workers)))

@@ -1,0 +1,97 @@
+"""Worker processes that decode images: which signals end them, and what their end tells us."""
+
+import functools
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from training.errors import UserError
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def hold_stop_signals() -> Iterator[None]:
+    """Let ``STOP_SIGNALS`` that this process is sent wait for the end of the block.
+
+    A process that is started in the block is born so, and never lets them through: one that is
+    hit before ``outlive_stop_signals`` survives, too.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def outlive_stop_signals() -> Callable[[int], None]:
+    """Return the ``worker_init_fn`` for the ``DataLoader`` of this process.
+
+    Ctrl-C reaches every process of a terminal, and Slurm's SIGTERM every process of a job's step.
+    The workers then stay, for the one they work for to finish its step in order. A SIGTERM from
+    that one ends them: this is how ``multiprocessing`` ends daemons, for which it then waits.
+    """
+    return functools.partial(_outlive_stop_signals, os.getpid())
+
+
+def _outlive_stop_signals(employer: int, worker: int) -> None:
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_leave_when_told, args=(employer,), daemon=True).start()
+
+
+def _leave_when_told(employer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != employer:
+        pass
+    os._exit(0)
+
+
+@contextmanager
+def lost_workers_reported() -> Iterator[None]:
+    """Raise UserError for a worker that died or hangs; other errors are left as they are.
+
+    PyTorch raises the death of a worker from the handler of SIGCHLD, wherever the process is at
+    that moment. So this goes around all that is done while workers run.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Where the loader meets that error itself, it raises another one from it that says less.
+        report = report_of(str(error.__cause__)) or report_of(str(error))
+        if report is None:
+            raise
+        raise UserError(report) from error
+
+
+def report_of(message: str) -> str | None:
+    """Return what to tell about a ``DataLoader``'s error, or None if no worker was lost.
+
+    Example:
+        >>> report_of("DataLoader timed out after 600 seconds").partition(":")[0]
+        '--worker-timeout 600'
+        >>> report_of("Caught ValueError in DataLoader worker process 0.") is None
+        True
+    """
+    if "unable to allocate shared memory" in message:
+        return (
+            "a worker process cannot pass its images on: /dev/shm is full; give it more room "
+            "(containers: --shm-size), or lower --workers or --batch-size"
+        )
+    if died := re.match(
+        r"DataLoader worker \((pid.*?)\) (is killed by signal: [\w ]+|exited unexpectedly)", message
+    ):
+        return (
+            f"a worker process has died ({died[1]} {died[2]}): the machine may be short of memory, "
+            "or /dev/shm full; give it more, or lower --workers"
+        )
+    if late := re.match(r"DataLoader timed out after (\S+) seconds", message):
+        return (
+            f"--worker-timeout {late[1]}: no worker process delivered a batch within {late[1]} "
+            "seconds; see that the storage of --data answers, or allow more time"
+        )
+    return None
