@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,7 +24,15 @@ from training.torchrun import read_torchrun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv``; return the exit code, 2 if the user has to change it."""
+    """Run the command line ``argv``; return the exit code.
+
+    It is 2 if the user has to change something, and 130 after an interrupt from the keyboard
+    before or after training.
+
+    Raises:
+        SystemExit: 143 or 130 after a signal during training; 1 if one of the processes that
+            train has failed with a traceback.
+    """
     try:
         settings = parse_settings(argv)
         settings.check()
@@ -34,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"train_imagenet.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -371,6 +382,14 @@ def add_process_options(group: argparse._ArgumentGroup) -> None:
         choices=("nccl", "gloo"),
         default="nccl",
         help="gloo is taken where there is no GPU (default: %(default)s)",
+    )
+    group.add_argument(
+        "--dist-timeout",
+        type=positive_int,
+        default=600,
+        metavar="SECONDS",
+        help="how long a process waits for another one before the run ends with an error "
+        "(default: %(default)s)",
     )
 
 

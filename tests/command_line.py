@@ -31,7 +31,10 @@ def torchrun_command(*options: object) -> list[str]:
 def run_here(*options: object) -> tuple[int, str, str]:
     """Run the command in this process: exit code, standard output and standard error."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        code = train_imagenet.main([str(option) for option in options])
+        try:
+            code = train_imagenet.main([str(option) for option in options])
+        except SystemExit as stop:
+            code = stop.code
     return code, out.getvalue(), err.getvalue()
 
 

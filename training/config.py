@@ -22,7 +22,7 @@ from training.settings import Settings
 CONFIG_NAME = "config.json"
 
 # Options of a run of several processes, which only clutter the command of one.
-PROCESS_OPTIONS = ("world_size", "rank", "dist_url", "dist_backend")
+PROCESS_OPTIONS = ("world_size", "rank", "dist_url", "dist_backend", "dist_timeout")
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,20 @@
 """Processes: starting them, and what they tell each other."""
 
-import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
+from training.children import run_children
+from training.contact import LostContact, lost_contact_in_one_line, way_on
 from training.errors import UserError
 from training.settings import Settings, address_of
 from training.torchrun import Torchrun
-
-# After an error of one process the others notice that it left and leave too, tidily; one that
-# does not notice within this time is killed.
-SECONDS_TO_LEAVE = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ def launch(work: Work, settings: Settings) -> None:
     module.
 
     Raises:
-        UserError: what any of the processes raised, or that they cannot meet.
+        UserError: what any of the processes raised, that it has died, or that they cannot meet.
+        SystemExit: of them, as ``training.children.run_children`` says.
     """
     if not settings.is_distributed:
         return work(settings, Process(0, 1, take_device(settings, local_rank=0)))
@@ -59,32 +58,20 @@ def launch(work: Work, settings: Settings) -> None:
         return work_under_torchrun(work, settings, settings.torchrun)
     if settings.rank == 0:
         check_port_is_free(settings.dist_url)
-    # Its warnings about the processes it ends after an error would follow the error's own line.
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    errors = multiprocessing.get_context("spawn").SimpleQueue()
-    processes = multiprocessing.spawn(
-        _work_distributed, (work, settings, errors), settings.processes_here, join=False
-    )
-    try:
-        while not processes.join(grace_period=SECONDS_TO_LEAVE):
-            pass
-    except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException):
-        # The first error explains the others: its process left, so their collectives failed.
-        if errors.empty():
-            raise
-        raise UserError(errors.get()) from None
+    first = settings.rank * settings.processes_here
+    ranks = range(first, first + settings.processes_here)
+    run_children(_work_distributed, (work, settings), ranks, way_on(settings))
 
 
 def work_under_torchrun(work: Work, settings: Settings, place: Torchrun) -> None:
     """Call ``work(settings, process)`` as the process that ``place`` says this one is.
 
     Raises:
-        UserError: what ``work`` raised, or that the processes cannot meet.
+        UserError: what ``work`` raised, that another process has ended or hangs, or that the
+            processes cannot meet.
     """
     process = Process(place.rank, place.world_size, take_device(settings, place.local_rank))
-    _join_group(settings, process)
-    work(settings, process)
-    dist.destroy_process_group()
+    _work_in_group(work, settings, process)
 
 
 def take_device(settings: Settings, local_rank: int) -> torch.device:
@@ -156,27 +143,30 @@ def wrap_model(model: nn.Module, process: Process) -> nn.Module:
     return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
-def _work_distributed(
-    local_rank: int, work: Work, settings: Settings, errors: "multiprocessing.SimpleQueue[str]"
-) -> None:
+def _work_distributed(local_rank: int, work: Work, settings: Settings) -> None:
     process = Process(
         rank=settings.rank * settings.processes_here + local_rank,
         world_size=settings.world_size * settings.processes_here,
         device=take_device(settings, local_rank),
     )
-    try:
-        if process.device.type == "cpu":
-            torch.set_num_threads(max(1, torch.get_num_threads() // settings.processes_here))
-        _join_group(settings, process)
+    if process.device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // settings.processes_here))
+    _work_in_group(work, settings, process)
+
+
+def _work_in_group(work: Work, settings: Settings, process: Process) -> None:
+    _join_group(settings, process)
+    with lost_contact_in_one_line(settings, process.rank):
         work(settings, process)
-    except UserError as error:
-        errors.put(str(error))
-        raise SystemExit(2) from error
     dist.destroy_process_group()
 
 
 def _join_group(settings: Settings, process: Process) -> None:
-    place = {"world_size": process.world_size, "rank": process.rank}
+    place = {
+        "world_size": process.world_size,
+        "rank": process.rank,
+        "timeout": timedelta(seconds=settings.dist_timeout),
+    }
     try:
         if settings.torchrun is None:
             dist.init_process_group(settings.backend, init_method=settings.dist_url, **place)
@@ -189,8 +179,9 @@ def _join_group(settings: Settings, process: Process) -> None:
             dist.init_process_group(settings.backend, store=store, **place)
     except (RuntimeError, ValueError) as error:
         where = f"--dist-url {settings.dist_url}" if settings.torchrun is None else "torchrun"
-        raise UserError(
+        raise LostContact(
             f"{where}: the {process.world_size} processes cannot meet "
             f"({str(error).splitlines()[0]}); check the address, the number of machines and "
-            "each one's number, and that every machine has started"
+            "each one's number, and that every machine starts within --dist-timeout "
+            f"{settings.dist_timeout} s"
         ) from error

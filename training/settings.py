@@ -69,6 +69,7 @@ class Settings:
     rank: int
     dist_url: str
     dist_backend: str
+    dist_timeout: int
     torchrun: Torchrun | None
 
     @property

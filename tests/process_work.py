@@ -1,0 +1,91 @@
+"""What processes do instead of training, so that faults can be brought about at known points.
+
+``python -m tests.process_work WORK OPTIONS`` is ``train_imagenet.py OPTIONS`` with that work.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import train_imagenet
+from training import children
+from training.distributed import Process, all_reduce_max
+from training.settings import Settings
+
+# Longer than any test waits; what is left of a failed test does not stay for ever.
+LIFETIME_SECONDS = 600
+
+
+def talk(settings: Settings, process: Process) -> None:
+    """Add numbers up with the other processes, on and on."""
+    note(settings, process, "pid", os.getpid())
+    end = time.monotonic() + LIFETIME_SECONDS
+    while time.monotonic() < end:
+        all_reduce_max(torch.ones(1), process)
+        time.sleep(0.01)
+
+
+def strike(settings: Settings, process: Process, victim: int, signum: int) -> None:
+    """Send ``signum`` to the process ``victim`` once all are at work."""
+    dist.barrier()
+    if process.rank == victim:
+        note(settings, process, "pid", os.getpid())
+        os.kill(os.getpid(), signum)
+    talk(settings, process)
+
+
+def fail(settings: Settings, process: Process) -> None:
+    """Raise an error that is a bug's, in process 1."""
+    dist.barrier()
+    if process.rank == 1:
+        raise RuntimeError("a bug")
+    talk(settings, process)
+
+
+def leave(settings: Settings, process: Process) -> None:
+    """Do nothing."""
+
+
+def stop(settings: Settings, process: Process) -> None:
+    """Work until a signal has reached one of the processes; the main one then takes its time."""
+    received = torch.zeros(1, dtype=torch.int64)
+    catch(settings, process, received)
+    note(settings, process, "pid", os.getpid())
+    while not all_reduce_max(received.clone(), process):
+        time.sleep(0.01)
+    if process.is_main:
+        time.sleep(3 * children.SECONDS_TO_LEAVE)
+    note(settings, process, "left", int(received))
+    raise SystemExit(128 + int(received))
+
+
+def stay(settings: Settings, process: Process) -> None:
+    """Work on, whatever signals come."""
+    catch(settings, process, torch.zeros(1))
+    talk(settings, process)
+
+
+def catch(settings: Settings, process: Process, received: torch.Tensor) -> None:
+    def handle(signum: int, frame: object) -> None:
+        received.fill_(signum)
+        note(settings, process, "signal", signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, handle)
+
+
+def note(settings: Settings, process: Process, what: str, number: int) -> None:
+    """Add a line to the file of ``what`` of this process."""
+    with open(Path(settings.out_dir, f"{what}{process.rank}"), "a") as file:
+        file.write(f"{number}\n")
+
+
+if __name__ == "__main__":
+    children.SECONDS_TO_LEAVE = 1.0
+    train_imagenet.run = globals()[sys.argv[1]]
+    sys.exit(train_imagenet.main(sys.argv[2:]))

@@ -1,0 +1,350 @@
+"""Processes that die, hang or are told to stop: an end within the time-out, and nothing left."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_imagenet
+from tests import process_work
+from tests.command_line import (
+    COMMAND,
+    REPOSITORY,
+    checked_error,
+    error_here,
+    free_dist_url,
+    run_here,
+)
+from tests.image_folders import write_image_folder
+from training import children
+from training.contact import reason_of_lost_contact
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
+
+LIMIT = 300
+TORCHRUN = (
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"),
+    *("--nproc-per-node", "2", "--max-restarts", "0"),
+)
+WORK = ("-m", "tests.process_work")
+
+
+def two_processes():
+    return ("--multiprocessing-distributed", "--nproc", 2, "--cpu", "--dist-url", free_dist_url())
+
+
+@pytest.fixture(autouse=True)
+def _limit():
+    """Fail where a command that is run in this process does not end."""
+
+    def fail(signum, frame):
+        raise TimeoutError(f"waited {2 * LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(2 * LIMIT)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def wait_until(condition, what):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, f"waited {LIMIT} s until {what}"
+        time.sleep(0.02)
+
+
+def numbers(folder, what):
+    """Return what the processes noted, by their ranks."""
+    files = sorted(folder.glob(f"{what}[0-9]"))
+    return [[int(number) for number in file.read_text().split()] for file in files]
+
+
+def pids(folder):
+    return [noted[0] for noted in numbers(folder, "pid") if noted]
+
+
+def state(pid):
+    """Return the letter of the process's state, Z for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+def assert_gone(*left):
+    wait_until(lambda: {state(pid) for pid in left} <= {"Z"}, f"{left} have ended")
+
+
+def descendants(pid):
+    """Return the children of the process, their children and so on."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(each) for child in found for each in (child, *descendants(child))]
+
+
+def started_with(words, pids):
+    """Return those of the processes whose command line has ``words``."""
+    return [pid for pid in pids if words in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+class Started:
+    """A command with a process group of its own, as a shell starts one."""
+
+    def __init__(self, out_dir, *words):
+        self.out_dir = out_dir
+        self.stderr = out_dir / "stderr"
+        # To files: whatever is left of the command holds up no one who reads a pipe to its end.
+        with open(out_dir / "stdout", "wb") as out, open(self.stderr, "wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, *map(str, words), "--out-dir", str(out_dir)],
+                cwd=REPOSITORY,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self.pid = self.process.pid
+        self.seen = {self.pid}
+
+    def look(self):
+        """Remember which processes the command has started; return them."""
+        found = descendants(self.pid)
+        self.seen.update(found)
+        return found
+
+    def wait_for_work(self):
+        wait_until(lambda: len(pids(self.out_dir)) == 2, "both processes are at work")
+        self.look()
+
+    def end(self):
+        """Wait for the end, of all that it has started; return exit code and standard error."""
+        code = self.process.wait(LIMIT)
+        assert_gone(*self.seen)
+        return code, self.stderr.read_text()
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def start(*words):
+        started.append(Started(tmp_path, *words))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.look()
+        command.seen.update(pids(tmp_path))
+        for pid in command.seen:
+            if state(pid) != "Z":
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def in_two_processes(tmp_path, monkeypatch):
+    """Return a function that makes a command line whose two processes do some work."""
+
+    def options(work, *others):
+        monkeypatch.setattr(train_imagenet, "run", work)
+        return (*two_processes(), "--out-dir", tmp_path, *others)
+
+    return options
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd, victim):
+    strike = partial(process_work.strike, victim=victim, signum=signal.SIGKILL)
+    handlers = [signal.getsignal(each) for each in children.STOP_SIGNALS]
+    message = error_here(*in_two_processes(strike))
+    assert f"process {victim} (pid " in message
+    assert "died of signal 9" in message
+    assert (
+        f"--resume auto goes on from the newest whole checkpoint in --out-dir {tmp_path}" in message
+    )
+    assert_gone(*pids(tmp_path))
+    assert "Traceback" not in capfd.readouterr().err
+    assert handlers == [signal.getsignal(each) for each in children.STOP_SIGNALS]
+
+
+def test_process_that_hangs_ends_the_run(tmp_path, in_two_processes, monkeypatch, capfd):
+    monkeypatch.setattr(children, "SECONDS_TO_LEAVE", 1.0)
+    hang = partial(process_work.strike, victim=1, signum=signal.SIGSTOP)
+    message = error_here(*in_two_processes(hang, "--dist-timeout", 2))
+    assert "process 0 has lost contact" in message
+    assert "has not answered for 2 s (--dist-timeout)" in message
+    assert "process 1 (pid " in message
+    assert "did not leave and was killed" in message
+    assert_gone(*pids(tmp_path))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_bug_keeps_its_traceback(tmp_path, in_two_processes, capfd):
+    with pytest.raises(SystemExit) as stop:
+        run_here(*in_two_processes(process_work.fail))
+    assert stop.value.code == 1
+    printed = capfd.readouterr().err
+    assert printed.count("Traceback") == 1
+    assert printed.endswith("RuntimeError: a bug\n")
+    assert_gone(*pids(tmp_path))
+
+
+def test_only_failures_of_communication_are_told_in_a_line():
+    """Gloo raises RuntimeErrors too. Its words when one process has died are real."""
+    closed = "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:5] Connection closed by peer [::1]:9"
+    told = {
+        RuntimeError(f"{closed}. This is typically caused by a remote worker crashing."): (
+            "Connection closed by peer [::1]:9"
+        ),
+        RuntimeError("Application timeout caused pair closure"): (
+            "Application timeout caused pair closure"
+        ),
+        torch.distributed.DistBackendError("NCCL error in: a.cpp:1\nremote process exited"): (
+            "NCCL error in: a.cpp:1 remote process exited"
+        ),
+        RuntimeError("[enforce fail at /x/gloo/transport/tcp/pair.cc:4] 8 <= 4"): None,
+        RuntimeError("CUDA error: an illegal memory access was encountered"): None,
+    }
+    for error, reason in told.items():
+        assert reason_of_lost_contact(error) == reason
+
+
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_machine_that_never_comes_ends_the_run(tmp_path, monkeypatch, rank):
+    monkeypatch.setattr(train_imagenet, "run", process_work.leave)
+    message = error_here(
+        *("--world-size", 2, "--rank", rank, "--dist-url", free_dist_url(), "--dist-timeout", 1),
+        *("--cpu", "--out-dir", tmp_path),
+    )
+    assert "the 2 processes cannot meet" in message
+    assert "within --dist-timeout 1 s" in message
+
+
+@pytest.mark.slow
+def test_processes_can_be_started_by_any_thread(in_two_processes):
+    """Python allows handlers of signals in the main thread alone."""
+    options, codes = in_two_processes(process_work.leave), []
+    thread = threading.Thread(target=lambda: codes.append(run_here(*options)[0]), daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    assert codes == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["kill", "Ctrl-C", "timeout"])
+def test_signal_reaches_each_process_once_and_waits_for_them(start, tmp_path, way):
+    """The main process takes longer to leave than one may after an error.
+
+    A terminal's Ctrl-C goes to the process group, and ``timeout`` sends its signal twice.
+    """
+    command = start(*WORK, "stop", *two_processes())
+    command.wait_for_work()
+    signum = signal.SIGINT if way == "Ctrl-C" else signal.SIGTERM
+    if way == "Ctrl-C":
+        os.killpg(command.pid, signum)
+    else:
+        os.kill(command.pid, signum)
+    if way == "timeout":
+        time.sleep(0.3)
+        os.kill(command.pid, signum)
+    assert command.end() == (128 + signum, "")
+    assert numbers(tmp_path, "signal") == [[signum], [signum]]
+    assert numbers(tmp_path, "left") == [[signum], [signum]]
+
+
+@pytest.mark.slow
+def test_second_signal_ends_all_at_once(start, tmp_path):
+    command = start(*WORK, "stay", *two_processes())
+    command.wait_for_work()
+    os.kill(command.pid, signal.SIGTERM)
+    wait_until(lambda: len(numbers(tmp_path, "signal")) == 2, "the signal has been passed on")
+    time.sleep(children.SECONDS_OF_ONE_SIGNAL)
+    os.kill(command.pid, signal.SIGINT)
+    assert command.end() == (143, "")
+
+
+@pytest.mark.slow
+def test_interrupt_while_the_processes_start(start, tmp_path):
+    """They are still importing, in the process group that the terminal interrupts."""
+    command = start(*WORK, "talk", *two_processes())
+    wait_until(lambda: len(started_with("spawn_main", command.look())) == 2, "both are started")
+    os.killpg(command.pid, signal.SIGINT)
+    assert command.end() == (130, "")
+    assert not pids(tmp_path)
+
+
+def test_interrupt_before_training(start):
+    command = start(*WORK, "talk", "--cpu")
+    wait_until(lambda: pids(command.out_dir), "it is at work")
+    os.kill(command.pid, signal.SIGINT)
+    assert command.end() == (130, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_work", [False, True])
+def test_processes_stop_in_order_when_the_command_is_killed(start, tmp_path, at_work):
+    command = start(*WORK, "stop", *two_processes())
+    if at_work:
+        command.wait_for_work()
+    else:
+        wait_until(lambda: len(started_with("spawn_main", command.look())) == 2, "both are started")
+    os.kill(command.pid, signal.SIGKILL)
+    assert_gone(*command.seen)
+    assert numbers(tmp_path, "left") == ([[signal.SIGTERM]] * 2 if at_work else [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("launcher", ["--multiprocessing-distributed", "torchrun"])
+def test_training_whose_process_is_killed(start, tmp_path, launcher, victim):
+    """With DataLoader workers, which must not stay; what it has written is whole."""
+    data = write_image_folder(tmp_path / "data")
+    options = (
+        *("--data", data, "--arch", "resnet18", "--pool", "skip", "--config-name", "digits"),
+        *("--epochs", 100, "--batch-size", 4, "--workers", 2, "--cpu"),
+    )
+    if launcher == "torchrun":
+        command = start(*TORCHRUN[1:], COMMAND[1], *options)
+    else:
+        command = start(COMMAND[1], *options, *two_processes())
+    checkpoint = tmp_path / "checkpoint-epoch1.pth.tar"
+    wait_until(checkpoint.exists, "the first epoch is over")
+    name = "train_imagenet.py" if launcher == "torchrun" else "spawn_main"
+    os.kill(started_with(name, command.look())[victim], signal.SIGKILL)
+    code, stderr = command.end()
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+    if launcher == "torchrun":
+        assert code != 0
+        assert "RuntimeError" not in stderr
+    else:
+        assert f"process {victim} (pid " in checked_error(code, stderr)
+
+
+@pytest.mark.slow
+def test_hang_under_torchrun(start, tmp_path):
+    """torchrun gives the process that hangs half a minute to leave."""
+    command = start(*TORCHRUN[1:], *WORK, "talk", "--cpu", "--dist-timeout", 3)
+    command.wait_for_work()
+    os.kill(pids(tmp_path)[1], signal.SIGSTOP)
+    code, stderr = command.end()
+    assert code != 0
+    assert "error: process 0 has lost contact with another one" in stderr
+    assert "RuntimeError" not in stderr
+
+
+@pytest.mark.slow
+def test_signal_under_torchrun(start, tmp_path):
+    command = start(*TORCHRUN[1:], *WORK, "stop", "--cpu")
+    command.wait_for_work()
+    os.kill(command.pid, signal.SIGTERM)
+    command.end()
+    assert numbers(tmp_path, "signal") == [[signal.SIGTERM]] * 2
+    assert numbers(tmp_path, "left") == [[signal.SIGTERM]] * 2

@@ -1,0 +1,263 @@
+"""The processes that the command starts on its machine: their start, signals to them, their end."""
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from types import FrameType
+
+from training.contact import LostContact
+from training.errors import UserError
+
+# After an error of one process the others notice that it left and leave too, tidily; one that
+# does not notice within this time is killed.
+SECONDS_TO_LEAVE = 10.0
+SECONDS_BETWEEN_LOOKS = 0.1
+# A signal may be sent to a process and to its group, by the command `timeout` for instance.
+SECONDS_OF_ONE_SIGNAL = 1.0
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_CODES = tuple(128 + signum for signum in STOP_SIGNALS)
+
+
+def run_children(
+    target: Callable[..., None], arguments: Sequence[object], ranks: Sequence[int], way_on: str
+) -> None:
+    """Call ``target(local_rank, *arguments)`` in a process of its own for each of ``ranks``.
+
+    The processes form groups of their own, so that a terminal's Ctrl-C reaches them only through
+    this one. It passes a first SIGINT or SIGTERM on to each of them, and waits until all have
+    left, however long that takes; at a second one it kills them. It also kills those that are left
+    some seconds after one has failed. Outside the main thread, where Python allows no handlers,
+    signals do what they did.
+
+    Args:
+        target: an importable function.
+        arguments: what it takes beside its local rank, from 0; pickled.
+        ranks: the numbers of the processes among those of all machines.
+        way_on: ends the line about one that has died: what to do.
+
+    Raises:
+        UserError: what one of them raised, or that it died of a signal.
+        SystemExit: they stopped in order, by ``SystemExit(143)`` or ``SystemExit(130)`` or because
+            of the signal that was passed on: the same code. Or 1, where one failed otherwise; its
+            traceback is then on the standard error.
+    """
+    # What tidies up after a process that died would otherwise warn about that, below the error.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    children: list[Child] = []
+    with _caught(STOP_SIGNALS) as signals:
+        try:
+            for local_rank, rank in enumerate(ranks):
+                children.append(Child(rank, target, (local_rank, *arguments)))
+            _wait(children, signals)
+        finally:
+            for child in children:
+                child.kill()
+    _raise_for_ends(children, signals, way_on)
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """The error that a process ends with, where it is one that a person can put right.
+
+    Attributes:
+        text: a line.
+        lost_contact: the error follows from the end of another process.
+        time: when it was raised, on the clock that the processes of a machine share.
+    """
+
+    text: str
+    lost_contact: bool
+    time: float
+
+
+class Child:
+    """A process that calls ``target(*arguments)``, from its start on.
+
+    Attributes:
+        rank: its number among the processes of all machines.
+        last_words: its error, once it has told it.
+        was_killed: by ``kill``.
+    """
+
+    def __init__(
+        self, rank: int, target: Callable[..., None], arguments: tuple[object, ...]
+    ) -> None:
+        self.rank = rank
+        self.last_words: LastWords | None = None
+        self.was_killed = False
+        context = multiprocessing.get_context("spawn")
+        self._ear, mouth = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_run_child, args=(mouth, target, *arguments), name=str(rank)
+        )
+        with mouth, _blocked(STOP_SIGNALS):
+            self._process.start()
+
+    def __str__(self) -> str:
+        return f"process {self.rank} (pid {self._process.pid})"
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the number of the signal that it died of."""
+        return self._process.exitcode
+
+    def is_running(self) -> bool:
+        """Return whether it runs, after listening to it; leave nothing of it behind if it died.
+
+        It is looked at and not waited for: the processes that it has started, such as a
+        DataLoader's workers, may outlive it and hold open what tells of its end.
+        """
+        exit_code = self.exit_code
+        if self.last_words is None and self._ear.poll():
+            with suppress(EOFError):  # it has ended without any
+                self.last_words = self._ear.recv()
+        if exit_code is not None and exit_code < 0:
+            self._kill_group()
+        return exit_code is None
+
+    def send(self, signum: int) -> None:
+        os.kill(self._process.pid, signum)
+
+    def kill(self) -> None:
+        """End it if it runs, with what it has started, at once and even if it is stopped."""
+        if self.exit_code is None:
+            self.was_killed = True
+            self._kill_group()
+            self._process.kill()
+            self._process.join()
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):  # nothing is left of it, or it is not yet formed
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def stop_code(self, signals: Sequence[int]) -> int | None:
+        """Return the exit code that a stop in order comes to, after the signals that arrived.
+
+        None where it has not ended so.
+        """
+        code = self.exit_code
+        if self.was_killed:
+            return 128 + signals[0] if len(signals) > 1 else None
+        if code is not None and -code in signals:
+            return 128 - code  # as a shell says it
+        return code if code in STOP_CODES else None
+
+    def has_failed(self, signals: Sequence[int]) -> bool:
+        ended_well = self.exit_code in (None, 0) or self.stop_code(signals) is not None
+        return self.last_words is not None or not ended_well
+
+
+def _wait(children: Sequence[Child], signals: Sequence[int]) -> None:
+    """Return when all have ended, by themselves or killed."""
+    running, passed_on, deadline = list(children), 0, math.inf
+    while running := [child for child in running if child.is_running()]:
+        if any(child.has_failed(signals) for child in children):
+            deadline = min(deadline, time.monotonic() + SECONDS_TO_LEAVE)
+        if len(signals) > 1 or time.monotonic() > deadline:
+            for child in running:
+                child.kill()
+        elif len(signals) > passed_on:
+            passed_on = 1
+            for child in running:
+                child.send(signals[0])
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _raise_for_ends(children: Sequence[Child], signals: Sequence[int], way_on: str) -> None:
+    """Raise what explains the ends of ``children``, if not all have ended well.
+
+    Where one fails, the others lose contact to it: that explains nothing, and comes last.
+    """
+    all_words = [child.last_words for child in children if child.last_words is not None]
+    words = min(all_words, key=lambda each: (each.lost_contact, each.time), default=None)
+    if words is not None and not words.lost_contact:
+        raise UserError(words.text)
+    codes = [child.stop_code(signals) for child in children]
+    unexplained = [
+        child
+        for child, code in zip(children, codes, strict=True)
+        if child.exit_code != 0 and not (child.last_words or child.was_killed or code)
+    ]
+    for child in unexplained:
+        if child.exit_code < 0:
+            raise UserError(f"{child} {_cause_of_death(-child.exit_code)}; {way_on}")
+    if unexplained:
+        raise SystemExit(1)
+    for code in codes:
+        if code is not None:
+            raise SystemExit(code)
+    if words is not None:
+        silent = [child for child in children if child.was_killed and child.last_words is None]
+        hung = [f"; {child} did not leave and was killed" for child in silent]
+        raise UserError(words.text + "".join(hung))
+
+
+def _cause_of_death(signum: int) -> str:
+    hint = ", which the system sends when memory runs out" if signum == signal.SIGKILL else ""
+    return f"died of signal {signum} ({signal.strsignal(signum)}){hint}"
+
+
+def _run_child(mouth: Connection, target: Callable[..., None], *arguments: object) -> None:
+    """Call ``target(*arguments)`` as a child of the command."""
+    os.setpgrp()
+    threading.Thread(target=_stop_after_parent, daemon=True).start()
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        target(*arguments)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except UserError as error:
+        words = LastWords(str(error), isinstance(error, LostContact), time.monotonic())
+        with suppress(BrokenPipeError):  # the command was killed: nobody is left to tell
+            mouth.send(words)
+        raise SystemExit(2) from error
+
+
+def _stop_after_parent() -> None:
+    """Stop this process as its parent would, if that is killed and cannot."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _blocked(signals: Sequence[int]) -> Iterator[None]:
+    """Let processes start with ``signals`` kept waiting, until they can deal with them.
+
+    A signal that came while they import would end them with a traceback, or be lost.
+    """
+    resource_tracker.ensure_running()  # its start lets the signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _caught(signals: Sequence[int]) -> Iterator[list[int]]:
+    """Yield a list that ``signals`` are added to as they arrive, in place of what they do."""
+    arrived: list[int] = []
+    times: list[float] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        times.append(time.monotonic())
+        if len(times) == 1 or times[-1] - times[0] > SECONDS_OF_ONE_SIGNAL:
+            arrived.append(signum)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {signum: signal.signal(signum, note) for signum in signals}
+    try:
+        yield arrived
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
