@@ -49,7 +49,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def spoilt(whole, tmp_path_factory):
-    """Return a copy of it in which a hundredth of the images cannot be read, and which those are."""
+    """Return a copy in which a hundredth of the images cannot be read, and which those are."""
     folder = shutil.copytree(whole, tmp_path_factory.mktemp("spoilt") / "data")
     bad = [
         cut(folder / "train" / "class0" / "0_7.JPEG"),

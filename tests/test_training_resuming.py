@@ -117,13 +117,12 @@ def test_stopped_run_resumes_to_the_same_bits(tmp_path, whole, signal_at, number
 
 
 def test_stopped_again_and_again(tmp_path, whole, signal_at):
-    """At every second check, so that each epoch is put together from several starts."""
+    """At every third check: no epoch is trained and validated in one go."""
     codes = []
     while 0 not in codes and len(codes) < 20:
-        signal_at(2, signal.SIGTERM)
+        signal_at(3, signal.SIGTERM)
         codes.append(run_here(*RUN, "--out-dir", tmp_path, "--resume", "auto")[0])
-    assert set(codes[:-1]) == {143}
-    assert len(codes) > EPOCHS
+    assert codes == [143] * 5 + [0]
     assert_same_run(tmp_path, whole)
 
 
