@@ -270,6 +270,9 @@ def test_file_that_is_no_checkpoint_is_refused(tmp_path):
         {**content, "state_dict": {}},
         {**content, "stats": [1]},
         {**content, "args": 3},
+        {**content, "epoch": -1},
+        {**content, "epoch": "first"},
+        {**content, "args": {"seed": "mine"}},
     ]
     for other in others:
         torch.save(other, path)

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -114,6 +115,9 @@ def load_checkpoint(path: str) -> Checkpoint:
         args = content["args"]
         settings = vars(args) if isinstance(args, argparse.Namespace) else args
         _check_tensors(content["state_dict"])
+        _check_number("epoch", content["epoch"])
+        if settings.get("seed") is not None:
+            _check_number("args['seed']", settings["seed"])
         return Checkpoint(
             epoch=content["epoch"],
             arch=content["arch"],
@@ -148,6 +152,12 @@ def read_file(option: str, path: str) -> Any:
         with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files that then cannot be read
             return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # PyTorch's own message tells how to load the file all the same, and run what is in it.
+        raise UserError(
+            f"{option} {path}: is no checkpoint that can be read, damaged or with more in it than "
+            "tensors and plain values, which could run code"
+        ) from error
     except Exception as error:  # a damaged file can raise anything while it is read
         raise UserError(
             f"{option} {path}: is no checkpoint that can be read ({one_line(error)})"
@@ -295,7 +305,13 @@ def _safe_globals() -> list[Any]:
 
 
 def _class_count(state_dict: Mapping[str, Tensor]) -> int:
-    return len(next(reversed(state_dict.values())))  # the classifier's bias
+    bias = next(reversed(state_dict.values()))  # the classifier's
+    return bias.numel()
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise TypeError(f"{name} must be a whole number from 0 on, not {value!r}")
 
 
 def _check_tensors(state_dict: object) -> None:
