@@ -49,7 +49,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def spoilt(whole, tmp_path_factory):
-    """Return a copy in which a hundredth of the images cannot be read, and which those are."""
+    """Return a copy of it with three bad images, at most a hundredth of each split, and these."""
     folder = shutil.copytree(whole, tmp_path_factory.mktemp("spoilt") / "data")
     bad = [
         cut(folder / "train" / "class0" / "0_7.JPEG"),
@@ -134,13 +134,13 @@ def test_evaluation_leaves_bad_images_out(spoilt, run_that_skipped, tmp_path):
     assert f"top-1 error {float(row['val_err1']):.2f}%" in expected
 
 
-def test_two_processes_list_and_count_what_either_meets(spoilt, tmp_path):
-    printed = output_here(
+def test_two_processes_list_and_count_what_either_meets(spoilt, tmp_path, capfd):
+    output_here(
         *(*TRAINING, "--data", spoilt[0], "--workers", 2, "--out-dir", tmp_path, *SKIP),
         *("--multiprocessing-distributed", "--nproc", 2),
         *("--dist-url", free_dist_url(), "--dist-backend", "gloo"),
     )
-    del printed  # by processes of their own
+    assert ", 3 bad images skipped" in capfd.readouterr().out
     assert sorted(listed(tmp_path)) == sorted(spoilt[1])
     assert len(read_log(tmp_path)) == 1
 
@@ -226,7 +226,7 @@ def test_no_image_for_the_place_of_a_bad_one(whole, tmp_path):
 def test_over_a_hundredth_stops_the_run(whole, tmp_path, split, images, bad, workers):
     folder = shutil.copytree(whole, tmp_path / "data")
     files = sorted((folder / split).glob("*/*"))
-    for path in files[images:]:
+    for path in files[bad : bad + len(files) - images]:
         path.unlink()
     names = [str(overwrite(path)) for path in files[:bad]]
     out = tmp_path / "out"

@@ -43,9 +43,17 @@ def wait_until(holds, seconds=60):
         time.sleep(0.02)
 
 
-def long_run(folder, *options):
-    """Start a run with worker processes that would take hours."""
+def write_stuck_file(path):
+    """Write what blocks whoever opens it, as a file on storage that does not answer."""
+    os.mkfifo(path)
+    return path
+
+
+def long_run(folder, *options, stuck=False):
+    """Start a run with worker processes that would take hours, if no file is stuck."""
     data = write_image_folder(folder / "data", train=10, val=2)
+    if stuck:
+        write_stuck_file(data / "train" / "class0" / "stuck.JPEG")
     command = (
         *("--data", data, "--arch", "resnet18", "--pool", "skip", "--config-name", "digits"),
         *("--epochs", 10_000, "--batch-size", 4, "--workers", 2, "--cpu"),
@@ -70,7 +78,7 @@ def kill_workers_until_the_end(run, employers):
         return run.poll() is not None
 
     try:
-        wait_until(ended, seconds=120)
+        wait_until(ended, seconds=300)
         return checked_error(run.returncode, run.stderr.read())
     finally:
         run.kill()
@@ -105,12 +113,6 @@ def test_killed_worker_of_one_process_of_two_ends_the_command(tmp_path):
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
 
 
-def write_stuck_file(path):
-    """Write what blocks whoever opens it, as a file on storage that does not answer."""
-    os.mkfifo(path)
-    return path
-
-
 def test_hung_worker_is_an_error_and_leaves(tmp_path):
     stuck = ImageFiles([(str(write_stuck_file(tmp_path / "x.JPEG")), 0)])
     with time_limit(60), pytest.raises(UserError) as error, lost_workers_reported():
@@ -122,8 +124,7 @@ def test_hung_worker_is_an_error_and_leaves(tmp_path):
 
 @pytest.mark.slow
 def test_hung_worker_ends_the_command(tmp_path):
-    run = long_run(tmp_path, "--worker-timeout", 5)
-    write_stuck_file(tmp_path / "data" / "train" / "class0" / "stuck.JPEG")
+    run = long_run(tmp_path, "--worker-timeout", 5, stuck=True)
     try:
         _, stderr = run.communicate(timeout=120)
         assert "--worker-timeout 5" in checked_error(run.returncode, stderr)
@@ -285,12 +286,14 @@ def test_error_with_workers_about_ends_the_process():
 @needs_proc
 @pytest.mark.slow
 def test_workers_of_a_killed_process_leave(tmp_path):
-    run = long_run(tmp_path)
+    """Also one that hangs, which does not look by itself whether there is anybody left."""
+    run = long_run(tmp_path, stuck=True)
     try:
         workers = []
         while len(workers) < 2:
             assert run.poll() is None
             workers = workers_of(run.pid)
+        time.sleep(5)  # until one hangs
     finally:
         kill(run.pid)
         run.communicate()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from training.errors import UserError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SECONDS_BETWEEN_LOOKS = 5.0
 
 
 @contextmanager
@@ -32,13 +33,14 @@ def outlive_stop_signals() -> Callable[[int], None]:
 
     Ctrl-C reaches every process of a terminal, and Slurm's SIGTERM every process of a job's step.
     The workers then stay, for the one they work for to finish its step in order. A SIGTERM from
-    that one ends them: this is how ``multiprocessing`` ends daemons, for which it then waits.
+    that one ends them: this is how ``multiprocessing`` ends daemons, for which it then waits. So
+    does that one's death, even if they hang.
     """
     return functools.partial(_outlive_stop_signals, os.getpid())
 
 
 def _outlive_stop_signals(employer: int, worker: int) -> None:
-    if not hasattr(signal, "sigwaitinfo"):  # macOS
+    if not hasattr(signal, "sigtimedwait"):  # macOS
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -46,8 +48,11 @@ def _outlive_stop_signals(employer: int, worker: int) -> None:
 
 
 def _leave_when_told(employer: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != employer:
-        pass
+    parent = os.getppid()  # the employer, or a server that forks for it and ends with it
+    told_by = None
+    while told_by != employer and os.getppid() == parent:
+        told = signal.sigtimedwait({signal.SIGTERM}, SECONDS_BETWEEN_LOOKS)
+        told_by = told and told.si_pid
     os._exit(0)
 
 
