@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -163,11 +164,8 @@ def test_gradient_that_overflows_in_float16_is_the_scalers():
 class Batches:
     """In the place of a ``BatchLoader``."""
 
-    contents: list[Batch]
-
-    @property
-    def images(self):
-        return IMAGES * len(self.contents)
+    contents: Iterable[Batch]
+    images: int = 10 * IMAGES
 
     def __iter__(self):
         return iter(self.contents)
@@ -195,6 +193,16 @@ def test_ten_skips_in_a_row_end_the_run(capsys):
     with pytest.raises(UserError, match="10 steps in a row"):
         epoch_of(step_of(network()), batch(9), *nine, poisoned(9), batch(9))
     assert capsys.readouterr().out.count("skipped") == 10
+
+
+def test_stop_is_at_the_next_line_of_scores():
+    def contents():
+        yield from (batch(1), poisoned(2), batch(3))
+        raise AssertionError("went on behind the line that was due")
+
+    step = step_of(network(), "--on-nan", "stop")
+    with pytest.raises(UserError, match="the loss is not finite"):
+        train_one_epoch(step, Batches(contents()), ONE, "epoch 1/1", print_freq=3)
 
 
 def test_epoch_without_a_step_that_counts_ends_the_run():
