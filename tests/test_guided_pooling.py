@@ -276,6 +276,30 @@ def test_gradients_accumulate():
     torch.testing.assert_close(input.grad, 2 * gradient)
 
 
+def test_hooks_on_parameters():
+    def gradients(pool):
+        input, head = example("cpu")
+        seen = []
+        head.weight.register_hook(lambda gradient: 2 * gradient)
+        head.weight.register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad + 0))
+        pool(input, head, kernel_size=2).square().sum().backward()
+        after_backward, = seen
+        return input.grad, head.weight.grad, after_backward
+
+    torch.testing.assert_close(gradients(guided_max_ent_pool2d), gradients(composed))
+
+
+def test_frozen_parameters():
+    def gradients(pool):
+        input, head = example("cpu")
+        head.requires_grad_(False)
+        pool(input, head, kernel_size=2).square().sum().backward()
+        assert head.weight.grad is head.bias.grad is None
+        return input.grad
+
+    torch.testing.assert_close(gradients(guided_max_ent_pool2d), gradients(composed))
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpointing(use_reentrant):
     def gradient(pool):
