@@ -3,8 +3,10 @@
     python benchmarks/gpu_session.py FOLDER
 
 First the tests that need a GPU, NVIDIA's compute-sanitizer and the run-time compilation of all that
-is timed, side by side; then the benchmarks, one after the other; then the report. Every stage has
-a time limit, and the later ones run whatever became of it. FOLDER gets the benchmarks' JSON files,
+is timed, side by side; then, one after the other, the tests that need most of the GPU's memory, the
+benchmarks and the report. Every stage has a time limit, and the later ones run whatever became of
+it. Of what requirements.txt names, PyTorch, CuPy, pytest and Hypothesis suffice; the report lacks
+its plot without Matplotlib. FOLDER gets the benchmarks' JSON files,
 ``report.md``, ``report.png`` and ``session.log`` with what each stage printed. The exit code is 0
 if all stages passed.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +37,12 @@ POOLING_RUNS = {
     for dtype in ("float32", "bfloat16")
     for layout in ("contiguous", "channels_last")
 }
+ON_GPU, LARGE_TENSORS = "cuda and not on_cpu", "more_than_2_31"
+USES_A_GPU = re.compile(r"\b(needs_cuda|each_backend|each_implementation)\b")
+
+INTERRUPT_SECONDS = 5
+"""What a stage that is interrupted at its limit has for telling how far it has come."""
+
 NETWORK_OPTIONS = ("--amp", "bfloat16", "--layout", "channels_last")
 
 
@@ -69,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         outcomes = run_tracks(preparation(Path(scratch)), log)
     outcomes += run_tracks([measurements(folder)], log)
+    outcomes += run_tracks([[report(folder)]], log)
     return 0 if all(outcome.verdict == "passed" for outcome in outcomes) else 1
 
 
@@ -78,22 +88,22 @@ def preparation(scratch: Path) -> list[list[Stage]]:
     each_tensor_alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     sanitizer = (SANITIZER, "--error-exitcode", "1", "--kernel-name", "kns=max_ent_pool2d")
     return [
-        [Stage("tests", pytest_command(), 230)],
+        [Stage("tests", pytest_command(f"{ON_GPU} and not {LARGE_TENSORS}"), 200)],
         [
-            Stage("compile for the sanitizer", target, 60),
+            Stage("compile for the sanitizer", target, 50),
             Stage(
                 "memcheck",
                 (*sanitizer, "--tool", "memcheck", "--report-api-errors", "no", *target),
-                80,
+                75,
                 each_tensor_alone,
             ),
-            Stage("racecheck", (*sanitizer, "--tool", "racecheck", *target), 80),
+            Stage("racecheck", (*sanitizer, "--tool", "racecheck", *target), 75),
         ],
         *(
             [Stage(
                 f"compile for {name}",
                 pooling_command(scratch / f"{name}.json", options, "--repeats", "1"),
-                230,
+                200,
             )]
             for name, options in POOLING_RUNS.items()
         ),
@@ -101,29 +111,43 @@ def preparation(scratch: Path) -> list[list[Stage]]:
 
 
 def measurements(folder: Path) -> list[Stage]:
-    """What is timed, and its report."""
+    """What has the GPU to itself: tests that fill its memory, and what is timed."""
     timed = [
-        Stage(name, pooling_command(folder / f"{name}.json", options, "--seconds", "42"), 60)
+        Stage(name, pooling_command(folder / f"{name}.json", options, "--seconds", "38"), 55)
         for name, options in POOLING_RUNS.items()
     ]
     networks = (
         sys.executable, "benchmarks/networks.py", "--device", "cuda", *NETWORK_OPTIONS,
         "--seconds", "25", "--out", folder / "networks.json",
     )  # fmt: skip
+    large = Stage("large tensors", pytest_command(f"{ON_GPU} and {LARGE_TENSORS}"), 50)
+    return [large, *timed, Stage("networks", networks, 45)]
+
+
+def report(folder: Path) -> Stage:
+    """The tables and the plot of those results that are there."""
     results = [folder / f"{name}.json" for name in (*POOLING_RUNS, "networks")]
-    report = (
-        sys.executable, "benchmarks/report.py", *results,
+    command = (
+        sys.executable, "benchmarks/report.py", *(path for path in results if path.exists()),
         "--table", folder / "report.md", "--plot", folder / "report.png",
     )  # fmt: skip
-    return [*timed, Stage("networks", networks, 50), Stage("report", report, 20)]
+    return Stage("report", command, 20)
 
 
-def pytest_command() -> tuple[str, ...]:
-    # One process: the tests for large tensors take much of the GPU's memory.
-    one_process = ("-o", "addopts=-q")
-    return (
-        sys.executable, "-m", "pytest", *one_process, "tests", "-k", "cuda and not on_cpu", "-ra"
-    )
+def pytest_command(chosen: str) -> tuple[str, ...]:
+    """Runs the ``chosen`` tests (as by ``-k``) in one process, since all share one GPU, and names
+    each as it ends, for a log that breaks off to tell what is missing."""
+    options = ("-o", "addopts=", "-v", "-ra", "-m", "not slow", "-k", chosen)
+    return (sys.executable, "-m", "pytest", *options, *gpu_test_files())
+
+
+def gpu_test_files() -> list[str]:
+    """The modules with tests that run on every backend or need a GPU. The others may import what
+    is not installed here, and pytest runs nothing where it cannot import one."""
+    files = sorted((REPOSITORY / "tests").glob("test_*.py"))
+    return [
+        str(file.relative_to(REPOSITORY)) for file in files if USES_A_GPU.search(file.read_text())
+    ]
 
 
 def pooling_command(out: Path, options: Sequence[str], *more: str) -> tuple[str | Path, ...]:
@@ -182,6 +206,9 @@ def wait(process: subprocess.Popen, seconds: float) -> str:
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGINT)
+        # Not waited for, the process keeps its group's number to itself even if it has ended.
+        time.sleep(INTERRUPT_SECONDS)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return f"failed: not done in {seconds:g} s"

@@ -11,7 +11,6 @@ if __name__ == "__main__":
     # From a clone, without installing: import from the repository, not from this script's folder.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.plots import draw
 from benchmarks.results import read_results
 from benchmarks.tables import markdown
 
@@ -26,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         options.table.write_text(text)
     if options.plot is not None:
+        # Where a GPU is measured, Matplotlib may be missing; the table can do without it.
+        from benchmarks.plots import draw
+
         draw(list(results.values())).savefig(options.plot, dpi=100)
     return 0
 

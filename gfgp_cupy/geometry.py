@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["PoolGeometry", "pool_geometry"]
 
 
-@dataclass(frozen=True)
-class PoolGeometry:
+class PoolGeometry(NamedTuple):
     """Kernel, stride and padding as (height, width) pairs, in elements, and the ceil mode.
 
     Build one with :func:`pool_geometry`, which checks the values.

@@ -348,6 +348,17 @@ def test_report_without_files_prints_the_table(networks_file, capsys):
     assert "| max_ent | training |" in capsys.readouterr().out
 
 
+def test_table_does_not_need_matplotlib(networks_file, tmp_path):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from benchmarks import report; "
+        "report.main(sys.argv[1:])"
+    )
+    table = tmp_path / "table.md"
+    command = (sys.executable, "-c", code, str(networks_file), "--table", str(table))
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    assert "| max_ent | training |" in table.read_text()
+
+
 # ---------------------------------------------------------------- for a machine with a GPU
 
 
@@ -355,7 +366,14 @@ def test_stages_run_whatever_became_of_those_before(tmp_path, capsys):
     def python(name, code, seconds=60.0, **environment):
         return Stage(name, (sys.executable, "-c", code), seconds, environment)
 
-    endless = "import time; print('begun', flush=True); time.sleep(600)"
+    endless = """
+import time
+print("begun", flush=True)
+try:
+    time.sleep(600)
+finally:
+    print("as far as this")
+"""
     outcomes = run_tracks(
         [
             [
@@ -373,16 +391,20 @@ def test_stages_run_whatever_became_of_those_before(tmp_path, capsys):
     assert verdicts["passes"] == "passed"
     assert verdicts["hangs"] == "failed: not done in 2 s"
     log = (tmp_path / "session.log").read_text()
-    assert all(text in log for text in ("went wrong", "variable seen", "begun"))
+    assert all(text in log for text in ("went wrong", "variable seen", "begun", "as far as"))
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
 def test_session_fits_into_nine_minutes_and_runs_what_exists(tmp_path):
     tracks = gpu_session.preparation(tmp_path)
     stages = gpu_session.measurements(tmp_path)
+    made = tmp_path / "pooling-bfloat16-contiguous.json"
+    made.touch()
+    last = gpu_session.report(tmp_path)  # of what the stages before have left
+    assert [word for word in last.command if str(word).endswith(".json")] == [made]
     longest = max(sum(stage.seconds for stage in track) for track in tracks)
-    assert longest + sum(stage.seconds for stage in stages) <= 9 * 60
-    for stage in itertools.chain(*tracks, stages):
+    assert longest + sum(stage.seconds for stage in (*stages, last)) <= 9 * 60
+    for stage in itertools.chain(*tracks, stages, [last]):
         command = list(map(str, stage.command))
         scripts = [word for word in command if word.startswith("benchmarks/")]
         assert all((REPOSITORY / script).is_file() for script in scripts)
@@ -395,6 +417,27 @@ def test_session_fits_into_nine_minutes_and_runs_what_exists(tmp_path):
         else:
             continue
         parser.parse_args(command[2:])
+
+
+@pytest.mark.slow
+def test_gpu_tests_run_where_little_is_installed(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_MOST)
+    command = gpu_session.pytest_command(gpu_session.ON_GPU)
+    assert "tests/test_cuda.py" in command
+    done = subprocess.run(
+        [*command, "--collect-only", "-q"], cwd=REPOSITORY, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert all(f"{name}.py>" in done.stdout for name in ("test_cuda", "test_pooling"))
+
+
+WITHOUT_MOST = """
+import sys
+for name in ("numba", "torchvision", "PIL", "matplotlib", "sklearn", "timm", "tqdm",
+             "onnx", "onnxruntime", "onnxscript", "tensorboard", "webdataset"):
+    sys.modules[name] = None  # to import it is now an ImportError
+"""
 
 
 def test_sanitizer_sees_every_kernel():

@@ -493,8 +493,19 @@ def test_unknown_order():
 def test_arguments_must_fit_the_parameters(args):
     source = kernel("const float* x, long long n, double a", "")
     run_launch(Launch("test", source, (torch.zeros(1), 1, 1.0)))
-    with pytest.raises(TypeError, match=r"test: argument \d must be a (Tensor|int|float), got"):
+    with pytest.raises(TypeError, match=r"test: argument \d must be a (Tensor or None|int|float), got"):
         run_launch(Launch("test", source, args))
+
+
+@needs_cxx
+def test_null_pointer_is_taken_and_has_no_valid_address():
+    copy = kernel("const float* x, float* y", "if (self == 0 && BODY) store(y, load(x));")
+    y = torch.zeros(1)
+    run_launch(Launch("test", copy, (None, y), ("BODY=0",)))
+    with pytest.raises(LaunchError, match="load"):
+        run_launch(Launch("test", copy, (None, y), ("BODY=1",)))
+    with pytest.raises(TypeError, match="argument 1 must be a int, got None"):
+        run_launch(Launch("test", kernel("float* y, long long n", ""), (y, None)))
 
 
 @needs_cxx

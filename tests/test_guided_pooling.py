@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from gfgp_cupy import use_backend
+from gfgp_cupy import GFGPMaxEntPool2d, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from tests.implementations import each_backend
 from tests.kernel_cases import DTYPES
@@ -97,6 +99,44 @@ def test_empty_batch(backend):
     assert output.shape == (0, 3, 3, 2)
     assert grad_input.shape == input.shape
     assert all((gradient == 0).all() for gradient in others)
+
+
+# ---------------------------------------------------------------- traffic
+
+
+class Writers(TorchDispatchMode):
+    """The names of the operators that give a new tensor of ``nbytes`` or more."""
+
+    def __init__(self, nbytes):
+        super().__init__()
+        self.nbytes, self.names, self.seen = nbytes, [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            storage = tensor.untyped_storage()
+            address = storage.data_ptr()
+            if storage.nbytes() >= self.nbytes and address not in {a for a, _ in self.seen}:
+                self.names.append(func.name())
+                self.seen.append((address, tensor))  # kept, so that no other one gets its address
+        return result
+
+
+@each_backend
+@each_window
+def test_layer_in_training_writes_the_gradient_of_its_input_once(backend, window):
+    layer = GFGPMaxEntPool2d(4, **window, device=backend.device)
+    input = torch.rand(2, 4, 16, 16, device=backend.device, requires_grad=True)
+
+    def written(pool):
+        with use_backend(backend.name):
+            output = pool(input)
+        with torch.autograd.set_multithreading_enabled(False), Writers(input.nbytes) as writers:
+            torch.autograd.grad(output.sum(), (input, *layer.parameters()))
+        return writers.names
+
+    assert written(layer) == ["gfgp_cupy::max_ent_pool2d_backward"]
+    assert len(written(lambda input: composed(input, layer.head, **window))) == 3
 
 
 HEADS = {
@@ -274,6 +314,30 @@ def test_gradients_accumulate():
         guided_max_ent_pool2d(input, head, kernel_size=2).sum().backward()
     gradient, = torch.autograd.grad(composed(input, head, kernel_size=2).sum(), input)
     torch.testing.assert_close(input.grad, 2 * gradient)
+
+
+def test_hooks_on_parameters():
+    def gradients(pool):
+        input, head = example("cpu")
+        seen = []
+        head.weight.register_hook(lambda gradient: 2 * gradient)
+        head.weight.register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad + 0))
+        pool(input, head, kernel_size=2).square().sum().backward()
+        after_backward, = seen
+        return input.grad, head.weight.grad, after_backward
+
+    torch.testing.assert_close(gradients(guided_max_ent_pool2d), gradients(composed))
+
+
+def test_frozen_parameters():
+    def gradients(pool):
+        input, head = example("cpu")
+        head.requires_grad_(False)
+        pool(input, head, kernel_size=2).square().sum().backward()
+        assert head.weight.grad is head.bias.grad is None
+        return input.grad
+
+    torch.testing.assert_close(gradients(guided_max_ent_pool2d), gradients(composed))
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

@@ -177,3 +177,16 @@ def test_dense_input_is_read_where_it_is(geometry, layout):
     output = pooling.forward(input, lam, geometry, run)
     pooling.backward(output, input, lam, geometry, (True, True), run)
     assert all(read)
+
+
+@pytest.mark.parametrize("lam_shape", [(2, 8, 1, 1), (2, 8, 4, 4)], ids=str)
+@pytest.mark.parametrize("geometry", [pool_geometry(2), pool_geometry(3, 2, 1)], ids=str)
+def test_gradient_of_lam_is_where_the_kernel_wrote_it(geometry, lam_shape):
+    launches = []
+    input, lam, grad_output = torch.ones(2, 8, 8, 8), torch.ones(lam_shape), torch.ones(2, 8, 4, 4)
+    needed = (True, True)
+    _, grad_lam = pooling.backward(grad_output, input, lam, geometry, needed, launches.append)
+    launch, = launches
+    assert grad_lam.data_ptr() in {
+        argument.data_ptr() for argument in launch.args if isinstance(argument, torch.Tensor)
+    }

@@ -47,7 +47,7 @@ def forward(
         defines=defines,
         grid=lanes.grid,
         block=BLOCK,
-        args=(input, lam, output, output if spread is None else spread, *sizes),
+        args=(input, lam, output, spread, *sizes),
     )
 
 
@@ -86,13 +86,7 @@ def backward(
         defines=defines,
         grid=lanes.grid,
         block=BLOCK,
-        args=(
-            grad_output, input, lam,
-            lam if mean_grad is None else mean_grad,
-            input if grad_input is None else grad_input,
-            lam if grad_lam is None else grad_lam,
-            *sizes,
-        ),
+        args=(grad_output, input, lam, mean_grad, grad_input, grad_lam, *sizes),
         shared_bytes=0 if grad_lam is None else lanes.reduction_elements * problem.acc_size,
     )
 

@@ -28,10 +28,7 @@ def forward(
         defines=_defines(problem, *(() if spread is None else ("WRITE_SPREAD",))),
         grid=_blocks(output.numel()),
         block=BLOCK,
-        args=(
-            input, lam, output, output if spread is None else spread,
-            output.numel(), *problem.sizes,
-        ),
+        args=(input, lam, output, spread, output.numel(), *problem.sizes),
     )
 
 
@@ -48,8 +45,6 @@ def window_statistics(
     All are output-sized, of λ's type, in the memory format of ``grad_output``. ``None`` for what
     is not needed.
     """
-    anything = grad_lam if statistics is None else statistics[0]
-    mean, log_total = (anything, anything) if statistics is None else statistics
     return Launch(
         name="max_ent_pool2d_window_statistics",
         source=SOURCE,
@@ -61,8 +56,7 @@ def window_statistics(
         grid=_blocks(grad_output.numel()),
         block=BLOCK,
         args=(
-            grad_output, input, lam, mean, log_total,
-            anything if grad_lam is None else grad_lam,
+            grad_output, input, lam, *(statistics or (None, None)), grad_lam,
             grad_output.numel(), *problem.sizes,
         ),
     )
@@ -88,8 +82,7 @@ def gather(
         grid=_blocks(input.numel()),
         block=BLOCK,
         args=(
-            grad_output, input, lam, *statistics,
-            lam if mean_grad is None else mean_grad, grad_input,
+            grad_output, input, lam, *statistics, mean_grad, grad_input,
             input.numel(), *problem.sizes,
         ),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Launch", "source"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Launch:
     """A kernel, how it is specialised, and what it runs on.
 
@@ -21,7 +21,8 @@ class Launch:
         defines: macros that specialise the source, each "NAME=VALUE".
         grid: number of blocks, along x.
         block: threads a block, along x.
-        args: tensors (passed as pointers) and ints (passed as ``long long``).
+        args: tensors (passed as pointers), ``None`` (a null pointer, for what this specialisation
+            does not touch) and ints (passed as ``long long``).
         shared_bytes: dynamic shared memory of a block, in bytes.
     """
 
@@ -30,7 +31,7 @@ class Launch:
     defines: tuple[str, ...]
     grid: int
     block: int
-    args: tuple[Tensor | int, ...]
+    args: tuple[Tensor | int | None, ...]
     shared_bytes: int = 0
 
 

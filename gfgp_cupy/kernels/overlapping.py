@@ -54,10 +54,7 @@ def forward(
         defines=_defines(problem, march, () if spread is None else ("WRITE_SPREAD",)),
         grid=march.grid,
         block=march.block,
-        args=(
-            input, lam, output, output if spread is None else spread,
-            march.strip_rows, *march.sizes,
-        ),
+        args=(input, lam, output, spread, march.strip_rows, *march.sizes),
         shared_bytes=march.lam_bytes + march.ring_bytes,
     )
 
@@ -98,10 +95,7 @@ def backward(
         grid=march.grid,
         block=march.block,
         args=(
-            grad_output, input, lam,
-            lam if mean_grad is None else mean_grad,
-            input if grad_input is None else grad_input,
-            lam if grad_lam is None else grad_lam,
+            grad_output, input, lam, mean_grad, grad_input, grad_lam,
             march.strip_rows, march.strips, *march.sizes,
         ),
         shared_bytes=march.shared_bytes,

@@ -120,4 +120,5 @@ def _chunks_of_planes(chunks: int, input: Tensor, lam: Tensor) -> Tensor:
 
 def _summed(parts: Tensor, lam: Tensor) -> Tensor:
     """λ's gradient from its [N, chunks, C, ...] parts."""
-    return parts.sum(1).sum_to_size(lam.shape).contiguous()
+    whole = parts.squeeze(1) if parts.shape[1] == 1 else parts.sum(1)
+    return whole.sum_to_size(lam.shape).contiguous()

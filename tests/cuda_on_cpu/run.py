@@ -165,12 +165,12 @@ def _check_arguments(launch, kinds: str) -> None:
     """Compare with the kernel's parameters: p a pointer, i a long long, d a double."""
     if len(launch.args) != len(kinds):
         raise TypeError(f"{launch.name} takes {len(kinds)} arguments, got {len(launch.args)}")
-    wanted = {"p": torch.Tensor, "i": int, "d": float}
+    wanted = {"p": torch.Tensor | None, "i": int, "d": float}
+    words = {"p": "Tensor or None", "i": "int", "d": "float"}
     for index, (argument, kind) in enumerate(zip(launch.args, kinds, strict=True)):
         if type(argument) is bool or not isinstance(argument, wanted[kind]):
             raise TypeError(
-                f"{launch.name}: argument {index} must be a {wanted[kind].__name__}, "
-                f"got {argument!r}"
+                f"{launch.name}: argument {index} must be a {words[kind]}, got {argument!r}"
             )
         if isinstance(argument, torch.Tensor) and argument.device.type != "cpu":
             raise ValueError(
@@ -180,6 +180,8 @@ def _check_arguments(launch, kinds: str) -> None:
 
 def _slot(argument) -> int:
     """The 64 bits that the kernel gets for an argument."""
+    if argument is None:
+        return 0
     if isinstance(argument, torch.Tensor):
         return argument.data_ptr()
     if isinstance(argument, float):
