@@ -137,6 +137,7 @@ KERNEL_CASES = tuple(dict.fromkeys((
     # Windows that overlap, that leave gaps, or that padding or the plane's edge cuts.
     KernelCase(THREE, BFLOAT16, (3, 7, 16), "misaligned contiguous", lam_in_plane=True),
     KernelCase(THREE, FLOAT32, (5, 9, 9), "misaligned channels_last", lam_in_plane=True),
+    KernelCase(THREE, FLOAT32, (16, 6, 70), "channels_last"),  # columns cut into strips
     KernelCase(pool_geometry(2, ceil_mode=True), FLOAT32, (3, 9, 7)),
     KernelCase(OBLONG, FLOAT64, (4, 7, 8), "channels_last"),
     KernelCase(CEIL, BFLOAT16, (8, 11, 12), "channels_last"),

@@ -493,7 +493,8 @@ def test_unknown_order():
 def test_arguments_must_fit_the_parameters(args):
     source = kernel("const float* x, long long n, double a", "")
     run_launch(Launch("test", source, (torch.zeros(1), 1, 1.0)))
-    with pytest.raises(TypeError, match=r"test: argument \d must be a (Tensor or None|int|float), got"):
+    message = r"test: argument \d must be a (Tensor or None|int|float), got"
+    with pytest.raises(TypeError, match=message):
         run_launch(Launch("test", source, args))
 
 

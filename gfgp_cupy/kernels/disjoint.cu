@@ -8,12 +8,6 @@
 // "Spread" is the square root of a window's variance: it has the range of the input, so it fits
 // the input's type where the variance might not.
 
-// The same for windows that fill the registers in any type.
-#if TAPS > 9
-#undef BOUNDS
-#define BOUNDS(threads) __launch_bounds__(threads, 1)
-#endif
-
 #if CHANNELS_LAST
 
 __device__ __forceinline__ void load_windows(

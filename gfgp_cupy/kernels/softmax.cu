@@ -5,6 +5,12 @@
 #define TAPS (KERNEL_H * KERNEL_W)
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
+// Windows that fill the registers in any type spill for the same reason as float64's.
+#if TAPS > 9
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#endif
+
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
 // exceeds 1, and the mean cannot leave the window's range.
 struct Softmax {
