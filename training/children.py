@@ -50,7 +50,7 @@ def run_children(
             of the signal that was passed on: the same code. Or 1, where one failed otherwise; its
             traceback is then on the standard error.
     """
-    # What tidies up after a process that died would otherwise warn about that, below the error.
+    # The resource tracker tidies up after a process that died; its warning would follow the error.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     children: list[Child] = []
     with _caught(STOP_SIGNALS) as signals:
@@ -95,11 +95,11 @@ class Child:
         self.last_words: LastWords | None = None
         self.was_killed = False
         context = multiprocessing.get_context("spawn")
-        self._ear, mouth = context.Pipe(duplex=False)
+        self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_run_child, args=(mouth, target, *arguments), name=str(rank)
+            target=_run_child, args=(sender, target, *arguments), name=str(rank)
         )
-        with mouth, _blocked(STOP_SIGNALS):
+        with sender, _blocked(STOP_SIGNALS):
             self._process.start()
 
     def __str__(self) -> str:
@@ -117,9 +117,9 @@ class Child:
         DataLoader's workers, may outlive it and hold open what tells of its end.
         """
         exit_code = self.exit_code
-        if self.last_words is None and self._ear.poll():
+        if self.last_words is None and self._receiver.poll():
             with suppress(EOFError):  # it has ended without any
-                self.last_words = self._ear.recv()
+                self.last_words = self._receiver.recv()
         if exit_code is not None and exit_code < 0:
             self._kill_group()
         return exit_code is None
@@ -206,7 +206,7 @@ def _cause_of_death(signum: int) -> str:
     return f"died of signal {signum} ({signal.strsignal(signum)}){hint}"
 
 
-def _run_child(mouth: Connection, target: Callable[..., None], *arguments: object) -> None:
+def _run_child(sender: Connection, target: Callable[..., None], *arguments: object) -> None:
     """Call ``target(*arguments)`` as a child of the command."""
     os.setpgrp()
     threading.Thread(target=_stop_after_parent, daemon=True).start()
@@ -218,7 +218,7 @@ def _run_child(mouth: Connection, target: Callable[..., None], *arguments: objec
     except UserError as error:
         words = LastWords(str(error), isinstance(error, LostContact), time.monotonic())
         with suppress(BrokenPipeError):  # the command was killed: nobody is left to tell
-            mouth.send(words)
+            sender.send(words)
         raise SystemExit(2) from error
 
 
