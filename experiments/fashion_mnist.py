@@ -1,0 +1,112 @@
+"""Poolings compared on Fashion-MNIST: ``python experiments/fashion_mnist.py --help``.
+
+One network, one recipe, under each pooling and from each of several seeds.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    # From a clone, without installing: import from the repository, not from this script's folder.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.options import positive_float, positive_int
+from experiments.rows import read_rows, write_rows
+from experiments.runs import Recipe, run
+from training.data import DATASETS
+from training.errors import UserError
+
+RESULTS = Path(__file__).with_name("results")
+POOLS = ("skip", "max", "avg", "soft", "max_ent_unguided", "max_ent")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the runs of the command line ``argv`` that are not in the results yet."""
+    options = make_parser().parse_args(argv)
+    recipe = Recipe(
+        *(options.arch, options.data, options.epochs, options.batches),
+        *(options.batch_size, options.lr),
+    )
+    try:
+        run_all(recipe, options.pools, options.seeds, options.runs, options.results)
+    except UserError as error:
+        print(f"fashion_mnist.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Trains a network on Fashion-MNIST under each pooling and from each seed with "
+        "train_imagenet.py, evaluates it after its last epoch on all test images, and adds a row "
+        "to --results. Runs that have a row are left out, so that it can be stopped and started "
+        "again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--pools", nargs="+", default=POOLS, metavar="NAME", help=f"(default: {' '.join(POOLS)})"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=range(5), metavar="N", help="(default: 0 to 4)"
+    )
+    parser.add_argument("--arch", default="resnet18", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument(
+        "--data", default=DATASETS["fashion-mnist"].root, metavar="DIR",
+        help="folder with the four IDX files (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--epochs", type=positive_int, default=6, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batches", type=positive_int, default=36, metavar="N",
+        help="of an epoch (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=64, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lr", type=positive_float, default=0.02, metavar="LR", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("results/fashion-mnist"), metavar="DIR",
+        help="where each run gets a folder; one that was interrupted is removed and made again "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS / "fashion_mnist.csv", metavar="FILE",
+        help="(default: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def run_all(
+    recipe: Recipe, pools: Sequence[str], seeds: Sequence[int], runs: Path, results: Path
+) -> None:
+    """Make the runs that ``results`` has no row of, all poolings of a seed before the next seed.
+
+    Raises:
+        UserError: a run fails, or the rows that are there are of another recipe.
+    """
+    rows = read_rows(results) if results.exists() else []
+    for seed in seeds:
+        for pool in pools:
+            if any((row.pool, row.seed) == (pool, seed) for row in rows):
+                continue
+            row = run(recipe, pool, seed, runs)
+            if any(row.recipe != other.recipe for other in rows):
+                raise UserError(
+                    f"--results {results}: has rows of another recipe, {rows[0].recipe} and not "
+                    f"{row.recipe}; choose another file"
+                )
+            rows.append(row)
+            write_rows(rows, results)
+            print(
+                f"{pool}, seed {seed}: top-1 error {row.top1_error:.2f}%, {row.seconds:.0f} s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
