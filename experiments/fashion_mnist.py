@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder with the four IDX files (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--epochs", type=positive_int, default=6, metavar="N", help="(default: %(default)s)"
+        "--epochs", type=positive_int, default=4, metavar="N", help="(default: %(default)s)"
     )
     parser.add_argument(
         "--batches", type=positive_int, default=36, metavar="N",
