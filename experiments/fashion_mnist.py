@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--epochs", type=positive_int, default=4, metavar="N", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--batches", type=positive_int, default=36, metavar="N",
+        "--batches", type=positive_int, default=22, metavar="N",
         help="of an epoch (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
