@@ -13,13 +13,16 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.options import positive_float, positive_int
-from experiments.rows import read_rows, write_rows
-from experiments.runs import Recipe, run
+from experiments.lambdas import lambdas_of_run, sample_images
+from experiments.rows import Row, read_rows, write_rows
+from experiments.runs import Recipe, folder_of, run
 from training.data import DATASETS
 from training.errors import UserError
 
 RESULTS = Path(__file__).with_name("results")
 POOLS = ("skip", "max", "avg", "soft", "max_ent_unguided", "max_ent")
+POOLS_WITH_LAMBDA = ("soft", "max_ent_unguided", "max_ent")
+LAMBDA_IMAGES = 500
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         run_all(recipe, options.pools, options.seeds, options.runs, options.results)
+        measure_lambdas(recipe, options.runs, options.results, options.lambdas)
     except UserError as error:
         print(f"fashion_mnist.py: error: {error}", file=sys.stderr)
         return 2
@@ -42,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Trains a network on Fashion-MNIST under each pooling and from each seed with "
         "train_imagenet.py, evaluates it after its last epoch on all test images, and adds a row "
         "to --results. Runs that have a row are left out, so that it can be stopped and started "
-        "again.",
+        "again. In the end it measures the λ of the Max-Ent networks.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -60,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--epochs", type=positive_int, default=4, metavar="N", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--batches", type=positive_int, default=22, metavar="N",
+        "--batches", type=positive_int, default=30, metavar="N",
         help="of an epoch (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -78,6 +82,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=RESULTS / "fashion_mnist.csv", metavar="FILE",
         help="(default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--lambdas", type=Path, default=RESULTS / "fashion_mnist_lambdas.csv", metavar="FILE",
+        help="(default: %(default)s)",
+    )  # fmt: skip
     return parser
 
 
@@ -89,23 +97,40 @@ def run_all(
     Raises:
         UserError: a run fails, or the rows that are there are of another recipe.
     """
-    rows = read_rows(results) if results.exists() else []
+    rows = read_rows(Row, results) if results.exists() else []
+    for row in rows:
+        if row.recipe != recipe.columns:
+            raise UserError(
+                f"--results {results}: has rows of another recipe, {row.recipe} and not "
+                f"{recipe.columns}; choose another file"
+            )
     for seed in seeds:
         for pool in pools:
             if any((row.pool, row.seed) == (pool, seed) for row in rows):
                 continue
             row = run(recipe, pool, seed, runs)
-            if any(row.recipe != other.recipe for other in rows):
-                raise UserError(
-                    f"--results {results}: has rows of another recipe, {rows[0].recipe} and not "
-                    f"{row.recipe}; choose another file"
-                )
             rows.append(row)
             write_rows(rows, results)
             print(
                 f"{pool}, seed {seed}: top-1 error {row.top1_error:.2f}%, {row.seconds:.0f} s",
                 flush=True,
             )
+
+
+def measure_lambdas(recipe: Recipe, runs: Path, results: Path, lambdas: Path) -> None:
+    """Write to ``lambdas`` how the Max-Ent networks of all runs of ``results`` pool.
+
+    Raises:
+        UserError: a run's last checkpoint is gone.
+    """
+    images = sample_images(recipe.data, LAMBDA_IMAGES)
+    layers = []
+    for row in read_rows(Row, results):
+        if row.pool in POOLS_WITH_LAMBDA:
+            checkpoint = recipe.last_checkpoint(folder_of(runs, row.pool, row.seed))
+            layers += lambdas_of_run(row.pool, row.seed, checkpoint, images)
+    if layers:
+        write_rows(layers, lambdas)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The raw results of an experiment: a CSV file with a row for each run."""
+"""The raw results of an experiment, as CSV files of dataclasses."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from training.atomic_write import atomic_write
 from training.errors import UserError
@@ -56,42 +57,39 @@ class Row:
 
     @property
     def recipe(self) -> tuple[object, ...]:
-        """What must be the same in runs that are compared."""
-        return (
-            *(self.arch, self.epochs, self.batch_size, self.lr, self.train_images),
-            self.eval_images,
-        )
+        """What ``Recipe.columns`` says of it."""
+        return self.arch, self.epochs, self.batch_size, self.lr, self.train_images
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+AnyRow = TypeVar("AnyRow")
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write ``rows`` to the CSV file ``path``, under a header.
+def write_rows(rows: Sequence[Any], path: Path) -> None:
+    """Write one or more ``rows``, dataclasses of one type, to the CSV file ``path``.
 
     Raises:
         UserError: the file cannot be written.
     """
+    columns = [field.name for field in fields(rows[0])]
     with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows that ``write_rows`` wrote.
+def read_rows(kind: type[AnyRow], path: Path) -> list[AnyRow]:
+    """Return the rows of the dataclass ``kind`` that ``write_rows`` wrote.
 
     Raises:
         UserError: there is no such file, or it is not one.
     """
     try:
         with open(path, newline="") as file:
-            return [_row_of(columns) for columns in csv.DictReader(file)]
+            return [
+                kind(**{field.name: field.type(columns[field.name]) for field in fields(kind)})
+                for columns in csv.DictReader(file)
+            ]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: holds no results of an experiment ({error!r})") from error
-
-
-def _row_of(columns: dict[str, str]) -> Row:
-    return Row(**{field.name: field.type(columns[field.name]) for field in fields(Row)})
+        raise UserError(f"{path}: holds no rows of {kind.__name__} ({error!r})") from error

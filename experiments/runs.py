@@ -11,10 +11,10 @@ from pathlib import Path
 
 from experiments.rows import Row
 from models import create_model
-from training.checkpoints import epoch_checkpoints
 from training.config import CONFIG_NAME, read_config
 from training.environment import REPOSITORY
 from training.errors import UserError
+from training.fashion_mnist import CLASSES
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Recipe:
         """Images seen in training, over all epochs."""
         return self.epochs * self.batches * self.batch_size
 
+    @property
+    def columns(self) -> tuple[object, ...]:
+        """What must be the same in the rows of runs that are compared."""
+        return self.arch, self.epochs, self.batch_size, self.lr, self.train_images
+
     def train_options(self, pool: str, seed: int, out_dir: Path) -> list[str]:
         """Return the options that train under ``pool`` from ``seed``.
 
@@ -56,6 +61,10 @@ class Recipe:
         options = [*self._options(pool), "--evaluate", "--resume", checkpoint]
         return [str(option) for option in options]
 
+    def last_checkpoint(self, out_dir: Path) -> Path:
+        """Return the checkpoint that training leaves in ``out_dir``."""
+        return out_dir / f"checkpoint-epoch{self.epochs}.pth.tar"
+
     def _options(self, pool: str) -> list[object]:
         return [
             *("--dataset", "fashion-mnist", "--data", self.data, "--arch", self.arch),
@@ -69,7 +78,7 @@ def run(recipe: Recipe, pool: str, seed: int, runs: Path) -> Row:
     Raises:
         UserError: a command fails, or there are fewer training images than ``recipe`` asks for.
     """
-    out_dir = runs / f"{pool}-seed{seed}"
+    out_dir = folder_of(runs, pool, seed)
     if out_dir.exists():
         shutil.rmtree(out_dir)  # of a run that was interrupted
     start = time.perf_counter()
@@ -81,14 +90,13 @@ def run(recipe: Recipe, pool: str, seed: int, runs: Path) -> Row:
             f"--batches {recipe.batches}: of {recipe.batch_size} images each are more than the "
             f"{available} training images; lower it"
         )
-    checkpoint = epoch_checkpoints(out_dir)[recipe.epochs]
-    printed = output_of(recipe.evaluate_options(pool, checkpoint))
+    printed = output_of(recipe.evaluate_options(pool, recipe.last_checkpoint(out_dir)))
     number = r"([\d.]+)"
     err1, err5, loss, images = _found(
         rf"top-1 error {number}%, top-5 error {number}%, loss {number} on (\d+) images", printed
     )
     config = read_config(out_dir / CONFIG_NAME)
-    model = create_model(recipe.arch, pool, config["settings"]["num_classes"] or 10)
+    model = create_model(recipe.arch, pool, len(CLASSES))
     return Row(
         pool=pool,
         seed=seed,
@@ -112,6 +120,11 @@ def run(recipe: Recipe, pool: str, seed: int, runs: Path) -> Row:
         threads=config["threads"],
         started=config["started"],
     )
+
+
+def folder_of(runs: Path, pool: str, seed: int) -> Path:
+    """Return the folder of a run among ``runs``."""
+    return runs / f"{pool}-seed{seed}"
 
 
 def output_of(options: Sequence[str]) -> str:
