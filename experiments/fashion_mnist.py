@@ -19,7 +19,6 @@ from experiments.runs import Recipe, folder_of, run
 from training.data import DATASETS
 from training.errors import UserError
 
-RESULTS = Path(__file__).with_name("results")
 POOLS = ("skip", "max", "avg", "soft", "max_ent_unguided", "max_ent")
 POOLS_WITH_LAMBDA = ("soft", "max_ent_unguided", "max_ent")
 LAMBDA_IMAGES = 500
@@ -79,11 +78,11 @@ def make_parser() -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--results", type=Path, default=RESULTS / "fashion_mnist.csv", metavar="FILE",
+        "--results", type=Path, default=Path("results/fashion_mnist.csv"), metavar="FILE",
         help="(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--lambdas", type=Path, default=RESULTS / "fashion_mnist_lambdas.csv", metavar="FILE",
+        "--lambdas", type=Path, default=Path("results/fashion_mnist_lambdas.csv"), metavar="FILE",
         help="(default: %(default)s)",
     )  # fmt: skip
     return parser

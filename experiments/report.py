@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("--results", RESULTS / "fashion_mnist.csv", "of the runs"),
         ("--lambdas", RESULTS / "fashion_mnist_lambdas.csv", "of their pooling layers"),
         ("--page", REPOSITORY / "docs" / "results.md", "whose tables to replace"),
-        ("--plot", RESULTS / "fashion_mnist.png", "to draw"),
+        ("--plot", REPOSITORY / "docs" / "results.png", "to draw"),
     ):
         parser.add_argument(
             name, type=Path, default=path, metavar="FILE", help=f"{text} (default: %(default)s)"

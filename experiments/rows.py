@@ -22,7 +22,7 @@ class Row:
         parameters: of the network.
         epochs, batch_size, lr: as the options.
         train_images: seen in training, over all epochs.
-        seconds: the training command took, with its start and its own validation.
+        seconds: wall-clock time of the training command, with its start and its own validation.
         commit: of the repository, and ``dirty`` whether its files differed from it.
         torch, torchvision, numba, python: versions.
         backend: of ``gfgp_cupy``.

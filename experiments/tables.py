@@ -19,8 +19,8 @@ TITLES = {
 def results_table(runs: dict[str, list[Row]]) -> str:
     """Return mean and standard deviation over the seeds of each pooling."""
     lines = [
-        "| pooling | `--pool` | top-1 error, % | top-5 error, % | loss | parameters | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| pooling | `--pool` | top-1 error, % | top-5 error, % | loss | parameters |",
+        "|---|---|---|---|---|---|",
     ]
     for pool, rows in runs.items():
         cells = [
@@ -30,7 +30,6 @@ def results_table(runs: dict[str, list[Row]]) -> str:
             _spread([row.top5_error for row in rows], 2),
             _spread([row.loss for row in rows], 3),
             f"{rows[0].parameters:,}",
-            _spread([row.seconds for row in rows], 0),
         ]
         lines.append(_line(cells))
     return "\n".join(lines)
