@@ -1,0 +1,1 @@
+"""Experiments with the networks, and their results."""

@@ -1,0 +1,84 @@
+"""Puts the tables of the results into their page: ``python experiments/report.py --help``."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    # From a clone, without installing: import from the repository, not from this script's folder.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from experiments.comparison import compare, complete_seeds
+from experiments.lambdas import LayerLambdas
+from experiments.plots import draw_errors
+from experiments.rows import Row, read_rows
+from experiments.tables import differences_table, lambdas_table, results_table
+from training.environment import REPOSITORY
+from training.errors import UserError
+
+RESULTS = REPOSITORY / "experiments" / "results"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write what the command line ``argv`` asks for."""
+    options = make_parser().parse_args(argv)
+    try:
+        runs = complete_seeds(read_rows(Row, options.results))
+        lambdas = read_rows(LayerLambdas, options.lambdas)
+        page = options.page.read_text()
+        options.page.write_text(with_tables(page, tables(runs, lambdas)))
+        draw_errors(runs).savefig(options.plot, dpi=100)
+    except UserError as error:
+        print(f"report.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Makes the tables and the plot of fashion_mnist.py's results.",
+        allow_abbrev=False,
+    )
+    for name, path, text in (
+        ("--results", RESULTS / "fashion_mnist.csv", "of the runs"),
+        ("--lambdas", RESULTS / "fashion_mnist_lambdas.csv", "of their pooling layers"),
+        ("--page", REPOSITORY / "docs" / "results.md", "whose tables to replace"),
+        ("--plot", REPOSITORY / "docs" / "results.png", "to draw"),
+    ):
+        parser.add_argument(
+            name, type=Path, default=path, metavar="FILE", help=f"{text} (default: %(default)s)"
+        )
+    return parser
+
+
+def tables(runs: dict[str, list[Row]], lambdas: Sequence[LayerLambdas]) -> dict[str, str]:
+    """Return the tables by name; of ``lambdas``, those of the seeds of ``runs`` alone."""
+    seeds = {row.seed for rows in runs.values() for row in rows}
+    errors = {pool: [row.top1_error for row in rows] for pool, rows in runs.items()}
+    return {
+        "results": results_table(runs),
+        "differences": differences_table(compare(errors, "max_ent")),
+        "lambdas": lambdas_table([each for each in lambdas if each.seed in seeds]),
+    }
+
+
+def with_tables(page: str, tables: dict[str, str]) -> str:
+    """Return ``page`` with each of ``tables`` between its two comments, ``<!-- NAME -->`` and
+    ``<!-- end of NAME -->``.
+
+    Raises:
+        UserError: the page has no such comments.
+    """
+    for name, table in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not pattern.search(page):
+            raise UserError(f"the page has no {begin.strip()} and {end.strip()}; add them")
+        page = pattern.sub(lambda _, text=begin + table + end: text, page)
+    return page
+
+
+if __name__ == "__main__":
+    sys.exit(main())
