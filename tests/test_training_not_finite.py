@@ -21,6 +21,7 @@ from training.distributed import Process
 from training.engine import train_one_epoch
 from training.errors import UserError
 from training.metrics import ScoreSums
+from training.partial_epoch import begin_epoch
 from training.recipes import RECIPES
 from training.step import make_training_step
 
@@ -172,7 +173,14 @@ class Batches:
 
 
 def epoch_of(step, *contents, print_freq=100):
-    return train_one_epoch(step, Batches(contents), ONE, "epoch 1/1", print_freq)
+    return train(step, Batches(contents), print_freq)
+
+
+def train(step, batches, print_freq):
+    under_way = begin_epoch(0, None, seed=0, process=ONE)
+    return train_one_epoch(
+        step, batches, ONE, "epoch 1/1", print_freq, under_way, check=lambda: None
+    )
 
 
 def test_each_skip_is_told_with_its_batch(capsys):
@@ -202,7 +210,7 @@ def test_stop_is_at_the_next_line_of_scores():
 
     step = step_of(network(), "--on-nan", "stop")
     with pytest.raises(UserError, match="the loss is not finite"):
-        train_one_epoch(step, Batches(contents()), ONE, "epoch 1/1", print_freq=3)
+        train(step, Batches(contents()), print_freq=3)
 
 
 def test_epoch_without_a_step_that_counts_ends_the_run():
