@@ -25,6 +25,7 @@ from tests.command_line import (
 from tests.image_folders import write_image_folder
 from training import children
 from training.contact import reason_of_lost_contact
+from training.stop_signals import SECONDS_OF_ONE_SIGNAL, STOP_SIGNALS
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
 
@@ -163,7 +164,7 @@ def in_two_processes(tmp_path, monkeypatch):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd, victim):
     strike = partial(process_work.strike, victim=victim, signum=signal.SIGKILL)
-    handlers = [signal.getsignal(each) for each in children.STOP_SIGNALS]
+    handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     message = error_here(*in_two_processes(strike))
     assert f"process {victim} (pid " in message
     assert "died of signal 9" in message
@@ -172,7 +173,7 @@ def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd, victim):
     )
     assert_gone(*pids(tmp_path))
     assert "Traceback" not in capfd.readouterr().err
-    assert handlers == [signal.getsignal(each) for each in children.STOP_SIGNALS]
+    assert handlers == [signal.getsignal(each) for each in STOP_SIGNALS]
 
 
 def test_process_that_hangs_ends_the_run(tmp_path, in_two_processes, monkeypatch, capfd):
@@ -264,7 +265,7 @@ def test_second_signal_ends_all_at_once(start, tmp_path):
     command.wait_for_work()
     os.kill(command.pid, signal.SIGTERM)
     wait_until(lambda: len(numbers(tmp_path, "signal")) == 2, "the signal has been passed on")
-    time.sleep(children.SECONDS_OF_ONE_SIGNAL)
+    time.sleep(SECONDS_OF_ONE_SIGNAL)
     os.kill(command.pid, signal.SIGINT)
     assert command.end() == (143, "")
 

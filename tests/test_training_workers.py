@@ -20,7 +20,8 @@ from training.data import ImageArray, ImageFiles
 from training.distributed import Process
 from training.errors import UserError
 from training.recipes import RECIPES
-from training.workers import hold_stop_signals, lost_workers_reported, report_of
+from training.stop_signals import hold_stop_signals
+from training.workers import lost_workers_reported, report_of
 
 CPU = torch.device("cpu")
 

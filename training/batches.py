@@ -18,7 +18,8 @@ from training.errors import UserError
 from training.recipes import Recipe, Transform
 from training.seeding import derive_seed
 from training.shard_order import shard_order
-from training.workers import hold_stop_signals, outlive_stop_signals
+from training.stop_signals import hold_stop_signals
+from training.workers import outlive_stop_signals
 
 
 class SampleKey(NamedTuple):

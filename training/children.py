@@ -6,24 +6,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from types import FrameType
 
 from training.contact import LostContact
 from training.errors import UserError
+from training.stop_signals import STOP_SIGNALS, caught_stop_signals, hold_stop_signals
 
 # After an error of one process the others notice that it left and leave too, tidily; one that
 # does not notice within this time is killed.
 SECONDS_TO_LEAVE = 10.0
 SECONDS_BETWEEN_LOOKS = 0.1
-# A signal may be sent to a process and to its group, by the command `timeout` for instance.
-SECONDS_OF_ONE_SIGNAL = 1.0
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_CODES = tuple(128 + signum for signum in STOP_SIGNALS)
 
 
@@ -53,7 +49,7 @@ def run_children(
     # The resource tracker tidies up after a process that died; its warning would follow the error.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     children: list[Child] = []
-    with _caught(STOP_SIGNALS) as signals:
+    with caught_stop_signals() as signals:
         try:
             for local_rank, rank in enumerate(ranks):
                 children.append(Child(rank, target, (local_rank, *arguments)))
@@ -99,7 +95,9 @@ class Child:
         self._process = context.Process(
             target=_run_child, args=(sender, target, *arguments), name=str(rank)
         )
-        with sender, _blocked(STOP_SIGNALS):
+        resource_tracker.ensure_running()  # its start would let the signals through
+        # One that came while the child imports would end it with a traceback, or be lost.
+        with sender, hold_stop_signals():
             self._process.start()
 
     def __str__(self) -> str:
@@ -226,38 +224,3 @@ def _stop_after_parent() -> None:
     """Stop this process as its parent would, if that is killed and cannot."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _blocked(signals: Sequence[int]) -> Iterator[None]:
-    """Let processes start with ``signals`` kept waiting, until they can deal with them.
-
-    A signal that came while they import would end them with a traceback, or be lost.
-    """
-    resource_tracker.ensure_running()  # its start lets the signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _caught(signals: Sequence[int]) -> Iterator[list[int]]:
-    """Yield a list that ``signals`` are added to as they arrive, in place of what they do."""
-    arrived: list[int] = []
-    times: list[float] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        times.append(time.monotonic())
-        if len(times) == 1 or times[-1] - times[0] > SECONDS_OF_ONE_SIGNAL:
-            arrived.append(signum)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {signum: signal.signal(signum, note) for signum in signals}
-    try:
-        yield arrived
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -13,7 +13,7 @@ from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate, train_one_epoch
 from training.errors import UserError
 from training.history import EpochRecord, best_record
-from training.interruption import Interrupted, Interruption
+from training.interruption import Interrupted, Interruption, die_of
 from training.lambdas import SampledBatches, lambdas_of
 from training.metrics import scores_from_sums
 from training.not_finite import check_finite
@@ -23,6 +23,7 @@ from training.report import Report
 from training.saving import Saving
 from training.settings import Settings
 from training.step import TrainingStep, make_training_step
+from training.stop_signals import caught_stop_signals
 from training.usage import MeasuredBatches
 
 
@@ -61,7 +62,8 @@ def train_epochs(
         make_out_dir(settings)
         report = Report(settings, process, seed, start_epoch, resumed=checkpoint is not None)
         saving = Saving(report, settings)
-    with Interruption(process) as interruption:
+    with caught_stop_signals(second=die_of) as signals:
+        interruption = Interruption(process, signals)
         for epoch in range(start_epoch, len(learning_rates)):
             set_learning_rate(step.optimizer, learning_rates[epoch])
             under_way, partial = begin_epoch(epoch, partial, seed, process), None

@@ -1,16 +1,14 @@
 """Stopping in order: after the first SIGTERM or SIGINT a run ends with the step that it is in."""
 
+import os
 import signal
-import threading
-from dataclasses import dataclass
-from types import FrameType, TracebackType
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from training.distributed import Process, all_reduce_max
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
@@ -44,17 +42,18 @@ def _raise_for(signum: int) -> None:
         raise Interrupted(signum)
 
 
+@dataclass
 class Interruption:
-    """While it is entered, a first SIGTERM or SIGINT waits for ``check``; a second one kills.
+    """Lets the processes agree on the step after which a signal stops them.
 
-    Args:
+    Attributes:
         process: this process.
+        signals: the list of ``caught_stop_signals``, of this process.
     """
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.received = 0
-        self.answer = Answer(torch.zeros(1, dtype=torch.int64), arrived=None)
+    process: Process
+    signals: Sequence[int]
+    answer: Answer = field(init=False, default=Answer(torch.zeros(1), arrived=None))
 
     def check(self) -> None:
         """Raise ``Interrupted`` if a signal has reached any of the processes.
@@ -64,7 +63,7 @@ class Interruption:
         from getting its next step while it is busy with this one.
         """
         if self.process.world_size == 1:
-            _raise_for(self.received)
+            _raise_for(self._received())
             return
         before, self.answer = self.answer, self._ask()
         _raise_for(before.signum())
@@ -74,31 +73,19 @@ class Interruption:
         self.answer = self._ask()
         _raise_for(self.answer.signum())
 
-    def _ask(self) -> "Answer":
-        received = torch.full((1,), self.received, device=self.process.device)
+    def _ask(self) -> Answer:
+        received = torch.full((1,), self._received(), device=self.process.device)
         of_all = all_reduce_max(received, self.process).to("cpu", non_blocking=True)
         arrived = torch.cuda.Event() if self.process.device.type == "cuda" else None
         if arrived is not None:
             arrived.record()
         return Answer(of_all, arrived)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+    def _received(self) -> int:
+        return self.signals[0] if self.signals else 0
 
-    def __enter__(self) -> "Interruption":
-        # Python lets no other thread set handlers, nor would signals reach it.
-        self.handlers = {}
-        if threading.current_thread() is threading.main_thread():
-            self.handlers = {each: signal.signal(each, self._note) for each in SIGNALS}
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for each, handler in self.handlers.items():
-            signal.signal(each, handler)
+def die_of(signum: int) -> None:
+    """End this process as ``signum`` does where nothing catches it."""
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)

@@ -10,31 +10,17 @@ from contextlib import contextmanager
 
 from training.errors import UserError
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_BETWEEN_LOOKS = 5.0
-
-
-@contextmanager
-def hold_stop_signals() -> Iterator[None]:
-    """Let ``STOP_SIGNALS`` that this process is sent wait for the end of the block.
-
-    A process that is started in the block is born so, and never lets them through: one that is
-    hit before ``outlive_stop_signals`` survives, too.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def outlive_stop_signals() -> Callable[[int], None]:
     """Return the ``worker_init_fn`` for the ``DataLoader`` of this process.
 
     Ctrl-C reaches every process of a terminal, and Slurm's SIGTERM every process of a job's step.
-    The workers then stay, for the one they work for to finish its step in order. A SIGTERM from
-    that one ends them: this is how ``multiprocessing`` ends daemons, for which it then waits. So
-    does that one's death, even if they hang.
+    The workers then stay, for the one they work for to finish its step in order; those started in
+    ``hold_stop_signals`` do from their birth on. A SIGTERM from that one ends them: this is how
+    ``multiprocessing`` ends daemons, for which it then waits. So does that one's death, even if
+    they hang.
     """
     return functools.partial(_outlive_stop_signals, os.getpid())
 
