@@ -1,5 +1,6 @@
 """Processes that die, hang or are told to stop: an end within the time-out, and nothing left."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -43,16 +44,19 @@ def two_processes():
 
 @pytest.fixture(autouse=True)
 def _limit():
-    """Fail where a command that is run in this process does not end."""
+    """Fail where a command that is run in this process does not end, and end what it has left."""
 
     def fail(signum, frame):
-        raise TimeoutError(f"waited {2 * LIMIT} s")
+        raise TimeoutError(f"waited {LIMIT} s and more")
 
     before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(2 * LIMIT)
+    # Again and again: what deals with the first error may hang as well.
+    signal.setitimer(signal.ITIMER_REAL, 2 * LIMIT, 5)
     yield
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def wait_until(condition, what):
