@@ -11,6 +11,7 @@ import termios
 import time
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -85,6 +86,7 @@ def test_digits_reach_their_accuracy(tmp_path):
     assert "on 360 images" in printed
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     options = (*SMALL_DIGITS, "--epochs", 4, "--seed", 5)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -49,6 +49,7 @@ def usages():
     return list(zip(asked, found, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("case", POOLINGS)
 def test_no_kernel_spills_or_uses_local_memory(case, arch):

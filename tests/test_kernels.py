@@ -58,6 +58,7 @@ def names_missing(program: Program, names: tuple[str, ...], architecture: str) -
     ]
 
 
+@pytest.mark.slow
 def test_every_specialisation_compiles_for_every_architecture():
     compilations = [
         (Program.of(launches[0]), tuple(launch.name for launch in launches), architecture)

@@ -219,6 +219,7 @@ def test_shards_are_read_once_an_epoch(folders, small_windows, monkeypatch):
     assert len(opened) == len(set(opened)) == 4
 
 
+@pytest.mark.slow
 def test_command_line_trains_resumes_and_evaluates_from_shards(folders, tmp_path):
     images, shards = folders
     train, val = shard_urls(shards)

@@ -47,9 +47,9 @@ def caught_stop_signals(second: Callable[[int], None] | None = None) -> Iterator
 
 @contextmanager
 def hold_stop_signals() -> Iterator[None]:
-    """Let stop signals that this process is sent wait for the end of the block.
+    """Let stop signals wait for the end of the block, in this thread.
 
-    A process that is started in the block is born so, and they wait until it lets them through.
+    A process that the thread starts in the block is born so: they wait until it lets them through.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
