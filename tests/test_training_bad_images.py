@@ -134,6 +134,7 @@ def test_evaluation_leaves_bad_images_out(spoilt, run_that_skipped, tmp_path):
     assert f"top-1 error {float(row['val_err1']):.2f}%" in expected
 
 
+@pytest.mark.slow
 def test_two_processes_list_and_count_what_either_meets(spoilt, tmp_path, capfd):
     output_here(
         *(*TRAINING, "--data", spoilt[0], "--workers", 2, "--out-dir", tmp_path, *SKIP),

@@ -113,7 +113,15 @@ def test_killed_worker_of_one_process_of_two_ends_the_command(tmp_path):
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
 
 
-def test_hung_worker_is_an_error_and_leaves(tmp_path):
+@pytest.fixture
+def no_worker_left():
+    """End workers that a test has left: one that hangs would keep pytest from its end."""
+    yield
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+def test_hung_worker_is_an_error_and_leaves(tmp_path, no_worker_left):
     stuck = ImageFiles([(str(write_stuck_file(tmp_path / "x.JPEG")), 0)])
     with time_limit(60), pytest.raises(UserError) as error, lost_workers_reported():
         list(loader(stuck, workers=1, worker_timeout=1))
