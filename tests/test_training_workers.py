@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,16 @@ from training.stop_signals import hold_stop_signals
 from training.workers import lost_workers_reported, report_of
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_left():
+    """End workers that a test has left, of an error's traceback or because they hang."""
+    yield
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+        worker.join(5)
+        worker.kill()
 
 
 def array(count):
@@ -50,8 +61,12 @@ def write_stuck_file(path):
     return path
 
 
+@contextmanager
 def long_run(folder, *options, stuck=False):
-    """Start a run with worker processes that would take hours, if no file is stuck."""
+    """A run with worker processes that would take hours, if no file is stuck.
+
+    Its standard error goes to the file ``stderr``: a pipe has no end while a worker is left.
+    """
     data = write_image_folder(folder / "data", train=10, val=2)
     if stuck:
         write_stuck_file(data / "train" / "class0" / "stuck.JPEG")
@@ -60,17 +75,26 @@ def long_run(folder, *options, stuck=False):
         *("--epochs", 10_000, "--batch-size", 4, "--workers", 2, "--cpu"),
         *("--out-dir", folder / "out", "--save-last-checkpoint"),
     )
-    return subprocess.Popen(
-        [*COMMAND, *map(str, (*command, *options))],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    with open(folder / "stderr", "w") as stderr:
+        run = subprocess.Popen(
+            [*COMMAND, *map(str, (*command, *options))],
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.wait()
+
+
+def error_of(run, folder):
+    return checked_error(run.wait(timeout=300), (folder / "stderr").read_text())
 
 
 def kill_workers_until_the_end(run, employers):
-    """Kill a worker of ``employers()``; again if the epoch ended before that was noticed."""
+    """Kill a worker of ``employers()``; again where its epoch ended before that was noticed."""
 
     def ended():
         for employer in employers():
@@ -78,18 +102,14 @@ def kill_workers_until_the_end(run, employers):
                 kill(worker)
         return run.poll() is not None
 
-    try:
-        wait_until(ended, seconds=300)
-        return checked_error(run.returncode, run.stderr.read())
-    finally:
-        run.kill()
-        run.communicate()
+    wait_until(ended, seconds=300)
 
 
 @needs_proc
 def test_killed_worker_ends_the_command(tmp_path):
-    run = long_run(tmp_path)
-    error = kill_workers_until_the_end(run, lambda: [run.pid])
+    with long_run(tmp_path) as run:
+        kill_workers_until_the_end(run, lambda: [run.pid])
+        error = error_of(run, tmp_path)
     assert "a worker process has died (pid " in error
     assert "killed by signal: Killed" in error
     assert "memory" in error and "/dev/shm" in error and "--workers" in error
@@ -98,8 +118,7 @@ def test_killed_worker_ends_the_command(tmp_path):
 @needs_proc
 @pytest.mark.slow
 def test_killed_worker_of_one_process_of_two_ends_the_command(tmp_path):
-    run = long_run(
-        tmp_path,
+    two_processes = (
         *("--multiprocessing-distributed", "--nproc", 2),
         *("--dist-url", free_dist_url(), "--dist-backend", "gloo"),
     )
@@ -110,7 +129,9 @@ def test_killed_worker_of_one_process_of_two_ends_the_command(tmp_path):
         processes.update(found)
         return found[-1:] if len(found) == 2 else []
 
-    assert "a worker process has died" in kill_workers_until_the_end(run, last_with_workers)
+    with long_run(tmp_path, *two_processes) as run:
+        kill_workers_until_the_end(run, last_with_workers)
+        assert "a worker process has died" in error_of(run, tmp_path)
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
 
 
@@ -133,13 +154,8 @@ def test_hung_worker_is_an_error_and_leaves(tmp_path, no_worker_left):
 
 @pytest.mark.slow
 def test_hung_worker_ends_the_command(tmp_path):
-    run = long_run(tmp_path, "--worker-timeout", 5, stuck=True)
-    try:
-        _, stderr = run.communicate(timeout=120)
-        assert "--worker-timeout 5" in checked_error(run.returncode, stderr)
-    finally:
-        run.kill()
-        run.communicate()
+    with long_run(tmp_path, "--worker-timeout", 5, stuck=True) as run:
+        assert "--worker-timeout 5" in error_of(run, tmp_path)
 
 
 class FaultyImages(ImageArray):
@@ -269,41 +285,31 @@ BUG = """
 from tests.test_training_workers import array, loader
 
 if __name__ == "__main__":
-    for batch in loader(array(400)):
-        raise RuntimeError("a bug of ours")
+    batches = iter(loader(array(400)))
+    next(batches)
+    raise RuntimeError("a bug of ours")
 """
-
-
-def python(code):
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
-    )
 
 
 def test_error_with_workers_about_ends_the_process():
     """Python then holds on to them, and ``multiprocessing`` waits for those it told to leave."""
-    process = python(BUG)
-    try:
-        _, stderr = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 1
-    assert stderr.rstrip().endswith("RuntimeError: a bug of ours")
+    result = subprocess.run(
+        [sys.executable, "-c", BUG], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 1
+    assert result.stderr.rstrip().endswith("RuntimeError: a bug of ours")
 
 
 @needs_proc
 @pytest.mark.slow
 def test_workers_of_a_killed_process_leave(tmp_path):
     """Also one that hangs, which does not look by itself whether there is anybody left."""
-    run = long_run(tmp_path, stuck=True)
-    try:
-        workers = []
-        while len(workers) < 2:
-            assert run.poll() is None
-            workers = workers_of(run.pid)
+    with long_run(tmp_path, stuck=True) as run:
+        wait_until(lambda: len(workers_of(run.pid)) == 2)
+        workers = workers_of(run.pid)
         time.sleep(5)  # until one hangs
+    try:
+        wait_until(lambda: not any(map(is_worker, workers)))
     finally:
-        kill(run.pid)
-        run.communicate()
-    wait_until(lambda: not any(map(is_worker, workers)))
+        for worker in workers:
+            kill(worker)

@@ -26,10 +26,10 @@ def outlive_stop_signals() -> Callable[[int], None]:
 
 
 def _outlive_stop_signals(employer: int, worker: int) -> None:
-    if not hasattr(signal, "sigtimedwait"):  # macOS
+    if not hasattr(signal, "sigtimedwait"):  # macOS: nothing tells from whom a signal comes
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     threading.Thread(target=_leave_when_told, args=(employer,), daemon=True).start()
 
 
