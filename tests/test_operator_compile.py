@@ -33,8 +33,10 @@ IMAGES = ((4, 3, 64, 96), (3, 3, 96, 64), (6, 3, 65, 72))
 
 @pytest.fixture(autouse=True)
 def _forget_compiled_code():
+    """Take no code from earlier tests, nor of other sizes from PyTorch's cache on the disk."""
     torch._dynamo.reset()
-    yield
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield
     torch._dynamo.reset()
 
 

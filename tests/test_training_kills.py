@@ -98,3 +98,4 @@ def test_kill_before_each_file_takes_its_place(tmp_path, start):
     assert files > 5
     assert "skipped" not in output.read_text()
     assert_same_run(killed, whole, epochs)
+    assert sorted(killed.iterdir()) == [killed / path.name for path in sorted(whole.iterdir())]

@@ -89,13 +89,17 @@ def assert_gone(*left):
     wait_until(lambda: {state(pid) for pid in left} <= {"Z"}, f"{left} have ended")
 
 
-def descendants(pid):
-    """Return the children of the process, their children and so on."""
+def children_of(pid):
     try:
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
         return []
-    return [int(each) for child in found for each in (child, *descendants(child))]
+    return [int(child) for child in found]
+
+
+def descendants(pid):
+    """Return the children of the process, their children and so on."""
+    return [each for child in children_of(pid) for each in (child, *descendants(child))]
 
 
 def started_with(words, pids):
@@ -322,7 +326,8 @@ def test_training_whose_process_is_killed(start, tmp_path, launcher, victim):
     checkpoint = tmp_path / "checkpoint-epoch1.pth.tar"
     wait_until(checkpoint.exists, "the first epoch is over")
     name = "train_imagenet.py" if launcher == "torchrun" else "spawn_main"
-    os.kill(started_with(name, command.look())[victim], signal.SIGKILL)
+    command.look()
+    os.kill(started_with(name, children_of(command.pid))[victim], signal.SIGKILL)
     code, stderr = command.end()
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
     if launcher == "torchrun":

@@ -228,7 +228,7 @@ def test_auto_evaluates_the_newest(tmp_path, whole):
 
 def full_disk(path):
     """Make the write of ``path`` fail as on a full disk."""
-    path.with_name(f".{path.name}.tmp").symlink_to("/dev/full")
+    path.with_name(f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

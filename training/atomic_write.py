@@ -17,8 +17,8 @@ class WriteError(UserError):
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in ``path``'s folder that takes ``path``'s place at the end.
 
-    When the body raises, ``path`` stays as it was and the temporary file is removed. The
-    temporary file has always the same name, so that a killed process leaves one at most.
+    When the body raises, ``path`` stays as it was and the temporary file is removed; see
+    ``remove_leftovers`` for that of a process that was killed.
 
     Raises:
         WriteError: the file system refuses the write.
@@ -31,7 +31,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         >>> path.read_text()
         'epoch'
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{_end_of_temporary(os.getpid())}")
     try:
         yield temporary
         _flush(temporary)
@@ -44,6 +44,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that other processes have left in ``folder``.
+
+    Call it where no other one is writing there.
+    """
+    for path in folder.glob(f".*{_end_of_temporary('*')}"):
+        if not path.name.endswith(_end_of_temporary(os.getpid())):
+            path.unlink(missing_ok=True)
+
+
+def _end_of_temporary(pid: int | str) -> str:
+    return f".{pid}.tmp"
 
 
 def _flush(path: Path) -> None:

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from training.atomic_write import remove_leftovers
 from training.checkpoint_files import BEST_NAME, checkpoints_in
 from training.errors import UserError
 from training.settings import Settings
@@ -26,7 +27,7 @@ def refuse_other_run(settings: Settings) -> None:
 
 
 def make_out_dir(settings: Settings) -> None:
-    """Create ``--out-dir``, and the folder of ``--pdf-filename`` in it.
+    """Create ``--out-dir``, and the folder of ``--pdf-filename`` in it; tidy up after a kill.
 
     Raises:
         UserError: no file can be written there.
@@ -37,6 +38,7 @@ def make_out_dir(settings: Settings) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
+            remove_leftovers(folder)
     except OSError as error:
         raise UserError(
             f"--out-dir {settings.out_dir}: cannot be written ({error.strerror}); choose another"
