@@ -19,6 +19,8 @@ from training.settings import Settings
 
 # Longer than any test waits; what is left of a failed test does not stay for ever.
 LIFETIME_SECONDS = 600
+# How long a process may take to leave after an error, in place of children.SECONDS_TO_LEAVE.
+SECONDS_TO_LEAVE = 1.0
 
 
 def talk(settings: Settings, process: Process) -> None:
@@ -59,7 +61,7 @@ def stop(settings: Settings, process: Process) -> None:
     while not all_reduce_max(received.clone(), process):
         time.sleep(0.01)
     if process.is_main:
-        time.sleep(3 * children.SECONDS_TO_LEAVE)
+        time.sleep(3 * SECONDS_TO_LEAVE)
     note(settings, process, "left", int(received))
     raise SystemExit(128 + int(received))
 
@@ -86,6 +88,6 @@ def note(settings: Settings, process: Process, what: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    children.SECONDS_TO_LEAVE = 1.0
+    children.SECONDS_TO_LEAVE = SECONDS_TO_LEAVE
     train_imagenet.run = globals()[sys.argv[1]]
     sys.exit(train_imagenet.main(sys.argv[2:]))
