@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
+from tests.gloo_group import gloo_group
 from tests.random_numbers import random_numbers
 
 PROCESSES = 2
@@ -68,12 +68,9 @@ def sharded(rank):
 
 def run_process(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES
-    )
-    results = {f.__name__: f(rank) for f in (replicated, sharded)}
+    with gloo_group(folder, rank, PROCESSES):
+        results = {f.__name__: f(rank) for f in (replicated, sharded)}
     torch.save(results, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.command_line import error_here, free_dist_url, output_here, read_log
+from tests.gloo_group import gloo_group
 from tests.image_folders import write_image_folder
 from training import write_shards
 from training.bad_images import BadImages, list_bad_images
@@ -255,16 +256,14 @@ def test_over_a_hundredth_stops_an_evaluation(whole, run_that_skipped, tmp_path)
 
 def count_of_both(rank, folder):
     """As one of two processes that know of one bad image each, the same one or not."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", world_size=2, rank=rank
-    )
     process = Process(rank, 2, CPU)
     same, other = (BadImages("training", 100, folder / "list") for _ in range(2))
-    same.reasons["a"] = "cut"
-    assert same.of_all(process) == {"a": "cut"}
-    other.reasons[f"{rank}"] = "cut"
-    with pytest.raises(UserError, match="2 of 100 training images"):
-        other.of_all(process)
+    with gloo_group(folder, rank, world_size=2):
+        same.reasons["a"] = "cut"
+        assert same.of_all(process) == {"a": "cut"}
+        other.reasons[f"{rank}"] = "cut"
+        with pytest.raises(UserError, match="2 of 100 training images"):
+            other.of_all(process)
 
 
 @pytest.mark.slow

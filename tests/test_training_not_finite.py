@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from PIL import Image
 from torch import nn
 from torchvision import transforms
 
 from tests.command_line import error_here, output_here, read_log
+from tests.gloo_group import gloo_group
 from tests.image_folders import write_image_folder
 from train_imagenet import parse_settings
 from training.batches import Batch
@@ -312,18 +312,17 @@ def shares(rank, bad):
 
 def run_process(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     process = Process(rank, 2, torch.device("cpu"))
     results = {}
-    for accum_steps in ("1", "2"):
-        for bad in (None, math.nan, 3e38):
-            options = ("--accum-steps", accum_steps, "--ema", "0.75")
-            step = step_of(LoudCorner(network()), *options, process=process)
-            sums = ScoreSums(process.device)
-            taken = [step(content, sums) for content in shares(rank, bad)]
-            results[accum_steps, bad] = taken, state_of(step), sums.scores_of_all(process)
+    with gloo_group(folder, rank, world_size=2):
+        for accum_steps in ("1", "2"):
+            for bad in (None, math.nan, 3e38):
+                options = ("--accum-steps", accum_steps, "--ema", "0.75")
+                step = step_of(LoudCorner(network()), *options, process=process)
+                sums = ScoreSums(process.device)
+                taken = [step(content, sums) for content in shares(rank, bad)]
+                results[accum_steps, bad] = taken, state_of(step), sums.scores_of_all(process)
     torch.save(results, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from tests.gloo_group import gloo_group
 from training.batches import Batch
 from training.distributed import Process
 from training.usage import MeasuredBatches
@@ -51,13 +52,12 @@ def test_wait_is_the_time_for_batches_alone():
 
 def use_of_two(rank, folder):
     """As rank 0 wait for half of the time, as rank 1 hardly at all; save what all used."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", world_size=2, rank=rank
-    )
     measured = MeasuredBatches(SlowBatches(1), Process(rank, 2, torch.device("cpu")))
     measured.wait_seconds = 5.0 - 4.0 * rank
     measured.start = time.perf_counter() - 10
-    torch.save(measured.usage_of_all().data_wait_percent, folder / str(rank))
+    with gloo_group(folder, rank, world_size=2):
+        usage = measured.usage_of_all()
+    torch.save(usage.data_wait_percent, folder / str(rank))
 
 
 @pytest.mark.slow
