@@ -92,7 +92,7 @@ def train_epochs(
                     *(result.lambdas, result.bad_images),
                 )
             if epoch + 1 < len(learning_rates):
-                stop_if_interrupted(interruption, epoch, settings, process)
+                stop_if_interrupted(interruption, epoch, settings, saving)
     if saving is not None:
         saving.end()
         print(summary(history, settings), flush=True)
@@ -157,14 +157,15 @@ def run_epoch(
 
 
 def stop_if_interrupted(
-    interruption: Interruption, epoch: int, settings: Settings, process: Process
+    interruption: Interruption, epoch: int, settings: Settings, saving: Saving | None
 ) -> None:
-    """Raise SystemExit if a signal has come that no batch has seen; the epoch is saved."""
+    """Raise SystemExit if a signal has come that no batch has seen, after an epoch's files."""
     try:
         interruption.check_now()
     except Interrupted as interrupted:
-        if process.is_main:
-            print(farewell(interrupted, f"epoch {epoch + 1}", settings.out_dir), flush=True)
+        if saving is not None:
+            checkpoint = settings.out_dir if saving.failure is None else None
+            print(farewell(interrupted, f"epoch {epoch + 1}", checkpoint), flush=True)
         raise SystemExit(interrupted.exit_code) from None
 
 
