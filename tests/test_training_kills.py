@@ -58,7 +58,7 @@ def finish(process, output):
 
 
 def test_twenty_kills_at_random_moments(tmp_path, start):
-    epochs = 30
+    epochs = 20
     whole, killed, output = tmp_path / "whole", tmp_path / "killed", tmp_path / "whole.txt"
     begun = time.monotonic()
     finish(start(whole, epochs, output), output)

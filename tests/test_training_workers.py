@@ -218,11 +218,14 @@ def test_what_pytorch_says_of_lost_workers_is_understood(message, words):
 def started(batches):
     """Return an iterator whose first batch has been taken, and its two workers."""
     before = workers_of(os.getpid())
+
+    def workers():
+        return [worker for worker in workers_of(os.getpid()) if worker not in before]
+
     iterator = iter(batches)
     next(iterator)
-    workers = [worker for worker in workers_of(os.getpid()) if worker not in before]
-    assert len(workers) == 2
-    return iterator, workers
+    wait_until(lambda: len(workers()) == 2)  # the first batch needs only one of them
+    return iterator, workers()
 
 
 def send(name, pid):
