@@ -53,7 +53,7 @@ def error_here(*options: object) -> str:
 
 def checked_error(code: int, stderr: str) -> str:
     assert code == 2, stderr
-    assert "Traceback" not in stderr
+    assert "Traceback" not in stderr, stderr
     assert stderr.startswith("train_imagenet.py: error: ")
     assert stderr.count("\n") == 1
     return stderr

@@ -3,6 +3,7 @@
 ``python -m tests.process_work WORK OPTIONS`` is ``train_imagenet.py OPTIONS`` with that work.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -70,6 +71,11 @@ def stay(settings: Settings, process: Process) -> None:
     """Work on, whatever signals come."""
     catch(settings, process, torch.zeros(1))
     talk(settings, process)
+
+
+def expect_start_method(local_rank: int, expected: str) -> None:
+    """Raise AssertionError if this process starts others in another way."""
+    assert multiprocessing.get_start_method() == expected
 
 
 def catch(settings: Settings, process: Process, received: torch.Tensor) -> None:

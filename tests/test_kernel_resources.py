@@ -37,14 +37,14 @@ def launches(shape, geometry, dtype, layout):
 @functools.cache
 def usages():
     """Of each pooling and architecture: the programs, and what ptxas says of them."""
-    asked = [
+    asked = list(dict.fromkeys(
         (case, arch, Program.of(launch))
         for case, pooling_of in POOLINGS.items()
         for arch in ARCHITECTURES
         for dtype in DTYPES
         for layout in LAYOUTS
         for launch in launches(*pooling_of, dtype, layout)
-    ]
+    ))
     found = in_processes(resource_usage, [(program, arch) for _, arch, program in asked])
     return list(zip(asked, found, strict=True))
 

@@ -247,6 +247,14 @@ def test_processes_can_be_started_by_any_thread(in_two_processes):
 
 
 @pytest.mark.slow
+def test_processes_start_workers_as_the_command_would():
+    """And not by spawn, as they are started: each worker would import PyTorch."""
+    expected = multiprocessing.get_start_method()
+    assert expected != "spawn"
+    children.run_children(process_work.expect_start_method, (expected,), [0], way_on="")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["kill", "Ctrl-C", "timeout"])
 def test_signal_reaches_each_process_once_and_waits_for_them(start, tmp_path, way):
     """The main process takes longer to leave than one may after an error.
@@ -310,8 +318,9 @@ def test_processes_stop_in_order_when_the_command_is_killed(start, tmp_path, at_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("launcher", ["--multiprocessing-distributed", "torchrun"])
+@pytest.mark.parametrize(
+    ("launcher", "victim"), [("--multiprocessing-distributed", 1), ("torchrun", 0)]
+)
 def test_training_whose_process_is_killed(start, tmp_path, launcher, victim):
     """With DataLoader workers, which must not stay; what it has written is whole."""
     data = write_image_folder(tmp_path / "data")

@@ -92,8 +92,9 @@ class Child:
         self.was_killed = False
         context = multiprocessing.get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)
+        start_method = multiprocessing.get_start_method()
         self._process = context.Process(
-            target=_run_child, args=(sender, target, *arguments), name=str(rank)
+            target=_run_child, args=(sender, start_method, target, *arguments), name=str(rank)
         )
         resource_tracker.ensure_running()  # its start would let the signals through
         # One that came while the child imports would end it with a traceback, or be lost.
@@ -204,9 +205,14 @@ def _cause_of_death(signum: int) -> str:
     return f"died of signal {signum} ({signal.strsignal(signum)}){hint}"
 
 
-def _run_child(sender: Connection, target: Callable[..., None], *arguments: object) -> None:
+def _run_child(
+    sender: Connection, start_method: str, target: Callable[..., None], *arguments: object
+) -> None:
     """Call ``target(*arguments)`` as a child of the command."""
     os.setpgrp()
+    # Python starts the children of a spawned process by spawn, too: a DataLoader's workers would
+    # import PyTorch anew each epoch.
+    multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_stop_after_parent, daemon=True).start()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

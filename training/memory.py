@@ -1,5 +1,6 @@
 """Out of memory: one line that says what was tried, instead of a traceback."""
 
+import errno
 import math
 from collections.abc import Callable
 from functools import wraps
@@ -33,7 +34,7 @@ def names_batch_when_out_of_memory(
     def checked(settings: Settings, process: Process) -> None:
         try:
             work(settings, process)
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, OSError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(out_of_memory_line(settings, process)) from error
@@ -43,8 +44,11 @@ def names_batch_when_out_of_memory(
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether ``error`` says that memory could not be had, of a GPU or of the machine."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        text in str(error) for text in TEXTS
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        # The system's answer where a worker cannot be started, for instance.
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(text in str(error) for text in TEXTS)
     )
 
 
