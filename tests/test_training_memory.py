@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import training.run
 from models import create_model
 from tests.command_line import REPOSITORY, checked_error, error_here, free_dist_url, output_here
+from train_imagenet import parse_settings
 from training.distributed import Process
 from training.errors import UserError
 from training.memory import is_out_of_memory, names_batch_when_out_of_memory
@@ -19,6 +21,7 @@ SMALL = (
     *("--epochs", 1, "--limit-train-batches", 2, "--limit-val-batches", 1),
 )
 MORE_THAN_THERE_IS = 2**50
+CPU = torch.device("cpu")
 
 # Gives the command, and the processes it starts, so much address space beyond what the imports
 # take, as `ulimit -v` does.
@@ -116,11 +119,26 @@ def test_what_says_that_memory_is_out():
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
+def test_what_the_failed_pass_held_is_let_go():
+    """Before anything is said of it."""
+    held = []
+
+    def work(settings, process):
+        activations = torch.ones(1)
+        held.append(weakref.ref(activations))
+        torch.empty(MORE_THAN_THERE_IS)
+
+    with pytest.raises(UserError) as caught:
+        names_batch_when_out_of_memory(work)(parse_settings(["--cpu"]), Process(0, 1, CPU))
+    assert caught.value.__cause__ is not None
+    assert held[0]() is None
+
+
 @pytest.mark.parametrize("error", [RuntimeError("Invalid device id"), UserError("--lr")])
 def test_other_errors_stay_as_they_are(error):
     def work(settings, process):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        names_batch_when_out_of_memory(work)(None, Process(0, 1, torch.device("cpu")))
+        names_batch_when_out_of_memory(work)(None, Process(0, 1, CPU))
     assert caught.value is error

@@ -2,6 +2,7 @@
 
 import errno
 import math
+import traceback
 from collections.abc import Callable
 from functools import wraps
 
@@ -37,6 +38,8 @@ def names_batch_when_out_of_memory(
         except (MemoryError, OSError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            # What the failed pass holds is what there is too little of, even for words.
+            traceback.clear_frames(error.__traceback__)
             raise UserError(out_of_memory_line(settings, process)) from error
 
     return checked
