@@ -11,6 +11,7 @@ import torch
 import training.run
 from models import create_model
 from tests.command_line import REPOSITORY, checked_error, error_here, free_dist_url, output_here
+from tests.image_folders import write_image_folder
 from train_imagenet import parse_settings
 from training.distributed import Process
 from training.errors import UserError
@@ -21,6 +22,7 @@ SMALL = (
     *("--epochs", 1, "--limit-train-batches", 2, "--limit-val-batches", 1),
 )
 MORE_THAN_THERE_IS = 2**50
+ROOM = 2**31
 CPU = torch.device("cpu")
 
 # Gives the command, and the processes it starts, so much address space beyond what the imports
@@ -38,35 +40,44 @@ if __name__ == "__main__":
 needs_limits = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 
 
-def error_with_memory(room, *options):
-    """Run the command with ``room`` bytes; it must refuse. Return the one line of its error."""
-    command = [sys.executable, "-c", LIMITED, str(room), *map(str, options)]
+@pytest.fixture(scope="module")
+def large_images(tmp_path_factory):
+    """Return the options of a run whose step takes 900 images of 224x224 pixels.
+
+    The first layer's output, 1.4 GB for 450 of them, is more than is left of ``ROOM``, which has
+    1 GB for all that comes before: what cannot be had is a tensor. Where small pieces are the
+    first not to fit, any library may be the one that fails, in words of its own.
+    """
+    data = write_image_folder(tmp_path_factory.mktemp("data"), train=450, val=1, size=8)
+    return ("--data", data, "--arch", "resnet18", "--pool", "skip", "--cpu", "--batch-size", 900)
+
+
+def error_with_little_memory(*options):
+    """Run the command with ``ROOM``; it must refuse. Return the one line of its error."""
+    command = [sys.executable, "-c", LIMITED, str(ROOM), *map(str, options)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
     return checked_error(result.returncode, result.stderr)
 
 
 @needs_limits
-def test_batch_that_does_not_fit_is_named(tmp_path):
-    options = (*SMALL, "--batch-size", 1437, "--accum-steps", 2, "--out-dir", tmp_path / "out")
-    message = error_with_memory(2**29, *options)
-    assert "out of memory on cpu with batches of 1437 images in each process" in message
-    assert "--batch-size 1437, --accum-steps 2, --amp off" in message
+def test_batch_that_does_not_fit_is_named(tmp_path, large_images):
+    message = error_with_little_memory(*large_images, "--accum-steps", 2, "--out-dir", tmp_path)
+    assert "out of memory on cpu with batches of 900 images in each process" in message
+    assert "--batch-size 900, --accum-steps 2, --amp off" in message
     for way_out in ("lower --batch-size", "raise --accum-steps", "--amp bf16"):
         assert way_out in message
-    assert not list((tmp_path / "out").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 @needs_limits
 @pytest.mark.slow
-def test_batch_that_does_not_fit_two_processes(tmp_path):
-    options = (
-        *(*SMALL, "--batch-size", 1437, "--out-dir", tmp_path / "out"),
+def test_batch_that_does_not_fit_two_processes(tmp_path, large_images):
+    message = error_with_little_memory(
         *("--multiprocessing-distributed", "--nproc", 2, "--dist-url", free_dist_url()),
-        *("--dist-backend", "gloo"),
+        *(*large_images, "--dist-backend", "gloo", "--out-dir", tmp_path),
     )
-    message = error_with_memory(2**30, *options, "--pool", "max_ent")
-    assert "with batches of 719 images in each process (--batch-size 1437" in message
-    assert not list((tmp_path / "out").iterdir())
+    assert "with batches of 450 images in each process (--batch-size 900" in message
+    assert not list(tmp_path.iterdir())
 
 
 def hungry_models(in_training):
@@ -115,7 +126,10 @@ def test_what_says_that_memory_is_out():
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
     assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
     assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+    unsupported = "could not create a primitive descriptor for a convolution forward propagation"
+    assert not is_out_of_memory(RuntimeError(unsupported))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

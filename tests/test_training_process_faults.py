@@ -102,9 +102,16 @@ def descendants(pid):
     return [each for child in children_of(pid) for each in (child, *descendants(child))]
 
 
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # imports start processes that soon end
+        return ""
+
+
 def started_with(words, pids):
     """Return those of the processes whose command line has ``words``."""
-    return [pid for pid in pids if words in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [pid for pid in pids if words in command_line(pid)]
 
 
 class Started:

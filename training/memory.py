@@ -20,6 +20,8 @@ TEXTS = (
     "CUDA error: out of memory",
     "STATUS_ALLOC_FAILED",
 )
+# oneDNN, which has found the operation supported, for lack of memory for its machine code.
+ONEDNN_TEXT = "could not create a primitive"
 
 
 def names_batch_when_out_of_memory(
@@ -51,6 +53,7 @@ def is_out_of_memory(error: Exception) -> bool:
         isinstance(error, (MemoryError, torch.OutOfMemoryError))
         # The system's answer where a worker cannot be started, for instance.
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or str(error) == ONEDNN_TEXT
         or any(text in str(error) for text in TEXTS)
     )
 
