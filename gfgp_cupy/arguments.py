@@ -45,18 +45,19 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
             f"input must be [N, C, H, W] or [C, H, W], got {input.dim()} dimensions: "
             f"shape {tuple(input.shape)}"
         )
-    if 0 in input.shape[-3:]:
+    batched = input if input.dim() == 4 else input.unsqueeze(0)
+    samples, channels, height, width = batched.shape
+    if 0 in (channels, height, width):
         raise ValueError(
             f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
         )
-    batched = input if input.dim() == 4 else input.unsqueeze(0)
-    out_h, out_w = geometry.output_size(*batched.shape[2:])
+    out_h, out_w = geometry.output_size(height, width)
     if out_h < 1 or out_w < 1:
         raise ValueError(
             f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
             f"is smaller than kernel_size={geometry.kernel_size} with padding={geometry.padding}"
         )
-    return batched, (*batched.shape[:2], out_h, out_w)
+    return batched, (samples, channels, out_h, out_w)
 
 
 def as_parameter(
@@ -84,10 +85,7 @@ def as_parameter(
             f"input and {name} must be on one device, got input on {input.device} and {name} on "
             f"{value.device}: move one, for instance with {name}.to(input.device)"
         )
-    if value.dim() > 4 or any(
-        size not in (1, full)
-        for size, full in zip(reversed(value.shape), reversed(shape), strict=False)
-    ):
+    if not _broadcasts(value.shape, shape):
         raise ValueError(
             f"{name} of shape {tuple(value.shape)} does not broadcast to {shape}, which it must "
             f"for input of shape {tuple(input.shape)}"
@@ -95,6 +93,17 @@ def as_parameter(
     if value.dtype != dtype:
         value = value.to(dtype)
     return value if value.dim() == 4 else value.reshape((1,) * (4 - value.dim()) + value.shape)
+
+
+def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
+    missing = len(full) - len(shape)
+    if missing < 0:
+        return False
+    # A loop: any() of a generator takes twice as long, on every call of a pooling.
+    for size, whole in zip(shape, full[missing:], strict=True):
+        if size != 1 and size != whole:
+            return False
+    return True
 
 
 def _check_dtype(name: str, tensor: Tensor) -> None:

@@ -21,18 +21,14 @@ Run = Callable[[Launch], None]
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    output = _output_sized(input, geometry)
-    _forward(input, lam, output, None, geometry, run)
-    return output
+    return _forward(input, lam, geometry, run, with_spread=False)[0]
 
 
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run
 ) -> tuple[Tensor, Tensor]:
     """:func:`forward` and each window's standard deviation, for :func:`lam_backward`."""
-    output, spread = _output_sized(input, geometry), _output_sized(input, geometry)
-    _forward(input, lam, output, spread, geometry, run)
-    return output, spread
+    return _forward(input, lam, geometry, run, with_spread=True)
 
 
 def backward(
@@ -90,19 +86,26 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> 
     return _summed(parts, lam)
 
 
-def _forward(input, lam, output, spread, geometry, run) -> None:
-    if output.numel() == 0:
-        return
+def _forward(input, lam, geometry, run, *, with_spread) -> tuple[Tensor, Tensor | None]:
     input = input.contiguous(memory_format=layout_of(input))
     problem = problem_of(input, lam, geometry)
-    run(_kernels(problem).forward(problem, input, lam, output, spread))
+    output = _output_sized(input, problem)
+    spread = _output_sized(input, problem) if with_spread else None
+    if output.numel() > 0:
+        run(_kernels(problem).forward(problem, input, lam, output, spread))
+    return output, spread
 
 
-def _output_sized(input: Tensor, geometry: PoolGeometry) -> Tensor:
-    shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
+def _output_sized(input: Tensor, problem: Problem) -> Tensor:
+    layout = torch.channels_last if problem.channels_last else torch.contiguous_format
     return torch.empty(
-        shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
+        _output_shape(problem), dtype=input.dtype, device=input.device, memory_format=layout
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _output_shape(problem: Problem) -> tuple[int, int, int, int]:
+    return problem.output_shape
 
 
 @functools.lru_cache(maxsize=4096)
