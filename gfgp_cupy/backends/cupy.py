@@ -58,7 +58,7 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
 
 @functools.cache
 def unavailable(device: torch.device) -> str | None:
-    """Why this backend cannot serve ``device``, found out by compiling a kernel for it once."""
+    """Why this backend cannot serve ``device``, found out by running a kernel on it once."""
     if device.type != "cuda":
         return "it serves CUDA tensors only"
     if importlib.util.find_spec("cupy") is None:
@@ -67,13 +67,10 @@ def unavailable(device: torch.device) -> str | None:
     problem = problem_of(sample, sample, PoolGeometry((1, 1), (1, 1), (0, 0), False))
     probe = general.forward(problem, sample, sample, sample, None)
     try:
-        import cupy
-
-        with cupy.cuda.Device(device.index):
-            _kernel(probe.name, probe.source, probe.defines).compile()
+        _run(probe, sample.device)
     except Exception as error:
         # CuPy, its driver layer and NVRTC each raise types of their own; all become the reason.
-        return f"CuPy cannot compile for it: {type(error).__name__}: {error}"
+        return f"CuPy cannot run a kernel on it: {type(error).__name__}: {error}"
     return None
 
 
