@@ -52,10 +52,10 @@ def test_wait_is_the_time_for_batches_alone():
 
 def use_of_two(rank, folder):
     """As rank 0 wait for half of the time, as rank 1 hardly at all; save what all used."""
-    measured = MeasuredBatches(SlowBatches(1), Process(rank, 2, torch.device("cpu")))
-    measured.wait_seconds = 5.0 - 4.0 * rank
-    measured.start = time.perf_counter() - 10
     with gloo_group(folder, rank, world_size=2):
+        measured = MeasuredBatches(SlowBatches(1), Process(rank, 2, torch.device("cpu")))
+        measured.wait_seconds = 5.0 - 4.0 * rank
+        measured.start = time.perf_counter() - 10
         usage = measured.usage_of_all()
     torch.save(usage.data_wait_percent, folder / str(rank))
 
