@@ -51,7 +51,8 @@ def fail(settings: Settings, process: Process) -> None:
 
 
 def leave(settings: Settings, process: Process) -> None:
-    """Do nothing."""
+    """Leave once all have met: who is still connecting would take it for a death."""
+    dist.barrier()
 
 
 def stop(settings: Settings, process: Process) -> None:
