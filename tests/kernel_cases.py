@@ -20,8 +20,8 @@ from tests.random_numbers import random_numbers
 
 __all__ = [
     "DTYPES", "FUSED_CASES", "KERNEL_CASES", "MAIN_CASES", "MANY_PLANES_CASES", "PARTIAL_CASES",
-    "UNPOOLED_CASES", "WIDE_INDEX_CASES", "KernelCase", "specialisation", "specialisations",
-    "with_wide_indices",
+    "SMALL_CASES", "UNPOOLED_CASES", "WIDE_INDEX_CASES", "KernelCase", "specialisation",
+    "specialisations", "with_wide_indices",
 ]
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = DTYPES = (
@@ -87,13 +87,21 @@ GAPS = pool_geometry(2, stride=3)
 
 MAIN_CASES = (
     *(KernelCase(TWO, dtype, (3, 8, 12)) for dtype in DTYPES),
-    *(KernelCase(THREE, dtype, (3, 9, 8)) for dtype in (FLOAT16, BFLOAT16, FLOAT64)),
+    *(KernelCase(THREE, dtype, (4, 9, 8)) for dtype in (FLOAT16, BFLOAT16, FLOAT64)),
     KernelCase(THREE, FLOAT32, (2, 64, 128)),  # large enough to be cut into strips
 )
 """The published networks' two kinds of pooling, in every type."""
 
 UNPOOLED_CASES = tuple(KernelCase(ONE, dtype, (1, 256, 256)) for dtype in (FLOAT16, BFLOAT16))
 """Windows of one element, one for each of the 65,536 numbers of a half type."""
+
+SMALL_CASES = (
+    KernelCase(THREE, FLOAT32, (8, 7, 7)),
+    KernelCase(THREE, FLOAT64, (8, 14, 14)),
+    KernelCase(THREE, FLOAT16, (16, 7, 7), "channels_last"),
+    KernelCase(THREE, BFLOAT16, (8, 14, 14), "channels_last"),
+)
+"""Planes so small that several share a block, or many rows of one (channels_last)."""
 
 MANY_PLANES_CASES = (
     (70_000, KernelCase(TWO, FLOAT32, (1, 2, 2))),
@@ -105,21 +113,24 @@ PARTIAL_CASES = (
     KernelCase(TWO, FLOAT32, (3, 8, 12)),
     KernelCase(THREE, FLOAT16, (32, 18, 20), "channels_last"),
     KernelCase(SEVEN, FLOAT32, (2, 9, 8)),
+    SMALL_CASES[0],
 )
 """Also run with only one of the two gradients asked for."""
 
 FUSED_CASES = (
     KernelCase(TWO, FLOAT32, (3, 8, 12)),
     KernelCase(TWO, FLOAT16, (16, 8, 8), "channels_last"),
-    KernelCase(THREE, FLOAT64, (3, 9, 8)),
+    KernelCase(THREE, FLOAT64, (4, 9, 8)),
     KernelCase(SEVEN, FLOAT32, (2, 9, 8)),
+    *SMALL_CASES,
 )
 """Also run as the fused layer runs them: with the spread, and the mean's gradient added."""
 
 WIDE_INDEX_CASES = (
     KernelCase(TWO, FLOAT16, (16, 8, 8), "channels_last"),
-    KernelCase(THREE, FLOAT16, (3, 9, 8)),
+    KernelCase(THREE, FLOAT16, (4, 9, 8)),
     KernelCase(SEVEN, FLOAT32, (2, 9, 8)),
+    SMALL_CASES[0],
 )
 """Also run with 64-bit indices."""
 
@@ -135,31 +146,46 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(pool_geometry((2, 4)), FLOAT16, (8, 8, 8), "channels_last"),
     KernelCase(pool_geometry((2, 3)), FLOAT32, (3, 4, 9), "sliced"),
     # Windows that overlap, that leave gaps, or that padding or the plane's edge cuts.
-    KernelCase(THREE, BFLOAT16, (3, 7, 16), "misaligned contiguous", lam_in_plane=True),
+    KernelCase(THREE, BFLOAT16, (4, 7, 16), "misaligned contiguous", lam_in_plane=True),
     KernelCase(THREE, FLOAT32, (5, 9, 9), "misaligned channels_last", lam_in_plane=True),
     KernelCase(THREE, FLOAT32, (16, 6, 70), "channels_last"),  # columns cut into strips
-    KernelCase(pool_geometry(2, ceil_mode=True), FLOAT32, (3, 9, 7)),
+    KernelCase(pool_geometry(2, ceil_mode=True), FLOAT32, (4, 9, 7)),
     KernelCase(OBLONG, FLOAT64, (4, 7, 8), "channels_last"),
     KernelCase(CEIL, BFLOAT16, (8, 11, 12), "channels_last"),
-    KernelCase(GAPS, BFLOAT16, (3, 10, 12)),
+    KernelCase(GAPS, BFLOAT16, (8, 10, 12)),
+    # Small planes.
+    KernelCase(THREE, FLOAT32, (3, 3, 5)),  # as many share a block as the samples allow
+    KernelCase(THREE, BFLOAT16, (8, 7, 7), lam_in_plane=True),
+    KernelCase(THREE, FLOAT32, (16, 7, 7), "channels_last", lam_in_plane=True),
+    KernelCase(CEIL, FLOAT16, (3, 3, 5), "channels_last"),
+    KernelCase(pool_geometry(2, stride=1), BFLOAT16, (16, 2, 3)),
     *(case for _, case in MANY_PLANES_CASES),
 )))  # fmt: skip
+
+
+SAMPLES = (1, 2, 4, 16)
+"""How many small planes share a block depends on the powers of two that divide their number. Tests
+may take any number of samples up to 7, or a multiple of 16."""
 
 
 @functools.cache
 def specialisations() -> dict[tuple, Launch]:
     """A launch of every specialisation that the tests may run, by what makes it different."""
     launches = []
+
+    def add_wide(launch: Launch) -> None:
+        launches.append(with_wide_indices(launch))
+
     for case in KERNEL_CASES:
-        masks = [(True, True)]
-        if case in PARTIAL_CASES:
-            masks += [(True, False), (False, True)]
-        for needed in masks:
-            _plan(case, needed, launches.append)
-    for case in FUSED_CASES:
-        _plan_fused(case, launches.append)
-    for case in WIDE_INDEX_CASES:
-        _plan(case, (True, True), lambda launch: launches.append(with_wide_indices(launch)))
+        for samples in SAMPLES:
+            _plan(case, samples, (True, True), launches.append)
+            if case in PARTIAL_CASES:
+                _plan(case, samples, (True, False), launches.append)
+                _plan(case, samples, (False, True), launches.append)
+            if case in FUSED_CASES:
+                _plan_fused(case, samples, launches.append)
+            if case in WIDE_INDEX_CASES:
+                _plan(case, samples, (True, True), add_wide)
     return {specialisation(launch): launch for launch in launches}
 
 
@@ -175,15 +201,15 @@ def with_wide_indices(launch: Launch) -> Launch:
     return dataclasses.replace(launch, defines=defines)
 
 
-def _plan(case: KernelCase, needed: tuple[bool, bool], run) -> None:
+def _plan(case: KernelCase, samples: int, needed: tuple[bool, bool], run) -> None:
     """Hands ``run`` the launches of a forward and a backward pass, none of them executed."""
-    input, lam, grad_output = case.input(1), case.lam(1), case.grad_output(1)
+    input, lam, grad_output = case.input(samples), case.lam(samples), case.grad_output(samples)
     pooling.forward(input, lam, case.geometry, run)
     pooling.backward(grad_output, input, lam, case.geometry, needed, run)
 
 
-def _plan_fused(case: KernelCase, run) -> None:
-    input, lam, grad_output = case.input(1), case.lam(1), case.grad_output(1)
+def _plan_fused(case: KernelCase, samples: int, run) -> None:
+    input, lam, grad_output = case.input(samples), case.lam(samples), case.grad_output(samples)
     _, spread = pooling.forward_with_spread(input, lam, case.geometry, run)
     pooling.lam_backward(grad_output, spread, lam, run)
     pooling.backward(grad_output, input, lam, case.geometry, (True, False), run, lam)

@@ -13,6 +13,7 @@ POOLINGS = {
     "2/2": ((64, 64, 56, 56), pool_geometry(2)),
     "4/4": ((64, 64, 224, 224), pool_geometry(4)),
     "3/2": ((64, 64, 112, 112), pool_geometry(3, 2, 1)),
+    "3/2 small": ((64, 64, 7, 7), pool_geometry(3, 2, 1)),
     "5/2": ((64, 64, 56, 56), pool_geometry(5, 2, 2)),  # the most that one thread holds
     "general": ((8, 64, 64, 64), pool_geometry(7, 3, 3)),
 }

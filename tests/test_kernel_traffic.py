@@ -13,7 +13,8 @@ from tests.cuda_on_cpu import needs_cxx, run_launch
 SLACK = 1.15
 
 # The poolings of the benchmark (ResNet-50, VGG-16, DenseNet-169, ResNetP-50), with fewer samples,
-# channels and rows: channels, height, width, kernel, stride, padding.
+# channels and rows, and small planes with windows that overlap: channels, height, width, kernel,
+# stride, padding.
 POOLINGS = {
     "64x224-2/2": (64, 16, 224, 2, 2, 0),
     "64x224-4/4": (64, 16, 224, 4, 4, 0),
@@ -22,6 +23,8 @@ POOLINGS = {
     "256x56-2/2": (128, 16, 56, 2, 2, 0),
     "512x28-2/2": (128, 28, 28, 2, 2, 0),
     "2048x14-2/2": (128, 14, 14, 2, 2, 0),
+    "128x14-3/2": (128, 14, 14, 3, 2, 1),
+    "128x7-3/2": (128, 7, 7, 3, 2, 1),
 }
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -2,6 +2,7 @@
 planned and executed does not show in the results."""
 
 import functools
+import math
 import re
 from importlib import resources
 
@@ -14,6 +15,7 @@ from tests.cuda_on_cpu import needs_cxx
 from tests.cuda_on_cpu.compile import Program, compile_cubin, in_processes
 from tests.implementations import kernels_on_cpu, run_on_cpu
 from tests.kernel_cases import (
+    DTYPES,
     KERNEL_CASES,
     WIDE_INDEX_CASES,
     KernelCase,
@@ -162,6 +164,26 @@ def test_a_launch_is_one_a_gpu_takes(shape, geometry, layout):
         assert launch.block % 32 == 0
         assert 32 <= launch.block <= 1024
         assert 0 <= launch.shared_bytes <= 48 * 1024
+
+
+@each_layout
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [7, 14])
+def test_small_planes_keep_three_quarters_of_a_block_busy(size, dtype, layout):
+    # A power of two of threads for 49 windows, the worst here, leaves 15 of 64 idle.
+    shape = (64, 512, size, size)
+    forward, backward, *_ = planned(shape, pool_geometry(3, 2, 1), layout, dtype)
+    for launch in (forward, backward):
+        macros = dict(define.split("=") for define in launch.defines)
+        teams, step, depth = (int(macros[name]) for name in ("TEAMS", "STEP", "CHANNELS"))
+        out = (size + 1) // 2
+        steps = [min(step, out - first) for first in range(0, out, step)]
+        # Threads take a window each; a step ends when its last window is done.
+        team = launch.block // teams
+        rounds = sum(-(-rows * out * depth // team) for rows in steps)
+        assert launch.grid * teams * depth == math.prod(shape[:2])
+        assert launch.block >= 64
+        assert out * out * depth / (rounds * team) >= 3 / 4
 
 
 @each_layout

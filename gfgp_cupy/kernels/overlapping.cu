@@ -1,14 +1,18 @@
 // Max-Ent pooling of windows that overlap, or that padding or the plane's edge cuts.
 //
-// A block marches down a strip of the plane, STEP rows of windows at a time. Shared memory holds a
-// ring of input rows: while the block works on one step's rows, those of the next arrive. So each
-// input element is read once, but for the columns (and, where a strip begins inside the plane, the
-// rows) that neighbouring blocks share. Contiguous: a strip is as wide as the plane.
+// A team of threads marches down a strip of the plane, STEP rows of windows at a time. Shared
+// memory holds a ring of input rows: while the team works on one step's rows, those of the next
+// arrive. So each input element is read once, but for the columns (and, where a strip begins inside
+// the plane, the rows) that neighbouring strips share. Contiguous: a strip is as wide as the plane.
 // Channels_last: a strip is TILE_W windows wide and CHANNELS channels deep.
 //
-// Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; BLOCK, threads; STEP; TILE_W;
+// A block is one team; or, where planes are small and contiguous, TEAMS of them, each with a plane
+// and a slice of shared memory of its own. As planes are alike, all reach every barrier together.
+//
+// Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; BLOCK, threads; TEAMS; STEP; TILE_W;
 //         CHANNELS (1 if contiguous); PACK, elements an access of input-sized tensors;
-//         RING, rows of the ring; LAM_PER_WINDOW; WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM,
+//         RING, rows of the ring; TEAM_BYTES, a team's slice in the backward kernel, LAM_BYTES and
+//         RING_BYTES, parts of it; LAM_PER_WINDOW; WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM,
 //         ADD_MEAN_GRAD as in disjoint.cu.
 //
 // Rows and columns are counted from the padded plane's corner ("padded rows"), so that window o
@@ -17,36 +21,43 @@
 #define HALO_H ((KERNEL_H - 1) / STRIDE_H)
 #define HALO_W ((KERNEL_W - 1) / STRIDE_W)
 #define STATISTICS_ROWS (HALO_H + STEP)
+#define TEAM (BLOCK / TEAMS)
+
+// The compiler does not see by itself that a block's only team is number 0.
+__device__ __forceinline__ int own_team() { return TEAMS == 1 ? 0 : threadIdx.x / TEAM; }
+__device__ __forceinline__ int own_lane() {
+  return TEAMS == 1 ? threadIdx.x : threadIdx.x % TEAM;
+}
 
 struct Plane {
   index_t channels, height, width, out_h, out_w;
 };
 
-// The strip that a block owns: windows [row_begin, row_end) x [column_begin, column_end) of sample
+// The strip that a team owns: windows [row_begin, row_end) x [column_begin, column_end) of sample
 // n and CHANNELS channels from `channel` on; and the padded rows and columns of the input whose
 // gradient it writes, which begin with the first window and end where the next strip begins.
 struct Strip {
   index_t n, channel, number;
   index_t row_begin, row_end, column_begin, column_end;
   index_t padded_row_end, padded_column_end;
-  index_t padded_input_end;       // the padded row where the last that the block reads ends
+  index_t padded_input_end;       // the padded row where the last that the team reads ends
   index_t tile_left, tile_width;  // input columns held in shared memory
 };
 
 // Strips are numbered by sample, channels, then position; `number` is the position's.
-__device__ __forceinline__ Strip block_strip(const Plane& plane, index_t strip_rows) {
+__device__ __forceinline__ Strip team_strip(const Plane& plane, index_t strip_rows) {
   // At least as many as there are windows, since no window begins past the plane's end.
   const index_t all_rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
   const index_t all_columns = (plane.width + PADDING_W - 1) / STRIDE_W + 1;
   const index_t tile_w = CHANNELS_LAST ? TILE_W : all_columns;
-  const index_t down = (all_rows + strip_rows - 1) / strip_rows;
-  const index_t across = (all_columns + tile_w - 1) / tile_w;
-  index_t block = blockIdx.x;
+  const index_t down = TEAMS == 1 ? (all_rows + strip_rows - 1) / strip_rows : 1;
+  const index_t across = CHANNELS_LAST ? (all_columns + tile_w - 1) / tile_w : 1;
+  index_t team = (index_t)blockIdx.x * TEAMS + own_team();
   Strip strip;
-  strip.number = block % (down * across);
-  block /= down * across;
-  strip.channel = block % (plane.channels / CHANNELS) * CHANNELS;
-  strip.n = block / (plane.channels / CHANNELS);
+  strip.number = team % (down * across);
+  team /= down * across;
+  strip.channel = team % (plane.channels / CHANNELS) * CHANNELS;
+  strip.n = team / (plane.channels / CHANNELS);
   strip.row_begin = strip.number / across * strip_rows;
   strip.column_begin = strip.number % across * tile_w;
   strip.padded_row_end =
@@ -61,7 +72,7 @@ __device__ __forceinline__ Strip block_strip(const Plane& plane, index_t strip_r
 }
 
 // The columns of windows [first_column, column_end) and of the padded input up to
-// padded_column_end are what the block will read.
+// padded_column_end are what the team will read.
 __device__ __forceinline__ void set_tile(Strip& strip, const Plane& plane, index_t first_column) {
   const index_t left = first_column * STRIDE_W - PADDING_W;
   const index_t right = max((strip.column_end - 1) * STRIDE_W + KERNEL_W, strip.padded_column_end);
@@ -98,7 +109,7 @@ __device__ __forceinline__ void start_rows(
   begin = max(begin, (index_t)PADDING_H);
   end = min(min(end, strip.padded_input_end), plane.height + PADDING_H);
   const index_t packs = strip.tile_width * CHANNELS / PACK;
-  for (index_t item = threadIdx.x; item < (end - begin) * packs; item += BLOCK) {
+  for (index_t item = own_lane(); item < (end - begin) * packs; item += TEAM) {
     const index_t row = begin + item / packs, element = item % packs * PACK;
     const index_t h = row - PADDING_H;
     const index_t from =
@@ -145,7 +156,7 @@ __device__ __forceinline__ index_t output_offset(
                    column;
 }
 
-// One thread owns one window of a channel at a time. Reads X and lam, writes O (2 O with
+// One thread of a team owns one window of a channel at a time. Reads X and lam, writes O (2 O with
 // WRITE_SPREAD).
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
@@ -153,18 +164,20 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_forward(
     long long channels, long long height, long long width, long long out_h, long long out_w,
     long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
   extern __shared__ __align__(16) unsigned char smem[];
-  acc_t* strip_lam = reinterpret_cast<acc_t*>(smem);  // [CHANNELS], padded to 16 bytes
-  scalar_t* ring = reinterpret_cast<scalar_t*>(smem + LAM_BYTES);
+  unsigned char* slice = smem + own_team() * (LAM_BYTES + RING_BYTES);
+  acc_t* strip_lam = reinterpret_cast<acc_t*>(slice);  // [CHANNELS], padded to 16 bytes
+  scalar_t* ring = reinterpret_cast<scalar_t*>(slice + LAM_BYTES);
+  const int lane = own_lane();
   const Plane plane = {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h,
                        (index_t)out_w};
-  Strip strip = block_strip(plane, (index_t)strip_rows);
+  Strip strip = team_strip(plane, (index_t)strip_rows);
   if (strip.row_begin >= plane.out_h || strip.column_begin >= plane.out_w) return;
   // No gradients: the tile ends with the last window.
   strip.padded_column_end = 0;
   strip.padded_input_end = (strip.row_end - 1) * STRIDE_H + KERNEL_H;
   set_tile(strip, plane, strip.column_begin);
   const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
-  if (threadIdx.x < CHANNELS) strip_lam[threadIdx.x] = load(sample_lam + threadIdx.x * lam_c);
+  if (lane < CHANNELS) strip_lam[lane] = load(sample_lam + lane * lam_c);
 
   const index_t columns = strip.column_end - strip.column_begin;
   index_t arrived = strip.row_begin * STRIDE_H;
@@ -176,7 +189,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_forward(
     needed += STEP * STRIDE_H;
     start_rows(ring, input, plane, strip, arrived, needed);
     const index_t rows = min((index_t)STEP, strip.row_end - first);
-    for (index_t item = threadIdx.x; item < rows * columns * CHANNELS; item += BLOCK) {
+    for (index_t item = lane; item < rows * columns * CHANNELS; item += TEAM) {
       const int channel = item % CHANNELS;
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = strip.column_begin + item / CHANNELS % columns;
@@ -194,10 +207,11 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_forward(
   }
 }
 
-// First, one thread owns one window of a channel at a time and leaves its statistics in shared
-// memory; then, one thread owns PACK neighbouring input elements at a time and adds up what their
-// windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's part of lam's
-// gradient, in grad_lam[n, strip, channel], or where lam varies inside a plane that of each window.
+// First, one thread of a team owns one window of a channel at a time and leaves its statistics in
+// the team's shared memory; then, one thread owns PACK neighbouring input elements at a time and
+// adds up what their windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's
+// part of lam's gradient, which the team adds up, in grad_lam[n, strip, channel], or where lam
+// varies inside a plane that of each window.
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
@@ -207,27 +221,28 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
   extern __shared__ __align__(16) unsigned char smem[];
   const Plane plane = {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h,
                        (index_t)out_w};
-  Strip strip = block_strip(plane, (index_t)strip_rows);
+  Strip strip = team_strip(plane, (index_t)strip_rows);
   const index_t first_row = max(strip.row_begin - HALO_H, (index_t)0);
   const index_t first_column = max(strip.column_begin - HALO_W, (index_t)0);
   const index_t columns = max(strip.column_end - first_column, (index_t)0);
   set_tile(strip, plane, first_column);
 
-  acc_t* strip_lam = reinterpret_cast<acc_t*>(smem);       // [CHANNELS], padded to 16 bytes
-  scalar_t* ring = reinterpret_cast<scalar_t*>(smem + LAM_BYTES);
-  acc_t* added = reinterpret_cast<acc_t*>(smem + LAM_BYTES + RING_BYTES);  // as strip_lam
-  acc_t* mean = reinterpret_cast<acc_t*>(smem + 2 * LAM_BYTES + RING_BYTES);
+  unsigned char* slice = smem + own_team() * TEAM_BYTES;
+  acc_t* strip_lam = reinterpret_cast<acc_t*>(slice);  // [CHANNELS], padded to 16 bytes
+  scalar_t* ring = reinterpret_cast<scalar_t*>(slice + LAM_BYTES);
+  acc_t* added = reinterpret_cast<acc_t*>(slice + LAM_BYTES + RING_BYTES);  // as strip_lam
+  acc_t* mean = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + RING_BYTES);
   const index_t statistics = STATISTICS_ROWS * columns * CHANNELS;
   acc_t* log_share = mean + statistics;  // of each: [STATISTICS_ROWS][columns][CHANNELS]
   acc_t* grad = log_share + statistics;
   acc_t* window_lam = grad + statistics;  // only where lam varies inside a plane
 
+  const int lane = own_lane();
   const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
-  if (threadIdx.x < CHANNELS) {
-    strip_lam[threadIdx.x] = load(sample_lam + threadIdx.x * lam_c);
-    added[threadIdx.x] = ADD_MEAN_GRAD ? load(mean_grad + strip.n * plane.channels +
-                                              strip.channel + threadIdx.x)
-                                       : 0;
+  if (lane < CHANNELS) {
+    strip_lam[lane] = load(sample_lam + lane * lam_c);
+    added[lane] =
+        ADD_MEAN_GRAD ? load(mean_grad + strip.n * plane.channels + strip.channel + lane) : 0;
   }
   acc_t part = 0;
   const index_t left = max(strip.column_begin * STRIDE_W - PADDING_W, (index_t)0);
@@ -243,7 +258,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
     needed += STEP * STRIDE_H;
 
     const index_t rows = max(min((index_t)STEP, strip.row_end - first), (index_t)0);
-    for (index_t item = threadIdx.x; item < rows * columns * CHANNELS; item += BLOCK) {
+    for (index_t item = lane; item < rows * columns * CHANNELS; item += TEAM) {
       const int channel = item % CHANNELS;
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = first_column + item / CHANNELS % columns;
@@ -277,7 +292,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
     if (WRITE_GRAD_INPUT) {
       const index_t row_start = max(max(first, strip.row_begin) * STRIDE_H, (index_t)PADDING_H);
       const index_t row_stop = min((first + STEP) * STRIDE_H, strip.padded_row_end);
-      for (index_t item = threadIdx.x; item < (row_stop - row_start) * row_packs; item += BLOCK) {
+      for (index_t item = lane; item < (row_stop - row_start) * row_packs; item += TEAM) {
         const index_t row = row_start + item / row_packs;
         const index_t element = item % row_packs * PACK;  // from the strip's first, in memory order
         const index_t w = left + element / CHANNELS;
@@ -330,15 +345,14 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
   if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
     arrive();  // nobody reads the ring any more, nothing is on its way into it
     acc_t* partial = mean;
-    partial[threadIdx.x] = part;
-    for (int half = BLOCK / 2; half >= CHANNELS; half /= 2) {
+    partial[lane] = part;
+    for (int half = TEAM / 2; half >= CHANNELS; half /= 2) {
       __syncthreads();
-      if (threadIdx.x < half) partial[threadIdx.x] += partial[threadIdx.x + half];
+      if (lane < half) partial[lane] += partial[lane + half];
     }
-    if (threadIdx.x < CHANNELS) {
-      store(grad_lam + (strip.n * strips + strip.number) * plane.channels + strip.channel +
-                threadIdx.x,
-            partial[threadIdx.x]);
+    if (lane < CHANNELS) {
+      store(grad_lam + (strip.n * strips + strip.number) * plane.channels + strip.channel + lane,
+            partial[lane]);
     }
   }
 }

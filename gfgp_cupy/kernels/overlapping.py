@@ -24,6 +24,18 @@ SHARED_BYTES = 48 * 1024
 CHANNEL_BYTES = 64
 """channels_last: what a block reads of one pixel, two sectors of memory."""
 
+MIN_BLOCK, MAX_BLOCK = 64, 256
+"""Threads of a block; so many as its strip has windows, within these bounds."""
+
+TEAMS_BLOCK = 128
+"""Contiguous: small planes share a block until it has so many threads."""
+
+TEAMS_BYTES = 16 * 1024
+"""Shared memory of a block that planes share, so that a multiprocessor holds ten of them."""
+
+MIN_TEAM = 8
+"""Threads of a team, whose float32 elements are a sector of memory."""
+
 ENOUGH_BLOCKS = 2048
 """Planes are cut into strips until there are so many blocks, or a strip is too short."""
 
@@ -37,7 +49,7 @@ MIN_COLUMNS = 16
 def serves(problem: Problem) -> bool:
     """Whether windows fit into registers and the rows a block works on into shared memory."""
     kernel_h, kernel_w = problem.geometry.kernel_size
-    return 1 < kernel_h * kernel_w <= MAX_TAPS and _march(problem, 1).shared_bytes <= SHARED_BYTES
+    return 1 < kernel_h * kernel_w <= MAX_TAPS and _march(problem, 1).team_bytes <= SHARED_BYTES
 
 
 def forward(
@@ -55,7 +67,7 @@ def forward(
         grid=march.grid,
         block=march.block,
         args=(input, lam, output, spread, march.strip_rows, *march.sizes),
-        shared_bytes=march.lam_bytes + march.ring_bytes,
+        shared_bytes=march.teams * (march.lam_bytes + march.ring_bytes),
     )
 
 
@@ -98,23 +110,23 @@ def backward(
             grad_output, input, lam, mean_grad, grad_input, grad_lam,
             march.strip_rows, march.strips, *march.sizes,
         ),
-        shared_bytes=march.shared_bytes,
+        shared_bytes=march.teams * march.team_bytes,
     )
 
 
 @dataclass(frozen=True)
 class March:
-    """How planes are cut into strips, and how a block marches down one.
+    """How planes are cut into strips, and how the teams of a block march down one each.
 
     Attributes: the macros of ``overlapping.cu`` by their lower-case names, and
         strip_rows: rows of windows in a strip.
         strips: strips a plane (channels_last: a group of channels) is cut into.
         grid: number of blocks.
-        shared_bytes: what a block of the backward kernel needs.
         sizes: :attr:`Problem.sizes`.
     """
 
     block: int
+    teams: int
     step: int
     tile_w: int
     channels: int
@@ -123,21 +135,23 @@ class March:
     ring_lead: int
     lam_bytes: int
     ring_bytes: int
+    team_bytes: int
     strip_rows: int
     strips: int
     grid: int
-    shared_bytes: int
     sizes: tuple[int, ...]
 
 
 MACROS = (
-    "block", "step", "tile_w", "channels", "pack", "ring", "ring_lead", "lam_bytes", "ring_bytes",
+    "block", "teams", "step", "tile_w", "channels", "pack", "ring", "ring_lead", "lam_bytes",
+    "ring_bytes", "team_bytes",
 )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4096)
 def _march(problem: Problem, aligned: int) -> March:
     samples, channels, height, width = problem.shape
+    out_h, out_w = problem.output_shape[2:]
     geometry = problem.geometry
     (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
     size = problem.dtype.itemsize
@@ -145,35 +159,50 @@ def _march(problem: Problem, aligned: int) -> March:
     all_rows = (height + geometry.padding[0] - 1) // stride_h + 1
     all_columns = (width + geometry.padding[1] - 1) // stride_w + 1
     if problem.channels_last:
-        block, step = 256, 1
         group = largest_power_of_two(CHANNEL_BYTES // size, dividing=channels)
         pack = min(aligned, group)
         # With the halo, whole rounds of the block's threads.
-        round_columns = block // group
+        round_columns = MAX_BLOCK // group
         rounds = -(-MIN_COLUMNS // round_columns)
         tile_w = min(max(1, rounds * round_columns - halo_w), all_columns)
-        window_columns = tile_w + halo_w
-        tile_width = window_columns * stride_w + max(kernel_w - stride_w, 0)
+        tile_width = (tile_w + halo_w) * stride_w + max(kernel_w - stride_w, 0)
     else:
-        group, tile_w, window_columns, tile_width = 1, all_columns, all_columns, width
+        group, tile_w, tile_width = 1, all_columns, width
         pack = largest_power_of_two(aligned, dividing=width)
-        block = max(64, min(256, largest_power_of_two(all_rows * all_columns)))
-        step = max(1, min(block // all_columns, all_rows))
     across = -(-all_columns // tile_w)
     groups = samples * (channels // group)
     down = min(-(-ENOUGH_BLOCKS // max(groups * across, 1)), max(1, all_rows // MIN_ROWS))
     strip_rows = -(-all_rows // down)
     strips = -(-all_rows // strip_rows) * across
-    ring_lead = max(kernel_h - stride_h, 0)
-    ring = 2 * step * stride_h + ring_lead
+
+    # A strip with its halo, of which the backward pass works on all.
+    rows = min(strip_rows + halo_h, all_rows)
+    row_windows = min(tile_w + halo_w, out_w) * group
+    windows = min(rows, out_h) * row_windows
+    team = max(MIN_TEAM, min(MAX_BLOCK, _power_of_two_from(windows)))
+    step = rows if windows <= team else max(1, min(team // row_windows, rows))
     lam_bytes = _round_up(group * problem.acc_size)
-    ring_bytes = _round_up(ring * tile_width * group * size)
-    statistics = (halo_h + step) * window_columns * group
+    ring_lead = max(kernel_h - stride_h, 0)
+
+    def shared_memory(step: int) -> tuple[int, int, int]:
+        ring = min(2 * step * stride_h + ring_lead, height)
+        ring_bytes = _round_up(ring * min(tile_width, width) * group * size)
+        statistics = 4 * (halo_h + step) * row_windows
+        summed = max(team, MIN_BLOCK)  # the most threads that a team can have
+        work_bytes = _round_up(max(statistics, summed) * problem.acc_size)
+        return ring, ring_bytes, 2 * lam_bytes + ring_bytes + work_bytes
+
+    while step > 1 and shared_memory(step)[-1] > SHARED_BYTES:
+        step = -(-step // 2)
+    ring, ring_bytes, team_bytes = shared_memory(step)
+    teams = 1
+    if strips == 1 and not problem.channels_last:
+        most = min(TEAMS_BLOCK // team, TEAMS_BYTES // team_bytes)
+        teams = largest_power_of_two(most, dividing=samples * channels)
+    block = max(MIN_BLOCK, teams * team)
     return March(
-        block, step, tile_w, group, pack, ring, ring_lead, lam_bytes, ring_bytes,
-        strip_rows, strips, groups * strips,
-        2 * lam_bytes + ring_bytes + max(4 * statistics, block) * problem.acc_size,
-        problem.sizes,
+        block, teams, step, tile_w, group, pack, ring, ring_lead, lam_bytes, ring_bytes,
+        team_bytes, strip_rows, strips, groups * strips // teams, problem.sizes,
     )  # fmt: skip
 
 
@@ -185,3 +214,8 @@ def _defines(problem: Problem, march: March, on: tuple[str, ...]) -> tuple[str, 
 
 def _round_up(count: int, multiple: int = 16) -> int:
     return -(-count // multiple) * multiple
+
+
+def _power_of_two_from(count: int) -> int:
+    """The smallest power of two that is not below ``count``."""
+    return 1 << (count - 1).bit_length()
