@@ -59,11 +59,12 @@ def forward(
 
     All tensors but λ are dense and in one memory format.
     """
-    march = _march(problem, aligned_elements(input))
+    on = () if spread is None else ("WRITE_SPREAD",)
+    march, defines = _specialised(problem, aligned_elements(input), on)
     return Launch(
         name="max_ent_pool2d_overlapping_forward",
         source=SOURCE,
-        defines=_defines(problem, march, () if spread is None else ("WRITE_SPREAD",)),
+        defines=defines,
         grid=march.grid,
         block=march.block,
         args=(input, lam, output, spread, march.strip_rows, *march.sizes),
@@ -90,7 +91,6 @@ def backward(
 
     ``mean_grad`` [N, C], of λ's type, is added to every element's gradient.
     """
-    march = _march(problem, aligned_elements(input))
     on = tuple(
         name
         for name, tensor in (
@@ -100,10 +100,11 @@ def backward(
         )
         if tensor is not None
     )
+    march, defines = _specialised(problem, aligned_elements(input), on)
     return Launch(
         name="max_ent_pool2d_overlapping_backward",
         source=SOURCE,
-        defines=_defines(problem, march, on),
+        defines=defines,
         grid=march.grid,
         block=march.block,
         args=(
@@ -207,9 +208,13 @@ def _march(problem: Problem, aligned: int) -> March:
 
 
 @functools.lru_cache(maxsize=4096)
-def _defines(problem: Problem, march: March, on: tuple[str, ...]) -> tuple[str, ...]:
+def _specialised(
+    problem: Problem, aligned: int, on: tuple[str, ...]
+) -> tuple[March, tuple[str, ...]]:
+    """How blocks march, and the macros of the kernel whose blocks do."""
+    march = _march(problem, aligned)
     macros = (f"{name.upper()}={getattr(march, name)}" for name in MACROS)
-    return *problem.defines, *macros, *switches(*on)
+    return march, (*problem.defines, *macros, *switches(*on))
 
 
 def _round_up(count: int, multiple: int = 16) -> int:
