@@ -381,7 +381,7 @@ finally:
                 python("exits", "import sys; sys.exit('went wrong')"),
                 python("passes", "import os; print(os.environ['SEEN'])", SEEN="variable seen"),
             ],
-            [python("hangs", endless, seconds=2)],
+            [python("hangs", endless, seconds=10)],
         ],
         SessionLog(tmp_path / "session.log"),
     )
@@ -389,7 +389,7 @@ finally:
     assert verdicts["absent"].startswith("failed: ")
     assert verdicts["exits"] == "failed: exit code 1"
     assert verdicts["passes"] == "passed"
-    assert verdicts["hangs"] == "failed: not done in 2 s"
+    assert verdicts["hangs"] == "failed: not done in 10 s"
     log = (tmp_path / "session.log").read_text()
     assert all(text in log for text in ("went wrong", "variable seen", "begun", "as far as"))
     assert len(capsys.readouterr().out.splitlines()) == 4
