@@ -1,4 +1,4 @@
-"""What ptxas says of the kernels for the benchmark's poolings: no spills, no local memory."""
+"""What ptxas says of the kernels: no spills, no local memory."""
 
 import functools
 
@@ -13,23 +13,49 @@ POOLINGS = {
     "2/2": ((64, 64, 56, 56), pool_geometry(2)),
     "4/4": ((64, 64, 224, 224), pool_geometry(4)),
     "3/2": ((64, 64, 112, 112), pool_geometry(3, 2, 1)),
-    "3/2 small": ((64, 64, 7, 7), pool_geometry(3, 2, 1)),
     "5/2": ((64, 64, 56, 56), pool_geometry(5, 2, 2)),  # the most that one thread holds
     "general": ((8, 64, 64, 64), pool_geometry(7, 3, 3)),
 }
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 ARCHITECTURES = ("80", "90", "100")
-LAYOUTS = (torch.contiguous_format, torch.channels_last)
+CONTIGUOUS, CHANNELS_LAST = LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+# Windows that tile the plane: number of channels, size, type, memory format, whether λ varies
+# inside a plane.
+ONCE_SPILLED = (
+    (64, (1, 16), torch.float64, CHANNELS_LAST, False),
+    (64, (2, 4), torch.bfloat16, CHANNELS_LAST, False),
+    (64, (1, 8), torch.float32, CONTIGUOUS, False),
+    (64, (8, 1), torch.float32, CHANNELS_LAST, True),
+    (64, (2, 2), torch.float16, CONTIGUOUS, True),
+    (8, (2, 2), torch.bfloat16, CHANNELS_LAST, False),
+)
+CASES = {
+    **{
+        name: tuple((*of, dtype, layout, False) for dtype in DTYPES for layout in LAYOUTS)
+        for name, of in POOLINGS.items()
+    },
+    "planes that share a block": tuple(
+        ((64, 64, 7, 7), pool_geometry(3, 2, 1), dtype, CONTIGUOUS, False) for dtype in DTYPES
+    ),
+    "once spilled": tuple(
+        ((64, channels, 16 * kernel[0], 16 * kernel[1]), pool_geometry(kernel), *others)
+        for channels, kernel, *others in ONCE_SPILLED
+    ),
+}
 
 
-def launches(shape, geometry, dtype, layout):
-    """All kernels of one pooling: the operator's, and the fused layer's."""
+def launches(shape, geometry, dtype, layout, lam_in_plane):
+    """All kernels of one pooling: the operator's, and the fused layer's, whose λ is one a plane."""
     described = []
     x = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
     compute = torch.float64 if dtype is torch.float64 else torch.float32
-    lam = torch.empty(*shape[:2], 1, 1, dtype=compute, device="meta")
+    lam_size = geometry.output_size(*shape[2:]) if lam_in_plane else (1, 1)
+    lam = torch.empty(*shape[:2], *lam_size, dtype=compute, device="meta")
     output, spread = pooling.forward_with_spread(x, lam, geometry, described.append)
     pooling.backward(output, x, lam, geometry, (True, True), described.append)
+    if lam_in_plane:
+        return described
     pooling.lam_backward(output, spread, lam, described.append)
     pooling.backward(output, x, lam, geometry, (True, False), described.append, mean_grad=lam)
     return described
@@ -37,14 +63,13 @@ def launches(shape, geometry, dtype, layout):
 
 @functools.cache
 def usages():
-    """Of each pooling and architecture: the programs, and what ptxas says of them."""
+    """Of each case and architecture: the programs, and what ptxas says of them."""
     asked = list(dict.fromkeys(
         (case, arch, Program.of(launch))
-        for case, pooling_of in POOLINGS.items()
+        for case, poolings in CASES.items()
         for arch in ARCHITECTURES
-        for dtype in DTYPES
-        for layout in LAYOUTS
-        for launch in launches(*pooling_of, dtype, layout)
+        for pooling_of in poolings
+        for launch in launches(*pooling_of)
     ))
     found = in_processes(resource_usage, [(program, arch) for _, arch, program in asked])
     return list(zip(asked, found, strict=True))
@@ -52,7 +77,7 @@ def usages():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("case", POOLINGS)
+@pytest.mark.parametrize("case", CASES)
 def test_no_kernel_spills_or_uses_local_memory(case, arch):
     every = [
         (program, usage) for (of, on, program), usage in usages() if (of, on) == (case, arch)

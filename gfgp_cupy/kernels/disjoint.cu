@@ -10,12 +10,23 @@
 
 #if CHANNELS_LAST
 
+// 16 float64 leave no registers for offsets that must be widened, one by one, to be added.
+#if defined(DTYPE_FLOAT64)
+typedef long long offset_t;
+#else
+typedef index_t offset_t;
+#endif
+
+// From a window's first element to another.
+__device__ __forceinline__ offset_t tap_offset(int tap, offset_t width, offset_t channels) {
+  return (tap / KERNEL_W * width + tap % KERNEL_W) * channels;
+}
+
 __device__ __forceinline__ void load_windows(
     const scalar_t* first, index_t channels, index_t width, acc_t (&x)[VECTOR][TAPS]) {
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
-    const Pack<VECTOR> pack =
-        load_pack<VECTOR>(first + (tap / KERNEL_W * width + tap % KERNEL_W) * channels);
+    const Pack<VECTOR> pack = load_pack<VECTOR>(first + tap_offset(tap, width, channels));
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) x[v][tap] = widen(pack.element[v]);
   }
@@ -116,8 +127,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
           Pack<VECTOR> pack;
 #pragma unroll
           for (int v = 0; v < VECTOR; ++v) pack.element[v] = narrow(x[v][tap]);
-          store_pack(
-              grad_input + first + (tap / KERNEL_W * width + tap % KERNEL_W) * channels, pack);
+          store_pack(grad_input + first + tap_offset(tap, width, channels), pack);
         }
       }
     }

@@ -102,11 +102,13 @@ def _deal(
     """
     samples, channels, out_h, out_w = problem.output_shape
     kernel_h, kernel_w = problem.geometry.kernel_size
-    most = 64 if problem.channels_last else 32
+    row, most, taken = out_w, 32, kernel_h * kernel_w
+    if problem.channels_last:
+        # Each channel has λ, its gradient's sum and two more gradients of its own.
+        row, most, taken = channels, 80, taken + 4
     if problem.dtype is torch.float64:
         most //= 4
-    row = channels if problem.channels_last else out_w
-    vector = largest_power_of_two(min(aligned, most // (kernel_h * kernel_w)), dividing=row)
+    vector = largest_power_of_two(min(aligned, most // taken), dividing=row)
     lanes = Lanes.of(problem.output_shape, problem.channels_last, vector)
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
     defines = (*problem.defines, *lanes.defines, f"PACK={pack}", *switches(*on))

@@ -50,6 +50,8 @@ __device__ __forceinline__ void store_sum(
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
     acc_t sum = 0;
+    // Unrolled as a whole, all rows would be read before the first is added.
+#pragma unroll 4
     for (int row = 0; row < ROWS_OF_LANES; ++row) {
       sum += partial[(row * LANES + threadIdx.x) * VECTOR + v];
     }

@@ -6,8 +6,9 @@
 // the plane, the rows) that neighbouring strips share. Contiguous: a strip is as wide as the plane.
 // Channels_last: a strip is TILE_W windows wide and CHANNELS channels deep.
 //
-// A block is one team; or, where planes are small and contiguous, TEAMS of them, each with a plane
-// and a slice of shared memory of its own. As planes are alike, all reach every barrier together.
+// A block is one team; or, where planes are small, TEAMS of them, each with a plane (channels_last:
+// CHANNELS of a sample) and a slice of shared memory of its own. The strips of a block's teams lie
+// at the same place of their planes, so that all teams reach every barrier together.
 //
 // Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; BLOCK, threads; TEAMS; STEP; TILE_W;
 //         CHANNELS (1 if contiguous); PACK, elements an access of input-sized tensors;
@@ -44,20 +45,21 @@ struct Strip {
   index_t tile_left, tile_width;  // input columns held in shared memory
 };
 
-// Strips are numbered by sample, channels, then position; `number` is the position's.
+// Blocks are numbered by samples and channels, which their teams share out, then by the strips'
+// position, which is `number`.
 __device__ __forceinline__ Strip team_strip(const Plane& plane, index_t strip_rows) {
   // At least as many as there are windows, since no window begins past the plane's end.
   const index_t all_rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
   const index_t all_columns = (plane.width + PADDING_W - 1) / STRIDE_W + 1;
   const index_t tile_w = CHANNELS_LAST ? TILE_W : all_columns;
-  const index_t down = TEAMS == 1 ? (all_rows + strip_rows - 1) / strip_rows : 1;
+  const index_t down = (all_rows + strip_rows - 1) / strip_rows;
   const index_t across = CHANNELS_LAST ? (all_columns + tile_w - 1) / tile_w : 1;
-  index_t team = (index_t)blockIdx.x * TEAMS + own_team();
+  const index_t block = blockIdx.x;
+  const index_t group = block / (down * across) * TEAMS + own_team();
   Strip strip;
-  strip.number = team % (down * across);
-  team /= down * across;
-  strip.channel = team % (plane.channels / CHANNELS) * CHANNELS;
-  strip.n = team / (plane.channels / CHANNELS);
+  strip.number = block % (down * across);
+  strip.channel = group % (plane.channels / CHANNELS) * CHANNELS;
+  strip.n = group / (plane.channels / CHANNELS);
   strip.row_begin = strip.number / across * strip_rows;
   strip.column_begin = strip.number % across * tile_w;
   strip.padded_row_end =

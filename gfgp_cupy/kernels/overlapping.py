@@ -28,7 +28,7 @@ MIN_BLOCK, MAX_BLOCK = 64, 256
 """Threads of a block; so many as its strip has windows, within these bounds."""
 
 TEAMS_BLOCK = 128
-"""Contiguous: small planes share a block until it has so many threads."""
+"""Small planes share a block until it has so many threads."""
 
 TEAMS_BYTES = 16 * 1024
 """Shared memory of a block that planes share, so that a multiprocessor holds ten of them."""
@@ -196,10 +196,8 @@ def _march(problem: Problem, aligned: int) -> March:
     while step > 1 and shared_memory(step)[-1] > SHARED_BYTES:
         step = -(-step // 2)
     ring, ring_bytes, team_bytes = shared_memory(step)
-    teams = 1
-    if strips == 1 and not problem.channels_last:
-        most = min(TEAMS_BLOCK // team, TEAMS_BYTES // team_bytes)
-        teams = largest_power_of_two(most, dividing=samples * channels)
+    most = min(TEAMS_BLOCK // team, TEAMS_BYTES // team_bytes)
+    teams = largest_power_of_two(most, dividing=groups)
     block = max(MIN_BLOCK, teams * team)
     return March(
         block, teams, step, tile_w, group, pack, ring, ring_lead, lam_bytes, ring_bytes,

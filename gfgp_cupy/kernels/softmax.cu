@@ -1,12 +1,13 @@
 // The softmax of one window held in registers.
 //
-// Macros: KERNEL_H, KERNEL_W.
+// Macros: KERNEL_H, KERNEL_W, LAM_PER_WINDOW.
 
 #define TAPS (KERNEL_H * KERNEL_W)
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
-// Windows that fill the registers in any type spill for the same reason as float64's.
-#if TAPS > 9
+// The same reason makes it spill some of the others, too, in any type; but not the networks' windows
+// with one lam a plane, which thus keep the room.
+#if KERNEL_H != KERNEL_W || TAPS > 9 || LAM_PER_WINDOW
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 1)
 #endif
