@@ -141,6 +141,7 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(TWO, FLOAT64, (6, 8, 8), "misaligned channels_last"),
     KernelCase(TWO, FLOAT16, (3, 8, 16), "misaligned contiguous"),
     KernelCase(TWO, FLOAT32, (2, 64, 64)),
+    KernelCase(TWO, FLOAT32, (32, 16, 32), "channels_last"),  # a window for each of a block's rows
     KernelCase(TWO, FLOAT16, (2, 32, 32), lam_in_plane=True),
     KernelCase(FOUR, FLOAT32, (3, 8, 16), "transposed"),
     KernelCase(pool_geometry((2, 4)), FLOAT16, (8, 8, 8), "channels_last"),
@@ -157,6 +158,7 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(THREE, FLOAT32, (3, 3, 5)),  # as many share a block as the samples allow
     KernelCase(THREE, BFLOAT16, (8, 7, 7), lam_in_plane=True),
     KernelCase(THREE, FLOAT32, (16, 7, 7), "channels_last", lam_in_plane=True),
+    KernelCase(THREE, FLOAT32, (2, 64, 3)),  # whose strips share a block
     KernelCase(CEIL, FLOAT16, (3, 3, 5), "channels_last"),
     KernelCase(pool_geometry(2, stride=1), BFLOAT16, (16, 2, 3)),
     *(case for _, case in MANY_PLANES_CASES),

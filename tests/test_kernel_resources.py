@@ -20,15 +20,15 @@ DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 ARCHITECTURES = ("80", "90", "100")
 CONTIGUOUS, CHANNELS_LAST = LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
-# Windows that tile the plane: number of channels, size, type, memory format, whether λ varies
-# inside a plane.
+# Number of channels, windows, type, memory format, whether λ varies inside a plane.
 ONCE_SPILLED = (
-    (64, (1, 16), torch.float64, CHANNELS_LAST, False),
-    (64, (2, 4), torch.bfloat16, CHANNELS_LAST, False),
-    (64, (1, 8), torch.float32, CONTIGUOUS, False),
-    (64, (8, 1), torch.float32, CHANNELS_LAST, True),
-    (64, (2, 2), torch.float16, CONTIGUOUS, True),
-    (8, (2, 2), torch.bfloat16, CHANNELS_LAST, False),
+    (64, pool_geometry((1, 16)), torch.float64, CHANNELS_LAST, False),
+    (64, pool_geometry((2, 4)), torch.bfloat16, CHANNELS_LAST, False),
+    (64, pool_geometry((1, 8)), torch.float32, CONTIGUOUS, False),
+    (64, pool_geometry((8, 1)), torch.float32, CHANNELS_LAST, True),
+    (64, pool_geometry(2), torch.float16, CONTIGUOUS, True),
+    (8, pool_geometry(2), torch.bfloat16, CHANNELS_LAST, False),
+    (64, pool_geometry(3, stride=1), torch.float16, CHANNELS_LAST, False),
 )
 CASES = {
     **{
@@ -39,8 +39,7 @@ CASES = {
         ((64, 64, 7, 7), pool_geometry(3, 2, 1), dtype, CONTIGUOUS, False) for dtype in DTYPES
     ),
     "once spilled": tuple(
-        ((64, channels, 16 * kernel[0], 16 * kernel[1]), pool_geometry(kernel), *others)
-        for channels, kernel, *others in ONCE_SPILLED
+        ((64, channels, 64, 64), *others) for channels, *others in ONCE_SPILLED
     ),
 }
 

@@ -1,13 +1,13 @@
 // The softmax of one window held in registers.
 //
-// Macros: KERNEL_H, KERNEL_W, LAM_PER_WINDOW.
+// Macros: KERNEL_*, STRIDE_*, LAM_PER_WINDOW.
 
 #define TAPS (KERNEL_H * KERNEL_W)
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
-// The same reason makes it spill some of the others, too, in any type; but not the networks' windows
-// with one lam a plane, which thus keep the room.
-#if KERNEL_H != KERNEL_W || TAPS > 9 || LAM_PER_WINDOW
+// Left alone, the compiler spills a few registers in any type, for the reason that element.cu names;
+// but not those of the most common windows, which thus keep the room for more blocks.
+#if KERNEL_H != KERNEL_W || TAPS > 9 || STRIDE_H < 2 || STRIDE_W < 2 || LAM_PER_WINDOW
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 1)
 #endif
