@@ -1,7 +1,5 @@
 """What ptxas says of the kernels: no spills, no local memory."""
 
-import functools
-
 import pytest
 import torch
 
@@ -9,13 +7,14 @@ from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import pooling
 from tests.cuda_on_cpu.compile import Program, in_processes, resource_usage
 
-POOLINGS = {
-    "2/2": ((64, 64, 56, 56), pool_geometry(2)),
-    "4/4": ((64, 64, 224, 224), pool_geometry(4)),
-    "3/2": ((64, 64, 112, 112), pool_geometry(3, 2, 1)),
-    "5/2": ((64, 64, 56, 56), pool_geometry(5, 2, 2)),  # the most that one thread holds
-    "general": ((8, 64, 64, 64), pool_geometry(7, 3, 3)),
-}
+POOLINGS = (
+    ((64, 64, 56, 56), pool_geometry(2)),
+    ((64, 64, 224, 224), pool_geometry(4)),
+    ((64, 64, 112, 112), pool_geometry(3, 2, 1)),
+    ((64, 64, 7, 7), pool_geometry(3, 2, 1)),  # planes that share a block
+    ((64, 64, 56, 56), pool_geometry(5, 2, 2)),  # the most that one thread holds
+    ((8, 64, 64, 64), pool_geometry(7, 3, 3)),  # the general kernels
+)
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 ARCHITECTURES = ("80", "90", "100")
 CONTIGUOUS, CHANNELS_LAST = LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -30,18 +29,10 @@ ONCE_SPILLED = (
     (8, pool_geometry(2), torch.bfloat16, CHANNELS_LAST, False),
     (64, pool_geometry(3, stride=1), torch.float16, CHANNELS_LAST, False),
 )
-CASES = {
-    **{
-        name: tuple((*of, dtype, layout, False) for dtype in DTYPES for layout in LAYOUTS)
-        for name, of in POOLINGS.items()
-    },
-    "planes that share a block": tuple(
-        ((64, 64, 7, 7), pool_geometry(3, 2, 1), dtype, CONTIGUOUS, False) for dtype in DTYPES
-    ),
-    "once spilled": tuple(
-        ((64, channels, 64, 64), *others) for channels, *others in ONCE_SPILLED
-    ),
-}
+CASES = (
+    *((*of, dtype, layout, False) for of in POOLINGS for dtype in DTYPES for layout in LAYOUTS),
+    *(((64, channels, 64, 64), *others) for channels, *others in ONCE_SPILLED),
+)
 
 
 def launches(shape, geometry, dtype, layout, lam_in_plane):
@@ -60,31 +51,19 @@ def launches(shape, geometry, dtype, layout, lam_in_plane):
     return described
 
 
-@functools.cache
-def usages():
-    """Of each case and architecture: the programs, and what ptxas says of them."""
-    asked = list(dict.fromkeys(
-        (case, arch, Program.of(launch))
-        for case, poolings in CASES.items()
-        for arch in ARCHITECTURES
-        for pooling_of in poolings
-        for launch in launches(*pooling_of)
-    ))
-    found = in_processes(resource_usage, [(program, arch) for _, arch, program in asked])
-    return list(zip(asked, found, strict=True))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("case", CASES)
-def test_no_kernel_spills_or_uses_local_memory(case, arch):
-    every = [
-        (program, usage) for (of, on, program), usage in usages() if (of, on) == (case, arch)
-    ]
-    assert every
+def test_no_kernel_spills_or_uses_local_memory():
+    programs = dict.fromkeys(
+        (Program.of(launch), arch)
+        for case in CASES
+        for arch in ARCHITECTURES
+        for launch in launches(*case)
+    )
     wrong = [
-        f"{program.name} {' '.join(program.defines)}: {usage}"
-        for program, usage in every
+        f"{program.name} {' '.join(program.defines)} on sm_{arch}: {usage}"
+        for (program, arch), usage in zip(
+            programs, in_processes(resource_usage, list(programs)), strict=True
+        )
         if usage.stack_frame or usage.spill_stores or usage.spill_loads
     ]
     assert not wrong, "\n".join(wrong)
