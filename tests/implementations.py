@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-import torch
 
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.kernels import Launch, pooling
@@ -20,7 +19,7 @@ __all__ = [
     "needs_cuda", "run_on_cpu",
 ]
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+needs_cuda = pytest.mark.gpu  # conftest.py skips it where there is none
 
 
 @dataclass(frozen=True)
