@@ -143,10 +143,10 @@ def _guarded(function):
 
 
 def _noting_program(compile_and_load):
-    def noting(source, options=(), **others):
-        _now.program = source, tuple(options)
+    def noting(source, options, *others, **named_others):
+        _now.program = source, options
         try:
-            return compile_and_load(source, options, **others)
+            return compile_and_load(source, options, *others, **named_others)
         finally:
             _now.program = None
 
