@@ -96,11 +96,14 @@ def input_of(case: Case, device: str) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    processes = make_parser().parse_args(argv).processes
-    if processes == 1:
-        run_part(0, 1)
+    options = make_parser().parse_args(argv)
+    chosen = [case for case in cases() if options.only in str(case)]
+    if options.processes == 1:
+        run_part(0, 1, chosen)
     else:
-        torch.multiprocessing.spawn(run_part, (processes,), nprocs=processes)
+        torch.multiprocessing.spawn(
+            run_part, (options.processes, chosen), nprocs=options.processes
+        )
     return 0
 
 
@@ -110,12 +113,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--processes", type=positive_int, default=1, metavar="N",
         help="share the work, for its kernels to be compiled sooner (default: %(default)s)",
     )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT",
+        help="the cases alone that are printed with this text in them",
+    )
     return parser
 
 
-def run_part(part: int, parts: int) -> None:
-    """Every ``parts``-th case, from number ``part`` on, on the GPU."""
-    for case in itertools.islice(cases(), part, None, parts):
+def run_part(part: int, parts: int, chosen: Sequence[Case]) -> None:
+    """Every ``parts``-th of the cases, from number ``part`` on, on the GPU."""
+    for case in chosen[part::parts]:
         exercise(case, "cuda")
         print(case, flush=True)
     torch.cuda.synchronize()

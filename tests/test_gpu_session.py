@@ -2,8 +2,10 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,10 @@ from benchmarks.results import (
     PoolingResults,
     PoolingSettings,
     Spread,
+    read_results,
     write_results,
 )
+from benchmarks.stages import Phase
 from experiments import fashion_mnist
 from tests import gpu_memory
 from tests.gpu_memory import GIB, claim_gpu_memory
@@ -320,3 +324,105 @@ def test_a_comparison_without_its_packages_is_not_begun(tmp_path, monkeypatch):
     assert second_session.what_comparison_lacks(tmp_path) is None
     monkeypatch.setattr(second_session, "TRAINER_NEEDS", ("PIL", "no_such_package"))
     assert "no_such_package" in second_session.what_comparison_lacks(tmp_path)
+
+
+# ---------------------------------------------------------------- both sessions on a stand-in GPU
+
+CASES = "window=(2, 2, 0), dtype=torch.float32, layout=torch.contiguous_format, sizes=(2"
+SHAPE = ("--shapes", "2x8x8:2/2/0", "--batch-size", "2")
+NETWORK = ("--arch", "resnet18", "--pools", "max_ent", "--image-size", "32", "--batch-size", "2")
+SHORTER = {
+    "first tests": ("-n1", "-k", "test_empty_batch and cupy-cuda and 3x8x12"),
+    "other tests": ("-n0", "-k", "test_on_a_gpu", "tests/test_layers.py"),
+    "large tensors": ("-n0", "-k", "1x1"),
+    "compile for the sanitizer": ("--processes", "2", "--only", CASES),
+    "memcheck": ("--only", CASES),
+    "racecheck": (),
+    "initcheck": (),
+    "compile for pooling-bfloat16-channels_last": SHAPE,
+    "pooling-bfloat16-channels_last": (*SHAPE, "--repeats", "2"),
+    "compile for networks": NETWORK,
+    "networks": (*NETWORK, "--repeats", "2"),
+    "report": (),
+    "ncu": (),
+}
+"""What each stage's command gets beside its own arguments."""
+
+TOOL = """#!/bin/sh
+# In the place of NVIDIA's {name}: refuses what that would refuse, then runs the command, of the
+# sanitizer's the first.
+run=yes
+while true; do
+    case "$1 $2" in
+        *racecheck|*initcheck) run=no; shift 2 ;;
+        {options}) shift 2 ;;
+        *) break ;;
+    esac
+done
+case "$1" in -*) echo "$1: unknown option"; exit 255 ;; esac
+echo "========= {name}"
+[ $run = no ] || exec "$@"
+"""
+TOOLS = {
+    "compute-sanitizer": (
+        "--error-exitcode 1", "--tool memcheck", "--kernel-name kns=max_ent_pool2d",
+        "--report-api-errors no",
+    ),
+    "ncu": ("--set full", "--clock-control none", "--profile-from-start off"),
+}  # fmt: skip
+
+
+def shorter(stage):
+    command = [word for word in words(stage) if word != "tests"]
+    return replace(stage, command=(*command, *SHORTER[stage.name]), seconds=600)
+
+
+def shortened(make_phases):
+    """The same phases with less to do, and all the time they need."""
+
+    def make(*arguments):
+        for phase in make_phases(*arguments):
+            tracks = [[shorter(stage) for stage in track] for track in phase.tracks]
+            yield Phase(tracks, 1800)
+
+    return make
+
+
+@pytest.mark.slow
+def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch, capfd):
+    """Every stage's command, imports, arguments, files and report; no number is looked at."""
+    (tmp_path / "bin").mkdir()
+    for name, options in TOOLS.items():
+        tool = tmp_path / "bin" / name
+        tool.write_text(TOOL.format(name=name, options="|".join(map(repr, options))))
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests" / "stand_in_gpu"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = "pooling-bfloat16-channels_last"
+    monkeypatch.setattr(gpu_session, "POOLING_RUNS", {run: gpu_session.POOLING_RUNS[run]})
+    for module, name in ((gpu_session, "first_phases"), (second_session, "second_phases")):
+        monkeypatch.setattr(module, name, shortened(getattr(module, name)))
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert gpu_session.main([str(one)]) == 0, (one / "session.log").read_text()[-5000:]
+    assert {path.name for path in one.iterdir()} == {
+        "session.log", f"{run}.json", "networks.json", "report.md"
+    }
+    log = (one / "session.log").read_text()
+    assert re.search(r"first tests\| =+ [1-9]\d* passed.* in ", log)
+    assert re.search(r"other tests\| =+ [1-9]\d* passed.* in ", log)
+    assert "40.0 GiB of 40.0 GiB are free" in log
+    times = read_results(one / f"{run}.json").times
+    assert {time.contender for time in times} >= {"max_ent_pool2d", "GFGP fused", "copy"}
+    assert read_results(one / f"{run}.json").environment.backend == "cupy"
+    assert read_results(one / "networks.json").times[0].seconds.repeats == 2
+    assert "| max_ent | training |" in (one / "report.md").read_text()
+
+    nothing = str(tmp_path / "nothing")
+    assert gpu_session.main([str(two), "--after", str(one), "--data", nothing]) == 0, (
+        two / "session.log"
+    ).read_text()
+    assert [path.name for path in two.iterdir()] == ["session.log"]
+    assert "ncu| ========= ncu" in (two / "session.log").read_text()
+    assert f"{nothing} holds no Fashion-MNIST" in capfd.readouterr().out
