@@ -159,13 +159,13 @@ def report(folder: Path) -> Stage:
 
 
 def pytest_command(chosen: str, *files: str, processes: int = TEST_PROCESSES) -> tuple[str, ...]:
-    """Runs the tests of ``files`` whose marks are ``chosen``, and names each as it ends, for a log
-    that breaks off to tell what is missing."""
+    """Runs the tests of ``files`` whose marks are ``chosen``. Each is named as it begins and ends,
+    and shown as it fails, for a log that breaks off to tell what there was."""
     return (
         PYTHON, "-m", "pytest", "-o", "addopts=", "-o", "faulthandler_timeout=50",
         "-p", "no:cacheprovider", "-v", "-ra", "--tb=short", "-m", chosen,
-        "--continue-on-collection-errors", "--skip-not-installed", "-n", str(processes),
-        "--dist=worksteal", *files,
+        "--continue-on-collection-errors", "--skip-not-installed", "--failures-at-once",
+        "-n", str(processes), "--dist=worksteal", *files,
     )  # fmt: skip
 
 

@@ -33,6 +33,25 @@ def pytest_addoption(parser):
         "--skip-not-installed", action="store_true",
         help="skip, rather than fail, test files that import a package which is not installed",
     )
+    parser.addoption(
+        "--failures-at-once", action="store_true",
+        help="show each failure when it happens, too, for a run that may be killed",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # the terminal is there by then
+def pytest_configure(config):
+    if config.getoption("failures_at_once") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config.get_terminal_writer()))
+
+
+class FailuresAtOnce:
+    def __init__(self, terminal):
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self._terminal.line(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -51,7 +70,7 @@ def pytest_runtest_setup(item):
     """Skips a test marked ``gpu`` where there are too few of them."""
     counts = [marker.args[0] if marker.args else 1 for marker in item.iter_markers("gpu")]
     needed = max(counts, default=0)
-    if torch.cuda.device_count() < needed:
+    if needed and torch.cuda.device_count() < needed:
         pytest.skip(f"needs {needed} CUDA GPU{'s' * (needed > 1)}")
 
 

@@ -208,8 +208,8 @@ def test_a_missing_package_skips_a_file_and_a_missing_module_of_ours_is_an_error
 
 
 @pytest.mark.slow
-def test_a_process_whose_gpu_context_is_lost_is_replaced(tmp_path):
-    _, printed = run_files(tmp_path, "-n1", test_lost="""
+def test_a_process_whose_gpu_context_is_lost_is_replaced_and_its_failure_is_shown(tmp_path):
+    _, printed = run_files(tmp_path, "-n1", "-v", "--failures-at-once", test_lost="""
 import pytest, torch
 
 pytestmark = pytest.mark.gpu(0)  # needs none: this is about what comes after
@@ -224,8 +224,8 @@ def test_breaks():
 def test_after():
     assert torch.cuda.synchronize.__module__ == "torch.cuda"
 """)
-    assert "wrong numbers" in printed
     assert "PASSED test_lost.py::test_after" in printed
+    assert printed.index("AssertionError: wrong numbers") < printed.index("::test_after")
 
 
 # ---------------------------------------------------------------- memory
