@@ -121,6 +121,12 @@ def test_the_report_is_of_the_results_that_are_there(tmp_path):
     assert [word for word in command if word.endswith(".json")] == [str(made)]
 
 
+def test_the_script_starts_from_anywhere(tmp_path):
+    done = run([sys.executable, REPOSITORY / "benchmarks" / "gpu_session.py", "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--after" in done.stdout
+
+
 # ---------------------------------------------------------------- the tests that need a GPU
 
 
@@ -259,13 +265,15 @@ def test_memory_is_asked_for_when_the_cache_is_empty(gpu_with):
 
 
 def test_a_large_gpu_that_is_full_fails_the_test_and_a_small_one_skips_it(gpu_with):
+    outcomes = pytest.fail.Exception, pytest.skip.Exception
     gpu_with(59 * GIB, 79 * GIB)
     message = r"60\.0 GiB.*59\.0 GiB of 79\.0 GiB.*PyTorch holds 21\.0 GiB.*process 4711"
-    with pytest.raises(pytest.fail.Exception, match=message):
+    with pytest.raises(outcomes, match=message) as full:
         claim_gpu_memory(60 * GIB)
     gpu_with(39 * GIB, 40 * GIB)
-    with pytest.raises(pytest.skip.Exception, match=r"39\.0 GiB of 40\.0 GiB"):
+    with pytest.raises(outcomes, match=r"39\.0 GiB of 40\.0 GiB") as small:
         claim_gpu_memory(60 * GIB)
+    assert (full.type, small.type) == outcomes
     assert gpu_memory.LARGE_GPU <= 79 * GIB  # an H100's 80 GB
 
 
@@ -339,14 +347,13 @@ SHORTER = {
     "memcheck": ("--only", CASES),
     "racecheck": (),
     "initcheck": (),
-    "compile for pooling-bfloat16-channels_last": SHAPE,
     "pooling-bfloat16-channels_last": (*SHAPE, "--repeats", "2"),
-    "compile for networks": NETWORK,
     "networks": (*NETWORK, "--repeats", "2"),
     "report": (),
     "ncu": (),
 }
-"""What each stage's command gets beside its own arguments."""
+"""What each stage's command gets beside its own arguments. Runs that differ from another stage's in
+``--repeats`` alone are left out."""
 
 TOOL = """#!/bin/sh
 # In the place of NVIDIA's {name}: refuses what that would refuse, then runs the command, of the
@@ -382,7 +389,12 @@ def shortened(make_phases):
 
     def make(*arguments):
         for phase in make_phases(*arguments):
-            tracks = [[shorter(stage) for stage in track] for track in phase.tracks]
+            tracks = [
+                [shorter(stage) for stage in track if stage.name in SHORTER]
+                for track in phase.tracks
+            ]
+            left_out = {stage.name for stage in stages_of([phase])} - SHORTER.keys()
+            assert all(name.startswith("compile for ") for name in left_out)
             yield Phase(tracks, 1800)
 
     return make
