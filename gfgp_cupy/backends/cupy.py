@@ -198,7 +198,7 @@ def _argument(argument: Tensor | int | None):
     # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing.
     if type(argument) is int:
         return argument
-    # For None itself, CuPy 13 gives the driver no argument at all.
+    # Of None itself, CuPy 13 makes an address that is not null.
     return 0 if argument is None else _pointer(argument)
 
 
