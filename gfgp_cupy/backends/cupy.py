@@ -117,7 +117,7 @@ def _version(cupy: ModuleSpec) -> str | None:
 def _probe(device: torch.device) -> None:
     """Runs a kernel on one element.
 
-    Outside all modes and transforms: under a fake mode or inside ``torch.func.vmap`` a new tensor
+    Outside all modes and transforms: under a fake mode or inside ``torch.func.grad`` a new tensor
     would be one without memory, as happens where the first call of a process is a traced one.
     """
     with _disable_current_modes(), temporarily_clear_interpreter_stack():
