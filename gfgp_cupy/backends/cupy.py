@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.dlpack import to_dlpack
 
 from ..geometry import PoolGeometry
@@ -20,6 +25,11 @@ from ..kernels import Launch, general, pooling
 from ..kernels.macros import problem_of
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
+
+OLDEST_CUPY = 13
+
+MAX_GRID = 2**31 - 1
+"""Blocks along x; CuPy passes on the lower 32 bits of a larger number."""
 
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -56,30 +66,64 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
     return pooling.lam_backward(grad_output, spread, lam, _runner(spread))
 
 
-@functools.cache
 def unavailable(device: torch.device) -> str | None:
-    """Why this backend cannot serve ``device``, found out by running a kernel on it once."""
+    """Why this backend cannot serve ``device``, found out by running a kernel on it once.
+
+    Raises:
+        RuntimeError: asked for the first time inside a CUDA graph's capture, where that cannot be
+            found out.
+    """
     if device.type != "cuda":
         return "it serves CUDA tensors only"
-    if importlib.util.find_spec("cupy") is None:
+    return _reason(device)
+
+
+class _FirstUseInCapture(RuntimeError):
+    """A kernel would have to be compiled and loaded inside a CUDA graph's capture."""
+
+
+@functools.cache
+def _reason(device: torch.device) -> str | None:
+    """Why kernels cannot run on tensors of ``device``."""
+    cupy = importlib.util.find_spec("cupy")
+    if cupy is None:
         return "CuPy is not installed: pip install cupy-cuda12x (or cupy-cuda13x)"
-    sample = torch.empty(1, 1, 1, 1, device=device)
-    problem = problem_of(sample, sample, PoolGeometry((1, 1), (1, 1), (0, 0), False))
-    probe = general.forward(problem, sample, sample, sample, None)
+    version = _version(cupy)
+    if version is not None and int(version.split(".")[0]) < OLDEST_CUPY:
+        return (
+            f"CuPy {version} is too old, {OLDEST_CUPY} is the oldest that serves: "
+            "pip install --upgrade cupy-cuda12x (or cupy-cuda13x)"
+        )
     try:
-        _run(probe, sample.device)
+        _probe(device)
+    except _FirstUseInCapture:
+        raise
     except Exception as error:
         # CuPy, its driver layer and NVRTC each raise types of their own; all become the reason.
         return f"CuPy cannot run a kernel on it: {type(error).__name__}: {error}"
     return None
 
 
-@functools.cache
-def _kernel(name: str, source: str, defines: tuple[str, ...]):
-    import cupy
+def _version(cupy: ModuleSpec) -> str | None:
+    """What CuPy calls itself. Read, not imported: an old CuPy fails beside a newer NumPy."""
+    for folder in cupy.submodule_search_locations or ():
+        file = Path(folder, "_version.py")
+        if file.exists():
+            found = re.search(r"""__version__ = ['"](\d+\.[^'"]*)""", file.read_text("utf-8"))
+            return found and found.group(1)
+    return None
 
-    options = ("-std=c++17", *(f"-D{define}" for define in defines))
-    return cupy.RawKernel(source, name, options=options)
+
+def _probe(device: torch.device) -> None:
+    """Runs a kernel on one element.
+
+    Outside all modes and transforms: under a fake mode or inside ``torch.func.vmap`` a new tensor
+    would be one without memory, as happens where the first call of a process is a traced one.
+    """
+    with _disable_current_modes(), temporarily_clear_interpreter_stack():
+        sample = torch.empty(1, 1, 1, 1, device=device)
+        problem = problem_of(sample, sample, PoolGeometry((1, 1), (1, 1), (0, 0), False))
+        _runner(sample)(general.forward(problem, sample, sample, sample, None))
 
 
 def _runner(tensor: Tensor) -> Callable[[Launch], None]:
@@ -99,19 +143,43 @@ def _run(launch: Launch, device: torch.device) -> None:
 
 
 def _launch(launch: Launch, device: torch.device) -> None:
-    kernel = _kernel(launch.name, launch.source, launch.defines)
-    # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing.
-    args = [arg if arg is None or type(arg) is int else _pointer(arg) for arg in launch.args]
+    if launch.grid > MAX_GRID:
+        raise ValueError(
+            f"{launch.name} would take {launch.grid} blocks of threads, more than the {MAX_GRID} "
+            "that a GPU can be given at once: pool the batch in parts, or inside "
+            "use_backend('torch')"
+        )
+    kernel = _kernel(launch.name, launch.source, launch.defines, device.index)
+    args = [_argument(arg) for arg in launch.args]
     # What torch.cuda.current_stream() wraps, at a twentieth of its time; it has no public name.
     stream = _stream(torch._C._cuda_getCurrentRawStream(device.index))
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared_bytes, stream=stream)
+
+
+@functools.cache
+def _kernel(name: str, source: str, defines: tuple[str, ...], device_index: int):
+    """The kernel, loaded on the device, which is the current one."""
+    import cupy
+
+    if torch.cuda.is_current_stream_capturing():
+        raise _FirstUseInCapture(
+            f"{name} is used for the first time inside a CUDA graph's capture, where it cannot be "
+            "compiled or loaded: run one step on tensors of the same shapes before the capture, or "
+            "call gfgp_cupy.compile_kernels(model, *sample_shapes)"
+        )
+    options = ("-std=c++17", *(f"-D{define}" for define in defines))
+    kernel = cupy.RawKernel(source, name, options=options)
+    kernel.compile()
+    return kernel
 
 
 @functools.lru_cache(maxsize=1024)
 def _stream(address: int):
     import cupy
 
-    return cupy.cuda.Stream.from_external(_RawStream(address))
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(_RawStream(address))
+    return cupy.cuda.ExternalStream(address)  # CuPy 13
 
 
 class _RawStream:
@@ -124,6 +192,15 @@ class _RawStream:
         return 0, self._address
 
 
+def _argument(argument: Tensor | int | None):
+    """What CuPy turns into a kernel's argument of eight bytes."""
+    # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing.
+    if type(argument) is int:
+        return argument
+    # For None itself, CuPy 13 gives the driver no argument at all.
+    return 0 if argument is None else _pointer(argument)
+
+
 def _pointer(tensor: Tensor):
     """``tensor``'s memory as a CuPy pointer, by DLPack.
 
@@ -134,4 +211,11 @@ def _pointer(tensor: Tensor):
     """
     import cupy
 
-    return cupy.cuda.MemoryPointer(cupy._core.dlpack.DLPackMemory(to_dlpack(tensor)), 0)
+    pointer = cupy.cuda.MemoryPointer(cupy._core.dlpack.DLPackMemory(to_dlpack(tensor)), 0)
+    if pointer.ptr == 0 and tensor.numel() > 0:
+        raise RuntimeError(
+            f"a kernel was given a tensor without memory, {type(tensor).__name__} of shape "
+            f"{tuple(tensor.shape)}: fake tensors and those of a transform must go through "
+            "gfgp_cupy.functional or torch.ops.gfgp_cupy"
+        )
+    return pointer

@@ -111,10 +111,10 @@ def run_launch(launch, order: str = "forward", seed: int = 0) -> Traffic:
     """
     _check_launch(launch, order)
     library = _load(launch.name, launch.source, tuple(launch.defines))
-    _check_arguments(launch, library.gfgp_kernel_kinds().decode())
+    _check_arguments(launch, kernel_kinds(launch))
     slots = (ctypes.c_ulonglong * len(launch.args))(*map(_slot, launch.args))
     extents = [
-        _Tensor(argument.data_ptr(), _extent_bytes(argument), index)
+        _Tensor(argument.data_ptr(), extent_bytes(argument), index)
         for index, argument in enumerate(launch.args)
         if isinstance(argument, torch.Tensor)
     ]
@@ -146,6 +146,12 @@ def run_launch(launch, order: str = "forward", seed: int = 0) -> Traffic:
     )
 
 
+def kernel_kinds(launch) -> str:
+    """A letter for each of the kernel's parameters: p a pointer, i a long long, d a double."""
+    library = _load(launch.name, launch.source, tuple(launch.defines))
+    return library.gfgp_kernel_kinds().decode()
+
+
 def _check_launch(launch, order: str) -> None:
     if order not in ORDERS:
         raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
@@ -162,7 +168,7 @@ def _check_launch(launch, order: str) -> None:
 
 
 def _check_arguments(launch, kinds: str) -> None:
-    """Compare with the kernel's parameters: p a pointer, i a long long, d a double."""
+    """Compare with the kernel's parameters."""
     if len(launch.args) != len(kinds):
         raise TypeError(f"{launch.name} takes {len(kinds)} arguments, got {len(launch.args)}")
     wanted = {"p": torch.Tensor | None, "i": int, "d": float}
@@ -191,7 +197,7 @@ def _slot(argument) -> int:
     return argument % 2**64
 
 
-def _extent_bytes(tensor: torch.Tensor) -> int:
+def extent_bytes(tensor: torch.Tensor) -> int:
     """Bytes from a tensor's first element to the end of its last."""
     if tensor.numel() == 0:
         return 0
@@ -215,7 +221,7 @@ def _load(name: str, source: str, defines: tuple[str, ...]) -> ctypes.CDLL:
     # -O0: a specialisation runs for milliseconds, so that compiling it is what takes the time.
     # With -z defs, a name that neither the source nor the engine defines is an error here.
     library = ctypes.CDLL(
-        _compile(
+        compile_library(
             text,
             ("-O0", *(f"-D{define}" for define in defines)),
             ("-Wl,-z,defs", str(_engine_path()), "-lm"),
@@ -227,7 +233,7 @@ def _load(name: str, source: str, defines: tuple[str, ...]) -> ctypes.CDLL:
 
 @functools.cache
 def _engine_path() -> Path:
-    return _compile(f'#include "{ENGINE}"\n', ("-O2",), ())
+    return compile_library(f'#include "{ENGINE}"\n', ("-O2",), ())
 
 
 @functools.cache
@@ -240,7 +246,7 @@ def _own_text() -> bytes:
     return HEADER.read_bytes() + ENGINE.read_bytes()
 
 
-def _compile(text: str, options: tuple[str, ...], link: tuple[str, ...]) -> Path:
+def compile_library(text: str, options: tuple[str, ...], link: tuple[str, ...]) -> Path:
     """Compile C++ text into a shared library, kept in the temporary folder under its hash."""
     command = [*_compiler(), *FLAGS, *options, "-x", "c++", "-", "-x", "none", *link]
     key = hashlib.sha256(_own_text() + "\0".join([*command, text]).encode()).hexdigest()
