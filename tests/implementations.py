@@ -12,13 +12,16 @@ import torch
 
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.kernels import Launch, pooling
-from tests.cuda_on_cpu import needs_cxx, run_launch
+from tests import stand_in_driver
+from tests.cuda_on_cpu import run_launch
 from tests.kernel_cases import specialisation, specialisations
 
 __all__ = [
     "Backend", "Implementation", "each_backend", "each_implementation", "kernels_on_cpu",
     "needs_cuda", "run_on_cpu",
 ]
+
+stand_in_driver.prepare()
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -78,6 +81,13 @@ def _of_backend(backend: Backend) -> Implementation:
     return Implementation(backend.device, *(getattr(module, name) for name in FUNCTIONS))
 
 
+def _on_stand_in() -> Implementation:
+    """The cupy backend, its kernels launched through CuPy and executed on the CPU."""
+    on_stand_in = stand_in_driver.on_cpu_tensors()  # also a decorator
+    module = backend_module("cupy")
+    return Implementation("cpu", *(on_stand_in(getattr(module, name)) for name in FUNCTIONS))
+
+
 each_backend = pytest.mark.parametrize(
     "backend", [backend.parameter(backend) for backend in BACKENDS]
 )
@@ -85,6 +95,8 @@ each_implementation = pytest.mark.parametrize(
     "implementation",
     [
         *(backend.parameter(_of_backend(backend)) for backend in BACKENDS),
-        pytest.param(kernels_on_cpu(), marks=needs_cxx, id="kernels-cpu"),
+        pytest.param(
+            _on_stand_in(), marks=stand_in_driver.needs_stand_in, id="cupy-stand_in"
+        ),
     ],
 )

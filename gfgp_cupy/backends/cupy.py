@@ -193,8 +193,9 @@ def _kernel(name: str, source: str, defines: tuple[str, ...], device_index: int)
             "compiled or loaded: run one step on tensors of the same shapes before the capture, or "
             "call gfgp_cupy.compile_kernels(model, *sample_shapes)"
         )
-    options = ("-std=c++17", *(f"-D{define}" for define in defines))
-    kernel = cupy.RawKernel(source, name, options=options)
+    # Not as options: for each new set of those, CuPy runs NVRTC on an empty file, every time.
+    macros = "".join(f"#define {define.replace('=', ' ', 1)}\n" for define in defines)
+    kernel = cupy.RawKernel(macros + source, name, options=("-std=c++17",))
     kernel.compile()
     return kernel
 

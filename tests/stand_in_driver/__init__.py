@@ -28,15 +28,28 @@ from gfgp_cupy.backends import selection
 from tests.cuda_on_cpu import compiler_available
 
 from .driver import STREAM, crossing, launch_count, load_driver
+from .runtime import replace_runtime
 
-__all__ = ["STREAM", "install", "launch_count", "needs_stand_in", "on_cpu_tensors"]
+__all__ = [
+    "STREAM", "install", "launch_count", "needs_stand_in", "on_cpu_tensors", "prepare",
+]
 
-needs_stand_in = pytest.mark.skipif(
-    not compiler_available()
-    or importlib.util.find_spec("cupy") is None
-    or torch.cuda.is_available(),
-    reason="needs Linux and a C++ compiler: g++ on PATH, or $CXX; and CuPy, and no GPU",
-)
+
+def _why_not() -> str | None:
+    if torch.cuda.is_available():
+        return "there is a GPU, and the cupy backend is tried on that"
+    if not compiler_available():
+        return "needs Linux and a C++ compiler: g++ on PATH, or $CXX"
+    return "needs CuPy" if importlib.util.find_spec("cupy") is None else None
+
+
+needs_stand_in = pytest.mark.skipif(_why_not() is not None, reason=_why_not() or "")
+
+
+def prepare() -> None:
+    """What must be done before anything imports CuPy, where the stand-in can serve; it is quick."""
+    if _why_not() is None:
+        replace_runtime()
 
 
 def install() -> None:

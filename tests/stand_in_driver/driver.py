@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import re
 import struct
 import threading
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ SOURCE = Path(__file__).with_name("libcuda.cpp")
 STREAM = 0x57AE_A300
 """The address of "PyTorch's current stream"."""
 REFUSED = 1
+
+_MACROS_AND_SOURCE = re.compile(r"((?:#define [^\n]*\n)*)(.*)", re.DOTALL)
 
 _HANDLE = ctypes.c_void_p
 _LOAD = ctypes.CFUNCTYPE(ctypes.c_int, _HANDLE, ctypes.POINTER(_HANDLE))
@@ -62,7 +65,7 @@ class _ThisThread(threading.local):
     """What is under way: CuPy hands the driver less than is needed to check it."""
 
     def __init__(self) -> None:
-        self.program: tuple[str, tuple[str, ...]] | None = None  # the source and its options
+        self.program: str | None = None  # the text that is compiled and loaded
         self.arguments: list[tuple[str, int]] | None = None  # kinds and sizes
         self.crossed: list[tuple[int, int]] = []  # where tensors begin and end
 
@@ -94,9 +97,10 @@ def crossing(tensor: torch.Tensor):
 
 @functools.cache
 def load_driver() -> None:
-    """Puts the stand-in between CuPy and the CPU. CuPy must not be imported before.
+    """Puts the stand-in between CuPy and the CPU; nothing but CuPy finds it, least of all PyTorch.
 
-    Nothing but CuPy finds it, least of all PyTorch.
+    Raises:
+        RuntimeError: as :func:`replace_runtime`.
     """
     replace_runtime()
     library = ctypes.CDLL(
@@ -143,10 +147,10 @@ def _guarded(function):
 
 
 def _noting_program(compile_and_load):
-    def noting(source, options, *others, **named_others):
-        _now.program = source, options
+    def noting(source, *others, **named_others):
+        _now.program = source
         try:
-            return compile_and_load(source, options, *others, **named_others)
+            return compile_and_load(source, *others, **named_others)
         finally:
             _now.program = None
 
@@ -192,8 +196,11 @@ def _new_handle(of: Module | Function, out) -> None:
 def _load(image: int, out) -> None:
     if _now.program is None:
         raise Refused("a module is loaded that RawKernel did not compile")
-    source, options = _now.program
-    defines = tuple(option[2:] for option in options if option.startswith("-D"))
+    macros, source = _MACROS_AND_SOURCE.fullmatch(_now.program).groups()
+    # As Launch.defines has them: tests.cuda_on_cpu keeps what it has compiled by these.
+    defines = tuple(
+        line.removeprefix("#define ").replace(" ", "=", 1) for line in macros.splitlines()
+    )
     _new_handle(Module(source, defines, kernels_of(image)), out)
 
 

@@ -6,6 +6,7 @@ every other one still belongs to the real runtime, which finds no driver and say
 """
 
 import ctypes
+import functools
 import sys
 
 __all__ = ["COMPUTE_CAPABILITY", "replace_runtime"]
@@ -63,8 +64,13 @@ ENTRIES = {
 _kept = []  # what C code points to
 
 
+@functools.cache
 def replace_runtime() -> None:
-    """Replaces the entries, for all of CuPy that is imported from now on."""
+    """Replaces the entries, for all of CuPy that is imported from now on.
+
+    Raises:
+        RuntimeError: CuPy is imported already, or its entries are not those known here.
+    """
     if "cupy.cuda.function" in sys.modules:
         raise RuntimeError("CuPy is imported already: the stand-in driver has to be there first")
     from cupy_backends.cuda.api import runtime
