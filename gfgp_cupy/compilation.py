@@ -74,8 +74,8 @@ def compile_kernels(
 
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: no shape, or a network that cannot be copied or run on images without data.
-        RuntimeError: a backend asked for by name cannot serve the model's device.
+        ValueError: no shape, a network that cannot be copied or run on images without data, or a
+            backend asked for by name that cannot serve its device.
 
     Example:
         >>> import gfgp_cupy
