@@ -15,35 +15,12 @@ from tests import stand_in_driver
 from tests.gloo_group import gloo_group
 from tests.implementations import needs_cuda
 from tests.random_numbers import random_numbers
-
-
-class Recorder:
-    """The programs that are compiled ahead, and those of launches."""
-
-    def __init__(self):
-        self.compiled, self.launched = set(), set()
-
-    def compile_launches(self, launches, device):
-        programs = {program_of(launch) for launch in launches}
-        self.compiled |= programs
-        return len(programs)
-
-    def runner(self, tensor):
-        return lambda launch: self.launched.add(program_of(launch))
-
-
-def program_of(launch):
-    return launch.name, launch.source, launch.defines
+from tests.recorded_launches import recorded_launches
 
 
 @pytest.fixture
-def recorder(monkeypatch):
-    """The cupy backend on CPU tensors, its launches recorded and not executed."""
-    recorder = Recorder()
-    monkeypatch.setattr(backend, "unavailable", lambda device: None)
-    monkeypatch.setattr(backend, "compile_launches", recorder.compile_launches)
-    monkeypatch.setattr(backend, "_runner", recorder.runner)
-    with use_backend("cupy"):
+def recorder():
+    with recorded_launches() as recorder:
         yield recorder
 
 
