@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gfgp_cupy import GFGPMaxEntPool2d
+from gfgp_cupy import GFGPMaxEntPool2d, SoftPool2d
 from tests.command_line import output_here
 from tests.implementations import needs_cuda
 from tests.recorded_launches import recorded_launches
@@ -68,7 +68,8 @@ def test_shapes_are_those_of_the_batches(count, size, rank, world_size, parts, r
 
 def test_steps_and_evaluation_launch_what_was_compiled():
     model = nn.Sequential(
-        nn.Conv2d(3, 3, 3, stride=2), GFGPMaxEntPool2d(3, 3, 2, 1), nn.Flatten(), nn.Linear(192, 5)
+        SoftPool2d(2), nn.Conv2d(3, 3, 3, stride=2), GFGPMaxEntPool2d(3, 3, 2, 1), nn.Flatten(),
+        nn.Linear(48, 5),
     )
     options = ["--config-name", "digits", "--accum-steps", "2", "--channels-last"]
     settings = parse_settings(options)
