@@ -13,7 +13,6 @@ import torch
 before = set(sys.modules)
 import gfgp_cupy
 print(*sorted(set(sys.modules) - before))
-print(*sorted(sys.modules))
 """
 
 
@@ -23,8 +22,8 @@ def test_import_brings_in_nothing_costly():
         cwd=Path(__file__).parents[1], capture_output=True, text=True,
     )
     assert process.returncode == 0, process.stderr
-    brought, loaded = (set(line.split()) for line in process.stdout.splitlines())
+    brought = set(process.stdout.split())
     assert "gfgp_cupy.functional" in brought
-    assert loaded.isdisjoint(COSTLY)
+    assert brought.isdisjoint(COSTLY)
     packages = {module.partition(".")[0] for module in brought} - sys.stdlib_module_names
     assert packages <= {"gfgp_cupy", "torch"}
