@@ -2,7 +2,6 @@
 planned and executed does not show in the results."""
 
 import functools
-import itertools
 import math
 import re
 from importlib import resources
@@ -25,9 +24,9 @@ from tests.kernel_cases import (
 )
 from tests.random_numbers import random_numbers
 
-OLDEST_AND_NEWEST = ("75", "120")
-"""In turn, to save time. The oldest does without asynchronous copies; test_kernel_resources.py
-compiles for others."""
+OLDEST = "75"
+"""It does without asynchronous copies. For sm_90, the stand-in driver has what it runs compiled;
+test_kernel_resources.py compiles for others."""
 
 ORDER_CASES = tuple(case for case in KERNEL_CASES if max(case.sizes) < 100)
 
@@ -64,12 +63,12 @@ def names_missing(program: Program, names: tuple[str, ...], architecture: str) -
 
 
 @pytest.mark.slow
-def test_every_specialisation_compiles_for_the_oldest_or_the_newest_gpus():
+def test_specialisations_compile_for_the_oldest_gpus():
+    # Every other one, to save time, and those with 64-bit indices, which the stand-in never runs.
     compilations = [
-        (Program.of(launches[0]), tuple(launch.name for launch in launches), architecture)
-        for launches, architecture in zip(
-            programs().values(), itertools.cycle(OLDEST_AND_NEWEST), strict=False
-        )
+        (Program.of(launches[0]), tuple(launch.name for launch in launches), OLDEST)
+        for number, launches in enumerate(programs().values())
+        if number % 2 == 0 or "index_t=long long" in launches[0].defines
     ]
     assert not any(in_processes(names_missing, compilations))
 

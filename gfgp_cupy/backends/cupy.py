@@ -176,7 +176,11 @@ def _launch(launch: Launch, device: torch.device) -> None:
             "use_backend('torch')"
         )
     kernel = _kernel(launch.name, launch.source, launch.defines, device.index)
-    args = [_argument(arg) for arg in launch.args]
+    # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing. CuPy passes an
+    # int in eight bytes; of None itself, CuPy 13 makes an address that is not null.
+    args = [
+        arg if type(arg) is int else 0 if arg is None else _pointer(arg) for arg in launch.args
+    ]
     # What torch.cuda.current_stream() wraps, at a twentieth of its time; it has no public name.
     stream = _stream(torch._C._cuda_getCurrentRawStream(device.index))
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared_bytes, stream=stream)
@@ -217,15 +221,6 @@ class _RawStream:
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self._address
-
-
-def _argument(argument: Tensor | int | None):
-    """What CuPy turns into a kernel's argument of eight bytes."""
-    # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing.
-    if type(argument) is int:
-        return argument
-    # For None itself, CuPy 13 gives the driver no argument at all.
-    return 0 if argument is None else _pointer(argument)
 
 
 def _pointer(tensor: Tensor):
