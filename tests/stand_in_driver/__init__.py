@@ -83,12 +83,13 @@ def on_cpu_tensors() -> Iterator[None]:
 def _patches() -> contextlib.ExitStack:
     """What makes a CPU tensor look like one on cuda:0 to the backend."""
     load_driver()
-    unavailable = backend.unavailable
+    unavailable, compile_launches = backend.unavailable, backend.compile_launches
     cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
     stack = contextlib.ExitStack()
     for target, name, value in (
         (backend, "to_dlpack", crossing),
         (backend, "_runner", lambda tensor: functools.partial(backend._run, device=cuda)),
+        (backend, "compile_launches", lambda launches, device: compile_launches(launches, cuda)),
         (backend, "unavailable", lambda device: (
             backend._reason(device) if device == cpu else unavailable(device)
         )),
