@@ -1,218 +1,187 @@
-"""Everything to run on a machine with a GPU, in about nine minutes at most.
+"""Everything to run on a machine with a GPU, in less than 560 seconds, and what to run next.
 
-    python benchmarks/gpu_session.py FOLDER
+    python3 benchmarks/gpu_session.py FOLDER
+    python3 benchmarks/gpu_session.py FOLDER2 --after FOLDER
 
-First the tests that need a GPU, NVIDIA's compute-sanitizer and the run-time compilation of all that
-is timed, side by side; then, one after the other, the tests that need most of the GPU's memory, the
-benchmarks and the report. Every stage has a time limit, and the later ones run whatever became of
-it. Of what requirements.txt names, PyTorch, CuPy, pytest and Hypothesis suffice; the report lacks
-its plot without Matplotlib. FOLDER gets the benchmarks' JSON files,
-``report.md``, ``report.png`` and ``session.log`` with what each stage printed. The exit code is 0
-if all stages passed.
+The first: the tests that need a GPU, NVIDIA's compute-sanitizer and the run-time compilation of all
+that is timed, side by side; then, one after the other, the tests that need most of the GPU's
+memory, the benchmarks and the report. The second, in less than 150 seconds: the comparison on
+Fashion-MNIST if its files are there (``--data``), and otherwise Nsight Compute's profile of the
+slowest pass that the first has measured.
+
+Every stage has a time limit, and the later ones run whatever became of it. Of what requirements.txt
+names, PyTorch, CuPy, pytest, pytest-xdist and Hypothesis suffice for the first. FOLDER gets
+``session.log``, with each line that a stage prints as soon as it is printed, the benchmarks' JSON
+files, which grow as they measure, and ``report.md``: at most eight files. The exit code is 0 if all
+stages were run and passed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    # From a clone, without installing: import from the repository, not from this script's folder.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-SANITIZER = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+from benchmarks.stages import Outcome, Phase, Session, Stage
+
+PYTHON = sys.executable
 
 POOLING_RUNS = {
     f"pooling-{dtype}-{layout}": ("--dtype", dtype, "--layout", layout)
     for dtype in ("float32", "bfloat16")
     for layout in ("contiguous", "channels_last")
 }
-ON_GPU, LARGE_TENSORS = "cuda and not on_cpu", "more_than_2_31"
-USES_A_GPU = re.compile(r"\b(needs_cuda|each_backend|each_implementation)\b")
-
-INTERRUPT_SECONDS = 5
-"""What a stage that is interrupted at its limit has for telling how far it has come."""
-
 NETWORK_OPTIONS = ("--amp", "bfloat16", "--layout", "channels_last")
 
+FIRST_TESTS = ("tests/test_pooling.py", "tests/test_cuda.py")
+"""The numbers of the operator, and what only a GPU shows."""
 
-@dataclass(frozen=True)
-class Stage:
-    """A command, and the seconds that it may take.
+LARGE_TESTS = "tests/test_cuda.py"
+"""The file of all tests that need most of the memory."""
 
-    Attributes:
-        environment: variables beside this process's.
-    """
+TEST_PROCESSES = 8
+"""They share one GPU; most of their time goes into compiling kernels and into Python."""
 
-    name: str
-    command: Sequence[str | Path]
-    seconds: float
-    environment: Mapping[str, str] = field(default_factory=dict)
+COMPILING = {"TORCHINDUCTOR_COMPILE_THREADS": "2"}
+"""Five benchmarks compile beside the tests, and each has processes of its own for it."""
 
+EACH_TENSOR_ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a stage ended: ``"passed"``, or why not."""
-
-    stage: str
-    verdict: str
-    seconds: float
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="where the results go; made if missing")
-    folder = parser.parse_args(argv).folder.resolve()
+    options = make_parser().parse_args(argv)
+    folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    log = SessionLog(folder / "session.log")
     with tempfile.TemporaryDirectory() as scratch:
-        outcomes = run_tracks(preparation(Path(scratch)), log)
-    outcomes += run_tracks([measurements(folder)], log)
-    outcomes += run_tracks([[report(folder)]], log)
+        if options.after is None:
+            phases = first_phases(folder, Path(scratch))
+        else:
+            # It needs PyTorch, whose import the first session leaves to its stages.
+            from benchmarks.second_session import second_phases
+
+            phases = second_phases(folder, Path(scratch), options.after, options.data.resolve())
+        outcomes = run_phases(phases, folder / "session.log")
     return 0 if all(outcome.verdict == "passed" for outcome in outcomes) else 1
 
 
-def preparation(scratch: Path) -> list[list[Stage]]:
-    """What is not timed: stages of one list follow each other, the lists run side by side."""
-    target = (sys.executable, "benchmarks/sanitizer_target.py")
-    each_tensor_alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    sanitizer = (SANITIZER, "--error-exitcode", "1", "--kernel-name", "kns=max_ent_pool2d")
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("folder", type=Path, help="where the results go; made if missing")
+    parser.add_argument(
+        "--after", type=Path, metavar="FOLDER",
+        help="run what comes next, by the results of the first session in that folder",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=FASHION_MNIST, metavar="DIR",
+        help="folder with Fashion-MNIST's four files (default: %(default)s)",
+    )
+    return parser
+
+
+def run_phases(phases: Iterable[Phase], log: Path) -> list[Outcome]:
+    """Runs the phases in order, whatever becomes of them."""
+    with Session(log) as session:
+        return [outcome for phase in phases for outcome in session.run(phase)]
+
+
+def first_phases(folder: Path, scratch: Path) -> Iterator[Phase]:
+    """Each is made when those before it have ended: the report is of what they have left."""
+    yield Phase([tests(), sanitizer(), *compilation(scratch)], 190)
+    yield Phase([measurements(folder)], 320)
+    yield Phase([[report(folder)]], 15)
+
+
+def tests() -> list[Stage]:
+    rest = [f"--ignore={file}" for file in FIRST_TESTS]
     return [
-        [Stage("tests", pytest_command(f"{ON_GPU} and not {LARGE_TENSORS}"), 200)],
-        [
-            Stage("compile for the sanitizer", target, 50),
-            Stage(
-                "memcheck",
-                (*sanitizer, "--tool", "memcheck", "--report-api-errors", "no", *target),
-                75,
-                each_tensor_alone,
-            ),
-            Stage("racecheck", (*sanitizer, "--tool", "racecheck", *target), 75),
-        ],
-        *(
-            [Stage(
-                f"compile for {name}",
-                pooling_command(scratch / f"{name}.json", options, "--repeats", "1"),
-                200,
-            )]
+        Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 110),
+        Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 80),
+    ]
+
+
+def sanitizer() -> list[Stage]:
+    """Each tool on every kernel; the last as far as the time allows."""
+    target = (PYTHON, "benchmarks/sanitizer_target.py")
+    tool = (sanitizer_program(), "--error-exitcode", "1", "--tool")
+    # The others need not look at PyTorch's kernels; what these write, this one has to see.
+    ours = ("--kernel-name", "kns=max_ent_pool2d")
+    memcheck = (*tool, "memcheck", *ours, "--report-api-errors", "no", *target)
+    return [
+        Stage("compile for the sanitizer", (*target, "--processes", "4"), 60),
+        Stage("memcheck", memcheck, 60, EACH_TENSOR_ALONE),
+        Stage("racecheck", (*tool, "racecheck", *ours, *target), 60),
+        Stage("initcheck", (*tool, "initcheck", *target), 100, EACH_TENSOR_ALONE),
+    ]
+
+
+def compilation(scratch: Path) -> list[list[Stage]]:
+    """What is timed later, run once, so that its kernels are in the caches on disk."""
+    commands = {
+        **{
+            name: pooling_command(scratch / f"{name}.json", *options, "--repeats", "1")
             for name, options in POOLING_RUNS.items()
-        ),
-    ]  # fmt: skip
+        },
+        "networks": networks_command(scratch / "networks.json", "--repeats", "1"),
+    }
+    return [
+        [Stage(f"compile for {name}", command, 180, COMPILING)]
+        for name, command in commands.items()
+    ]
 
 
 def measurements(folder: Path) -> list[Stage]:
     """What has the GPU to itself: tests that fill its memory, and what is timed."""
-    timed = [
-        Stage(name, pooling_command(folder / f"{name}.json", options, "--seconds", "38"), 55)
-        for name, options in POOLING_RUNS.items()
+    return [
+        Stage("large tensors", pytest_command("whole_gpu", LARGE_TESTS, processes=1), 60),
+        *(
+            Stage(name, pooling_command(folder / f"{name}.json", *options, "--seconds", "38"), 53)
+            for name, options in POOLING_RUNS.items()
+        ),
+        Stage("networks", networks_command(folder / "networks.json", "--seconds", "25"), 48),
     ]
-    networks = (
-        sys.executable, "benchmarks/networks.py", "--device", "cuda", *NETWORK_OPTIONS,
-        "--seconds", "25", "--out", folder / "networks.json",
-    )  # fmt: skip
-    large = Stage("large tensors", pytest_command(f"{ON_GPU} and {LARGE_TENSORS}"), 50)
-    return [large, *timed, Stage("networks", networks, 45)]
 
 
 def report(folder: Path) -> Stage:
-    """The tables and the plot of those results that are there."""
-    results = [folder / f"{name}.json" for name in (*POOLING_RUNS, "networks")]
-    command = (
-        sys.executable, "benchmarks/report.py", *(path for path in results if path.exists()),
-        "--table", folder / "report.md", "--plot", folder / "report.png",
-    )  # fmt: skip
-    return Stage("report", command, 20)
+    """The tables of those results that are there."""
+    files = [folder / f"{name}.json" for name in (*POOLING_RUNS, "networks")]
+    there = [path for path in files if path.exists()]
+    command = (PYTHON, "benchmarks/report.py", *there, "--table", folder / "report.md")
+    return Stage("report", command, 15)
 
 
-def pytest_command(chosen: str) -> tuple[str, ...]:
-    """Runs the ``chosen`` tests (as by ``-k``) in one process, since all share one GPU, and names
-    each as it ends, for a log that breaks off to tell what is missing."""
-    options = ("-o", "addopts=", "-v", "-ra", "-m", "not slow", "-k", chosen)
-    return (sys.executable, "-m", "pytest", *options, *gpu_test_files())
-
-
-def gpu_test_files() -> list[str]:
-    """The modules with tests that run on every backend or need a GPU. The others may import what
-    is not installed here, and pytest runs nothing where it cannot import one."""
-    files = sorted((REPOSITORY / "tests").glob("test_*.py"))
-    return [
-        str(file.relative_to(REPOSITORY)) for file in files if USES_A_GPU.search(file.read_text())
-    ]
-
-
-def pooling_command(out: Path, options: Sequence[str], *more: str) -> tuple[str | Path, ...]:
+def pytest_command(chosen: str, *files: str, processes: int = TEST_PROCESSES) -> tuple[str, ...]:
+    """Runs the tests of ``files`` whose marks are ``chosen``. Each is named as it begins and ends,
+    and shown as it fails, for a log that breaks off to tell what there was."""
     return (
-        sys.executable, "benchmarks/pooling.py", "--device", "cuda", *options, *more, "--out", out,
+        PYTHON, "-m", "pytest", "-o", "addopts=", "-o", "faulthandler_timeout=50",
+        "-p", "no:cacheprovider", "-v", "-ra", "--tb=short", "-m", chosen,
+        "--continue-on-collection-errors", "--skip-not-installed", "--failures-at-once",
+        "-n", str(processes), "--dist=worksteal", *files,
     )  # fmt: skip
 
 
-class SessionLog:
-    """A file that stages write to whole, one after the other."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        path.write_text("")
-
-    def add(self, outcome: Outcome, output: str) -> None:
-        """Appends what a stage printed; prints its outcome."""
-        line = f"{outcome.stage}: {outcome.verdict} ({outcome.seconds:.0f} s)"
-        with self._lock, self._path.open("a") as file:
-            file.write(f"==== {line}\n{output}\n")
-            print(line, flush=True)
+def pooling_command(out: Path, *options: str) -> tuple[str | Path, ...]:
+    return (PYTHON, "benchmarks/pooling.py", "--device", "cuda", *options, "--out", out)
 
 
-def run_tracks(tracks: Sequence[Sequence[Stage]], log: SessionLog) -> list[Outcome]:
-    """Runs lists of stages side by side, the stages of each in order."""
-
-    def run_track(stages: Sequence[Stage]) -> list[Outcome]:
-        return [run_stage(stage, log) for stage in stages]
-
-    with ThreadPoolExecutor(len(tracks)) as pool:
-        return [outcome for track in pool.map(run_track, tracks) for outcome in track]
+def networks_command(out: Path, *options: str) -> tuple[str | Path, ...]:
+    return (
+        PYTHON, "benchmarks/networks.py", "--device", "cuda", *NETWORK_OPTIONS, *options,
+        "--out", out,
+    )  # fmt: skip
 
 
-def run_stage(stage: Stage, log: SessionLog) -> Outcome:
-    """Runs the stage's command from the repository, with its children, until its limit."""
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+", errors="replace") as output:
-        try:
-            process = subprocess.Popen(
-                stage.command, cwd=REPOSITORY, env={**os.environ, **stage.environment},
-                stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        except FileNotFoundError as error:
-            verdict = f"failed: {error}"
-        else:
-            verdict = wait(process, stage.seconds)
-        output.seek(0)
-        outcome = Outcome(stage.name, verdict, time.monotonic() - started)
-        log.add(outcome, output.read())
-    return outcome
-
-
-def wait(process: subprocess.Popen, seconds: float) -> str:
-    """The verdict on a process that leads its own session."""
-    try:
-        code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGINT)
-        # Not waited for, the process keeps its group's number to itself even if it has ended.
-        time.sleep(INTERRUPT_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return f"failed: not done in {seconds:g} s"
-    return "passed" if code == 0 else f"failed: exit code {code}"
+def sanitizer_program() -> str:
+    return shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
 
 
 if __name__ == "__main__":

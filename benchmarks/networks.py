@@ -7,7 +7,7 @@ import functools
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Convolutions of fixed sizes: the fastest of cuDNN's algorithms, found in the warm-up.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         results = run(options)
-    write_results(results, options.out)
     for one in results.times:
         print(f"{one.arch} {one.pool}, {one.task}: {one.images_per_second:.4g} images/s")
     return 0
@@ -112,7 +111,8 @@ class Network:
 
 
 def run(options: argparse.Namespace) -> NetworkResults:
-    """Measures training and inference under every pooling, in turn."""
+    """Measures training and inference under every pooling, in turn; after each round, writes what
+    there is to ``options.out``."""
     started = time.monotonic()
     device = torch.device(options.device)
     tasks = {}
@@ -122,21 +122,24 @@ def run(options: argparse.Namespace) -> NetworkResults:
         tasks[pool, "inference"] = network.inference
     for task in tasks.values():
         task()
-    rounds = time_rounds(tasks, device, options.repeats, started + options.seconds)
-    spreads = {key: Spread.of([times[key] for times in rounds]) for key in tasks}
-    return NetworkResults(
-        SCHEMA,
-        "networks",
-        environment_of(device, "networks.py", options),
-        NetworkSettings(
-            options.device, options.arch, options.pools, options.layout, options.amp,
-            options.batch_size, options.image_size, options.repeats, options.seconds,
-        ),
-        [
-            NetworkTime(options.arch, pool, task, spread, options.batch_size / spread.median)
-            for (pool, task), spread in spreads.items()
-        ],
+    environment = environment_of(device, "networks.py", options)
+    settings = NetworkSettings(
+        options.device, options.arch, options.pools, options.layout, options.amp,
+        options.batch_size, options.image_size, options.repeats, options.seconds,
     )  # fmt: skip
+    rounds = []
+    for times in time_rounds(tasks, device, options.repeats, started + options.seconds):
+        rounds.append(times)
+        spreads = {key: Spread.of([one[key] for one in rounds]) for key in tasks}
+        results = NetworkResults(
+            SCHEMA, "networks", environment, settings,
+            [
+                NetworkTime(options.arch, pool, task, spread, options.batch_size / spread.median)
+                for (pool, task), spread in spreads.items()
+            ],
+        )  # fmt: skip
+        write_results(results, options.out)
+    return results
 
 
 def make_network(options: argparse.Namespace, pool: str) -> Network:
@@ -163,16 +166,16 @@ def time_rounds(
     device: torch.device,
     repeats: int,
     deadline: float,
-) -> list[dict[tuple[str, str], float]]:
+) -> Iterator[dict[tuple[str, str], float]]:
     """Seconds of every task, once a round and each round in another order."""
-    timer, shuffle, rounds = timer_of(device), random.Random(0), []
-    while len(rounds) < min(MIN_REPEATS, repeats) or (
-        len(rounds) < repeats and time.monotonic() < deadline
+    timer, shuffle, rounds = timer_of(device), random.Random(0), 0
+    while rounds < min(MIN_REPEATS, repeats) or (
+        rounds < repeats and time.monotonic() < deadline
     ):
         order = shuffle.sample(list(tasks), len(tasks))
         pending = {key: timer(tasks[key])[1] for key in order}
-        rounds.append({key: seconds() for key, seconds in pending.items()})
-    return rounds
+        yield {key: seconds() for key, seconds in pending.items()}
+        rounds += 1
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from benchmarks.contenders import Contender
 from benchmarks.shapes import Shape
 from benchmarks.timing import Cache, Timer
 
-__all__ = ["Inputs", "Turns", "backward", "time_round"]
+__all__ = ["SPACING", "Inputs", "Turns", "backward", "time_round"]
 
 SPACING = 64
 """Tensors start at multiples of that many elements: aligned as PyTorch's allocator does it."""

@@ -4,14 +4,17 @@
         python benchmarks/sanitizer_target.py
 
 ``PYTORCH_NO_CUDA_MEMORY_CACHING=1`` gives each tensor an allocation of its own, so that an access
-past its end is seen.
+past its end is seen. Compile the kernels beforehand, without the tool and in several processes:
+
+    python benchmarks/sanitizer_target.py --processes 4
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +25,19 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
+from benchmarks.options import positive_int
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
-TILING, OVERLAPPING = (2, 2, 0), (3, 2, 1)
+TILING, OVERLAPPING = NETWORKS = (2, 2, 0), (3, 2, 1)
 """Kernel, stride and padding of the networks' windows."""
 
-OTHERS = ((4, 4, 0), (3, 3, 1), (7, 1, 3), (2, 3, 0))
-"""Wide, cut by padding, too large for registers, with gaps."""
+WIDE, CUT, LARGE, GAPS = (4, 4, 0), (3, 3, 1), (7, 1, 3), (2, 3, 0)
+"""Others: more than 16 bytes wide, cut by padding, too large for registers, with gaps."""
 
-EVEN, ODD = (2, 16, 16, 16), (3, 5, 9, 11)
-"""N, C, H, W that wide accesses divide, and that they do not."""
+EVEN, ODD, STRIPS = (2, 16, 16, 16), (3, 5, 9, 11), (1, 16, 64, 128)
+"""N, C, H, W that wide accesses divide, that they do not, and whose planes are cut into strips."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,23 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every type and layout with the networks' windows, and fewer of them with the rest."""
-    for window, dtype, layout in itertools.product((TILING, OVERLAPPING), DTYPES, LAYOUTS):
-        yield Case(window, dtype, layout)
-    for dtype, layout in itertools.product(DTYPES[:2], LAYOUTS):
-        for window in OTHERS:
-            yield Case(window, dtype, layout)
-        for window in (TILING, OVERLAPPING, *OTHERS):
-            yield Case(window, dtype, layout, sizes=ODD)
-        for window in (TILING, OVERLAPPING):
-            yield Case(window, dtype, layout, lam_in_plane=True)
-            yield Case(window, dtype, layout, aligned=False)
+    """Every kernel in both layouts, in float32 and a half type, and each further path at least
+    once: few enough for their programs to be compiled and watched within a minute or two."""
+    contiguous, channels_last = LAYOUTS
+    for window, layout in itertools.product(NETWORKS, LAYOUTS):
+        yield Case(window, torch.float32, layout)
+        yield Case(window, torch.bfloat16, layout)
+        yield Case(window, torch.float16, layout, aligned=False)
+        yield Case(window, torch.float32, layout, sizes=STRIPS)
+        yield Case(window, torch.float32, layout, lam_in_plane=True)
+    for window in NETWORKS:
+        yield Case(window, torch.float64, contiguous, lam_in_plane=True)
+    for window in (WIDE, LARGE, GAPS):
+        yield Case(window, torch.float32, contiguous)
+        yield Case(window, torch.bfloat16, channels_last)
+    for window in (*NETWORKS, CUT, LARGE):
+        yield Case(window, torch.float32, contiguous, sizes=ODD)
+        yield Case(window, torch.bfloat16, channels_last, sizes=ODD)
 
 
 def exercise(case: Case, device: str) -> None:
@@ -86,13 +95,37 @@ def input_of(case: Case, device: str) -> Tensor:
     return input.requires_grad_()
 
 
-def main(device: str = "cuda") -> int:
-    for case in cases():
-        exercise(case, device)
-        print(case, flush=True)
-    if device == "cuda":
-        torch.cuda.synchronize()
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    chosen = [case for case in cases() if options.only in str(case)]
+    if options.processes == 1:
+        run_part(0, 1, chosen)
+    else:
+        torch.multiprocessing.spawn(
+            run_part, (options.processes, chosen), nprocs=options.processes
+        )
     return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument(
+        "--processes", type=positive_int, default=1, metavar="N",
+        help="share the work, for its kernels to be compiled sooner (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", default="", metavar="TEXT",
+        help="the cases alone that are printed with this text in them",
+    )
+    return parser
+
+
+def run_part(part: int, parts: int, chosen: Sequence[Case]) -> None:
+    """Every ``parts``-th of the cases, from number ``part`` on, on the GPU."""
+    for case in chosen[part::parts]:
+        exercise(case, "cuda")
+        print(case, flush=True)
+    torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

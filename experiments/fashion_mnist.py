@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     recipe = Recipe(
         *(options.arch, options.data, options.epochs, options.batches),
-        *(options.batch_size, options.lr),
+        *(options.batch_size, options.lr, options.device),
     )
     try:
         run_all(recipe, options.pools, options.seeds, options.runs, options.results)
@@ -71,6 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--lr", type=positive_float, default=0.02, metavar="LR", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="(default: %(default)s)"
     )
     parser.add_argument(
         "--runs", type=Path, default=Path("results/fashion-mnist"), metavar="DIR",

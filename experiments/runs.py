@@ -24,6 +24,7 @@ class Recipe:
     Attributes:
         arch, data, epochs, batch_size, lr: as the options of ``train_imagenet.py``.
         batches: of an epoch.
+        device: ``"cpu"`` or ``"cuda"``.
     """
 
     arch: str
@@ -32,6 +33,7 @@ class Recipe:
     batches: int
     batch_size: int
     lr: float
+    device: str = "cpu"
 
     @property
     def train_images(self) -> int:
@@ -68,7 +70,8 @@ class Recipe:
     def _options(self, pool: str) -> list[object]:
         return [
             *("--dataset", "fashion-mnist", "--data", self.data, "--arch", self.arch),
-            *("--pool", pool, "--batch-size", self.batch_size, "--cpu", "--channels-last"),
+            *("--pool", pool, "--batch-size", self.batch_size, "--channels-last"),
+            *(["--cpu"] if self.device == "cpu" else []),
         ]
 
 

@@ -1,6 +1,9 @@
-"""What holds for every test: the same random numbers on every run, and room for other processes."""
+"""What holds for every test: the same random numbers on every run, room for other processes, and no
+test that needs a GPU where there is none."""
 
 import os
+import re
+import sys
 
 # Before PyTorch is imported, for this process and those it starts: tests run side by side, and
 # OpenMP's threads would keep the cores busy with waiting.
@@ -20,6 +23,76 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("repeatable")
+
+FAILED = pytest.StashKey[bool]()
+OWN_PACKAGES = ("benchmarks", "experiments", "gfgp_cupy", "models", "tests", "training")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--skip-not-installed", action="store_true",
+        help="skip, rather than fail, test files that import a package which is not installed",
+    )
+    parser.addoption(
+        "--failures-at-once", action="store_true",
+        help="show each failure when it happens, too, for a run that may be killed",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # the terminal is there by then
+def pytest_configure(config):
+    if config.getoption("failures_at_once") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config.get_terminal_writer()))
+
+
+class FailuresAtOnce:
+    def __init__(self, terminal):
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self._terminal.line(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    if report.failed and collector.config.getoption("skip_not_installed"):
+        missing = re.search(r"ModuleNotFoundError: .*", str(report.longrepr))
+        if missing and not any(f"'{name}" in missing[0] for name in OWN_PACKAGES):
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), None, f"Skipped: {missing[0]}")
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skips a test marked ``gpu`` where there are too few of them."""
+    counts = [marker.args[0] if marker.args else 1 for marker in item.iter_markers("gpu")]
+    needed = max(counts, default=0)
+    if needed and torch.cuda.device_count() < needed:
+        pytest.skip(f"needs {needed} CUDA GPU{'s' * (needed > 1)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Ends one of xdist's processes whose GPU context a test has broken: no other test can pass in
+    it, and xdist starts another."""
+    on_gpu = item.get_closest_marker("gpu") is not None and "PYTEST_XDIST_WORKER" in os.environ
+    if on_gpu and FAILED in item.stash:
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            print(f"the GPU context is lost: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-import torch
 
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.kernels import Launch, pooling
@@ -24,7 +23,7 @@ __all__ = [
 
 stand_in_driver.prepare()
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+needs_cuda = pytest.mark.gpu  # conftest.py skips it where there is none
 
 
 @dataclass(frozen=True)

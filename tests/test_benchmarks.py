@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib.image import imread
 
-from benchmarks import gpu_session, input_pipeline, networks, pooling, report, sanitizer_target
+from benchmarks import input_pipeline, networks, pooling, report
 from benchmarks.contenders import composition, make_contenders
-from benchmarks.gpu_session import SessionLog, Stage, run_tracks
 from benchmarks.measurement import MIN_REPEATS
 from benchmarks.memory import Allocations, allocations_of
 from benchmarks.results import read_results, write_results
@@ -25,8 +24,6 @@ from benchmarks.rounds import Inputs, Turns, backward, time_round
 from benchmarks.shapes import NETWORKS, Shape, select_shapes
 from benchmarks.timing import Cache, timer_of
 from gfgp_cupy.functional import max_ent_pool2d
-from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import pooling as kernels
 
 REPOSITORY = Path(pooling.__file__).parents[1]
 CPU = torch.device("cpu")
@@ -307,6 +304,28 @@ def test_networks(networks_file):
     assert results.settings.amp == "bfloat16"
 
 
+def test_networks_are_on_disk_after_each_round(tmp_path, monkeypatch):
+    path, written = tmp_path / "networks.json", []
+    timer_of = networks.timer_of
+
+    def noting(device):
+        timer = timer_of(device)
+
+        def timed(call):
+            written.append(read_results(path).times[0].seconds.repeats if path.exists() else 0)
+            return timer(call)
+
+        return timed
+
+    monkeypatch.setattr(networks, "timer_of", noting)
+    networks.main([
+        *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
+        *("--pools", "skip", "--repeats", "3", "--out", str(path)),
+    ])
+    assert written == [0, 0, 1, 1, 2, 2]  # before each of the two tasks of a round
+    assert [one.name for one in tmp_path.iterdir()] == ["networks.json"]
+
+
 def test_a_training_step_trains():
     options = networks.make_parser().parse_args([
         *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
@@ -357,117 +376,6 @@ def test_table_does_not_need_matplotlib(networks_file, tmp_path):
     command = (sys.executable, "-c", code, str(networks_file), "--table", str(table))
     subprocess.run(command, cwd=REPOSITORY, check=True)
     assert "| max_ent | training |" in table.read_text()
-
-
-# ---------------------------------------------------------------- for a machine with a GPU
-
-
-def test_stages_run_whatever_became_of_those_before(tmp_path, capsys):
-    def python(name, code, seconds=60.0, **environment):
-        return Stage(name, (sys.executable, "-c", code), seconds, environment)
-
-    endless = """
-import time
-print("begun", flush=True)
-try:
-    time.sleep(600)
-finally:
-    print("as far as this")
-"""
-    outcomes = run_tracks(
-        [
-            [
-                Stage("absent", ("no-such-program",), 60),
-                python("exits", "import sys; sys.exit('went wrong')"),
-                python("passes", "import os; print(os.environ['SEEN'])", SEEN="variable seen"),
-            ],
-            [python("hangs", endless, seconds=10)],
-        ],
-        SessionLog(tmp_path / "session.log"),
-    )
-    verdicts = {outcome.stage: outcome.verdict for outcome in outcomes}
-    assert verdicts["absent"].startswith("failed: ")
-    assert verdicts["exits"] == "failed: exit code 1"
-    assert verdicts["passes"] == "passed"
-    assert verdicts["hangs"] == "failed: not done in 10 s"
-    log = (tmp_path / "session.log").read_text()
-    assert all(text in log for text in ("went wrong", "variable seen", "begun", "as far as"))
-    assert len(capsys.readouterr().out.splitlines()) == 4
-
-
-def test_session_fits_into_nine_minutes_and_runs_what_exists(tmp_path):
-    tracks = gpu_session.preparation(tmp_path)
-    stages = gpu_session.measurements(tmp_path)
-    made = tmp_path / "pooling-bfloat16-contiguous.json"
-    made.touch()
-    last = gpu_session.report(tmp_path)  # of what the stages before have left
-    assert [word for word in last.command if str(word).endswith(".json")] == [made]
-    longest = max(sum(stage.seconds for stage in track) for track in tracks)
-    assert longest + sum(stage.seconds for stage in (*stages, last)) <= 9 * 60
-    for stage in itertools.chain(*tracks, stages, [last]):
-        command = list(map(str, stage.command))
-        scripts = [word for word in command if word.startswith("benchmarks/")]
-        assert all((REPOSITORY / script).is_file() for script in scripts)
-        if "benchmarks/pooling.py" in command:
-            parser = pooling.make_parser()
-        elif "benchmarks/networks.py" in command:
-            parser = networks.make_parser()
-        elif "benchmarks/report.py" in command:
-            parser = report.make_parser()
-        else:
-            continue
-        parser.parse_args(command[2:])
-
-
-@pytest.mark.slow
-def test_gpu_tests_run_where_little_is_installed(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT_MOST)
-    command = gpu_session.pytest_command(gpu_session.ON_GPU)
-    assert "tests/test_cuda.py" in command
-    done = subprocess.run(
-        [*command, "--collect-only", "-q"], cwd=REPOSITORY, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert all(f"{name}.py>" in done.stdout for name in ("test_cuda", "test_pooling"))
-
-
-WITHOUT_MOST = """
-import sys
-for name in ("numba", "torchvision", "PIL", "matplotlib", "sklearn", "timm", "tqdm",
-             "onnx", "onnxruntime", "onnxscript", "tensorboard", "webdataset"):
-    sys.modules[name] = None  # to import it is now an ImportError
-"""
-
-
-def test_sanitizer_sees_every_kernel():
-    seen = set()
-
-    def note(launch):
-        seen.add(launch.name)
-
-    for case in sanitizer_target.cases():
-        input = sanitizer_target.input_of(case, "cpu").detach()
-        geometry = pool_geometry(*case.window)
-        lam = torch.ones(*input.shape[:2], 1, 1, dtype=torch.promote_types(case.dtype, torch.float))
-        output, spread = kernels.forward_with_spread(input, lam, geometry, note)
-        kernels.backward(output, input, lam, geometry, (True, True), note)
-        kernels.lam_backward(output, spread, lam, note)
-    sources = (REPOSITORY / "gfgp_cupy" / "kernels").glob("*.cu")
-    declared = re.compile(r"__global__[^(]*\([^)]*\)?\s*(max_ent_pool2d_\w+)\(")
-    written = {name for source in sources for name in declared.findall(source.read_text())}
-    assert len(written) >= 8
-    assert seen == written
-
-
-def test_sanitizer_cases_run():
-    cases = list(sanitizer_target.cases())
-    for case in cases[:: math.isqrt(len(cases))]:
-        sanitizer_target.exercise(case, "cpu")
-    for case in cases:
-        input = sanitizer_target.input_of(case, "cpu")
-        assert input.is_contiguous(memory_format=case.layout)
-        assert (input.data_ptr() % 16 == 0) == case.aligned
 
 
 def test_input_pipeline_benchmark(tmp_path):

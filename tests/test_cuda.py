@@ -7,6 +7,7 @@ from gfgp_cupy import GFGPMaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
 from tests import slow_loops
+from tests.gpu_memory import GIB, claim_gpu_memory
 from tests.implementations import BACKENDS, needs_cuda
 from tests.memory_layouts import arranged
 from tests.random_numbers import random_numbers
@@ -16,8 +17,6 @@ pytestmark = needs_cuda
 
 A_WHILE = 500_000_000
 """Clock cycles that a stream is kept busy: some tenths of a second."""
-
-GIB = 2**30
 
 each_backend = pytest.mark.parametrize(
     "backend", [backend.name for backend in BACKENDS if backend.device == "cuda"]
@@ -123,7 +122,7 @@ def test_layer_can_be_captured_in_a_graph(backend):
 
 @each_backend
 @each_window
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+@pytest.mark.gpu(2)
 def test_runs_on_the_device_of_the_tensor(backend, window):
     torch.cuda.set_device(0)
     expected = run(backend, *tensors("cuda:0"), window)
@@ -174,6 +173,7 @@ def test_more_samples_or_channels_than_a_grid_axis_holds(backend, window, layout
     assert_rounding_only(grad_lam, exact[1], torch.float32)
 
 
+@pytest.mark.whole_gpu
 @pytest.mark.parametrize(
     ("shape", "layout"),
     [
@@ -186,9 +186,7 @@ def test_more_samples_or_channels_than_a_grid_axis_holds(backend, window, layout
 @each_window
 def test_more_than_2_31_elements(shape, layout, window):
     assert torch.Size(shape).numel() > 2**31
-    free, _ = torch.cuda.mem_get_info()
-    if free < 60 * GIB:
-        pytest.skip(f"needs 60 GiB of GPU memory, {free / GIB:.0f} are free")
+    claim_gpu_memory(60 * GIB)
     input = arranged(torch.empty(shape, dtype=torch.float16, device="cuda"), layout)
     input = input.normal_(generator=torch.Generator("cuda").manual_seed(0)).requires_grad_()
     lam = torch.full((1, 1, 1, 1), 0.7, device="cuda", requires_grad=True)

@@ -233,7 +233,7 @@ def test_a_path_that_was_not_recorded_is_named_with_those_that_were():
         lambdas["pool1"]
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+@pytest.mark.gpu(2)
 def test_several_gpus():
     net = nn.DataParallel(small_network().cuda().eval())
     with record_lambdas(net) as lambdas:

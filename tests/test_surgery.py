@@ -249,7 +249,7 @@ def test_new_poolings_have_the_networks_device():
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_new_poolings_are_on_the_gpu():
     model = small_network().cuda()
     replace(model, strided_convs=True)

@@ -68,7 +68,7 @@ def test_the_process_that_waited_most_counts(tmp_path):
     assert torch.load(tmp_path / "0") == torch.load(tmp_path / "1")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 def test_memory_is_the_peak_of_the_pass():
     device = torch.device("cuda", torch.cuda.current_device())
     before = torch.empty(2**28, device=device, dtype=torch.uint8)

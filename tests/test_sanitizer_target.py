@@ -1,0 +1,86 @@
+"""What compute-sanitizer watches: every kernel in every way, and little enough for its time."""
+
+import collections
+import math
+import re
+
+import pytest
+import torch
+
+from benchmarks import sanitizer_target
+from gfgp_cupy.geometry import pool_geometry
+from gfgp_cupy.kernels import pooling as kernels
+from training.environment import REPOSITORY
+
+MOST_PROGRAMS = 150
+"""At 0.27 seconds of a processor each, four processes compile them in ten seconds."""
+
+
+@pytest.fixture(scope="module")
+def launches():
+    """Those of every case, by what makes a program of its own: the case and the launch."""
+    programs = {}
+    for case in sanitizer_target.cases():
+        for launch in planned(case):
+            programs.setdefault((launch.name, launch.source, launch.defines), (case, launch))
+    return programs
+
+
+def planned(case):
+    """The launches of ``exercise``, none of them run."""
+    noted = []
+    input = sanitizer_target.input_of(case, "cpu").detach()
+    geometry = pool_geometry(*case.window)
+    dtype = torch.promote_types(case.dtype, torch.float32)
+    one = torch.ones(1, 1, 1, 1, dtype=dtype)
+    output = kernels.forward(input, one, geometry, noted.append)
+    shape = output.shape if case.lam_in_plane else (*output.shape[:2], 1, 1)
+    lam = torch.ones(shape, dtype=dtype)
+    kernels.forward(input, lam, geometry, noted.append)
+    kernels.backward(output, input, lam, geometry, (True, True), noted.append)
+    if not case.lam_in_plane:
+        _, spread = kernels.forward_with_spread(input, lam, geometry, noted.append)
+        kernels.lam_backward(output, spread, lam, noted.append)
+        kernels.backward(output, input, lam, geometry, (True, False), noted.append, lam)
+    return noted
+
+
+def test_every_kernel_is_watched_in_both_layouts_and_types(launches):
+    seen = collections.defaultdict(set)
+    for case, launch in launches.values():
+        seen[launch.name].add((case.layout, case.dtype))
+    sources = (REPOSITORY / "gfgp_cupy" / "kernels").glob("*.cu")
+    declared = re.compile(r"__global__[^(]*\([^)]*\)?\s*(max_ent_pool2d_\w+)\(")
+    written = {name for source in sources for name in declared.findall(source.read_text())}
+    assert len(written) >= 8
+    assert seen.keys() == written
+    for name, ways in seen.items():
+        layouts, dtypes = map(set, zip(*ways, strict=True))
+        assert layouts == set(sanitizer_target.LAYOUTS), name
+        assert dtypes >= {torch.float32, torch.bfloat16}, name
+
+
+def test_windows_of_the_networks_are_watched_in_every_type():
+    for window in sanitizer_target.NETWORKS:
+        cases = [case for case in sanitizer_target.cases() if case.window == window]
+        assert {case.dtype for case in cases} == {
+            torch.float16, torch.bfloat16, torch.float32, torch.float64
+        }
+        assert {case.sizes for case in cases} == {
+            sanitizer_target.EVEN, sanitizer_target.ODD, sanitizer_target.STRIPS
+        }
+        assert {case.aligned for case in cases} == {case.lam_in_plane for case in cases}
+
+
+def test_programs_compile_within_the_stage(launches):
+    assert len(launches) <= MOST_PROGRAMS
+
+
+def test_cases_run():
+    cases = list(sanitizer_target.cases())
+    for case in cases[:: math.isqrt(len(cases))]:
+        sanitizer_target.exercise(case, "cpu")
+    for case in cases:
+        input = sanitizer_target.input_of(case, "cpu")
+        assert input.is_contiguous(memory_format=case.layout)
+        assert (input.data_ptr() % 16 == 0) == case.aligned
