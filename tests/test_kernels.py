@@ -121,6 +121,13 @@ def planned(shape, geometry, layout=torch.contiguous_format, dtype=torch.float16
     return launches
 
 
+def arguments(launch) -> dict[str, object]:
+    """A launch's arguments by the names of the kernel's parameters."""
+    parameters = re.search(rf"{launch.name}\((.*?)\)", launch.source, re.DOTALL).group(1)
+    names = re.findall(r"(\w+?)_?(?:,|$)", parameters)
+    return dict(zip(names, launch.args, strict=True))
+
+
 each_layout = pytest.mark.parametrize(
     "layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"]
 )
@@ -177,12 +184,12 @@ def test_small_planes_keep_three_quarters_of_a_block_busy(size, dtype, layout):
     shape = (64, 512, size, size)
     forward, backward, *_ = planned(shape, pool_geometry(3, 2, 1), layout, dtype)
     for launch in (forward, backward):
-        macros = dict(define.split("=") for define in launch.defines)
-        teams, step, depth = (int(macros[name]) for name in ("TEAMS", "STEP", "CHANNELS"))
+        depth = int(dict(define.split("=") for define in launch.defines)["CHANNELS"])
+        step, team = arguments(launch)["step"], 2 ** arguments(launch)["team_log2"]
+        teams = launch.block // team
         out = (size + 1) // 2
         steps = [min(step, out - first) for first in range(0, out, step)]
         # Threads take a window each; a step ends when its last window is done.
-        team = launch.block // teams
         rounds = sum(-(-rows * out * depth // team) for rows in steps)
         assert launch.grid * teams * depth == math.prod(shape[:2])
         assert launch.block >= 64
