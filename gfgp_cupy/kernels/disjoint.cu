@@ -1,7 +1,8 @@
 // Max-Ent pooling where the windows tile the plane: stride = kernel, no padding, height and width
 // divisible by the kernel. Each window lives in the registers of one thread.
 //
-// Threads share out planes as lanes.cu tells. Macros: those of lanes.cu; KERNEL_H, KERNEL_W;
+// A program holds one kernel: the backward pass's where a gradient is to be written. Threads share
+// out planes as lanes.cu tells. Macros: those of lanes.cu; KERNEL_H, KERNEL_W;
 // PACK, elements a load or store of input-sized tensors; LAM_PER_WINDOW, whether lam varies inside
 // a plane; WRITE_SPREAD; WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD.
 //

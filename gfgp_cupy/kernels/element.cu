@@ -178,9 +178,9 @@ __device__ __forceinline__ acc_t reciprocal(acc_t x) {
 
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
-// dy/dx = p (1 + lam (x - y)) times the output's gradient, of which p is worth `sent`. In this order:
-// where p is 0, lam times the deviation may be infinite. The deviation from the rounded y would be
-// wrong by what y was rounded by.
+// g p (1 + lam (x - y)), what a window sends back to an element; `sent` is g p. In this order:
+// where p is 0, lam times the deviation may be infinite. `deviation` is (x - r) - (y - r): from the
+// rounded y it would be off by what y was rounded by.
 __device__ __forceinline__ acc_t slope(acc_t sent, acc_t lam, acc_t deviation) {
   return sent + lam * (sent * deviation);
 }

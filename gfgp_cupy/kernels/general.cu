@@ -27,8 +27,8 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
   const scalar_t* plane =
       input + plane_offset(planes, at.n, at.c, planes.height, planes.width);
   const Bounds bounds = window_bounds(planes, at.h, at.w);
-  const Softmax of = softmax(
-      plane, planes, bounds, load(lam + at.n * lam_n + at.c * lam_c + at.h * lam_h + at.w * lam_w));
+  const acc_t lambda = load(lam + at.n * lam_n + at.c * lam_c + at.h * lam_h + at.w * lam_w);
+  const Softmax of = softmax(plane, planes, bounds, lambda);
   store(output + index, narrow(mean(plane, planes, bounds, of)));
   if (spread) {
     store(spread + index, pack_spread(sqrt(variance(plane, planes, bounds, of))));
@@ -37,8 +37,8 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
 
 // One thread owns one window: it reads the window's elements, its lam and grad_output. Where
 // `reference` is given, it writes what the gather needs to know of the window: r, the mean of x - r,
-// and what it sends to an element of weight 1, the element r; where `grad_lam` is given,
-// grad_output times the variance of the window, the window's part of lam's gradient.
+// and what it sends to an element of weight 1, that is r. Where `grad_lam` is given, it writes
+// grad_output times the window's variance, the window's part of lam's gradient.
 // Traffic: reads X + O, writes 3 O and 1 O in acc_t.
 extern "C" __global__ void BOUNDS(256) max_ent_pool2d_window_statistics(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
@@ -51,8 +51,8 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_window_statistics(
   const scalar_t* plane =
       input + plane_offset(planes, at.n, at.c, planes.height, planes.width);
   const Bounds bounds = window_bounds(planes, at.h, at.w);
-  const Softmax of = softmax(
-      plane, planes, bounds, load(lam + at.n * lam_n + at.c * lam_c + at.h * lam_h + at.w * lam_w));
+  const acc_t lambda = load(lam + at.n * lam_n + at.c * lam_c + at.h * lam_h + at.w * lam_w);
+  const Softmax of = softmax(plane, planes, bounds, lambda);
   const acc_t grad = widen(load(grad_output + index));
   if (reference) {
     store(reference + index, of.reference);

@@ -10,6 +10,8 @@
 // CHANNELS of a sample) and a slice of shared memory of its own. The strips of a block's teams lie
 // at the same place of their planes, so that all teams reach every barrier together.
 //
+// A program holds one kernel: the backward pass's where a gradient is to be written.
+//
 // Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; CHANNELS (1 if contiguous); PACK, elements
 //         an access of input-sized tensors; TEAMS, whether blocks have several; LAM_PER_WINDOW;
 //         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.

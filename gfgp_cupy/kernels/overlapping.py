@@ -61,7 +61,7 @@ def forward(
     """
     on = () if spread is None else ("WRITE_SPREAD",)
     march, defines = _specialised(problem, aligned_elements(input), on)
-    bytes = march.lam_bytes + march.ring_bytes
+    team_bytes = march.lam_bytes + march.ring_bytes
     return Launch(
         name="max_ent_pool2d_overlapping_forward",
         source=SOURCE,
@@ -70,10 +70,10 @@ def forward(
         block=march.block,
         args=(
             input, lam, output, spread,
-            march.team_log2, bytes, march.ring_rows, march.strip_rows, march.step, march.tile_w,
-            *march.sizes,
+            march.team_log2, team_bytes, march.ring_rows, march.strip_rows, march.step,
+            march.tile_w, *march.sizes,
         ),
-        shared_bytes=march.teams * bytes,
+        shared_bytes=march.teams * team_bytes,
     )
 
 
@@ -126,18 +126,19 @@ class March:
     """How planes are cut into strips, and how the teams of a block march down one each.
 
     Attributes:
-        block: threads of a block.
+        block, grid: threads of a block, and number of blocks.
         teams: teams of a block.
         channels, pack: the macros of ``overlapping.cu`` by these names.
-        team_bytes: of a team's shared memory in the backward pass; lam_bytes, ring_bytes: of its
-            parts. The forward pass needs one of each alone.
+        team_bytes: a team's shared memory in the backward pass, of which ``ring_bytes`` are for
+            input rows and ``lam_bytes`` for what is kept of a channel, once or (λ and the mean's
+            gradient) twice.
+        ring_rows, strip_rows, step, tile_w: the kernels' arguments by these names.
         strips: strips a plane (channels_last: a group of channels) is cut into.
-        grid: number of blocks.
         sizes: :attr:`Problem.sizes`.
-        step, tile_w, ring_rows, strip_rows: the kernels' arguments by these names.
     """
 
     block: int
+    grid: int
     teams: int
     channels: int
     pack: int
@@ -149,7 +150,6 @@ class March:
     step: int
     tile_w: int
     strips: int
-    grid: int
     sizes: tuple[int, ...]
 
     @property
@@ -209,8 +209,8 @@ def _march(problem: Problem, aligned: int) -> March:
     teams = largest_power_of_two(most, dividing=groups)
     block = max(MIN_BLOCK, teams * team)
     return March(
-        block, teams, group, pack, team_bytes, lam_bytes, ring_bytes, ring_rows, strip_rows, step,
-        tile_w, strips, groups * strips // teams, problem.sizes,
+        block, groups * strips // teams, teams, group, pack, team_bytes, lam_bytes, ring_bytes,
+        ring_rows, strip_rows, step, tile_w, strips, problem.sizes,
     )  # fmt: skip
 
 

@@ -4,8 +4,8 @@
 
 #define TAPS (KERNEL_H * KERNEL_W)
 
-// Left alone, the compiler spills a few registers in any type, for the reason that element.cu names;
-// but not those of the most common windows, which thus keep the room for more blocks.
+// Left alone, the compiler spills a few registers in any type, for the reason that element.cu
+// names; but not those of the most common windows, which thus keep the room for more blocks.
 #if KERNEL_H != KERNEL_W || TAPS > 9 || STRIDE_H < 2 || STRIDE_W < 2 || LAM_PER_WINDOW
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 1)
@@ -29,7 +29,7 @@ struct Softmax {
 
 #define ALL_INSIDE 0xffffffffu
 
-// In pairs, so that of two windows with the same elements neither gains by their order.
+// In pairs: a term is rounded as often as TAPS can be halved, not TAPS times.
 __device__ __forceinline__ acc_t sum_of(const acc_t (&terms)[TAPS]) {
   acc_t sum[TAPS];
 #pragma unroll
@@ -70,7 +70,8 @@ __device__ __forceinline__ Softmax softmax(
 }
 
 // y: what rounding made of r + shift, and the mean of what the elements deviate from that. The
-// second part is small, so its own rounding does not show.
+// second part is small, so its own rounding does not show, nor what the sums behind shift lost; and
+// it does not lead out of the window's range.
 __device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Softmax& of) {
   const acc_t first = of.reference + of.shift;
   if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to

@@ -2,9 +2,9 @@
 //
 // Macros: CHANNELS_LAST (0 or 1). Everything else is told at run time.
 //
-// Sums are taken relative to a reference element r of the window, its maximum (its minimum where
-// lam < 0), so that no weight exceeds 1; and in powers of two: lam is scaled by log2(e) once. Their
-// terms get a factor with which they cannot overflow where differences do not.
+// As in softmax.cu, sums are taken relative to a reference element r, the window's maximum (its
+// minimum where lam < 0), and terms that are no weights get a factor with which their sum does not
+// overflow where differences do not. Sums are compensated, since windows may be of any size.
 
 struct Planes {
   index_t channels, height, width, out_h, out_w;
@@ -125,8 +125,7 @@ __device__ __forceinline__ Softmax softmax(
   return result;
 }
 
-// y: what rounding made of r + shift, and the mean of what the elements deviate from that. The
-// second part is small, so its own rounding does not show.
+// y, in the two parts that softmax.cu tells of.
 __device__ __forceinline__ acc_t mean(
     const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Softmax& of) {
   const acc_t first = of.reference + of.shift;
