@@ -36,9 +36,9 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
 }
 
 // One thread owns one window: it reads the window's elements, its lam and grad_output. Where
-// `reference` is given, it writes what the gather needs to know of the window: r, the mean of x - r,
-// and what it sends to an element of weight 1, that is r. Where `grad_lam` is given, it writes
-// grad_output times the window's variance, the window's part of lam's gradient.
+// `reference` is given, it writes what the gather needs to know of the window: r, the mean of
+// x - r, and what it sends to an element of weight 1, that is r. Where `grad_lam` is given, it
+// writes grad_output times the window's variance, the window's part of lam's gradient.
 // Traffic: reads X + O, writes 3 O and 1 O in acc_t.
 extern "C" __global__ void BOUNDS(256) max_ent_pool2d_window_statistics(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,

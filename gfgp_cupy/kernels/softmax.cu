@@ -5,8 +5,10 @@
 #define TAPS (KERNEL_H * KERNEL_W)
 
 // Left alone, the compiler spills a few registers in any type, for the reason that element.cu
-// names; but not those of the most common windows, which thus keep the room for more blocks.
-#if KERNEL_H != KERNEL_W || TAPS > 9 || STRIDE_H < 2 || STRIDE_W < 2 || LAM_PER_WINDOW
+// names; but not those of the most common windows (and of more channels than one thread takes),
+// which thus keep the room for more blocks.
+#if KERNEL_H != KERNEL_W || TAPS > 9 || STRIDE_H < 2 || STRIDE_W < 2 || LAM_PER_WINDOW || \
+    (CHANNELS_LAST && LANES == 1)
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 1)
 #endif
