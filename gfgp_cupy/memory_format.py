@@ -27,6 +27,8 @@ def layout_of(input: Tensor) -> torch.memory_format:
 
 
 def dense(tensor: Tensor, layout: torch.memory_format) -> Tensor:
-    """``tensor`` with the strides of a new tensor in ``layout``: axes of size 1 have them too."""
-    # contiguous() takes any stride on an axis of size 1, to() any gaps between elements.
-    return tensor.contiguous(memory_format=layout).to(tensor.dtype, memory_format=layout)
+    """``tensor`` with the strides of a new one in ``layout``, on axes of size 1, too."""
+    strides = torch.empty(tensor.shape, memory_format=layout, device="meta").stride()
+    if tensor.stride() == strides:
+        return tensor
+    return torch.empty_like(tensor, memory_format=layout).copy_(tensor)

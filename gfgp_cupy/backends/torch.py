@@ -207,13 +207,17 @@ def _views(padded: Tensor, input: Tensor, geometry: PoolGeometry) -> Iterator[Te
     """For each kernel position, row by row, the [N, C, oH, oW] view of its elements."""
     out_h, out_w = geometry.output_size(*input.shape[2:])
     step_h, step_w = geometry.stride
-    for i in range(geometry.kernel_size[0]):
-        for j in range(geometry.kernel_size[1]):
-            yield padded[
-                :, :,
-                i : i + step_h * (out_h - 1) + 1 : step_h,
-                j : j + step_w * (out_w - 1) + 1 : step_w,
-            ]
+    rows = [slice(i, i + step_h * (out_h - 1) + 1, step_h) for i in range(geometry.kernel_size[0])]
+    columns = [
+        slice(j, j + step_w * (out_w - 1) + 1, step_w) for j in range(geometry.kernel_size[1])
+    ]
+    for row in rows:
+        for column in columns:
+            if layout_of(input) is torch.channels_last:
+                # The gradient of a slice is contiguous: here in this order of its axes.
+                yield padded.permute(0, 2, 3, 1)[:, row, column].permute(0, 3, 1, 2)
+            else:
+                yield padded[:, :, row, column]
 
 
 def _valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:

@@ -106,7 +106,8 @@ def plan(
     """For dense [N, C, H, W] ``input`` in the given layout, of λ's type."""
     samples, channels, height, width = input.shape
     out_height, out_width = geometry.output_size(height, width)
-    channels_last = layout is torch.channels_last
+    # With one channel both layouts are the same order, and the planes' rows are longer.
+    channels_last = layout is torch.channels_last and channels > 1
     pixel = channels if channels_last else 1
     lam_height, lam_width = lam.shape[2:]
     sizes = Sizes(
