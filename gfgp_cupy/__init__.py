@@ -2,6 +2,7 @@
 
 from . import functional, poolings
 from .backends import backend_report, use_backend
+from .compilation import compile_kernels
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d, MaxEntPoolingCuda2d
 from .poolings import (
     GatedPool2d,
@@ -31,6 +32,7 @@ __all__ = [
     "MixedPool2d",
     "SoftPool2d",
     "backend_report",
+    "compile_kernels",
     "functional",
     "poolings",
     "record_lambdas",

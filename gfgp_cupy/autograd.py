@@ -95,7 +95,7 @@ class MeanFunction(torch.autograd.Function):
         ctx.pending = pending
         ctx.plane, ctx.dtype = input.shape, input.dtype
         ctx.set_materialize_grads(False)
-        return input.mean((2, 3), keepdim=True, dtype=dtype), input.view_as(input)
+        return input.mean((2, 3), keepdim=True, dtype=dtype), input[...]
 
     @staticmethod
     def backward(ctx, grad_mean: Tensor | None, grad_input: Tensor | None):
@@ -166,7 +166,7 @@ def _differentiable_backward(grad_output, input, lam, geometry, needed):
     create_graph = torch.is_grad_enabled()
     # Aliases: λ may be made of the input, and that path is not this function's to follow.
     with torch.enable_grad():
-        input, lam = input.view_as(input), lam.view_as(lam)
+        input, lam = input[...], lam[...]
         output = reference.composition(input, lam, geometry)
     wanted = [tensor for tensor, need in zip((input, lam), needed, strict=True) if need]
     gradients = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=create_graph))

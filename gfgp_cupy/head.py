@@ -6,12 +6,48 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arguments import check_width
 from .functional import autocasts
 
-__all__ = ["check_head_input", "gfgp_head", "outside_autocast", "reset_head"]
+__all__ = ["PointConv2d", "check_head_input", "gfgp_head", "outside_autocast", "reset_head"]
+
+
+class PointConv2d(nn.Conv2d):
+    """A 1×1 convolution of maps of one point each, as the matrix product that it is.
+
+    cuDNN's convolutions round float32 to TF32's ten bits unless told otherwise, which moves λ by
+    2.5e-3; matrix products do so only where the caller asked for it
+    (``torch.set_float32_matmul_precision``, ``torch.backends.cuda.matmul``).
+
+    Args:
+        in_channels, out_channels, kernel_size, …: as for ``nn.Conv2d``, for kernels of one point.
+
+    Shape:
+        - input: [N, C, 1, 1].
+        - output: [N, out_channels, 1, 1].
+
+    Raises:
+        ValueError: an input of another shape.
+
+    Example:
+        >>> PointConv2d(8, 4, kernel_size=1)(torch.ones(2, 8, 1, 1)).shape
+        torch.Size([2, 4, 1, 1])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 4 or input.shape[2:] != (1, 1):
+            raise ValueError(
+                "input must be [N, C, 1, 1], one mean a sample and channel, got shape "
+                f"{tuple(input.shape)}: take the mean over height and width first"
+            )
+        # Views whose backward gives the gradient the weight's own strides: DDP warns of others.
+        channels_last = self.weight.stride(3) > 1
+        weight = self.weight.permute(0, 2, 3, 1) if channels_last else self.weight
+        output = F.linear(input.flatten(1), weight.flatten(1), self.bias)
+        return output[:, :, None, None]
 
 
 def gfgp_head(
@@ -41,10 +77,10 @@ def gfgp_head(
     check_width("hidden_features", hidden_features)
     options = {"device": device, "dtype": dtype}
     return nn.Sequential(OrderedDict(
-        conv1=nn.Conv2d(num_features, hidden_features, kernel_size=1, **options),
+        conv1=PointConv2d(num_features, hidden_features, kernel_size=1, **options),
         norm1=nn.BatchNorm2d(hidden_features, **options),
         relu=nn.ReLU(),
-        conv2=nn.Conv2d(hidden_features, num_features, kernel_size=1, **options),
+        conv2=PointConv2d(hidden_features, num_features, kernel_size=1, **options),
         norm2=nn.BatchNorm2d(num_features, **options),
         activation=activation,
     ))

@@ -12,6 +12,7 @@ import torch
 from .backends import backend_module
 from .geometry import PoolGeometry
 from .memory_format import layout_of
+from .spread import spread_dtype
 
 __all__ = [
     "implementation",
@@ -92,7 +93,8 @@ def _forward_fake(input, lam, kernel_size, stride, padding, ceil_mode, backend):
 
 @_fake("max_ent_pool2d_with_spread")
 def _forward_with_spread_fake(*args):
-    return _forward_fake(*args), _forward_fake(*args)
+    output = _forward_fake(*args)
+    return output, torch.empty_like(output, dtype=spread_dtype(output.dtype))
 
 
 @_fake("max_ent_pool2d_backward")
@@ -100,9 +102,11 @@ def _backward_fake(
     grad_output, input, lam, kernel_size, stride, padding, ceil_mode, backend, output_mask,
     mean_grad=None,
 ):
+    grad_input = torch.empty(
+        input.shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
+    )
     return (
-        torch.empty_like(input, memory_format=layout_of(input))
-        if output_mask[0] else input.new_empty(0),
+        grad_input if output_mask[0] else input.new_empty(0),
         torch.empty_like(lam, memory_format=torch.contiguous_format)
         if output_mask[1] else lam.new_empty(0),
     )

@@ -33,7 +33,7 @@ def spread_dtype(input_dtype: torch.dtype) -> torch.dtype:
 
 
 def pack_spread(deviation: Tensor, input_dtype: torch.dtype) -> Tensor:
-    """Non-negative deviations, of the type that ``input_dtype`` is computed in, as they are kept."""
+    """Deviations ≥ 0, of the type that ``input_dtype`` is computed in, as they are kept."""
     if input_dtype not in SPREAD_CODES:
         return deviation
     smallest, shift = SPREAD_CODES[input_dtype]

@@ -1,4 +1,4 @@
-"""What the modules of a network are given, found without computing anything."""
+"""Networks run without data: what their modules are given, found without computing anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but 
 
 from .functional import mean_dtype
 
-__all__ = ["trace_inputs"]
+__all__ = ["fake_images", "skeleton_of", "trace_inputs"]
 
 
 def trace_inputs(
@@ -42,7 +42,7 @@ def trace_inputs(
         return inputs
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        skeleton = _skeleton(model, fake)
+        skeleton = skeleton_of(model, fake)
     except Exception as error:  # what a network holds can refuse to be copied in any way
         raise ValueError(
             f"the number of channels of {paths[0]!r} cannot be found, because the network cannot "
@@ -61,7 +61,7 @@ def trace_inputs(
             break
         with fake, torch.no_grad():
             try:
-                skeleton.train(training)(_sample(model, sample_shape))
+                skeleton.train(training)(fake_images(model, sample_shape))
             except Exception as error:  # a forward can raise anything
                 raise ValueError(
                     f"the number of channels of {paths[0]!r} cannot be found, because the forward "
@@ -72,7 +72,7 @@ def trace_inputs(
     return inputs
 
 
-def _skeleton(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
+def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     """A copy of ``model`` whose tensors hold no data."""
     attributes = (value for module in model.modules() for value in vars(module).values())
     kept = (value for value in attributes if isinstance(value, Tensor))
@@ -80,12 +80,22 @@ def _skeleton(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     return deepcopy(model, {id(tensor): fake.from_tensor(tensor) for tensor in tensors})
 
 
-def _sample(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """An image batch of the device and type of the model's first floating-point tensor."""
+def fake_images(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """An image batch on the device of the model's first floating-point tensor, and of its type
+    unless another is given. To be called under a fake mode."""
+    like = torch.empty(())
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
-            return torch.empty(shape, device=tensor.device, dtype=tensor.dtype)
-    return torch.empty(shape)
+            like = tensor
+            break
+    return torch.empty(
+        shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format
+    )
 
 
 def _record(

@@ -14,6 +14,7 @@ from gfgp_cupy.kernels import Launch, pooling
 from tests import stand_in_driver
 from tests.cuda_on_cpu import run_launch
 from tests.kernel_cases import specialisation, specialisations
+from tests.stand_in_driver import needs_stand_in
 
 __all__ = [
     "Backend", "Implementation", "each_backend", "each_implementation", "kernels_on_cpu",
@@ -48,13 +49,17 @@ BACKENDS = (
 
 @dataclass(frozen=True)
 class Implementation:
-    """The functions of a backend's module, for tensors on ``device``."""
+    """The functions of a backend's module, for tensors on ``device``.
+
+    ``flushes``: float32 numbers below 2⁻¹²⁶, and so bfloat16 ones, may become 0.
+    """
 
     device: str
     forward: Callable
     forward_with_spread: Callable
     backward: Callable
     lam_backward: Callable
+    flushes: bool = False
 
 
 FUNCTIONS = ("forward", "forward_with_spread", "backward", "lam_backward")
@@ -77,14 +82,15 @@ def kernels_on_cpu(run: Callable[[Launch], object] = run_on_cpu) -> Implementati
 
 def _of_backend(backend: Backend) -> Implementation:
     module = backend_module(backend.name)
-    return Implementation(backend.device, *(getattr(module, name) for name in FUNCTIONS))
+    functions = (getattr(module, name) for name in FUNCTIONS)
+    # CuPy compiles with -ftz=true.
+    return Implementation(backend.device, *functions, flushes=backend == Backend("cupy", "cuda"))
 
 
 def _on_stand_in() -> Implementation:
-    """The cupy backend, its kernels launched through CuPy and executed on the CPU."""
-    on_stand_in = stand_in_driver.on_cpu_tensors()  # also a decorator
-    module = backend_module("cupy")
-    return Implementation("cpu", *(on_stand_in(getattr(module, name)) for name in FUNCTIONS))
+    """The cupy backend for CPU tensors: launched through CuPy, executed by tests.cuda_on_cpu."""
+    module, on_cpu_tensors = backend_module("cupy"), stand_in_driver.on_cpu_tensors()
+    return Implementation("cpu", *(on_cpu_tensors(getattr(module, name)) for name in FUNCTIONS))
 
 
 each_backend = pytest.mark.parametrize(
@@ -94,8 +100,6 @@ each_implementation = pytest.mark.parametrize(
     "implementation",
     [
         *(backend.parameter(_of_backend(backend)) for backend in BACKENDS),
-        pytest.param(
-            _on_stand_in(), marks=stand_in_driver.needs_stand_in, id="cupy-stand_in"
-        ),
+        pytest.param(_on_stand_in(), marks=needs_stand_in, id="cupy-stand_in"),
     ],
 )

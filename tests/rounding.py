@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tests.slow_loops import Exact
 
-__all__ = ["assert_rounding_only", "ulps_apart"]
+__all__ = ["assert_rounding_only", "spread_roundoff", "ulps_apart"]
 
 UNIT_ROUNDOFF = {
     torch.float16: 2.0**-11,
@@ -13,6 +13,9 @@ UNIT_ROUNDOFF = {
     torch.float32: 2.0**-24,
     torch.float64: 2.0**-53,
 }
+
+SPREAD_ROUNDOFF = {torch.bfloat16: 2.0**-10, torch.float16: 2.0**-12}
+"""Half types keep their windows' standard deviations with more digits than they have."""
 
 OPERATIONS = 16
 """Rounded operations on the longest way to a result, each of an error up to u times the scale.
@@ -23,14 +26,23 @@ average them, so that no allowance for the length of sums is needed.
 """
 
 
-def assert_rounding_only(actual: Tensor, exact: Exact, compute_dtype: torch.dtype) -> None:
-    """Checks a result computed in float32 or float64 and then rounded once to its own type.
+def spread_roundoff(dtype: torch.dtype) -> float:
+    """Of the standard deviations that are kept for an input of ``dtype``."""
+    return SPREAD_ROUNDOFF.get(dtype, UNIT_ROUNDOFF[dtype])
+
+
+def assert_rounding_only(
+    actual: Tensor, exact: Exact, compute_dtype: torch.dtype, roundoff: float | None = None
+) -> None:
+    """Checks a result computed in float32 or float64 and then rounded once to its own type, or
+    with the ``roundoff`` given.
 
     The error allowed is OPERATIONS roundoffs of the computing type relative to the scale, and
     one roundoff (or the smallest subnormal) of the result's own type for storing it.
     """
     info = torch.finfo(actual.dtype)
-    stored = UNIT_ROUNDOFF[actual.dtype] * exact.value.abs() + info.tiny * info.eps
+    roundoff = UNIT_ROUNDOFF[actual.dtype] if roundoff is None else roundoff
+    stored = roundoff * exact.value.abs() + info.tiny * info.eps
     # Float32 smaller than its tiny may be flushed to zero on the way, on a GPU.
     computed = OPERATIONS * UNIT_ROUNDOFF[compute_dtype] * exact.scale
     allowed = computed + stored + torch.finfo(torch.float32).tiny

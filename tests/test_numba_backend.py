@@ -156,26 +156,29 @@ def test_nothing_is_written_outside_the_tensors(functions, shape, layout):
 
 
 @cached
-def exponentials(x, powers):
+def exponentials(x, halvings, powers):
     for i in range(0, x.size, lanes_for(pointer_to(x))):
-        store(pointer_to(powers), i, exp2(load(pointer_to(x), i)))
+        store(pointer_to(powers), i, exp2(load(pointer_to(x), i), halvings))
 
 
 @each_dtype
-def test_powers_of_two_are_right_to_two_units_in_the_last_place(dtype):
+@pytest.mark.parametrize("halvings", [0, 2, 16])
+def test_powers_of_two_are_right_to_two_units_in_the_last_place(dtype, halvings):
     dtype = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     smallest = np.finfo(dtype).minexp
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-    x = np.linspace(smallest, 0, 4096 * lanes, dtype=dtype)
+    x = np.linspace(smallest + halvings, 0, 4096 * lanes, dtype=dtype)
     powers = np.empty_like(x)
-    exponentials(x, powers)
-    expected = np.exp2(x.astype(np.longdouble))
+    exponentials(x, halvings, powers)
+    expected = np.exp2(x.astype(np.longdouble) - halvings)
     assert np.max(np.abs(powers - expected) / expected) <= 2 * np.finfo(dtype).eps
 
-    x = np.resize(np.array([0, -np.inf, 2 * smallest, -1, np.nan], dtype), lanes)
+    below = smallest + halvings - 1
+    x = np.resize(np.array([0, -np.inf, 2 * smallest, below, -1, np.nan], dtype), lanes)
     powers = np.empty_like(x)
-    exponentials(x, powers)
-    np.testing.assert_array_equal(powers[:5], [1, 0, 0, 0.5, np.nan])
+    exponentials(x, halvings, powers)
+    expected = [0.5**halvings, 0, 0, 0, 0.5 ** (halvings + 1), np.nan]
+    np.testing.assert_array_equal(powers[:6], expected)
 
 
 # ---------------------------------------------------------------- threads

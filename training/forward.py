@@ -24,6 +24,10 @@ class Forward:
     def __call__(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return the logits [N, classes], float32 whatever ``amp`` is."""
         images = images.to(memory_format=self.memory_format)
-        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+        with self.autocast(images.device):
             logits = network(images)
         return logits.float()
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return the context that the network computes in on ``device``."""
+        return torch.autocast(device.type, self.amp, enabled=self.amp is not None)

@@ -11,6 +11,7 @@ from training.averaging import averaged_model
 from training.bad_images import LIST_NAME, BadImages, list_bad_images, skipped_of_all
 from training.batches import BatchLoader, GlobalBatches, training_images, validation_images
 from training.checkpoints import Checkpoint, load_model
+from training.compilation import compile_kernels_of_run
 from training.data import DATASETS, Data
 from training.distributed import Process, broadcast_from_main
 from training.engine import evaluate
@@ -65,6 +66,7 @@ def run(settings: Settings, process: Process) -> None:
     val_batches = make_val_batches(data, settings, process, seed)
     if settings.evaluate:
         model = averaged_model(model, checkpoint, settings)
+        compile_kernels_of_run(model, None, val_batches, settings, process)
         if settings.compile:
             model.compile()
         scores = evaluate(
@@ -83,6 +85,7 @@ def run(settings: Settings, process: Process) -> None:
         if settings.sync_bn and process.world_size > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         train_batches = make_train_batches(data, settings, process, seed)
+        compile_kernels_of_run(model, train_batches, val_batches, settings, process)
         train_epochs(model, train_batches, val_batches, checkpoint, settings, process, seed)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from ..geometry import PoolGeometry
 from ..kernels import Launch, general, pooling
 from ..kernels.macros import problem_of
 
-__all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
+__all__ = [
+    "backward", "compile_launches", "forward", "forward_with_spread", "lam_backward", "unavailable",
+]
 
 OLDEST_CUPY = 13
 
@@ -64,6 +67,26 @@ def backward(
 def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
     """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
     return pooling.lam_backward(grad_output, spread, lam, _runner(spread))
+
+
+def compile_launches(launches: Iterable[Launch], device: torch.device) -> int:
+    """Compiles and loads what the launches need on ``device``, several programs at a time.
+
+    Their grids and arguments do not matter. Returns the number of distinct programs.
+    """
+    programs: dict[tuple[str, tuple[str, ...]], set[str]] = {}
+    for launch in launches:
+        programs.setdefault((launch.source, launch.defines), set()).add(launch.name)
+
+    def load(program: tuple[str, tuple[str, ...]]) -> None:
+        # One after the other: CuPy compiles a program once and finds it on disk from then on.
+        for name in programs[program]:
+            _on_device(device, _kernel, name, *program, device.index)
+
+    # Threads are enough: NVRTC (since CUDA 12.3) compiles in several at once, outside the GIL.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(load, programs))  # raises what a thread has raised
+    return len(programs)
 
 
 def unavailable(device: torch.device) -> str | None:
@@ -117,7 +140,7 @@ def _version(cupy: ModuleSpec) -> str | None:
 def _probe(device: torch.device) -> None:
     """Runs a kernel on one element.
 
-    Outside all modes and transforms: under a fake mode or inside ``torch.func.vmap`` a new tensor
+    Outside all modes and transforms: under a fake mode or inside ``torch.func.grad`` a new tensor
     would be one without memory, as happens where the first call of a process is a traced one.
     """
     with _disable_current_modes(), temporarily_clear_interpreter_stack():
@@ -131,15 +154,18 @@ def _runner(tensor: Tensor) -> Callable[[Launch], None]:
 
 
 def _run(launch: Launch, device: torch.device) -> None:
+    _on_device(device, _launch, launch, device)
+
+
+def _on_device(device: torch.device, function: Callable, *args):
     import cupy
 
     # PyTorch and CuPy may each carry a CUDA runtime, with a current device of its own. That both
     # are right is common, and found out at a tenth of the time of setting them.
     if torch.cuda.current_device() == cupy.cuda.runtime.getDevice() == device.index:
-        _launch(launch, device)
-    else:
-        with torch.cuda.device(device.index), cupy.cuda.Device(device.index):
-            _launch(launch, device)
+        return function(*args)
+    with torch.cuda.device(device.index), cupy.cuda.Device(device.index):
+        return function(*args)
 
 
 def _launch(launch: Launch, device: torch.device) -> None:
@@ -150,7 +176,11 @@ def _launch(launch: Launch, device: torch.device) -> None:
             "use_backend('torch')"
         )
     kernel = _kernel(launch.name, launch.source, launch.defines, device.index)
-    args = [_argument(arg) for arg in launch.args]
+    # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing. CuPy passes an
+    # int in eight bytes; of None itself, CuPy 13 makes an address that is not null.
+    args = [
+        arg if type(arg) is int else 0 if arg is None else _pointer(arg) for arg in launch.args
+    ]
     # What torch.cuda.current_stream() wraps, at a twentieth of its time; it has no public name.
     stream = _stream(torch._C._cuda_getCurrentRawStream(device.index))
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared_bytes, stream=stream)
@@ -191,15 +221,6 @@ class _RawStream:
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self._address
-
-
-def _argument(argument: Tensor | int | None):
-    """What CuPy turns into a kernel's argument of eight bytes."""
-    # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing.
-    if type(argument) is int:
-        return argument
-    # For None itself, CuPy 13 gives the driver no argument at all.
-    return 0 if argument is None else _pointer(argument)
 
 
 def _pointer(tensor: Tensor):

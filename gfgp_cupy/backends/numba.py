@@ -18,6 +18,7 @@ from ..geometry import PoolGeometry
 from ..kernels.cpu_plan import Plan, plan
 from ..kernels.cpu_threads import run_over
 from ..memory_format import layout_of
+from ..spread import pack_spread
 from .torch import lam_backward
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
@@ -100,7 +101,7 @@ def _forward(
         _memory(x, layout), _of_every_plane(lam, x, layout), _memory(output, layout),
         _memory(spread, layout),
     ))
-    return output.to(input.dtype), spread.to(input.dtype)
+    return output.to(input.dtype), pack_spread(spread, input.dtype)
 
 
 def _run(direction: str, plan: Plan, tensors: tuple[np.ndarray, ...]) -> None:

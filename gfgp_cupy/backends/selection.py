@@ -54,7 +54,6 @@ def use_backend(name: str) -> Iterator[None]:
         _requested.reset(token)
 
 
-@torch.compiler.assume_constant_result
 def select_backend(device: torch.device) -> str:
     """The name of the backend that serves ``device`` now.
 
@@ -72,6 +71,10 @@ def select_backend(device: torch.device) -> str:
             "Use 'auto' to fall back to another backend."
         )
     return name
+
+
+# torch.compiler.assume_constant_result does this and nothing else, but imports all of Dynamo.
+select_backend._dynamo_marked_constant = True
 
 
 @functools.cache

@@ -5,11 +5,15 @@ a loop over the kH·kW positions needs output-sized temporaries only: the input 
 
 All sums are taken relative to a reference element r of the window, its maximum (its minimum
 where λ < 0): with d_i = x_i − r and e_i = exp(λ d_i), every e_i is at most 1 and one of them is
-exactly 1, so y = r + Σ e_i d_i / Σ e_i can neither overflow nor leave [min x, max x].
+exactly 1, so c = r + Σ e_i d_i / Σ e_i can neither overflow nor leave [min x, max x]. In a large
+window |c| may be much less than |r|, and c has the rounding errors of sums of r's size; so the
+same sum is taken again relative to c: y = c + Σ e_i (x_i − c) / Σ e_i is right to the last digit
+or two, and with the correction y − c kept apart so are the deviations x_i − y.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -17,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import PoolGeometry
-from ..memory_format import layout_of
+from ..memory_format import dense, layout_of
+from ..spread import pack_spread, unpack_spread
 
 __all__ = [
     "backward", "composition", "forward", "forward_with_spread", "lam_backward", "unavailable",
@@ -31,7 +36,7 @@ def unavailable(device: torch.device) -> str | None:
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    return composition(input, lam, geometry).contiguous(memory_format=layout_of(input))
+    return dense(composition(input, lam, geometry), layout_of(input))
 
 
 def forward_with_spread(
@@ -39,30 +44,44 @@ def forward_with_spread(
 ) -> tuple[Tensor, Tensor]:
     """:func:`forward` and each window's standard deviation, for :func:`lam_backward`.
 
-    The deviation, not the variance: it has the range of the input, hence fits its type.
+    The deviation, not the variance: it has the range of the input. It comes as
+    :func:`gfgp_cupy.spread.pack_spread` keeps it.
     """
-    reference, mean, total = _window_sums(input, lam, geometry)
-    variance = torch.zeros_like(mean)
-    for x, valid in _windows(input, lam, geometry):
-        weight = _weight(x, reference, lam, valid) / total
-        variance += _squared_deviation(weight, _inside(x, valid, mean) - mean)
+    windows = _windows(input, lam, geometry)
+    reference = _reference(windows, lam)
+    centre = _centre(windows, lam, reference)
+    total, correction = _sums(windows, lam, reference, centre)
+    variance = torch.zeros_like(centre)
+    for block in _blocks(windows):
+        part = torch.zeros_like(centre)
+        for x, valid in block:
+            weight = _weight(x, valid, lam, reference) / total
+            _add_square(part, weight, _distance(x, valid, centre) - correction)
+        variance += part
     layout = layout_of(input)
-    return tuple(
-        tensor.to(input.dtype).contiguous(memory_format=layout)
-        for tensor in (mean, variance.sqrt())
+    return (
+        dense((centre + correction).to(input.dtype), layout),
+        dense(pack_spread(variance.sqrt(), input.dtype), layout),
     )
 
 
 def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
     """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
-    variance = spread.to(lam.dtype).square()
+    variance = unpack_spread(spread, grad_output.dtype).square()
     return (grad_output.to(lam.dtype) * variance).sum_to_size(lam.shape).contiguous()
 
 
 def composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    """The same out of differentiable operations alone, so that PyTorch can derive it again."""
-    _, mean, _ = _window_sums(input, lam, geometry)
-    return mean.to(input.dtype)
+    """The same out of differentiable operations alone, so that PyTorch can derive it again.
+
+    The mean is the same about any centre, and so are its derivatives: r and c are constants.
+    """
+    windows = _windows(input, lam, geometry)
+    constants = [(x.detach(), valid) for x, valid in windows]
+    reference = _reference(constants, lam.detach())
+    centre = _centre(constants, lam.detach(), reference)
+    _, correction = _sums(windows, lam, reference, centre)
+    return (centre + correction).to(input.dtype)
 
 
 def backward(
@@ -73,48 +92,67 @@ def backward(
     needed: tuple[bool, bool],
     mean_grad: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """∂y/∂x_i = p_i (1 + λ (x_i − y)) and ∂y/∂λ = Σ p_i (x_i − y)², each times ``grad_output``.
-
-    ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
+    """See :func:`forward`; ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's
+    gradient.
 
     Returns:
         The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
     """
-    reference, mean, total = _window_sums(input, lam, geometry)
-    grad = grad_output.to(mean.dtype)
+    windows = _windows(input, lam, geometry)
+    reference = _reference(windows, lam)
+    centre = _centre(windows, lam, reference)
+    total, correction = _sums(windows, lam, reference, centre)
+    grad = grad_output.to(lam.dtype)
     top, left = geometry.padding
-    padded_grad = _padded(torch.zeros_like(input, dtype=mean.dtype), geometry)
-    variance = torch.zeros_like(mean)
-    for (x, valid), grad_x in zip(
-        _windows(input, lam, geometry), _views(padded_grad, input, geometry), strict=True
-    ):
-        weight = _weight(x, reference, lam, valid) / total
-        deviation = _inside(x, valid, mean) - mean
-        if needed[0]:
-            grad_x += grad * weight * (1 + lam * deviation)
-        if needed[1]:
-            variance += _squared_deviation(weight, deviation)
+    padded_grad = _padded(torch.zeros_like(input, dtype=lam.dtype), geometry)
+    grad_views = _views(padded_grad, input, geometry)
+    variance = torch.zeros_like(centre)
+    for block in _blocks(list(zip(windows, grad_views, strict=True))):
+        part = torch.zeros_like(centre)
+        for (x, valid), grad_x in block:
+            weight = _weight(x, valid, lam, reference) / total
+            deviation = _distance(x, valid, centre) - correction
+            if needed[0]:
+                # Not weight · (1 + λ · deviation): where that overflows the weight is 0.
+                grad_x += grad * (weight + lam * (weight * deviation))
+            if needed[1]:
+                _add_square(part, weight, deviation)
+        variance += part
     height, width = input.shape[2:]
     grad_input = padded_grad[:, :, top : top + height, left : left + width]
     if mean_grad is not None:
         grad_input += mean_grad
     return (
-        grad_input.to(input.dtype).contiguous(memory_format=layout_of(input))
-        if needed[0] else None,
+        dense(grad_input.to(input.dtype), layout_of(input)) if needed[0] else None,
         (grad * variance).sum_to_size(lam.shape).contiguous() if needed[1] else None,
     )
 
 
-def _window_sums(input: Tensor, lam: Tensor, geometry: PoolGeometry):
-    """Per window: the reference element r, the mean y, and the total Σ exp(λ (x_i − r))."""
-    windows = _windows(input, lam, geometry)
-    reference = _reference(windows, lam).detach()
-    total, weighted = 0, 0
-    for x, valid in windows:
-        weight = _weight(x, reference, lam, valid)
-        total = total + weight
-        weighted = weighted + weight * (_inside(x, valid, reference) - reference)
-    return reference, reference + weighted / total, total
+def _centre(windows, lam: Tensor, reference: Tensor) -> Tensor:
+    return reference + _sums(windows, lam, reference, reference)[1]
+
+
+def _sums(windows, lam: Tensor, reference: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Per window: the total Σ e_i, and the mean minus ``centre``."""
+    # A power of two of at most 1 / Σ e_i: with it no sum outgrows the largest distance.
+    factor = 0.5 ** (len(windows) - 1).bit_length()
+    total = weighted = torch.zeros_like(reference)
+    for block in _blocks(windows):
+        block_total = block_weighted = torch.zeros_like(reference)
+        for x, valid in block:
+            weight = _weight(x, valid, lam, reference)
+            distance = _distance(x, valid, centre)
+            block_total = block_total + weight
+            block_weighted = torch.addcmul(block_weighted, weight, distance, value=factor)
+        total = total + block_total
+        weighted = weighted + block_weighted
+    return total, weighted / (factor * total)
+
+
+def _blocks(terms: list) -> list[list]:
+    """About as many blocks as each has terms: sums in two levels keep more digits."""
+    size = math.isqrt(len(terms) - 1) + 1
+    return [terms[start : start + size] for start in range(0, len(terms), size)]
 
 
 def _windows(
@@ -135,14 +173,18 @@ def _reference(windows: list[tuple[Tensor, Tensor | None]], lam: Tensor) -> Tens
     return torch.where(lam < 0, smallest, largest)
 
 
-def _weight(x: Tensor, reference: Tensor, lam: Tensor, valid: Tensor | None) -> Tensor:
-    weight = torch.exp(lam * (_inside(x, valid, reference) - reference))
+def _weight(x: Tensor, valid: Tensor | None, lam: Tensor, reference: Tensor) -> Tensor:
+    weight = torch.exp(lam * _distance(x, valid, reference))
     return weight if valid is None else weight * valid
 
 
-def _squared_deviation(weight: Tensor, deviation: Tensor) -> Tensor:
-    """weight · deviation², in an order in which a weight of 0 meets no infinite square."""
-    return weight * deviation * deviation
+def _distance(x: Tensor, valid: Tensor | None, origin: Tensor) -> Tensor:
+    return _inside(x, valid, origin) - origin
+
+
+def _add_square(total: Tensor, weight: Tensor, deviation: Tensor) -> None:
+    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
+    total.addcmul_(weight * deviation, deviation)
 
 
 def _inside(x: Tensor, valid: Tensor | None, elsewhere: Tensor | float) -> Tensor:
@@ -165,13 +207,17 @@ def _views(padded: Tensor, input: Tensor, geometry: PoolGeometry) -> Iterator[Te
     """For each kernel position, row by row, the [N, C, oH, oW] view of its elements."""
     out_h, out_w = geometry.output_size(*input.shape[2:])
     step_h, step_w = geometry.stride
-    for i in range(geometry.kernel_size[0]):
-        for j in range(geometry.kernel_size[1]):
-            yield padded[
-                :, :,
-                i : i + step_h * (out_h - 1) + 1 : step_h,
-                j : j + step_w * (out_w - 1) + 1 : step_w,
-            ]
+    rows = [slice(i, i + step_h * (out_h - 1) + 1, step_h) for i in range(geometry.kernel_size[0])]
+    columns = [
+        slice(j, j + step_w * (out_w - 1) + 1, step_w) for j in range(geometry.kernel_size[1])
+    ]
+    for row in rows:
+        for column in columns:
+            if layout_of(input) is torch.channels_last:
+                # The gradient of a slice is contiguous: here in this order of its axes.
+                yield padded.permute(0, 2, 3, 1)[:, row, column].permute(0, 3, 1, 2)
+            else:
+                yield padded[:, :, row, column]
 
 
 def _valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:

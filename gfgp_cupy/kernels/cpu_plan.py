@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,6 @@ VECTOR_BYTES = 64
 
 SCRATCH_BYTES = 16 * 1024
 """Half of a small first-level cache, the tensors pass through the other half."""
-
 
 class Sizes(NamedTuple):
     """The sizes of a call, and the strides of λ, in elements.
@@ -63,6 +63,8 @@ class Rows(NamedTuple):
         elements, weights, bias: where the rows for the elements of the windows, their weights and
             the biases on their exponents begin: one row for each of the kernel's ``positions``.
         bias_step: from a row of biases to the next; 0 where all are 0 and share one row.
+        block: how many positions to sum up before adding them to the sums of others.
+        halvings: the number of times to halve the weights so that their sum is at most 1.
         size: elements of scratch memory.
     """
 
@@ -75,6 +77,8 @@ class Rows(NamedTuple):
     weights: int
     bias: int
     bias_step: int
+    block: int
+    halvings: int
     size: int
 
 
@@ -102,7 +106,8 @@ def plan(
     """For dense [N, C, H, W] ``input`` in the given layout, of λ's type."""
     samples, channels, height, width = input.shape
     out_height, out_width = geometry.output_size(height, width)
-    channels_last = layout is torch.channels_last
+    # With one channel both layouts are the same order, and the planes' rows are longer.
+    channels_last = layout is torch.channels_last and channels > 1
     pixel = channels if channels_last else 1
     lam_height, lam_width = lam.shape[2:]
     sizes = Sizes(
@@ -145,7 +150,10 @@ def _rows(positions: int, element_size: int, cut: bool) -> Rows:
     return Rows(
         windows, length, positions,
         result=length, further=2 * length, elements=3 * length, weights=weights, bias=bias,
-        bias_step=length if cut else 0, size=bias + biases * length,
+        bias_step=length if cut else 0,
+        block=math.isqrt(positions - 1) + 1,
+        halvings=(positions - 1).bit_length(),
+        size=bias + biases * length,
     )
 
 

@@ -2,8 +2,9 @@
 
 :mod:`.cpu_windows` computes the same for any geometry; see there for segments, for the
 arrangement of the tensors and for the sums relative to the window's maximum r (minimum where
-λ < 0). Here the four elements of a window, one lane each of four vectors, stay in registers from
-the input to the result, and every element of the input's gradient is written once:
+λ < 0) and then to a centre c. Here the four elements of a window, one lane each of four vectors,
+stay in registers from the input to the result, and every element of the input's gradient is
+written once:
 
     a b
     c d
@@ -51,15 +52,15 @@ def forward(input, lam, output, spread, sizes, start_row, stop_row):
             left = sizes.segment - lane
             window = _window(x, sizes, corner, lane, left)
             lambdas = _lambdas(lams, sizes, lam_start, lane, left)
-            reference, distances, weights, total, shift = _weigh(window, lambdas)
-            _store(means, begin + lane, reference + shift, left)
+            centre, correction, offsets, weights, inverse = _weigh(window, lambdas)
+            _store(means, begin + lane, centre + correction, left)
             if with_spread:
                 variance = filled(x, 0.0)
                 for i in range(4):
-                    deviation = distances[i] - shift
+                    deviation = offsets[i] - correction
                     # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
                     variance = variance + weights[i] * deviation * deviation
-                _store(deviations, begin + lane, square_root(variance / total), left)
+                _store(deviations, begin + lane, square_root(variance * inverse), left)
 
 
 @cached
@@ -84,16 +85,24 @@ def backward(
             left = sizes.segment - lane
             window = _window(x, sizes, corner, lane, left)
             lambdas = _lambdas(lams, sizes, lam_start, lane, left)
-            _, distances, weights, total, shift = _weigh(window, lambdas)
-            scale = _load(grads, begin + lane, left) / total
+            _, correction, offsets, weights, inverse = _weigh(window, lambdas)
+            grad = _load(grads, begin + lane, left)
             if sizes.pixel > 1:
                 mean = _load(means, plane * sizes.pixel + lane, left)
             else:
                 mean = filled(means, means[plane])
-            a, of_lam_a = _differentiate(distances[0], weights[0], lambdas, scale, shift)
-            b, of_lam_b = _differentiate(distances[1], weights[1], lambdas, scale, shift)
-            c, of_lam_c = _differentiate(distances[2], weights[2], lambdas, scale, shift)
-            d, of_lam_d = _differentiate(distances[3], weights[3], lambdas, scale, shift)
+            a, of_lam_a = _differentiate(
+                offsets[0] - correction, weights[0] * inverse, lambdas, grad
+            )
+            b, of_lam_b = _differentiate(
+                offsets[1] - correction, weights[1] * inverse, lambdas, grad
+            )
+            c, of_lam_c = _differentiate(
+                offsets[2] - correction, weights[2] * inverse, lambdas, grad
+            )
+            d, of_lam_d = _differentiate(
+                offsets[3] - correction, weights[3] * inverse, lambdas, grad
+            )
             if with_input:
                 _store_window(
                     x_grads, sizes, corner, lane, left, (a + mean, b + mean, c + mean, d + mean)
@@ -117,27 +126,28 @@ def backward(
 
 @compiled
 def _weigh(window, lam):
-    """The reference element r, the distances x − r and their weights exp(λ (x − r)), the sum of
-    these, and y − r."""
+    """A centre c and the correction y − c, the offsets x − c, their weights exp(λ (x − r)) / 4,
+    and one over the sum of these."""
     a, b, c, d = window
     sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
     reference = maximum(maximum(a * sign, b * sign), maximum(c * sign, d * sign)) * sign
     exponent = lam * LOG2_E
     a, b, c, d = a - reference, b - reference, c - reference, d - reference
-    p, q, r, s = exp2(exponent * a), exp2(exponent * b), exp2(exponent * c), exp2(exponent * d)
-    total = (p + q) + (r + s)
-    weighted = (p * a + q * b) + (r * c + s * d)
-    return reference, (a, b, c, d), (p, q, r, s), total, weighted / total
+    p, q = exp2(exponent * a, 2), exp2(exponent * b, 2)
+    r, s = exp2(exponent * c, 2), exp2(exponent * d, 2)
+    inverse = 1.0 / ((p + q) + (r + s))
+    centre = reference + ((p * a + q * b) + (r * c + s * d)) * inverse
+    a, b, c, d = window[0] - centre, window[1] - centre, window[2] - centre, window[3] - centre
+    correction = ((p * a + q * b) + (r * c + s * d)) * inverse
+    return centre, correction, (a, b, c, d), (p, q, r, s), inverse
 
 
 @compiled
-def _differentiate(distance, weight, lam, scale, shift):
-    """An element's gradient, and its part of λ's; ``scale`` is the output's gradient over the sum
-    of the weights."""
-    deviation = distance - shift
-    weight = weight * scale
-    moment = weight * deviation
-    return weight + lam * moment, moment * deviation
+def _differentiate(deviation, probability, lam, grad):
+    """An element's gradient, and its part of λ's."""
+    moment = probability * deviation
+    # Not probability · (1 + λ · deviation): where that overflows the probability is 0.
+    return (probability + lam * moment) * grad, moment * deviation * grad
 
 
 # ---------------------------------------------------------------- between tensors and registers

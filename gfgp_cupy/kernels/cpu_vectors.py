@@ -313,19 +313,21 @@ _MANTISSA_BITS = {types.float32: 23, types.float64: 52}
 _SMALLEST_EXPONENT = {types.float32: -126.0, types.float64: -1022.0}
 
 
-def exp2(x):
-    """2^x for x <= 0, and 0 where that is below the smallest normal number.
+def exp2(x, halvings):
+    """2^(x − halvings) for x <= 0 and a small whole number >= 0, and 0 where that is below the
+    smallest normal number.
 
     x = n + f with n whole and |f| <= 1/2, without error: the sum of x and 1.5 · 2^(mantissa bits)
     has no bits left for a fraction, hence is rounded to a whole number, and n is the lowest bits
     of its representation. 2^f is a polynomial, and n is added to its exponent's bits. The result
-    is at most 1 unit in the last place from 2^x.
+    is at most 1 unit in the last place from the power of x, whose halvings cost nothing: they
+    come off the number that x is added to.
     """
     raise NotImplementedError("exp2 is for compiled functions")
 
 
 @overload(exp2)
-def _exp2(x):
+def _exp2(x, halvings):
     if not isinstance(x, Vector):
         return None
     element = x.element
@@ -333,11 +335,12 @@ def _exp2(x):
     coefficients = _COEFFICIENTS[element]
     smallest = _SMALLEST_EXPONENT[element]
 
-    def implementation(x):
-        shifted = x + whole_only
-        f = x - (shifted - whole_only)
+    def implementation(x, halvings):
+        origin = whole_only - halvings
+        shifted = x + origin
+        f = x - (shifted - origin)
         power = 1.0 + f * _polynomial(f, coefficients)
-        return _zero_where_less(_add_to_exponent(power, shifted), x, smallest)
+        return _zero_where_less(_add_to_exponent(power, shifted), x, smallest + halvings)
 
     return implementation
 

@@ -10,7 +10,8 @@ An element outside the input (in the padding, or past the end in ceil mode) is s
 nearest element inside, which belongs to the same window and so does not change its maximum; a bias
 of −∞ on its exponent gives it the weight 0.
 
-All sums are relative to the window's maximum r (minimum where λ < 0), as in backend ``torch``.
+All sums are relative to the window's maximum r (minimum where λ < 0), and then to a centre c near
+the mean, as in backend ``torch``.
 ``sizes``, ``rows`` and ``columns`` are those of a :class:`.cpu_plan.Plan`, and ``scratch`` is
 ``rows.size`` zeros. All but the two functions for Python take pointers for arrays.
 """
@@ -125,36 +126,45 @@ def backward(
 def _average(scratch, rows, windows, with_spread):
     """From elements, λ and bias: the means and, if asked for, the standard deviations."""
     for lane in range(0, windows, lanes_for(scratch)):
-        _, reference, total, shift = _weigh(scratch, rows, lane)
-        store(scratch, rows.result + lane, reference + shift)
+        _, centre, correction, inverse = _weigh(scratch, rows, lane)
+        store(scratch, rows.result + lane, centre + correction)
         if with_spread:
             variance = filled(scratch, 0.0)
-            for offset in range(lane, rows.positions * rows.length, rows.length):
-                deviation = (load(scratch, rows.elements + offset) - reference) - shift
-                # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
-                variance = variance + load(scratch, rows.weights + offset) * deviation * deviation
-            store(scratch, rows.further + lane, square_root(variance / total))
+            for first in range(0, rows.positions, rows.block):
+                part = filled(scratch, 0.0)
+                for offset in _block(rows, first, lane):
+                    deviation = (load(scratch, rows.elements + offset) - centre) - correction
+                    weight = load(scratch, rows.weights + offset)
+                    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
+                    part = part + weight * deviation * deviation
+                variance = variance + part
+            store(scratch, rows.further + lane, square_root(variance * inverse))
 
 
 @compiled
 def _differentiate(scratch, rows, windows):
     """From the means' gradients (in the row for results): λ's, and the elements' (as weights)."""
     for lane in range(0, windows, lanes_for(scratch)):
-        lam, reference, total, shift = _weigh(scratch, rows, lane)
-        scale = load(scratch, rows.result + lane) / total
-        grad_lam = filled(scratch, 0.0)
-        for offset in range(lane, rows.positions * rows.length, rows.length):
-            deviation = (load(scratch, rows.elements + offset) - reference) - shift
-            weight = load(scratch, rows.weights + offset) * scale
-            moment = weight * deviation
-            store(scratch, rows.weights + offset, weight + lam * moment)
-            grad_lam = grad_lam + moment * deviation
-        store(scratch, rows.further + lane, grad_lam)
+        lam, centre, correction, inverse = _weigh(scratch, rows, lane)
+        grad = load(scratch, rows.result + lane)
+        variance = filled(scratch, 0.0)
+        for first in range(0, rows.positions, rows.block):
+            part = filled(scratch, 0.0)
+            for offset in _block(rows, first, lane):
+                deviation = (load(scratch, rows.elements + offset) - centre) - correction
+                probability = load(scratch, rows.weights + offset) * inverse
+                moment = probability * deviation
+                # Not probability · (1 + λ · deviation): where that overflows the probability is 0.
+                store(scratch, rows.weights + offset, (probability + lam * moment) * grad)
+                part = part + moment * deviation
+            variance = variance + part
+        store(scratch, rows.further + lane, variance * grad)
 
 
 @compiled
 def _weigh(scratch, rows, lane):
-    """λ, the reference element r, Σ exp(λ (x − r)) and y − r; leaves its terms as weights."""
+    """λ, a centre c, the correction y − c and one over the sum of the weights exp(λ (x − r)),
+    halved as often as the plan says, which it leaves in their rows."""
     lam = load(scratch, lane)
     sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
     reference = filled(scratch, -np.inf)
@@ -165,14 +175,35 @@ def _weigh(scratch, rows, lane):
     total = filled(scratch, 0.0)
     weighted = filled(scratch, 0.0)
     bias = rows.bias + lane
-    for offset in range(lane, rows.positions * rows.length, rows.length):
-        distance = load(scratch, rows.elements + offset) - reference
-        weight = exp2(exponent * distance + load(scratch, bias))
-        store(scratch, rows.weights + offset, weight)
-        total = total + weight
-        weighted = weighted + weight * distance
-        bias += rows.bias_step
-    return lam, reference, total, weighted / total
+    for first in range(0, rows.positions, rows.block):
+        total_part = filled(scratch, 0.0)
+        weighted_part = filled(scratch, 0.0)
+        for offset in _block(rows, first, lane):
+            distance = load(scratch, rows.elements + offset) - reference
+            weight = exp2(exponent * distance + load(scratch, bias), rows.halvings)
+            store(scratch, rows.weights + offset, weight)
+            total_part = total_part + weight
+            weighted_part = weighted_part + weight * distance
+            bias += rows.bias_step
+        total = total + total_part
+        weighted = weighted + weighted_part
+    inverse = 1.0 / total
+    centre = reference + weighted * inverse
+    offcentre = filled(scratch, 0.0)
+    for first in range(0, rows.positions, rows.block):
+        part = filled(scratch, 0.0)
+        for offset in _block(rows, first, lane):
+            distance = load(scratch, rows.elements + offset) - centre
+            part = part + load(scratch, rows.weights + offset) * distance
+        offcentre = offcentre + part
+    return lam, centre, offcentre * inverse, inverse
+
+
+@compiled
+def _block(rows, first, lane):
+    """Where in scratch rows a block of positions begins, for each of them from ``first`` on."""
+    last = min(first + rows.block, rows.positions)
+    return range(first * rows.length + lane, last * rows.length, rows.length)
 
 
 # ---------------------------------------------------------------- between tensors and scratch

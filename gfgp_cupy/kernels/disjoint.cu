@@ -1,12 +1,13 @@
 // Max-Ent pooling where the windows tile the plane: stride = kernel, no padding, height and width
 // divisible by the kernel. Each window lives in the registers of one thread.
 //
-// Threads share out planes as lanes.cu tells. Macros: those of lanes.cu; KERNEL_H, KERNEL_W;
+// A program holds one kernel: the backward pass's where a gradient is to be written. Threads share
+// out planes as lanes.cu tells. Macros: those of lanes.cu; KERNEL_H, KERNEL_W;
 // PACK, elements a load or store of input-sized tensors; LAM_PER_WINDOW, whether lam varies inside
 // a plane; WRITE_SPREAD; WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD.
 //
 // "Spread" is the square root of a window's variance: it has the range of the input, so it fits
-// the input's type where the variance might not.
+// into as many bits where the variance might not.
 
 #if CHANNELS_LAST
 
@@ -32,6 +33,8 @@ __device__ __forceinline__ void load_windows(
   }
 }
 
+#if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
@@ -53,21 +56,23 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
         share.channel;
     acc_t x[VECTOR][TAPS];
     load_windows(input + first, channels, width, x);
-    Pack<VECTOR> mean, deviation;
+    Pack<VECTOR> output_pack, spread_pack;
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
       if (LAM_PER_WINDOW) {
         scale[v] = LOG2_E * load(sample_lam + v * lam_c + row * lam_h + column * lam_w);
       }
       const Softmax of = softmax(x[v], scale[v]);
-      mean.element[v] = narrow(of.mean);
-      if (WRITE_SPREAD) deviation.element[v] = narrow(sqrt(variance(x[v], of)));
+      output_pack.element[v] = narrow(mean(x[v], of));
+      if (WRITE_SPREAD) spread_pack.element[v] = pack_spread(sqrt(variance(of)));
     }
     const index_t at = (share.n * windows + window) * channels + share.channel;
-    store_pack(output + at, mean);
-    if (WRITE_SPREAD) store_pack(spread + at, deviation);
+    store_pack(output + at, output_pack);
+    if (WRITE_SPREAD) store_pack(spread + at, spread_pack);
   }
 }
+
+#else
 
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the part of lam's gradient that one block finds,
 // in grad_lam[n, chunk, channel], or where lam varies inside a plane that of each window.
@@ -108,17 +113,18 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
         const acc_t grad = widen(grads.element[v]);
         const Softmax of = softmax(x[v], LOG2_E * lambda[v]);
         if (WRITE_GRAD_LAM) {
-          const acc_t found = grad * variance(x[v], of);
+          const acc_t found = grad * variance(of);
           if (LAM_PER_WINDOW) {
             store(grad_lam + at + v, found);
           } else {
             part[v] += found;
           }
         }
-        const acc_t sent = grad * of.inverse_total;
+        const acc_t most = grad * of.inverse_total;
 #pragma unroll
         for (int tap = 0; tap < TAPS; ++tap) {
-          x[v][tap] = sent * of.weight[tap] * (1 + lambda[v] * (x[v][tap] - of.mean)) + added[v];
+          const acc_t sent = most * of.weight[tap];
+          x[v][tap] = slope(sent, lambda[v], of.deviation[tap] - of.shift) + added[v];
         }
       }
       if (WRITE_GRAD_INPUT) {
@@ -134,6 +140,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
   }
   if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) store_sum(part, share, channels, grad_lam);
 }
+
+#endif
 
 #else
 
@@ -171,6 +179,8 @@ __device__ __forceinline__ void store_windows(
   }
 }
 
+#if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
@@ -190,19 +200,21 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
     acc_t x[VECTOR][TAPS];
     load_windows(
         input + (plane * out_h + row) * KERNEL_H * width + column * KERNEL_W, width, x);
-    Pack<VECTOR> mean, deviation;
+    Pack<VECTOR> output_pack, spread_pack;
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
       if (LAM_PER_WINDOW) scale = LOG2_E * load(plane_lam + row * lam_h + (column + v) * lam_w);
       const Softmax of = softmax(x[v], scale);
-      mean.element[v] = narrow(of.mean);
-      if (WRITE_SPREAD) deviation.element[v] = narrow(sqrt(variance(x[v], of)));
+      output_pack.element[v] = narrow(mean(x[v], of));
+      if (WRITE_SPREAD) spread_pack.element[v] = pack_spread(sqrt(variance(of)));
     }
     const index_t at = (plane * groups + group) * VECTOR;
-    store_pack(output + at, mean);
-    if (WRITE_SPREAD) store_pack(spread + at, deviation);
+    store_pack(output + at, output_pack);
+    if (WRITE_SPREAD) store_pack(spread + at, spread_pack);
   }
 }
+
+#else
 
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the plane's part of lam's gradient, in
 // grad_lam[n, c], or where lam varies inside a plane that of each window. ADD_MEAN_GRAD: adds
@@ -236,17 +248,18 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
         const acc_t grad = widen(grads.element[v]);
         const Softmax of = softmax(x[v], LOG2_E * lambda);
         if (WRITE_GRAD_LAM) {
-          const acc_t found = grad * variance(x[v], of);
+          const acc_t found = grad * variance(of);
           if (LAM_PER_WINDOW) {
             store(grad_lam + at + v, found);
           } else {
             part += found;
           }
         }
-        const acc_t sent = grad * of.inverse_total;
+        const acc_t most = grad * of.inverse_total;
 #pragma unroll
         for (int tap = 0; tap < TAPS; ++tap) {
-          x[v][tap] = sent * of.weight[tap] * (1 + lambda * (x[v][tap] - of.mean)) + added;
+          const acc_t sent = most * of.weight[tap];
+          x[v][tap] = slope(sent, lambda, of.deviation[tap] - of.shift) + added;
         }
       }
       if (WRITE_GRAD_INPUT) store_windows(grad_input + first, width, x);
@@ -254,5 +267,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
   }
   if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) store_sum(part, plane, planes, grad_lam);
 }
+
+#endif
 
 #endif

@@ -111,6 +111,8 @@ def _deal(
     vector = largest_power_of_two(min(aligned, most // taken), dividing=row)
     lanes = Lanes.of(problem.output_shape, problem.channels_last, vector)
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
-    defines = (*problem.defines, *lanes.defines, f"PACK={pack}", *switches(*on))
+    defines = (
+        *problem.defines, *problem.window_defines, *lanes.defines, f"PACK={pack}", *switches(*on)
+    )  # fmt: skip
     sizes = (channels, out_h, out_w, *problem.sizes[5:])
     return lanes, defines, sizes if problem.channels_last else (samples * channels, *sizes)

@@ -113,6 +113,39 @@ __device__ __forceinline__ scalar_t narrow(acc_t value) {
 
 #endif
 
+// A window's standard deviation, which is never negative, as a fused forward pass keeps it: in the
+// input's type or, for half types, in 16 bits of its own that hold more digits. gfgp_cupy/spread.py
+// tells how and says the same of the two numbers.
+#if defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
+
+__device__ __forceinline__ scalar_t pack_spread(acc_t deviation) { return deviation; }
+__device__ __forceinline__ acc_t unpack_spread(scalar_t spread) { return spread; }
+
+#else
+
+#if defined(DTYPE_BFLOAT16)
+#define SPREAD_SMALLEST (64 << 23)
+#define SPREAD_SHIFT 14
+#else
+#define SPREAD_SMALLEST (111 << 23)
+#define SPREAD_SHIFT 12
+#endif
+
+__device__ __forceinline__ scalar_t pack_spread(acc_t deviation) {
+  if (deviation != deviation) return 0xffff;
+  const int bits = max(__float_as_int(deviation), SPREAD_SMALLEST) - SPREAD_SMALLEST;
+  const int half = (1 << (SPREAD_SHIFT - 1)) - 1;
+  return (scalar_t)min((bits + half + (bits >> SPREAD_SHIFT & 1)) >> SPREAD_SHIFT, 0xfffe);
+}
+
+__device__ __forceinline__ acc_t unpack_spread(scalar_t code) {
+  if (code == 0) return 0;
+  const int bits = ((int)code << SPREAD_SHIFT) + SPREAD_SMALLEST;
+  return __int_as_float(code == 0xffff ? 0x7fffffff : bits);
+}
+
+#endif
+
 // 2^x: one instruction in float32 (2 units in the last place), exact to rounding in float64.
 #if defined(DTYPE_FLOAT64) || defined(GFGP_HOST)
 __device__ __forceinline__ acc_t power_of_two(acc_t x) { return exp2(x); }
@@ -142,3 +175,12 @@ __device__ __forceinline__ acc_t reciprocal(acc_t x) {
   return result;
 }
 #endif
+
+#define LOG2_E ((acc_t)1.4426950408889634074)
+
+// g p (1 + lam (x - y)), what a window sends back to an element; `sent` is g p. In this order:
+// where p is 0, lam times the deviation may be infinite. `deviation` is (x - r) - (y - r): from the
+// rounded y it would be off by what y was rounded by.
+__device__ __forceinline__ acc_t slope(acc_t sent, acc_t lam, acc_t deviation) {
+  return sent + lam * (sent * deviation);
+}

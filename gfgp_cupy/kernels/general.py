@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 
 from torch import Tensor
 
 from .lanes import BLOCK
 from .launch import Launch, source
-from .macros import Problem, switches
+from .macros import Problem
 
 __all__ = ["forward", "gather", "window_statistics"]
 
@@ -22,14 +23,7 @@ def forward(
 
     All tensors but λ are dense and in one memory format.
     """
-    return Launch(
-        name="max_ent_pool2d_general_forward",
-        source=SOURCE,
-        defines=_defines(problem, *(() if spread is None else ("WRITE_SPREAD",))),
-        grid=_blocks(output.numel()),
-        block=BLOCK,
-        args=(input, lam, output, spread, output.numel(), *problem.sizes),
-    )
+    return _launch("max_ent_pool2d_general_forward", problem, output, (input, lam, output, spread))
 
 
 def window_statistics(
@@ -37,37 +31,27 @@ def window_statistics(
     grad_output: Tensor,
     input: Tensor,
     lam: Tensor,
-    statistics: tuple[Tensor, Tensor] | None,
+    statistics: tuple[Tensor, Tensor, Tensor] | None,
     grad_lam: Tensor | None,
 ) -> Launch:
-    """Writes each window's mean and log-total (``statistics``) and its part of λ's gradient.
+    """Writes the three numbers that :func:`gather` needs of each window (``statistics``) and the
+    window's part of λ's gradient.
 
     All are output-sized, of λ's type, in the memory format of ``grad_output``. ``None`` for what
     is not needed.
     """
-    return Launch(
-        name="max_ent_pool2d_window_statistics",
-        source=SOURCE,
-        defines=_defines(
-            problem,
-            *(() if statistics is None else ("WRITE_STATISTICS",)),
-            *(() if grad_lam is None else ("WRITE_GRAD_LAM",)),
-        ),
-        grid=_blocks(grad_output.numel()),
-        block=BLOCK,
-        args=(
-            grad_output, input, lam, *(statistics or (None, None)), grad_lam,
-            grad_output.numel(), *problem.sizes,
-        ),
-    )
+    written = (*(statistics or (None, None, None)), grad_lam)
+    return _launch(
+        "max_ent_pool2d_window_statistics", problem, grad_output,
+        (grad_output, input, lam, *written),
+    )  # fmt: skip
 
 
 def gather(
     problem: Problem,
-    grad_output: Tensor,
     input: Tensor,
     lam: Tensor,
-    statistics: tuple[Tensor, Tensor],
+    statistics: tuple[Tensor, Tensor, Tensor],
     mean_grad: Tensor | None,
     grad_input: Tensor,
 ) -> Launch:
@@ -75,23 +59,30 @@ def gather(
 
     ``mean_grad`` [N, C], of λ's type, is added to every element's gradient.
     """
+    return _launch(
+        "max_ent_pool2d_gather", problem, input, (input, lam, *statistics, mean_grad, grad_input)
+    )
+
+
+def _launch(
+    name: str, problem: Problem, owned: Tensor, tensors: tuple[Tensor | None, ...]
+) -> Launch:
+    """A launch in which each thread owns one element of ``owned``."""
+    defines, sizes = _specialised(problem)
+    threads = owned.numel()
     return Launch(
-        name="max_ent_pool2d_gather",
+        name=name,
         source=SOURCE,
-        defines=_defines(problem, *(() if mean_grad is None else ("ADD_MEAN_GRAD",))),
-        grid=_blocks(input.numel()),
+        defines=defines,
+        grid=-(-threads // BLOCK),
         block=BLOCK,
-        args=(
-            grad_output, input, lam, *statistics, mean_grad, grad_input,
-            input.numel(), *problem.sizes,
-        ),
+        args=(*tensors, threads, *sizes),
     )
 
 
 @functools.lru_cache(maxsize=4096)
-def _defines(problem: Problem, *on: str) -> tuple[str, ...]:
-    return *problem.defines, *switches(*on)
-
-
-def _blocks(threads: int) -> int:
-    return -(-threads // BLOCK)
+def _specialised(problem: Problem) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The macros, and the sizes that the kernels are told."""
+    kernel, stride, padding, _ = problem.geometry
+    taps = 1 << (math.prod(kernel) - 1).bit_length()
+    return problem.defines, (*problem.sizes, *kernel, *stride, *padding, taps)

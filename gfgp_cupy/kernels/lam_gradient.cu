@@ -21,7 +21,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
       const Pack<VECTOR> spreads = load_pack<VECTOR>(spread + at);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
-        const acc_t deviation = widen(spreads.element[v]);
+        const acc_t deviation = unpack_spread(spreads.element[v]);
         part[v] += widen(grads.element[v]) * deviation * deviation;
       }
     }
@@ -43,7 +43,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
       const Pack<VECTOR> spreads = load_pack<VECTOR>(spread + plane * windows + window);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
-        const acc_t deviation = widen(spreads.element[v]);
+        const acc_t deviation = unpack_spread(spreads.element[v]);
         part += widen(grads.element[v]) * deviation * deviation;
       }
     }

@@ -25,7 +25,8 @@ def chunks(grad_output: Tensor, spread: Tensor) -> int:
 def lam_gradient(grad_output: Tensor, spread: Tensor, grad_lam: Tensor) -> Launch:
     """Writes Σ grad_output · spread² of each plane, in parts [N, chunks, C].
 
-    ``grad_output`` and ``spread``, [N, C, oH, oW], are dense and in one memory format.
+    ``grad_output`` and ``spread``, [N, C, oH, oW], are dense and in one memory format; ``spread``
+    is as :mod:`gfgp_cupy.spread` keeps it.
     """
     lanes, defines, sizes = _deal(*_key(grad_output, spread))
     return Launch(
@@ -41,7 +42,8 @@ def lam_gradient(grad_output: Tensor, spread: Tensor, grad_lam: Tensor) -> Launc
 
 def _key(grad_output: Tensor, spread: Tensor) -> tuple:
     channels_last = layout_of(spread) is torch.channels_last
-    return spread.shape, spread.dtype, channels_last, aligned_elements(spread, grad_output)
+    # grad_output has the input's type; the spread of a half type is kept in one of its own.
+    return spread.shape, grad_output.dtype, channels_last, aligned_elements(spread, grad_output)
 
 
 @functools.lru_cache(maxsize=4096)

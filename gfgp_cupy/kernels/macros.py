@@ -63,15 +63,20 @@ class Problem(NamedTuple):
     @property
     def defines(self) -> tuple[str, ...]:
         """The macros that all kernels but ``lam_gradient.cu`` share."""
-        kernel, stride, padding = self.geometry.kernel_size, self.geometry.stride, \
-            self.geometry.padding
-        per_window = self.lam_shape[2] > 1 or self.lam_shape[3] > 1
         # Padding can make the output the larger one.
         elements = max(math.prod(self.shape), math.prod(self.output_shape))
         return (
             DTYPE_MACROS[self.dtype],
             f"index_t={index_type(elements)}",
             f"CHANNELS_LAST={int(self.channels_last)}",
+        )
+
+    @property
+    def window_defines(self) -> tuple[str, ...]:
+        """The macros of kernels that hold windows in registers."""
+        kernel, stride, padding, _ = self.geometry
+        per_window = self.lam_shape[2] > 1 or self.lam_shape[3] > 1
+        return (
             f"KERNEL_H={kernel[0]}", f"KERNEL_W={kernel[1]}",
             f"STRIDE_H={stride[0]}", f"STRIDE_W={stride[1]}",
             f"PADDING_H={padding[0]}", f"PADDING_W={padding[1]}",
@@ -90,9 +95,7 @@ def problem_of(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Problem:
     return Problem(input.shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry)
 
 
-SWITCHES = (
-    "ADD_MEAN_GRAD", "WRITE_GRAD_INPUT", "WRITE_GRAD_LAM", "WRITE_SPREAD", "WRITE_STATISTICS",
-)  # fmt: skip
+SWITCHES = ("ADD_MEAN_GRAD", "WRITE_GRAD_INPUT", "WRITE_GRAD_LAM", "WRITE_SPREAD")
 
 
 def switches(*on: str) -> tuple[str, ...]:

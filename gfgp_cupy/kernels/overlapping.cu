@@ -1,34 +1,59 @@
 // Max-Ent pooling of windows that overlap, or that padding or the plane's edge cuts.
 //
-// A team of threads marches down a strip of the plane, STEP rows of windows at a time. Shared
+// A team of threads marches down a strip of the plane, `step` rows of windows at a time. Shared
 // memory holds a ring of input rows: while the team works on one step's rows, those of the next
 // arrive. So each input element is read once, but for the columns (and, where a strip begins inside
 // the plane, the rows) that neighbouring strips share. Contiguous: a strip is as wide as the plane.
-// Channels_last: a strip is TILE_W windows wide and CHANNELS channels deep.
+// Channels_last: a strip is `tile_w` windows wide and CHANNELS channels deep.
 //
-// A block is one team; or, where planes are small, TEAMS of them, each with a plane (channels_last:
+// A block is one team; or, where planes are small, several, each with a plane (channels_last:
 // CHANNELS of a sample) and a slice of shared memory of its own. The strips of a block's teams lie
 // at the same place of their planes, so that all teams reach every barrier together.
 //
-// Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; BLOCK, threads; TEAMS; STEP; TILE_W;
-//         CHANNELS (1 if contiguous); PACK, elements an access of input-sized tensors;
-//         RING, rows of the ring; TEAM_BYTES, a team's slice in the backward kernel, LAM_BYTES and
-//         RING_BYTES, parts of it; LAM_PER_WINDOW; WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM,
-//         ADD_MEAN_GRAD as in disjoint.cu.
+// A program holds one kernel: the backward pass's where a gradient is to be written.
+//
+// Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; CHANNELS (1 if contiguous); PACK, elements
+//         an access of input-sized tensors; TEAMS, whether blocks have several; LAM_PER_WINDOW;
+//         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
+// What follows from the plane's size are arguments, so that one program serves all sizes whose rows
+// take equally wide accesses: team_log2, log2 of a team's threads; team_bytes, a team's slice of
+// shared memory, and ring_bytes, the input rows' part of it; ring_rows; strip_rows, step, tile_w.
 //
 // Rows and columns are counted from the padded plane's corner ("padded rows"), so that window o
 // begins at o * STRIDE, and row q belongs to the windows q / STRIDE - HALO ... q / STRIDE.
 
 #define HALO_H ((KERNEL_H - 1) / STRIDE_H)
 #define HALO_W ((KERNEL_W - 1) / STRIDE_W)
-#define STATISTICS_ROWS (HALO_H + STEP)
-#define TEAM (BLOCK / TEAMS)
+#define RING_LEAD (KERNEL_H > STRIDE_H ? KERNEL_H - STRIDE_H : 0)
+#define MAX_BLOCK 256
 
-// The compiler does not see by itself that a block's only team is number 0.
-__device__ __forceinline__ int own_team() { return TEAMS == 1 ? 0 : threadIdx.x / TEAM; }
-__device__ __forceinline__ int own_lane() {
-  return TEAMS == 1 ? threadIdx.x : threadIdx.x % TEAM;
+// Of lam, and what else a team keeps for each channel.
+#define LAM_BYTES ((CHANNELS * (int)sizeof(acc_t) + 15) / 16 * 16)
+
+struct Team {
+  int number, lane, threads;
+};
+
+__device__ __forceinline__ Team own_team(int team_log2) {
+  // The compiler does not see by itself that a block's only team is number 0.
+  if (!TEAMS) return {0, (int)threadIdx.x, (int)blockDim.x};
+  const int threads = 1 << team_log2;
+  return {(int)threadIdx.x >> team_log2, (int)threadIdx.x & (threads - 1), threads};
 }
+
+// Rows of a buffer that holds `count` of them at a time: row q lies at origin + q, or where that is
+// past the end, at its beginning.
+struct Ring {
+  index_t origin, count;
+  __device__ __forceinline__ index_t at(index_t row) const {
+    const index_t place = origin + row;
+    return place >= count ? place - count : place;
+  }
+  // `first` is the first row still needed. at() serves the `count` rows that begin with it.
+  __device__ __forceinline__ void move_to(index_t first) {
+    if (origin + first >= count) origin -= count;
+  }
+};
 
 struct Plane {
   index_t channels, height, width, out_h, out_w;
@@ -47,15 +72,17 @@ struct Strip {
 
 // Blocks are numbered by samples and channels, which their teams share out, then by the strips'
 // position, which is `number`.
-__device__ __forceinline__ Strip team_strip(const Plane& plane, index_t strip_rows) {
+__device__ __forceinline__ Strip team_strip(
+    const Plane& plane, const Team& team, index_t strip_rows, index_t tile_columns) {
   // At least as many as there are windows, since no window begins past the plane's end.
   const index_t all_rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
   const index_t all_columns = (plane.width + PADDING_W - 1) / STRIDE_W + 1;
-  const index_t tile_w = CHANNELS_LAST ? TILE_W : all_columns;
+  const index_t tile_w = CHANNELS_LAST ? tile_columns : all_columns;
   const index_t down = (all_rows + strip_rows - 1) / strip_rows;
   const index_t across = CHANNELS_LAST ? (all_columns + tile_w - 1) / tile_w : 1;
   const index_t block = blockIdx.x;
-  const index_t group = block / (down * across) * TEAMS + own_team();
+  const index_t teams = TEAMS ? blockDim.x / team.threads : 1;
+  const index_t group = block / (down * across) * teams + team.number;
   Strip strip;
   strip.number = block % (down * across);
   strip.channel = group % (plane.channels / CHANNELS) * CHANNELS;
@@ -106,12 +133,12 @@ __device__ __forceinline__ void arrive() {
 
 // Starts copying the padded rows [begin, end) into the ring; rows outside the plane are left out.
 __device__ __forceinline__ void start_rows(
-    scalar_t* ring, const scalar_t* input, const Plane& plane, const Strip& strip, index_t begin,
-    index_t end) {
+    scalar_t* rows, const Ring& ring, const scalar_t* input, const Plane& plane, const Team& team,
+    const Strip& strip, index_t begin, index_t end) {
   begin = max(begin, (index_t)PADDING_H);
   end = min(min(end, strip.padded_input_end), plane.height + PADDING_H);
   const index_t packs = strip.tile_width * CHANNELS / PACK;
-  for (index_t item = own_lane(); item < (end - begin) * packs; item += TEAM) {
+  for (index_t item = team.lane; item < (end - begin) * packs; item += team.threads) {
     const index_t row = begin + item / packs, element = item % packs * PACK;
     const index_t h = row - PADDING_H;
     const index_t from =
@@ -120,22 +147,22 @@ __device__ __forceinline__ void start_rows(
                       plane.channels + strip.channel + element % CHANNELS
             : ((strip.n * plane.channels + strip.channel) * plane.height + h) * plane.width +
                   element;
-    start_copy(ring + row % RING * (strip.tile_width * CHANNELS) + element, input + from);
+    start_copy(rows + ring.at(row) * (strip.tile_width * CHANNELS) + element, input + from);
   }
 }
 
 // Reads window (row, column)'s elements from the ring; the result has a bit for each that is
 // inside the plane. The others repeat one that is.
 __device__ __forceinline__ unsigned window_elements(
-    const scalar_t* ring, const Plane& plane, const Strip& strip, index_t row, index_t column,
-    int channel, acc_t (&x)[TAPS]) {
+    const scalar_t* rows, const Ring& ring, const Plane& plane, const Strip& strip, index_t row,
+    index_t column, int channel, acc_t (&x)[TAPS]) {
   const index_t pitch = strip.tile_width * CHANNELS;
   const index_t top = row * STRIDE_H, left = column * STRIDE_W - PADDING_W;
   unsigned inside = 0;
 #pragma unroll
   for (int i = 0; i < KERNEL_H; ++i) {
     const index_t h = top + i - PADDING_H;
-    const scalar_t* from = ring + (top + i) % RING * pitch + channel;
+    const scalar_t* from = rows + ring.at(top + i) * pitch + channel;
 #pragma unroll
     for (int j = 0; j < KERNEL_W; ++j) {
       const index_t w = left + j;
@@ -158,130 +185,146 @@ __device__ __forceinline__ index_t output_offset(
                    column;
 }
 
+#if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
 // One thread of a team owns one window of a channel at a time. Reads X and lam, writes O (2 O with
 // WRITE_SPREAD).
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_forward(
+extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
-    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long strip_rows,
-    long long channels, long long height, long long width, long long out_h, long long out_w,
-    long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
+    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long team_log2,
+    long long team_bytes, long long ring_rows, long long strip_rows, long long step_,
+    long long tile_w, long long channels, long long height, long long width, long long out_h,
+    long long out_w, long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
   extern __shared__ __align__(16) unsigned char smem[];
-  unsigned char* slice = smem + own_team() * (LAM_BYTES + RING_BYTES);
+  const Team team = own_team((int)team_log2);
+  const index_t step = step_;
+  unsigned char* slice = smem + team.number * (int)team_bytes;
   acc_t* strip_lam = reinterpret_cast<acc_t*>(slice);  // [CHANNELS], padded to 16 bytes
-  scalar_t* ring = reinterpret_cast<scalar_t*>(slice + LAM_BYTES);
-  const int lane = own_lane();
+  scalar_t* rows = reinterpret_cast<scalar_t*>(slice + LAM_BYTES);
   const Plane plane = {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h,
                        (index_t)out_w};
-  Strip strip = team_strip(plane, (index_t)strip_rows);
+  Strip strip = team_strip(plane, team, (index_t)strip_rows, (index_t)tile_w);
   if (strip.row_begin >= plane.out_h || strip.column_begin >= plane.out_w) return;
   // No gradients: the tile ends with the last window.
   strip.padded_column_end = 0;
   strip.padded_input_end = (strip.row_end - 1) * STRIDE_H + KERNEL_H;
   set_tile(strip, plane, strip.column_begin);
   const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
-  if (lane < CHANNELS) strip_lam[lane] = load(sample_lam + lane * lam_c);
+  if (team.lane < CHANNELS) strip_lam[team.lane] = load(sample_lam + team.lane * lam_c);
 
   const index_t columns = strip.column_end - strip.column_begin;
-  index_t arrived = strip.row_begin * STRIDE_H;
-  index_t needed = (strip.row_begin + STEP - 1) * STRIDE_H + KERNEL_H;
-  start_rows(ring, input, plane, strip, arrived, needed);
-  for (index_t first = strip.row_begin; first < strip.row_end; first += STEP) {
+  const index_t top = strip.row_begin * STRIDE_H;
+  index_t needed = (strip.row_begin + step - 1) * STRIDE_H + KERNEL_H;
+  Ring ring = {-max(top, (index_t)PADDING_H), (index_t)ring_rows};
+  start_rows(rows, ring, input, plane, team, strip, top, needed);
+  for (index_t first = strip.row_begin; first < strip.row_end; first += step) {
+    ring.move_to(first * STRIDE_H);
     arrive();
-    arrived = needed;
-    needed += STEP * STRIDE_H;
-    start_rows(ring, input, plane, strip, arrived, needed);
-    const index_t rows = min((index_t)STEP, strip.row_end - first);
-    for (index_t item = lane; item < rows * columns * CHANNELS; item += TEAM) {
+    start_rows(rows, ring, input, plane, team, strip, needed, needed + step * STRIDE_H);
+    needed += step * STRIDE_H;
+    const index_t windows = min(step, strip.row_end - first) * columns * CHANNELS;
+    for (index_t item = team.lane; item < windows; item += team.threads) {
       const int channel = item % CHANNELS;
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = strip.column_begin + item / CHANNELS % columns;
       acc_t x[TAPS];
       const unsigned inside =
-          window_elements(ring, plane, strip, row, column, channel, x);
+          window_elements(rows, ring, plane, strip, row, column, channel, x);
       const acc_t lambda =
           LAM_PER_WINDOW ? load(sample_lam + channel * lam_c + row * lam_h + column * lam_w)
                          : strip_lam[channel];
       const Softmax of = softmax(x, LOG2_E * lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
-      store(output + at, narrow(of.mean));
-      if (WRITE_SPREAD) store(spread + at, narrow(sqrt(variance(x, of))));
+      store(output + at, narrow(mean(x, of)));
+      if (WRITE_SPREAD) store(spread + at, pack_spread(sqrt(variance(of))));
     }
   }
 }
 
+#else
+
 // First, one thread of a team owns one window of a channel at a time and leaves its statistics in
-// the team's shared memory; then, one thread owns PACK neighbouring input elements at a time and
-// adds up what their windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's
-// part of lam's gradient, which the team adds up, in grad_lam[n, strip, channel], or where lam
-// varies inside a plane that of each window.
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
+// the team's shared memory: r, the mean of x - r, and what it sends to an element of weight 1, the
+// element r; then, one thread owns PACK neighbouring input elements at a time and adds up what
+// their windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's part of lam's
+// gradient, which the team adds up, in grad_lam[n, strip, channel], or where lam varies inside a
+// plane that of each window.
+extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
-    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long strip_rows,
-    long long strips, long long channels, long long height, long long width, long long out_h,
-    long long out_w, long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
+    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long team_log2,
+    long long team_bytes, long long ring_bytes, long long ring_rows, long long strip_rows,
+    long long step_, long long tile_w, long long strips, long long channels, long long height,
+    long long width, long long out_h, long long out_w, long long lam_n, long long lam_c,
+    long long lam_h, long long lam_w) {
   extern __shared__ __align__(16) unsigned char smem[];
+  const Team team = own_team((int)team_log2);
+  const index_t step = step_;
   const Plane plane = {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h,
                        (index_t)out_w};
-  Strip strip = team_strip(plane, (index_t)strip_rows);
+  Strip strip = team_strip(plane, team, (index_t)strip_rows, (index_t)tile_w);
   const index_t first_row = max(strip.row_begin - HALO_H, (index_t)0);
   const index_t first_column = max(strip.column_begin - HALO_W, (index_t)0);
   const index_t columns = max(strip.column_end - first_column, (index_t)0);
   set_tile(strip, plane, first_column);
 
-  unsigned char* slice = smem + own_team() * TEAM_BYTES;
+  unsigned char* slice = smem + team.number * (int)team_bytes;
   acc_t* strip_lam = reinterpret_cast<acc_t*>(slice);  // [CHANNELS], padded to 16 bytes
-  scalar_t* ring = reinterpret_cast<scalar_t*>(slice + LAM_BYTES);
-  acc_t* added = reinterpret_cast<acc_t*>(slice + LAM_BYTES + RING_BYTES);  // as strip_lam
-  acc_t* mean = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + RING_BYTES);
-  const index_t statistics = STATISTICS_ROWS * columns * CHANNELS;
-  acc_t* log_share = mean + statistics;  // of each: [STATISTICS_ROWS][columns][CHANNELS]
-  acc_t* grad = log_share + statistics;
-  acc_t* window_lam = grad + statistics;  // only where lam varies inside a plane
+  acc_t* added = reinterpret_cast<acc_t*>(slice + LAM_BYTES);  // likewise
+  scalar_t* rows = reinterpret_cast<scalar_t*>(slice + 2 * LAM_BYTES);
+  acc_t* reference = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + (int)ring_bytes);
+  const index_t statistics = (HALO_H + step) * columns * CHANNELS;
+  acc_t* shift = reference + statistics;  // of each: [HALO_H + step][columns][CHANNELS]
+  acc_t* sent = shift + statistics;
+  acc_t* window_lam = sent + statistics;  // only where lam varies inside a plane
 
-  const int lane = own_lane();
   const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
-  if (lane < CHANNELS) {
-    strip_lam[lane] = load(sample_lam + lane * lam_c);
-    added[lane] =
-        ADD_MEAN_GRAD ? load(mean_grad + strip.n * plane.channels + strip.channel + lane) : 0;
+  if (team.lane < CHANNELS) {
+    strip_lam[team.lane] = load(sample_lam + team.lane * lam_c);
+    added[team.lane] = ADD_MEAN_GRAD ? load(mean_grad + strip.n * plane.channels + strip.channel +
+                                            team.lane)
+                                     : 0;
   }
   acc_t part = 0;
   const index_t left = max(strip.column_begin * STRIDE_W - PADDING_W, (index_t)0);
   const index_t row_packs =
       max((strip.padded_column_end - PADDING_W - left) * CHANNELS / PACK, (index_t)0);
 
-  index_t needed = (first_row + STEP) * STRIDE_H + RING_LEAD;
-  start_rows(ring, input, plane, strip, first_row * STRIDE_H, needed);
+  const index_t top = first_row * STRIDE_H;
+  index_t needed = top + step * STRIDE_H + RING_LEAD;
+  Ring ring = {-max(top, (index_t)PADDING_H), (index_t)ring_rows};
+  Ring statistics_ring = {HALO_H - first_row, HALO_H + step};
+  start_rows(rows, ring, input, plane, team, strip, top, needed);
   for (index_t first = first_row; first * STRIDE_H < strip.padded_row_end || first < strip.row_end;
-       first += STEP) {
+       first += step) {
+    ring.move_to(first * STRIDE_H);
+    statistics_ring.move_to(first - HALO_H);
     arrive();
-    start_rows(ring, input, plane, strip, needed, needed + STEP * STRIDE_H);
-    needed += STEP * STRIDE_H;
+    start_rows(rows, ring, input, plane, team, strip, needed, needed + step * STRIDE_H);
+    needed += step * STRIDE_H;
 
-    const index_t rows = max(min((index_t)STEP, strip.row_end - first), (index_t)0);
-    for (index_t item = lane; item < rows * columns * CHANNELS; item += TEAM) {
+    const index_t windows = max(min(step, strip.row_end - first), (index_t)0) * columns * CHANNELS;
+    for (index_t item = team.lane; item < windows; item += team.threads) {
       const int channel = item % CHANNELS;
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = first_column + item / CHANNELS % columns;
       acc_t x[TAPS];
       const unsigned inside =
-          window_elements(ring, plane, strip, row, column, channel, x);
+          window_elements(rows, ring, plane, strip, row, column, channel, x);
       const acc_t lambda =
           LAM_PER_WINDOW ? load(sample_lam + channel * lam_c + row * lam_h + column * lam_w)
                          : strip_lam[channel];
-      const acc_t scale = LOG2_E * lambda;
-      const Softmax of = softmax(x, scale, inside);
+      const Softmax of = softmax(x, LOG2_E * lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
       const acc_t window_grad = widen(load(grad_output + at));
       const index_t slot =
-          (row % STATISTICS_ROWS * columns + column - first_column) * CHANNELS + channel;
-      mean[slot] = of.mean;
-      log_share[slot] = log2(of.inverse_total) - scale * (of.reference - of.mean);
-      grad[slot] = window_grad;
+          (statistics_ring.at(row) * columns + column - first_column) * CHANNELS + channel;
+      reference[slot] = of.reference;
+      shift[slot] = of.shift;
+      sent[slot] = window_grad * of.inverse_total;
       if (LAM_PER_WINDOW) window_lam[slot] = lambda;
       if (WRITE_GRAD_LAM && row >= strip.row_begin && column >= strip.column_begin) {
-        const acc_t found = window_grad * variance(x, of);
+        const acc_t found = window_grad * variance(of);
         if (LAM_PER_WINDOW) {
           store(grad_lam + at, found);
         } else {
@@ -293,14 +336,15 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
 
     if (WRITE_GRAD_INPUT) {
       const index_t row_start = max(max(first, strip.row_begin) * STRIDE_H, (index_t)PADDING_H);
-      const index_t row_stop = min((first + STEP) * STRIDE_H, strip.padded_row_end);
-      for (index_t item = lane; item < (row_stop - row_start) * row_packs; item += TEAM) {
+      const index_t row_stop = min((first + step) * STRIDE_H, strip.padded_row_end);
+      for (index_t item = team.lane; item < (row_stop - row_start) * row_packs;
+           item += team.threads) {
         const index_t row = row_start + item / row_packs;
         const index_t element = item % row_packs * PACK;  // from the strip's first, in memory order
         const index_t w = left + element / CHANNELS;
         const int channel = element % CHANNELS;
         const Pack<PACK> elements = *reinterpret_cast<const Pack<PACK>*>(
-            ring + (row % RING * strip.tile_width + w - strip.tile_left) * CHANNELS + channel);
+            rows + (ring.at(row) * strip.tile_width + w - strip.tile_left) * CHANNELS + channel);
         const index_t at =
             CHANNELS_LAST
                 ? ((strip.n * plane.height + row - PADDING_H) * plane.width + w) * plane.channels +
@@ -315,6 +359,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
           const index_t window_row = row / STRIDE_H - up;
           if (row % STRIDE_H + up * STRIDE_H >= KERNEL_H) continue;
           if (window_row < 0 || window_row >= plane.out_h) continue;
+          const index_t row_slot = statistics_ring.at(window_row) * columns - first_column;
 #pragma unroll
           for (int k = 0; k < PACK; ++k) {
             const index_t column = w + PADDING_W + (CHANNELS_LAST ? 0 : k);
@@ -325,14 +370,12 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
               if (column % STRIDE_W + back * STRIDE_W >= KERNEL_W) continue;
               if (window_column < 0 || window_column >= strip.column_end) continue;
               const index_t slot =
-                  (window_row % STATISTICS_ROWS * columns + window_column - first_column) *
-                      CHANNELS + (CHANNELS_LAST ? channel + k : 0);
+                  (row_slot + window_column) * CHANNELS + (CHANNELS_LAST ? channel + k : 0);
               const acc_t lambda =
                   LAM_PER_WINDOW ? window_lam[slot] : strip_lam[CHANNELS_LAST ? channel + k : 0];
-              const acc_t deviation = x - mean[slot];
-              const acc_t share =
-                  power_of_two(LOG2_E * lambda * deviation + log_share[slot]);
-              sum[k] += grad[slot] * share * (1 + lambda * deviation);
+              const acc_t deviation = x - reference[slot];
+              const acc_t weight = power_of_two(LOG2_E * lambda * deviation);
+              sum[k] += slope(weight * sent[slot], lambda, deviation - shift[slot]);
             }
           }
         }
@@ -346,15 +389,18 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_overlapping_backward(
 
   if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
     arrive();  // nobody reads the ring any more, nothing is on its way into it
-    acc_t* partial = mean;
-    partial[lane] = part;
-    for (int half = TEAM / 2; half >= CHANNELS; half /= 2) {
+    acc_t* partial = reference;
+    partial[team.lane] = part;
+    for (int half = team.threads / 2; half >= CHANNELS; half /= 2) {
       __syncthreads();
-      if (lane < half) partial[lane] += partial[lane + half];
+      if (team.lane < half) partial[team.lane] += partial[team.lane + half];
     }
-    if (lane < CHANNELS) {
-      store(grad_lam + (strip.n * strips + strip.number) * plane.channels + strip.channel + lane,
-            partial[lane]);
+    if (team.lane < CHANNELS) {
+      store(grad_lam + (strip.n * strips + strip.number) * plane.channels + strip.channel +
+                team.lane,
+            partial[team.lane]);
     }
   }
 }
+
+#endif

@@ -61,14 +61,19 @@ def forward(
     """
     on = () if spread is None else ("WRITE_SPREAD",)
     march, defines = _specialised(problem, aligned_elements(input), on)
+    team_bytes = march.lam_bytes + march.ring_bytes
     return Launch(
         name="max_ent_pool2d_overlapping_forward",
         source=SOURCE,
         defines=defines,
         grid=march.grid,
         block=march.block,
-        args=(input, lam, output, spread, march.strip_rows, *march.sizes),
-        shared_bytes=march.teams * (march.lam_bytes + march.ring_bytes),
+        args=(
+            input, lam, output, spread,
+            march.team_log2, team_bytes, march.ring_rows, march.strip_rows, march.step,
+            march.tile_w, *march.sizes,
+        ),
+        shared_bytes=march.teams * team_bytes,
     )
 
 
@@ -109,7 +114,8 @@ def backward(
         block=march.block,
         args=(
             grad_output, input, lam, mean_grad, grad_input, grad_lam,
-            march.strip_rows, march.strips, *march.sizes,
+            march.team_log2, march.team_bytes, march.ring_bytes, march.ring_rows,
+            march.strip_rows, march.step, march.tile_w, march.strips, *march.sizes,
         ),
         shared_bytes=march.teams * march.team_bytes,
     )
@@ -119,34 +125,37 @@ def backward(
 class March:
     """How planes are cut into strips, and how the teams of a block march down one each.
 
-    Attributes: the macros of ``overlapping.cu`` by their lower-case names, and
-        strip_rows: rows of windows in a strip.
+    Attributes:
+        block, grid: threads of a block, and number of blocks.
+        teams: teams of a block.
+        channels, pack: the macros of ``overlapping.cu`` by these names.
+        team_bytes: a team's shared memory in the backward pass, of which ``ring_bytes`` are for
+            input rows and ``lam_bytes`` for what is kept of a channel, once or (λ and the mean's
+            gradient) twice.
+        ring_rows, strip_rows, step, tile_w: the kernels' arguments by these names.
         strips: strips a plane (channels_last: a group of channels) is cut into.
-        grid: number of blocks.
         sizes: :attr:`Problem.sizes`.
     """
 
     block: int
+    grid: int
     teams: int
-    step: int
-    tile_w: int
     channels: int
     pack: int
-    ring: int
-    ring_lead: int
+    team_bytes: int
     lam_bytes: int
     ring_bytes: int
-    team_bytes: int
+    ring_rows: int
     strip_rows: int
+    step: int
+    tile_w: int
     strips: int
-    grid: int
     sizes: tuple[int, ...]
 
-
-MACROS = (
-    "block", "teams", "step", "tile_w", "channels", "pack", "ring", "ring_lead", "lam_bytes",
-    "ring_bytes", "team_bytes",
-)  # fmt: skip
+    @property
+    def team_log2(self) -> int:
+        """A team's threads are a power of two: this one."""
+        return (self.block // self.teams).bit_length() - 1
 
 
 @functools.lru_cache(maxsize=4096)
@@ -186,22 +195,22 @@ def _march(problem: Problem, aligned: int) -> March:
     ring_lead = max(kernel_h - stride_h, 0)
 
     def shared_memory(step: int) -> tuple[int, int, int]:
-        ring = min(2 * step * stride_h + ring_lead, height)
-        ring_bytes = _round_up(ring * min(tile_width, width) * group * size)
+        ring_rows = min(2 * step * stride_h + ring_lead, height)
+        ring_bytes = _round_up(ring_rows * min(tile_width, width) * group * size)
         statistics = 4 * (halo_h + step) * row_windows
         summed = max(team, MIN_BLOCK)  # the most threads that a team can have
         work_bytes = _round_up(max(statistics, summed) * problem.acc_size)
-        return ring, ring_bytes, 2 * lam_bytes + ring_bytes + work_bytes
+        return ring_rows, ring_bytes, 2 * lam_bytes + ring_bytes + work_bytes
 
     while step > 1 and shared_memory(step)[-1] > SHARED_BYTES:
         step = -(-step // 2)
-    ring, ring_bytes, team_bytes = shared_memory(step)
+    ring_rows, ring_bytes, team_bytes = shared_memory(step)
     most = min(TEAMS_BLOCK // team, TEAMS_BYTES // team_bytes)
     teams = largest_power_of_two(most, dividing=groups)
     block = max(MIN_BLOCK, teams * team)
     return March(
-        block, teams, step, tile_w, group, pack, ring, ring_lead, lam_bytes, ring_bytes,
-        team_bytes, strip_rows, strips, groups * strips // teams, problem.sizes,
+        block, groups * strips // teams, teams, group, pack, team_bytes, lam_bytes, ring_bytes,
+        ring_rows, strip_rows, step, tile_w, strips, problem.sizes,
     )  # fmt: skip
 
 
@@ -211,8 +220,8 @@ def _specialised(
 ) -> tuple[March, tuple[str, ...]]:
     """How blocks march, and the macros of the kernel whose blocks do."""
     march = _march(problem, aligned)
-    macros = (f"{name.upper()}={getattr(march, name)}" for name in MACROS)
-    return march, (*problem.defines, *macros, *switches(*on))
+    macros = (f"CHANNELS={march.channels}", f"PACK={march.pack}", f"TEAMS={int(march.teams > 1)}")
+    return march, (*problem.defines, *problem.window_defines, *macros, *switches(*on))
 
 
 def _round_up(count: int, multiple: int = 16) -> int:

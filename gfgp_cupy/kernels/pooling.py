@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
+from ..spread import spread_dtype
 from . import disjoint, general, lam_gradient, overlapping
 from .launch import Launch
 from .macros import Problem, lam_varies_in_plane, problem_of
@@ -27,7 +28,10 @@ def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Ten
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run
 ) -> tuple[Tensor, Tensor]:
-    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`."""
+    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`.
+
+    The deviation, not the variance: it has the range of the input, so it fits into as many bits.
+    """
     return _forward(input, lam, geometry, run, with_spread=True)
 
 
@@ -67,12 +71,10 @@ def backward(
     if kernels is not general:
         run(kernels.backward(problem, grad_output, input, lam, mean_grad, grad_input, parts))
     else:
-        statistics = (window_sized(), window_sized()) if needed[0] else None
+        statistics = (window_sized(), window_sized(), window_sized()) if needed[0] else None
         run(general.window_statistics(problem, grad_output, input, lam, statistics, parts))
         if needed[0]:
-            run(general.gather(
-                problem, grad_output, input, lam, statistics, mean_grad, grad_input
-            ))
+            run(general.gather(problem, input, lam, statistics, mean_grad, grad_input))
     return grad_input, None if parts is None else _summed(parts, lam)
 
 
@@ -89,17 +91,17 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> 
 def _forward(input, lam, geometry, run, *, with_spread) -> tuple[Tensor, Tensor | None]:
     input = input.contiguous(memory_format=layout_of(input))
     problem = problem_of(input, lam, geometry)
-    output = _output_sized(input, problem)
-    spread = _output_sized(input, problem) if with_spread else None
+    output = _output_sized(input, problem, input.dtype)
+    spread = _output_sized(input, problem, spread_dtype(input.dtype)) if with_spread else None
     if output.numel() > 0:
         run(_kernels(problem).forward(problem, input, lam, output, spread))
     return output, spread
 
 
-def _output_sized(input: Tensor, problem: Problem) -> Tensor:
+def _output_sized(input: Tensor, problem: Problem, dtype: torch.dtype) -> Tensor:
     layout = torch.channels_last if problem.channels_last else torch.contiguous_format
     return torch.empty(
-        _output_shape(problem), dtype=input.dtype, device=input.device, memory_format=layout
+        _output_shape(problem), dtype=dtype, device=input.device, memory_format=layout
     )
 
 

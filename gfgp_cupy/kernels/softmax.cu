@@ -3,25 +3,46 @@
 // Macros: KERNEL_*, STRIDE_*, LAM_PER_WINDOW.
 
 #define TAPS (KERNEL_H * KERNEL_W)
-#define LOG2_E ((acc_t)1.4426950408889634074)
 
-// Left alone, the compiler spills a few registers in any type, for the reason that element.cu names;
-// but not those of the most common windows, which thus keep the room for more blocks.
-#if KERNEL_H != KERNEL_W || TAPS > 9 || STRIDE_H < 2 || STRIDE_W < 2 || LAM_PER_WINDOW
+// Left alone, the compiler spills a few registers in any type, for the reason that element.cu
+// names; but not those of the most common windows (and of more channels than one thread takes),
+// which thus keep the room for more blocks.
+#if KERNEL_H != KERNEL_W || TAPS > 9 || STRIDE_H < 2 || STRIDE_W < 2 || LAM_PER_WINDOW || \
+    (CHANNELS_LAST && LANES == 1)
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 1)
 #endif
 
+// The least k with 2^k >= count.
+constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }
+
+// Sums of TAPS numbers times this do not overflow where the numbers do not.
+#define FACTOR ((acc_t)1 / (1 << log2_ceil(TAPS)))
+
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
-// exceeds 1, and the mean cannot leave the window's range.
+// exceeds 1, and differences from r have one sign.
 struct Softmax {
-  acc_t weight[TAPS];  // 2^(scale (x - r)), scale = lam log2(e); 0 outside the plane
-  acc_t reference;     // r
-  acc_t inverse_total;
-  acc_t mean;
+  acc_t deviation[TAPS];  // x - r
+  acc_t weight[TAPS];     // 2^(scale (x - r)), scale = lam log2(e); 0 outside the plane
+  acc_t reference;        // r
+  acc_t inverse_total;    // of the weights
+  acc_t shift;            // the mean of x - r, to a few roundings
 };
 
 #define ALL_INSIDE 0xffffffffu
+
+// In pairs: a term is rounded as often as TAPS can be halved, not TAPS times.
+__device__ __forceinline__ acc_t sum_of(const acc_t (&terms)[TAPS]) {
+  acc_t sum[TAPS];
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) sum[tap] = terms[tap];
+#pragma unroll
+  for (int step = 1; step < TAPS; step *= 2) {
+#pragma unroll
+    for (int tap = 0; tap + step < TAPS; tap += 2 * step) sum[tap] += sum[tap + step];
+  }
+  return sum[0];
+}
 
 // `inside` has bit i for each element x[i] that takes part (at least one does).
 __device__ __forceinline__ Softmax softmax(
@@ -35,27 +56,41 @@ __device__ __forceinline__ Softmax softmax(
       reference = scale < 0 ? min(reference, x[tap]) : max(reference, x[tap]);
     }
   }
-  acc_t total = 0, weighted = 0;
+  acc_t weighted = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
     const bool takes_part = inside >> tap & 1;
     const acc_t deviation = takes_part ? x[tap] - reference : 0;
-    const acc_t weight = takes_part ? power_of_two(scale * deviation) : 0;
-    result.weight[tap] = weight;
-    total += weight;
-    weighted += weight * deviation;
+    result.deviation[tap] = deviation;
+    result.weight[tap] = takes_part ? power_of_two(scale * deviation) : 0;
+    weighted = fma(result.weight[tap], FACTOR * deviation, weighted);
   }
   result.reference = reference;
-  result.inverse_total = reciprocal(total);
-  result.mean = reference + weighted * result.inverse_total;
+  result.inverse_total = reciprocal(sum_of(result.weight));
+  result.shift = weighted * result.inverse_total * (1 / FACTOR);
   return result;
 }
 
-__device__ __forceinline__ acc_t variance(const acc_t (&x)[TAPS], const Softmax& of) {
+// y: what rounding made of r + shift, and the mean of what the elements deviate from that. The
+// second part is small, so its own rounding does not show, nor what the sums behind shift lost; and
+// it does not lead out of the window's range.
+__device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Softmax& of) {
+  const acc_t first = of.reference + of.shift;
+  if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to
+  acc_t weighted = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    weighted = fma(of.weight[tap], fma(FACTOR, x[tap], -FACTOR * first), weighted);
+  }
+  return first + weighted * of.inverse_total * (1 / FACTOR);
+}
+
+__device__ __forceinline__ acc_t variance(const Softmax& of) {
   acc_t sum = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
-    const acc_t deviation = x[tap] - of.mean;
+    const acc_t deviation = of.deviation[tap] - of.shift;
+    // In this order: a weight of 0 must not meet an infinite square.
     sum += of.weight[tap] * deviation * deviation;
   }
   return sum * of.inverse_total;

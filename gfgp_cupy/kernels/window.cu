@@ -1,14 +1,15 @@
 // One pooling window: where it lies, and its softmax sums.
 //
-// Macros: KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PADDING_H, PADDING_W; CHANNELS_LAST (0 or 1).
-// Sums are taken relative to a reference element r of the window, its maximum (its minimum where
-// lam < 0), so that every weight is at most 1 and the mean cannot leave the window's range; and
-// in powers of two: lam is scaled by log2(e) once.
-
-#define LOG2_E ((acc_t)1.4426950408889634074)
+// Macros: CHANNELS_LAST (0 or 1). Everything else is told at run time.
+//
+// As in softmax.cu, sums are taken relative to a reference element r, the window's maximum (its
+// minimum where lam < 0), and terms that are no weights get a factor with which their sum does not
+// overflow where differences do not. Sums are compensated, since windows may be of any size.
 
 struct Planes {
   index_t channels, height, width, out_h, out_w;
+  index_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w;
+  acc_t taps, factor;  // a power of two from the window's number of elements on, and its inverse
 };
 
 // Element steps through a plane of the input.
@@ -60,58 +61,89 @@ struct Bounds {
 
 __device__ __forceinline__ Bounds window_bounds(
     const Planes& planes, index_t out_row, index_t out_column) {
-  const index_t top = out_row * STRIDE_H - PADDING_H;
-  const index_t left = out_column * STRIDE_W - PADDING_W;
+  const index_t top = out_row * planes.stride_h - planes.padding_h;
+  const index_t left = out_column * planes.stride_w - planes.padding_w;
   Bounds bounds;
-  bounds.h_begin = top > 0 ? top : 0;
-  bounds.w_begin = left > 0 ? left : 0;
-  bounds.h_end = top + KERNEL_H < planes.height ? top + KERNEL_H : planes.height;
-  bounds.w_end = left + KERNEL_W < planes.width ? left + KERNEL_W : planes.width;
+  bounds.h_begin = max(top, (index_t)0);
+  bounds.w_begin = max(left, (index_t)0);
+  bounds.h_end = min(top + planes.kernel_h, planes.height);
+  bounds.w_end = min(left + planes.kernel_w, planes.width);
   return bounds;
 }
 
-struct Sums {
-  acc_t reference;  // r
-  acc_t total;      // sum of weights 2^(scale (x - r))
-  acc_t mean;       // y = r + (weighted sum of x - r) / total
-};
-
-__device__ __forceinline__ Sums window_sums(
-    const scalar_t* plane, const Planes& planes, const Bounds& bounds, acc_t scale) {
+// Calls visit(x) for each element of the window, row by row.
+template <class Visit>
+__device__ __forceinline__ void for_each_element(
+    const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Visit& visit) {
   const index_t row = row_step(planes), column = column_step(planes);
-  Sums sums;
-  sums.reference = widen(load(plane + bounds.h_begin * row + bounds.w_begin * column));
   for (index_t h = bounds.h_begin; h < bounds.h_end; ++h) {
     for (index_t w = bounds.w_begin; w < bounds.w_end; ++w) {
-      const acc_t x = widen(load(plane + h * row + w * column));
-      if (scale < 0 ? x < sums.reference : x > sums.reference) sums.reference = x;
+      visit(widen(load(plane + h * row + w * column)));
     }
   }
-  acc_t weighted = 0;
-  sums.total = 0;
-  for (index_t h = bounds.h_begin; h < bounds.h_end; ++h) {
-    for (index_t w = bounds.w_begin; w < bounds.w_end; ++w) {
-      const acc_t deviation = widen(load(plane + h * row + w * column)) - sums.reference;
-      const acc_t weight = power_of_two(scale * deviation);
-      sums.total += weight;
-      weighted += weight * deviation;
-    }
-  }
-  sums.mean = sums.reference + weighted * reciprocal(sums.total);
-  return sums;
 }
 
-__device__ __forceinline__ acc_t window_variance(
-    const scalar_t* plane, const Planes& planes, const Bounds& bounds, acc_t scale,
-    const Sums& sums) {
-  const index_t row = row_step(planes), column = column_step(planes);
-  acc_t variance = 0;
-  for (index_t h = bounds.h_begin; h < bounds.h_end; ++h) {
-    for (index_t w = bounds.w_begin; w < bounds.w_end; ++w) {
-      const acc_t x = widen(load(plane + h * row + w * column));
-      const acc_t weight = power_of_two(scale * (x - sums.reference));
-      variance += weight * (x - sums.mean) * (x - sums.mean);
-    }
+// A sum that keeps what rounding loses, for the next term: a window may have 50,000.
+struct Sum {
+  acc_t total = 0, lost = 0;
+  __device__ __forceinline__ void add(acc_t term) {
+    const acc_t owed = term - lost, next = total + owed;
+    lost = next - next == 0 ? (next - total) - owed : 0;  // nothing is lost of an infinite sum
+    total = next;
   }
-  return variance * reciprocal(sums.total);
+};
+
+struct Softmax {
+  acc_t scale;          // lam log2(e)
+  acc_t reference;      // r
+  acc_t inverse_total;  // of the weights
+  acc_t shift;          // the mean of x - r
+};
+
+__device__ __forceinline__ acc_t weight_of(acc_t x, const Softmax& in) {
+  return power_of_two(in.scale * (x - in.reference));
+}
+
+__device__ __forceinline__ Softmax softmax(
+    const scalar_t* plane, const Planes& planes, const Bounds& bounds, acc_t lam) {
+  Softmax result;
+  result.scale = LOG2_E * lam;
+  acc_t reference = widen(
+      load(plane + bounds.h_begin * row_step(planes) + bounds.w_begin * column_step(planes)));
+  for_each_element(plane, planes, bounds, [&](acc_t x) {
+    if (lam < 0 ? x < reference : x > reference) reference = x;
+  });
+  result.reference = reference;
+  Sum total, weighted;
+  for_each_element(plane, planes, bounds, [&](acc_t x) {
+    const acc_t weight = weight_of(x, result);
+    total.add(weight);
+    weighted.add(weight * (planes.factor * (x - reference)));
+  });
+  result.inverse_total = reciprocal(total.total);
+  result.shift = weighted.total * result.inverse_total * planes.taps;
+  return result;
+}
+
+// y, in the two parts that softmax.cu tells of.
+__device__ __forceinline__ acc_t mean(
+    const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Softmax& of) {
+  const acc_t first = of.reference + of.shift;
+  if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to
+  Sum weighted;
+  for_each_element(plane, planes, bounds, [&](acc_t x) {
+    weighted.add(weight_of(x, of) * (planes.factor * (x - first)));
+  });
+  return first + weighted.total * of.inverse_total * planes.taps;
+}
+
+__device__ __forceinline__ acc_t variance(
+    const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Softmax& of) {
+  Sum sum;
+  for_each_element(plane, planes, bounds, [&](acc_t x) {
+    const acc_t deviation = (x - of.reference) - of.shift;
+    // In this order: a weight of 0 must not meet an infinite square.
+    sum.add(weight_of(x, of) * deviation * deviation);
+  });
+  return sum.total * of.inverse_total;
 }

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import PoolGeometry
+from ..memory_format import layout_of
 
 __all__ = ["pad_to_windows", "windows"]
 
@@ -45,5 +46,10 @@ def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
 def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
     (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
     padded = pad_to_windows(input, geometry)
+    if layout_of(input) is torch.channels_last:
+        # The gradient of an unfolded tensor is contiguous: here in this order of its axes.
+        last = padded.permute(0, 2, 3, 1)
+        view = last.unfold(1, kernel_h, stride_h).unfold(2, kernel_w, stride_w)
+        return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1).permute(0, 1, 4, 2, 3)
     view = padded.unfold(2, kernel_h, stride_h).unfold(3, kernel_w, stride_w)
     return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1)

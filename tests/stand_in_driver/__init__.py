@@ -27,11 +27,12 @@ from gfgp_cupy.backends import cupy as backend
 from gfgp_cupy.backends import selection
 from tests.cuda_on_cpu import compiler_available
 
-from .driver import STREAM, crossing, launch_count, load_driver
+from .driver import STREAM, capsule_of_gpu, crossing, launch_count, load_driver
 from .runtime import replace_runtime
 
 __all__ = [
-    "STREAM", "install", "launch_count", "needs_stand_in", "on_cpu_tensors", "prepare",
+    "STREAM", "capsule_of_gpu", "install", "launch_count", "needs_stand_in", "on_cpu_tensors",
+    "prepare",
 ]
 
 
@@ -72,20 +73,23 @@ def install() -> None:
 @contextlib.contextmanager
 def on_cpu_tensors() -> Iterator[None]:
     """As :func:`install`, for the ``with`` block."""
-    with _patches():
-        yield
-    selection._automatic.cache_clear()
+    try:
+        with _patches():
+            yield
+    finally:
+        selection._automatic.cache_clear()
 
 
 def _patches() -> contextlib.ExitStack:
     """What makes a CPU tensor look like one on cuda:0 to the backend."""
     load_driver()
-    unavailable = backend.unavailable
+    unavailable, compile_launches = backend.unavailable, backend.compile_launches
     cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
     stack = contextlib.ExitStack()
     for target, name, value in (
         (backend, "to_dlpack", crossing),
         (backend, "_runner", lambda tensor: functools.partial(backend._run, device=cuda)),
+        (backend, "compile_launches", lambda launches, device: compile_launches(launches, cuda)),
         (backend, "unavailable", lambda device: (
             backend._reason(device) if device == cpu else unavailable(device)
         )),

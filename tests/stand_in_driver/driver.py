@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy
 import torch
+from torch.utils.dlpack import to_dlpack
 
 from gfgp_cupy.kernels import Launch
 from tests.cuda_on_cpu.run import compile_library, extent_bytes, kernel_kinds, run_launch
@@ -18,12 +19,18 @@ from tests.cuda_on_cpu.run import compile_library, extent_bytes, kernel_kinds, r
 from .cubin import CompiledKernel, kernels_of
 from .runtime import replace_runtime
 
-__all__ = ["STREAM", "crossing", "launch_count", "load_driver"]
+__all__ = ["STREAM", "capsule_of_gpu", "crossing", "launch_count", "load_driver"]
 
 SOURCE = Path(__file__).with_name("libcuda.cpp")
 STREAM = 0x57AE_A300
 """The address of "PyTorch's current stream"."""
 REFUSED = 1
+DL_CUDA = 2
+
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype = ctypes.c_void_p
+_capsule_pointer.argtypes = ctypes.py_object, ctypes.c_char_p
+
 
 _MACROS_AND_SOURCE = re.compile(r"((?:#define [^\n]*\n)*)(.*)", re.DOTALL)
 
@@ -80,17 +87,18 @@ def launch_count() -> int:
     return _launches
 
 
-def crossing(tensor: torch.Tensor):
-    """``to_dlpack`` for a CPU tensor, whose capsule says that it is on a GPU.
+def capsule_of_gpu(tensor: torch.Tensor):
+    """A CPU tensor's DLPack capsule, which says that the memory is a GPU's."""
+    capsule = to_dlpack(tensor)
+    managed_tensor = _capsule_pointer(capsule, b"dltensor")
+    # A DLManagedTensor begins with the address and the type of the device.
+    ctypes.c_int32.from_address(managed_tensor + ctypes.sizeof(_HANDLE)).value = DL_CUDA
+    return capsule
 
-    The next launch of this thread may use its memory.
-    """
-    capsule = torch.utils.dlpack.to_dlpack(tensor)
-    managed = ctypes.pythonapi.PyCapsule_GetPointer
-    managed.restype, managed.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    # The fields of a DLManagedTensor: the address, then the type of its device.
-    device_type = ctypes.c_int32.from_address(managed(capsule, b"dltensor") + struct.calcsize("P"))
-    device_type.value = 2  # kDLCUDA
+
+def crossing(tensor: torch.Tensor):
+    """:func:`capsule_of_gpu`, and the next launch of this thread may use the memory."""
+    capsule = capsule_of_gpu(tensor)
     _now.crossed.append((tensor.data_ptr(), tensor.data_ptr() + extent_bytes(tensor)))
     return capsule
 
@@ -103,20 +111,12 @@ def load_driver() -> None:
         RuntimeError: as :func:`replace_runtime`.
     """
     replace_runtime()
-    library = ctypes.CDLL(
-        compile_library(SOURCE.read_text(), ("-O1",), ("-Wl,-soname,libcuda.so.1",))
-    )
-    global _callbacks  # C code points to them
-    _callbacks = _Callbacks(_LOAD(_guarded(_load)), _FIND(_guarded(_find)),
-                            _LAUNCH(_guarded(_launch)))
+    library = _library()
     library.gfgp_set_driver(ctypes.byref(_callbacks))
-    global _set_error
-    _set_error = library.gfgp_set_error
-
-    real = ctypes.CDLL
+    open_library = ctypes.CDLL
 
     def instead(name, *args, **kwargs):
-        return library if name == "libcuda.so.1" else real(name, *args, **kwargs)
+        return library if name == "libcuda.so.1" else open_library(name, *args, **kwargs)
 
     with mock.patch.object(ctypes, "CDLL", instead):
         from cupy_backends.cuda.api import driver
@@ -131,6 +131,12 @@ def load_driver() -> None:
     cupy.RawKernel = _noting_arguments(cupy.RawKernel)
 
 
+@functools.cache
+def _library() -> ctypes.CDLL:
+    # Not by the soname libcuda.so.1: PyTorch's runtime would find it in the process.
+    return ctypes.CDLL(compile_library(SOURCE.read_text(), ("-O1",), ()))
+
+
 def _guarded(function):
     """As a callback of C: a refusal becomes an error code and its text."""
 
@@ -139,7 +145,7 @@ def _guarded(function):
         try:
             function(*args)
         except Exception as error:
-            _set_error(f"{type(error).__name__}: {error}".encode())
+            _library().gfgp_set_error(f"{type(error).__name__}: {error}".encode())
             return REFUSED
         return 0
 
@@ -276,3 +282,7 @@ def _memory(where: str, address: int) -> torch.Tensor | None:
             memory = (ctypes.c_uint8 * (end - address)).from_address(address)
             return torch.frombuffer(memory, dtype=torch.uint8)
     raise Refused(f"{where} points to {address:#x}, outside every tensor of this launch")
+
+
+# C code points to these.
+_callbacks = _Callbacks(_LOAD(_guarded(_load)), _FIND(_guarded(_find)), _LAUNCH(_guarded(_launch)))

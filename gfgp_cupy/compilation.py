@@ -1,0 +1,204 @@
+"""GPU kernels compiled before the first step that needs them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
+from torch.utils._python_dispatch import TorchDispatchMode  # likewise
+from torch.utils._pytree import tree_leaves, tree_map  # likewise
+
+from . import ops
+from .backends import backend_module
+from .geometry import PoolGeometry
+from .kernels import Launch, pooling
+from .tracing import fake_images, skeleton_of
+
+__all__ = ["CompiledKernels", "compile_kernels"]
+
+
+@dataclass(frozen=True)
+class CompiledKernels:
+    """What :func:`compile_kernels` has done; as a string, a line.
+
+    Attributes:
+        programs: number of distinct programs; those that were compiled before count as well.
+        seconds: that it took, finding out what to compile included.
+        backends: the backend that serves the poolings, by device.
+    """
+
+    programs: int
+    seconds: float
+    backends: dict[torch.device, str]
+
+    def __str__(self) -> str:
+        if self.programs:
+            return f"{self.programs} GPU programs in {self.seconds:.1f} s"
+        served = (f"backend {name!r} serves {device}" for device, name in self.backends.items())
+        return f"nothing to compile: {', '.join(served) or 'no pooling with kernels of its own'}"
+
+
+def compile_kernels(
+    model: nn.Module,
+    *sample_shapes: tuple[int, ...],
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    training: bool = True,
+) -> CompiledKernels:
+    """Compiles the GPU kernels that steps of ``model`` need, several at a time, before the first.
+
+    Without it, each kernel is compiled when it is first called, one after the other. CuPy keeps
+    what is compiled on disk, so that only the first process on a machine waits.
+
+    A copy of the network that holds no data runs on images of the shapes given, forward and, in
+    training, backward; nothing is computed, and the network, its buffers and gradients, its
+    training mode and the random state stay as they are. The copy runs under the autocast and the
+    ``use_backend`` of the call, and as an eager network: compiled by ``torch.compile``, the layers
+    call other kernels.
+
+    Where no kernel of this package serves the model (on the CPU, or without CuPy), there is nothing
+    to compile, and the result says so.
+
+    Args:
+        model: any network of one argument, on the GPU.
+        sample_shapes: [N, C, H, W] of the batches to come, one or more. A last batch that is
+            smaller may need programs of its own. For training of guided layers N is at least 2.
+        dtype: of the images. Default: the type of the network.
+        memory_format: of the images: ``torch.contiguous_format`` or ``torch.channels_last``.
+        training: a forward and a backward pass in training mode, or, if False, a forward pass in
+            evaluation mode without gradients.
+
+    Raises:
+        TypeError: ``model`` is no module.
+        ValueError: no shape, a network that cannot be copied or run on images without data, or a
+            backend asked for by name that cannot serve its device.
+
+    Example:
+        >>> import gfgp_cupy
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), gfgp_cupy.GFGPMaxEntPool2d(8, 2))
+        >>> with gfgp_cupy.use_backend("torch"):
+        ...     print(gfgp_cupy.compile_kernels(model, (64, 3, 224, 224)))
+        nothing to compile: backend 'torch' serves cpu
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not sample_shapes:
+        raise ValueError("sample_shapes must be one or more, such as (64, 3, 224, 224), got none")
+    start = time.perf_counter()
+    backends: dict[torch.device, str] = {}
+    launches: dict[torch.device, list[Launch]] = {}
+    for call in _calls(model, sample_shapes, dtype, memory_format, training):
+        backends[call.device] = call.backend
+        if call.backend == "cupy":
+            launches.setdefault(call.device, []).extend(call.launches())
+    programs = sum(
+        backend_module("cupy").compile_launches(of_device, device)
+        for device, of_device in launches.items()
+    )
+    return CompiledKernels(programs, time.perf_counter() - start, backends)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of one of this package's operators.
+
+    Attributes:
+        operator: which.
+        backend: that it is told to use.
+        arguments: the others, by name.
+    """
+
+    operator: OpOverload
+    backend: str
+    arguments: dict[str, object]
+
+    @property
+    def device(self) -> torch.device:
+        return self.arguments["lam"].device
+
+    def launches(self) -> list[Launch]:
+        """Those that the call comes to, with tensors on the meta device."""
+        launches: list[Launch] = []
+        arguments = tree_map(_on_meta, self.arguments)
+        if self.operator is ops.max_ent_pool2d_lam_backward:
+            pooling.lam_backward(**arguments, run=launches.append)
+            return launches
+        sizes = (tuple(arguments.pop(name)) for name in ("kernel_size", "stride", "padding"))
+        geometry = PoolGeometry(*sizes, arguments.pop("ceil_mode"))
+        if self.operator is ops.max_ent_pool2d_backward:
+            arguments["needed"] = tuple(arguments.pop("output_mask"))
+        function = {
+            ops.max_ent_pool2d: pooling.forward,
+            ops.max_ent_pool2d_with_spread: pooling.forward_with_spread,
+            ops.max_ent_pool2d_backward: pooling.backward,
+        }[self.operator]
+        function(**arguments, geometry=geometry, run=launches.append)
+        return launches
+
+
+class _OperatorCalls(TorchDispatchMode):
+    """Records the calls of this package's operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator.namespace == "gfgp_cupy":
+            names = (argument.name for argument in operator._schema.arguments)
+            # What is left out at the end is as its default says.
+            arguments = dict(zip(names, args, strict=False))
+            self.calls.append(_Call(operator, arguments.pop("backend"), arguments))
+        return operator(*args, **(kwargs or {}))
+
+
+def _calls(
+    model: nn.Module,
+    shapes: tuple[tuple[int, ...], ...],
+    dtype: torch.dtype | None,
+    memory_format: torch.memory_format,
+    training: bool,
+) -> list[_Call]:
+    """The calls of this package's operators in a step for each of the shapes."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        skeleton = skeleton_of(model, fake)
+    except Exception as error:  # what a network holds can refuse to be copied in any way
+        raise ValueError(
+            f"the kernels that the network needs cannot be found, because it cannot be copied "
+            f"({type(error).__name__}: {error}): pass a batch through it first if it is lazy; or "
+            "do without compile_kernels, a first step compiles them too"
+        ) from error
+    if skeleton.training != training:
+        skeleton.train(training)
+    for module in skeleton.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.eval()  # in training it would wait for other processes
+    with fake, _OperatorCalls() as recorded, torch.set_grad_enabled(training):
+        for shape in shapes:
+            try:
+                output = skeleton(fake_images(model, shape, dtype, memory_format))
+                _backward(output)
+            except Exception as error:  # a forward can raise anything
+                raise ValueError(
+                    f"the kernels that the network needs cannot be found, because a step fails on "
+                    f"images of shape {tuple(shape)} without data ({type(error).__name__}: "
+                    f"{error}): pass the shape that it takes; or do without compile_kernels, a "
+                    "first step compiles them too"
+                ) from error
+    return recorded.calls
+
+
+def _backward(output: object) -> None:
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    torch.autograd.backward([tensor.sum() for tensor in tensors if tensor.requires_grad])
+
+
+def _on_meta(value):
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")

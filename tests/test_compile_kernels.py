@@ -1,0 +1,218 @@
+"""compile_kernels: what it compiles is what steps launch, and the network does not notice."""
+
+import copy
+import re
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, SoftPool2d, compile_kernels, use_backend
+from gfgp_cupy.backends import cupy as backend
+from models import create_model
+from tests import stand_in_driver
+from tests.gloo_group import gloo_group
+from tests.implementations import needs_cuda
+from tests.random_numbers import random_numbers
+from tests.recorded_launches import recorded_launches
+
+
+@pytest.fixture
+def recorder():
+    with recorded_launches() as recorder:
+        yield recorder
+
+
+def all_kinds():
+    """λ from a head, of its own, and none, windows of three kinds, one layer called twice."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = GFGPMaxEntPool2d(8, 2)
+
+        def forward(self, input):
+            return self.pool(self.pool(input))
+
+    return nn.Sequential(
+        MaxEntPool2d(2, stride=1),  # of the images, which need no gradient
+        nn.Conv2d(3, 8, 3, padding=1), GFGPMaxEntPool2d(8, 3, 2, 1), Twice(),
+        MaxEntPool2d(2, 3, num_features=8), nn.Conv2d(8, 8, 1), SoftPool2d(2, 1, 1),
+    )
+
+
+class Float(nn.Module):
+    def forward(self, input):
+        return input.float()
+
+
+def without_gradients_below(model):
+    for module in list(model.children())[:3]:
+        module.requires_grad_(False)
+    return model
+
+
+def images(shape, memory_format=torch.contiguous_format, dtype=torch.float32):
+    return random_numbers(shape, dtype, 0).to(memory_format=memory_format)
+
+
+def step(model, input, training):
+    with torch.set_grad_enabled(training):
+        output = model.train(training)(input)
+        if output.requires_grad:
+            output.sum().backward()
+
+
+CASES = {
+    "all kinds": (all_kinds, {}),
+    "float64": (lambda: all_kinds().double(), {"dtype": torch.float64}),
+    "half": (lambda: all_kinds().bfloat16(), {"dtype": torch.bfloat16}),
+    "images of another type": (
+        lambda: nn.Sequential(SoftPool2d(2, 1), Float(), all_kinds()), {"dtype": torch.float16}
+    ),
+    "channels_last": (all_kinds, {"memory_format": torch.channels_last}),
+    "partly frozen": (lambda: without_gradients_below(all_kinds()), {}),
+    "frozen": (lambda: all_kinds().requires_grad_(False), {}),
+    "autocast": (all_kinds, {"memory_format": torch.channels_last, "autocast": torch.bfloat16}),
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_is_compiled_is_what_a_step_launches(recorder, case, training):
+    create, options = case
+    options = dict(options)
+    amp = options.pop("autocast", None)
+    model = create().to(memory_format=options.get("memory_format", torch.preserve_format))
+    shapes = [(2, 3, 32, 32), (4, 3, 33, 47)]
+    with nullcontext() if amp is None else torch.autocast("cpu", amp):
+        result = compile_kernels(model, *shapes, training=training, **options)
+        assert not recorder.launched
+        for shape in shapes:
+            step(model, images(shape, **options), training)
+    assert recorder.compiled == recorder.launched
+    assert len(recorder.compiled) >= 3
+    assert result.programs == len(recorder.compiled)
+    assert re.fullmatch(rf"{result.programs} GPU programs in \d+\.\d s", str(result))
+
+
+def test_norms_that_do_not_train_take_one_sample(recorder):
+    model = all_kinds().train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    assert compile_kernels(model, (1, 3, 32, 32)).programs > 0
+    with pytest.raises(ValueError, match=r"\(1, 3, 32, 32\).*one sample"):
+        compile_kernels(model.train(), (1, 3, 32, 32))
+
+
+def test_synchronised_norms_wait_for_nobody(recorder, tmp_path):
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(all_kinds())
+    with gloo_group(tmp_path, rank=0, world_size=1):
+        compile_kernels(model, (4, 3, 32, 32))
+    of_synchronised = set(recorder.compiled)
+    compile_kernels(all_kinds(), (4, 3, 32, 32))
+    assert of_synchronised == recorder.compiled
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_the_network_does_not_notice(recorder, training):
+    model = nn.Sequential(all_kinds(), nn.Dropout(0.5), nn.BatchNorm2d(8))
+    model[0][2].head.norm1.eval()
+    for parameter in model[0].parameters():
+        parameter.grad = random_numbers(parameter.shape, torch.float32, 0)
+    flags = [module.training for module in model.modules()]
+    tensors = list(model.state_dict(keep_vars=True).values())
+    values = copy.deepcopy([(tensor, tensor.grad) for tensor in tensors])
+    random_state = torch.get_rng_state()
+    with torch.no_grad():
+        compile_kernels(model, (4, 3, 32, 32), training=training)
+        assert not torch.is_grad_enabled()
+    assert recorder.compiled and not recorder.launched
+    assert [module.training for module in model.modules()] == flags
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for tensor, kept, (value, grad) in zip(
+        tensors, model.state_dict(keep_vars=True).values(), values, strict=True
+    ):
+        assert tensor is kept
+        assert torch.equal(tensor, value)
+        assert tensor.grad is grad is None or torch.equal(tensor.grad, grad)
+
+
+# ---------------------------------------------------------------- nothing to compile
+
+
+def test_on_the_cpu_there_is_nothing_to_compile():
+    for name in ("numba", "torch"):
+        with use_backend(name):
+            result = compile_kernels(all_kinds(), (2, 3, 32, 32))
+        assert result.programs == 0
+        assert str(result) == f"nothing to compile: backend '{name}' serves cpu"
+
+
+def test_a_network_without_these_poolings_has_nothing_to_compile():
+    result = compile_kernels(nn.Conv2d(3, 4, 3), (2, 3, 8, 8))
+    assert str(result) == "nothing to compile: no pooling with kernels of its own"
+
+
+def test_a_backend_asked_for_that_cannot_serve_the_model_says_why():
+    with use_backend("cupy"), pytest.raises(ValueError, match=r"'cupy'.*cpu.*CUDA tensors only"):
+        compile_kernels(all_kinds(), (2, 3, 32, 32))
+
+
+# ---------------------------------------------------------------- errors
+
+
+class LooksAtNumbers(nn.Module):
+    def forward(self, input):
+        return input if input.sum() > 0 else -input
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes", "error", "message"),
+    [
+        (GFGPMaxEntPool2d, [(2, 8, 8, 8)], TypeError, "model must be.*got type"),
+        (nn.ReLU(), [], ValueError, r"sample_shapes.*\(64, 3, 224, 224\).*none"),
+        (nn.Conv2d(3, 4, 3), [(2, 5, 8, 8)], ValueError, r"\(2, 5, 8, 8\).*first step"),
+        (LooksAtNumbers(), [(2, 3, 8, 8)], ValueError, "DataDependent.*first step"),
+        (nn.LazyConv2d(4, 3), [(2, 3, 8, 8)], ValueError, "cannot be copied.*lazy.*first step"),
+    ],
+    ids=["class", "no shape", "wrong shape", "numbers", "lazy"],
+)
+def test_errors_tell_the_way_out(model, shapes, error, message):
+    with pytest.raises(error, match=message):
+        compile_kernels(model, *shapes)
+
+
+# ---------------------------------------------------------------- through CuPy
+
+
+@stand_in_driver.needs_stand_in
+@stand_in_driver.on_cpu_tensors()
+def test_steps_find_the_kernels_compiled():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), GFGPMaxEntPool2d(8, 2))
+    with use_backend("cupy"):
+        result = compile_kernels(model, (2, 3, 8, 12))
+        compiled = backend._kernel.cache_info().misses
+        assert result.programs > 0
+        launches = stand_in_driver.launch_count()
+        step(model, images((2, 3, 8, 12)), training=True)
+    assert stand_in_driver.launch_count() >= launches + result.programs
+    assert backend._kernel.cache_info().misses == compiled
+
+
+@needs_cuda
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_steps_on_a_gpu_find_the_kernels_compiled(training):
+    model = create_model("resnet18", pool="max_ent", num_classes=10)
+    model = model.to("cuda", memory_format=torch.channels_last)
+    input = images((4, 3, 32, 32), torch.channels_last).cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        result = compile_kernels(
+            model, input.shape, memory_format=torch.channels_last, training=training
+        )
+        compiled = backend._kernel.cache_info().misses
+        step(model, input, training)
+    assert result.programs > 0
+    assert backend._kernel.cache_info().misses == compiled
