@@ -30,6 +30,7 @@ from benchmarks.results import (
     write_results,
 )
 from benchmarks.timing import timer_of
+from gfgp_cupy import compile_kernels
 from models import create_model, list_models
 from models.pooling import POOL_TYPES
 
@@ -86,6 +87,7 @@ class Network:
     """One network, and the batch it works on.
 
     Attributes:
+        memory_format: of the images and the model.
         autocast: makes a new context of the type that it computes in.
     """
 
@@ -93,7 +95,18 @@ class Network:
     optimizer: torch.optim.Optimizer
     images: Tensor
     labels: Tensor
+    memory_format: torch.memory_format
     autocast: Callable[[], torch.autocast]
+
+    def compile(self) -> None:
+        """Compiles what both tasks need, several programs at a time; prints how many they are."""
+        shape, format = tuple(self.images.shape), self.memory_format
+        with self.autocast():
+            for training in (True, False):
+                compiled = compile_kernels(
+                    self.model, shape, memory_format=format, training=training
+                )
+                print(f"{'training' if training else 'inference'}: {compiled}", flush=True)
 
     def training(self) -> None:
         """One step: forward, backward and update."""
@@ -118,6 +131,8 @@ def run(options: argparse.Namespace) -> NetworkResults:
     tasks = {}
     for pool in options.pools:
         network = make_network(options, pool)
+        print(f"{options.arch} {pool}")
+        network.compile()
         tasks[pool, "training"] = network.training
         tasks[pool, "inference"] = network.inference
     for task in tasks.values():
@@ -154,6 +169,7 @@ def make_network(options: argparse.Namespace, pool: str) -> Network:
         torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
         images.contiguous(memory_format=memory_format),
         torch.randint(CLASSES, (options.batch_size,), device=options.device),
+        memory_format,
         functools.partial(
             torch.autocast, options.device,
             dtype=getattr(torch, options.amp or "bfloat16"), enabled=options.amp is not None,
