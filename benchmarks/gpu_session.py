@@ -49,8 +49,8 @@ LARGE_TESTS = "tests/test_cuda.py"
 TEST_PROCESSES = 8
 """They share one GPU; most of their time goes into compiling kernels and into Python."""
 
-COMPILING = {"TORCHINDUCTOR_COMPILE_THREADS": "2"}
-"""Five benchmarks compile beside the tests, and each has processes of its own for it."""
+FEW_THREADS = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+"""For what runs side by side: each process would take all processors for itself."""
 
 EACH_TENSOR_ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
@@ -103,9 +103,11 @@ def first_phases(folder: Path, scratch: Path) -> Iterator[Phase]:
 def tests() -> list[Stage]:
     rest = [f"--ignore={file}" for file in FIRST_TESTS]
     return [
-        Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 110),
-        Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 80),
-    ]
+        Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 110,
+              FEW_THREADS),
+        Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 80,
+              FEW_THREADS),
+    ]  # fmt: skip
 
 
 def sanitizer() -> list[Stage]:
@@ -133,7 +135,7 @@ def compilation(scratch: Path) -> list[list[Stage]]:
         "networks": networks_command(scratch / "networks.json", "--repeats", "1"),
     }
     return [
-        [Stage(f"compile for {name}", command, 180, COMPILING)]
+        [Stage(f"compile for {name}", command, 180, FEW_THREADS)]
         for name, command in commands.items()
     ]
 
