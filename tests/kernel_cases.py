@@ -147,11 +147,13 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(FOUR, FLOAT32, (3, 8, 16), "transposed"),
     KernelCase(pool_geometry((2, 4)), FLOAT16, (8, 8, 8), "channels_last"),
     KernelCase(pool_geometry((2, 3)), FLOAT32, (3, 4, 9), "sliced"),
+    KernelCase(pool_geometry(3), FLOAT32, (8, 15, 15)),
     # Windows that overlap, that leave gaps, or that padding or the plane's edge cuts.
     KernelCase(THREE, BFLOAT16, (4, 7, 16), "misaligned contiguous", lam_in_plane=True),
     KernelCase(THREE, FLOAT32, (5, 9, 9), "misaligned channels_last", lam_in_plane=True),
     KernelCase(THREE, FLOAT32, (16, 6, 70), "channels_last"),  # columns cut into strips
     KernelCase(pool_geometry(2, ceil_mode=True), FLOAT32, (4, 9, 7)),
+    KernelCase(pool_geometry(5), FLOAT32, (8, 20, 20)),
     KernelCase(OBLONG, FLOAT64, (4, 7, 8), "channels_last"),
     KernelCase(CEIL, BFLOAT16, (8, 11, 12), "channels_last"),
     KernelCase(GAPS, BFLOAT16, (8, 10, 12)),

@@ -20,6 +20,7 @@ from tests.cuda_on_cpu.compile import Program, compile_cubin, in_processes
 from tests.implementations import kernels_on_cpu, run_on_cpu
 from tests.kernel_cases import (
     DTYPES,
+    FUSED_CASES,
     KERNEL_CASES,
     WIDE_INDEX_CASES,
     KernelCase,
@@ -140,6 +141,16 @@ def test_spread_is_kept_in_the_bits_that_pytorch_keeps_it_in(dtype):
     torch.testing.assert_close(
         unpacked, unpack_spread(expected, dtype), rtol=0, atol=0, equal_nan=True
     )
+
+
+@needs_cxx
+@pytest.mark.parametrize(
+    "case", [case for case in FUSED_CASES if case.dtype == torch.float32], ids=str
+)
+def test_a_variance_out_of_range_is_infinite(case):
+    lam = torch.zeros(1, 1, 1, 1)
+    _, spread = kernels_on_cpu().forward_with_spread(1e30 * case.input(2), lam, case.geometry)
+    assert (spread == math.inf).all()
 
 
 # ---------------------------------------------------------------- planning

@@ -16,8 +16,10 @@
 // The least k with 2^k >= count.
 constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }
 
+constexpr int TAPS_LOG2 = log2_ceil(TAPS);
+
 // Sums of TAPS numbers times this do not overflow where the numbers do not.
-#define FACTOR ((acc_t)1 / (1 << log2_ceil(TAPS)))
+#define FACTOR ((acc_t)1 / (1 << TAPS_LOG2))
 
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
 // exceeds 1, and differences from r have one sign.
