@@ -14,6 +14,7 @@ from torch import Tensor
 from gfgp_cupy import use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
+from gfgp_cupy.poolings import log_sum_exp_pool2d
 from tests import slow_loops
 from tests.implementations import each_backend, each_implementation
 from tests.kernel_cases import KernelCase
@@ -107,6 +108,17 @@ def test_large_windows_of_maps_after_a_relu(implementation, size):
     largest, smallest = F.max_pool2d(input, size), -F.max_pool2d(-input, size)
     assert (output.cpu() <= largest).all()
     assert (output.cpu() >= smallest).all()
+
+
+@pytest.mark.parametrize("size", [3, 28, 224])
+@pytest.mark.parametrize("lam", [0.0, 1e-3, -1.0, 5.0])
+def test_log_sum_exp_of_large_windows(lam, size):
+    input = random_numbers((1, 2, *MAPS[size][1:]), torch.float32, size).relu()
+    actual, exact = (
+        log_sum_exp_pool2d(x, lam, size).double() for x in (input, input.double())
+    )
+    # The logarithm's error is one of the difference to a centre, which is nearly the result.
+    assert ((actual - exact).abs() <= 2 * UNIT * exact).all()
 
 
 def adversaries(case: KernelCase, base: float) -> Tensor:

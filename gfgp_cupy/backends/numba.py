@@ -17,7 +17,7 @@ from torch import Tensor
 from ..geometry import PoolGeometry
 from ..kernels.cpu_plan import Plan, plan
 from ..kernels.cpu_threads import run_over
-from ..memory_format import layout_of
+from ..memory_format import dense, layout_of
 from ..spread import pack_spread
 from .torch import lam_backward
 
@@ -101,7 +101,7 @@ def _forward(
         _memory(x, layout), _of_every_plane(lam, x, layout), _memory(output, layout),
         _memory(spread, layout),
     ))
-    return output.to(input.dtype), pack_spread(spread, input.dtype)
+    return output.to(input.dtype), dense(pack_spread(spread, input.dtype), layout)
 
 
 def _run(direction: str, plan: Plan, tensors: tuple[np.ndarray, ...]) -> None:

@@ -69,12 +69,23 @@ def log_mean_exp(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     """(1/λ) log mean exp(λ x) of each window of 4-D ``input``, of ``lam``'s type.
 
     It is taken relative to an element r of the window, its maximum (its minimum where λ < 0), so
-    that no exponent is positive. Where all exponents are small the quotient of small numbers
-    gives way to its series in the cumulants κ of the window: κ₁ + λ κ₂/2 + λ² κ₃/6.
+    that no exponent is positive. What comes of that, c, has the rounding errors of numbers of r's
+    size; taken again relative to c, a constant, the logarithm is near 0 and exact.
     """
     elements, inside = windows(input, geometry)
     reference = _extreme_element(input.detach(), lam, geometry)
-    deviation = torch.where(inside, elements - reference, 0)
+    centre = reference + _relative_to(reference, elements.detach(), inside, lam.detach())
+    # The centre first: the sum takes its memory format, which is the input's.
+    return centre + _relative_to(centre, elements, inside, lam)
+
+
+def _relative_to(origin: Tensor, elements: Tensor, inside: Tensor, lam: Tensor) -> Tensor:
+    """(1/λ) log mean exp(λ (x − origin)).
+
+    Where all exponents are small the quotient of small numbers gives way to its series in the
+    cumulants κ of the window: κ₁ + λ κ₂/2 + λ² κ₃/6.
+    """
+    deviation = torch.where(inside, elements - origin, 0)
     exponent = lam * deviation
     count = inside.sum(0)
 
@@ -83,8 +94,7 @@ def log_mean_exp(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     quotient = torch.log1p(torch.expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
     # Zeros where the quotient is taken: a power that overflows would make its gradient NaN.
     series = _cumulant_series(torch.where(small, deviation, 0), lam, count)
-    # The reference first: the sum takes its memory format, which is the input's.
-    return reference + torch.where(small, series, quotient)
+    return torch.where(small, series, quotient)
 
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
