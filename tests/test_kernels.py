@@ -169,6 +169,17 @@ def planned(shape, geometry, layout=torch.contiguous_format, dtype=torch.float16
     return launches
 
 
+@pytest.mark.parametrize(
+    "geometry", [pool_geometry(2), pool_geometry(3, 2, 1), pool_geometry(1)], ids=str
+)
+def test_one_channel_is_planes_in_both_memory_formats(geometry):
+    contiguous, channels_last = (
+        [(launch.defines, launch.grid) for launch in planned((64, 1, 56, 56), geometry, layout)]
+        for layout in (torch.contiguous_format, torch.channels_last)
+    )
+    assert contiguous == channels_last
+
+
 def arguments(launch) -> dict[str, object]:
     """A launch's arguments by the names of the kernel's parameters."""
     parameters = re.search(rf"{launch.name}\((.*?)\)", launch.source, re.DOTALL).group(1)

@@ -102,15 +102,6 @@ def test_other_windows_are_no_tiles(geometry, size):
     assert not plan(input, lam, geometry, CONTIGUOUS).tiled
 
 
-@pytest.mark.parametrize("geometry", [pool_geometry(2), pool_geometry(3, 2, 1)], ids=str)
-def test_one_channel_gives_the_same_bits_in_both_layouts(geometry):
-    contiguous, lam, grad_output = example((3, 1, 8, 10), geometry, torch.float32, CONTIGUOUS)
-    channels_last = contiguous.to(memory_format=CHANNELS_LAST)
-    assert channels_last.stride() != contiguous.stride()
-    expected = results(contiguous, lam, grad_output, geometry)
-    assert all(map(torch.equal, expected, results(channels_last, lam, grad_output, geometry)))
-
-
 class Guarded:
     """Arrays for compiled functions, in memory whose other elements must stay as they are."""
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.spread import spread_dtype, unpack_spread
 from tests import slow_loops
 from tests.implementations import each_implementation
@@ -22,6 +23,7 @@ from tests.kernel_cases import (
     KernelCase,
 )
 from tests.memory_layouts import arranged
+from tests.random_numbers import random_numbers
 from tests.rounding import assert_rounding_only, spread_roundoff, ulps_apart
 
 SAMPLES = 2
@@ -401,3 +403,21 @@ def test_no_gradient_exactly_where_no_window_reaches(implementation, case):
         reached[top : top + kernel_h, left : left + kernel_w] = True
     assert (grad_input.cpu()[:, :, ~reached] == 0).all()
     assert (grad_input.cpu()[:, :, reached] != 0).all()
+
+
+@each_implementation
+@pytest.mark.parametrize(
+    "geometry", [pool_geometry(2), pool_geometry(3, 2, 1)], ids=["disjoint", "overlapping"]
+)
+def test_one_channel_gives_the_same_bits_in_both_layouts(implementation, geometry):
+    input = random_numbers((3, 1, 8, 10), torch.float32, 0).to(implementation.device)
+    lam = random_numbers((3, 1, 1, 1), torch.float32, 1).to(implementation.device)
+
+    def results(input):
+        output, spread = implementation.forward_with_spread(input, lam, geometry)
+        gradients = implementation.backward(output, input, lam, geometry, (True, True))
+        return output, *gradients, implementation.lam_backward(output, spread, lam)
+
+    channels_last = input.as_strided(input.shape, (80, 1, 10, 1))
+    assert channels_last.stride() != input.stride()
+    assert all(map(torch.equal, results(input), results(channels_last)))

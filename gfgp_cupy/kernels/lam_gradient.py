@@ -7,10 +7,9 @@ import functools
 import torch
 from torch import Tensor
 
-from ..memory_format import layout_of
 from .lanes import BLOCK, Lanes, aligned_elements, largest_power_of_two
 from .launch import Launch, source
-from .macros import DTYPE_MACROS, index_type
+from .macros import DTYPE_MACROS, has_channels_side_by_side, index_type
 
 __all__ = ["chunks", "lam_gradient"]
 
@@ -41,7 +40,7 @@ def lam_gradient(grad_output: Tensor, spread: Tensor, grad_lam: Tensor) -> Launc
 
 
 def _key(grad_output: Tensor, spread: Tensor) -> tuple:
-    channels_last = layout_of(spread) is torch.channels_last
+    channels_last = has_channels_side_by_side(spread)
     # grad_output has the input's type; the spread of a half type is kept in one of its own.
     return spread.shape, grad_output.dtype, channels_last, aligned_elements(spread, grad_output)
 

@@ -11,7 +11,10 @@ from torch import Tensor
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 
-__all__ = ["DTYPE_MACROS", "Problem", "index_type", "lam_varies_in_plane", "problem_of", "switches"]
+__all__ = [
+    "DTYPE_MACROS", "Problem", "has_channels_side_by_side", "index_type", "lam_varies_in_plane",
+    "problem_of", "switches",
+]
 
 DTYPE_MACROS = {
     torch.float16: "DTYPE_FLOAT16=1",
@@ -35,7 +38,7 @@ class Problem(NamedTuple):
     Attributes:
         shape: [N, C, H, W] of the input.
         dtype: of input and output.
-        channels_last: the memory format of input and output.
+        channels_last: whether input and output lie in memory pixel by pixel.
         lam_shape, lam_strides: of 4-D λ, strides in elements.
         geometry: the windows.
     """
@@ -89,9 +92,15 @@ class Problem(NamedTuple):
         return 8 if self.dtype is torch.float64 else 4
 
 
+def has_channels_side_by_side(tensor: Tensor) -> bool:
+    """Whether the dense ``tensor`` lies in memory pixel by pixel. With one channel it lies plane by
+    plane in both formats, and threads can share out planes only if they are taken for that."""
+    return tensor.shape[1] > 1 and layout_of(tensor) is torch.channels_last
+
+
 def problem_of(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Problem:
     """The problem of pooling ``input``, dense in its memory format, with 4-D ``lam``."""
-    channels_last = layout_of(input) is torch.channels_last
+    channels_last = has_channels_side_by_side(input)
     return Problem(input.shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry)
 
 

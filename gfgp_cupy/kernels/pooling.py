@@ -99,9 +99,8 @@ def _forward(input, lam, geometry, run, *, with_spread) -> tuple[Tensor, Tensor 
 
 
 def _output_sized(input: Tensor, problem: Problem, dtype: torch.dtype) -> Tensor:
-    layout = torch.channels_last if problem.channels_last else torch.contiguous_format
     return torch.empty(
-        _output_shape(problem), dtype=dtype, device=input.device, memory_format=layout
+        _output_shape(problem), dtype=dtype, device=input.device, memory_format=layout_of(input)
     )
 
 
