@@ -3,15 +3,24 @@ test that needs a GPU where there is none."""
 
 import os
 import re
+import signal
 import sys
 
 # Before PyTorch is imported, for this process and those it starts: tests run side by side, and
-# OpenMP's threads would keep the cores busy with waiting.
+# OpenMP's threads would keep the cores busy with waiting, or wait for each other's core.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", str(
+    max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
+))  # fmt: skip
 
 import hypothesis
 import pytest
 import torch
+
+# A shell's background job and nohup ignore Ctrl-C, and so would every process that a test starts
+# and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A first example compiles kernels, so examples have no deadline; fixed examples make a failure
 # appear on every machine or on none.

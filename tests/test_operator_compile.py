@@ -12,10 +12,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
-from models import create_model
 from tests.cuda_on_cpu import needs_cxx
 from tests.implementations import each_backend
 from tests.random_numbers import random_numbers
+from tests.small_networks import small_densenet, small_resnet
 
 WINDOWS = {
     "disjoint": {"kernel_size": 2},
@@ -28,7 +28,7 @@ LAYERS = {
 }
 SHAPES = ((4, 4, 9, 12), (3, 4, 12, 7), (5, 4, 6, 8))
 IMAGES = ((4, 3, 64, 96), (3, 3, 96, 64), (6, 3, 65, 72))
-"""Even and odd sizes; the deepest feature maps of a ResNet-18 have several pixels."""
+"""Even and odd sizes; the deepest feature maps of a ResNet have several pixels."""
 IMAGES_OF_ONE_SIZE = ((4, 3, 64, 96), (3, 3, 64, 96))
 
 
@@ -110,22 +110,22 @@ def test_layer(backend, create, training):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_resnet18(training):
-    network = create_model("resnet18", pool="max_ent", num_classes=10).train(training)
+def test_resnet(training):
+    network = small_resnet().train(training)
     assert_compiled_equals_eager(network, IMAGES, "aot_eager")
 
 
 @needs_cxx
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_resnet18_by_inductor(training):
+def test_resnet_by_inductor(training):
     """In training for any batch, of images of one size.
 
-    PyTorch 2.14's Inductor compiles the images' size into the training pass of any ResNet-18,
-    torchvision's, too; ``test_resnet18`` has the sizes.
+    PyTorch 2.14's Inductor compiles the images' size into the training pass of any ResNet,
+    torchvision's, too; ``test_resnet`` has the sizes.
     """
     images, axes = (IMAGES, (0, 2, 3)) if not training else (IMAGES_OF_ONE_SIZE, (0,))
-    network = create_model("resnet18", pool="max_ent", num_classes=10).train(training)
+    network = small_resnet().train(training)
     # Loops that the C++ compiler neither vectorises nor optimises: it takes less time so.
     with torch._inductor.config.patch({"cpp.simdlen": 1, "aot_inductor.debug_compile": True}):
         assert_compiled_equals_eager(network, images, "inductor", axes=axes)
@@ -136,6 +136,6 @@ def test_resnet18_by_inductor(training):
     ("training", "compiler"), [(True, "aot_eager"), (False, "eager")],
     ids=["training", "evaluation"],
 )
-def test_densenet121(training, compiler):
-    network = create_model("densenet121", pool="max_ent", num_classes=10).train(training)
+def test_densenet(training, compiler):
+    network = small_densenet().train(training)
     assert_compiled_equals_eager(network, IMAGES[:2], compiler)

@@ -10,9 +10,9 @@ from torch.export import Dim
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
-from models import create_model
 from tests.implementations import each_backend
 from tests.random_numbers import random_numbers
+from tests.small_networks import small_resnet
 
 ANY_SIZE = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 """Batch, height and width; an export that could not leave them open would fail."""
@@ -116,7 +116,7 @@ def test_exported_layer_is_saved_and_loaded(create):
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_export_of_a_network(training):
-    network = create_model("resnet18", pool="max_ent", num_classes=10).train(training)
+    network = small_resnet().train(training)
     program = exported(copy.deepcopy(network), (numbers((2, 3, 64, 96)),), (ANY_SIZE,)).module()
     for shape in ((3, 3, 96, 64), (4, 3, 65, 72)):
         torch.testing.assert_close(program(numbers(shape)), network(numbers(shape)))
@@ -161,7 +161,7 @@ def test_onnx_of_a_layer():
 
 
 def test_onnx_of_a_network():
-    network = create_model("resnet18", pool="max_ent", num_classes=10).eval()
+    network = small_resnet().eval()
     sizes = ({0: Dim.DYNAMIC},)
     others = [(numbers((batch, 3, 64, 96), batch),) for batch in (1, 5)]
     assert_onnxruntime_agrees(network, (numbers((2, 3, 64, 96)),), sizes, *others)

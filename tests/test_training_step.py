@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.command_line import error_here, output_here, read_log
+from tests.tiny_network import create_tiny_network
 from train_imagenet import parse_settings
 from training.batches import Batch
 from training.distributed import Process
@@ -126,7 +127,15 @@ RUN = (
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
+def tiny_network():
+    """float16 takes a CPU so long that a ResNet would take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.run.create_model", create_tiny_network)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, tiny_network):
     out = tmp_path_factory.mktemp("whole")
     output_here(*RUN, "--ema", 0.5, "--out-dir", out)
     return out

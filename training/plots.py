@@ -41,13 +41,15 @@ def save_figure(figure: Figure, pdf_path: Path) -> None:
 
 def draw_curves(history: Sequence[EpochRecord]) -> Figure:
     """Return the figure of ``history``; it belongs to no window and no global backend."""
-    figure = Figure(figsize=(14, 3.5), layout="constrained")
+    figure = Figure(figsize=(14, 3.5))
+    # A layout engine draws everything four times to find these, after each epoch.
+    figure.subplots_adjust(left=0.04, right=0.99, bottom=0.15, top=0.91, wspace=0.2)
     epochs = [record.epoch for record in history]
     for axes, (title, curves) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for label, column in curves.items():
             values = [getattr(record, column) for record in history]
             axes.plot(epochs, values, marker=".", label=label)
-        axes.set_title(title)
+        axes.set_title(title, y=1)  # or it would look for what is in its way
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
