@@ -3,15 +3,16 @@ gradient: in the input's type or, for half types, in 16 bits of its own.
 
 A deviation is never negative, and where its square leaves float32's range λ's gradient does, too.
 So of float32's bits neither the sign nor the ends of the exponent's range are needed, and there is
-room for more digits than a half type has: the code is the bits less those of the smallest
-deviation, rounded to even behind bit ``shift``. Code 0 is 0, the last one NaN.
+room for more digits than a half type has: the code is the bits less a constant, rounded to even
+behind bit ``shift``. Below the smallest deviation that has all digits, codes are multiples of one
+unit, as subnormal numbers are. Code 0 is 0, the last one NaN; what is too large is the largest.
 
-=========  ============================  ==================  ========================
-input      range of the deviation        significant bits    those of the input's type
-=========  ============================  ==================  ========================
-bfloat16   2⁻⁶³ to 2⁶⁵                   10                  8
-float16    2⁻¹⁶ to 2¹⁶                   12                  11
-=========  ============================  ==================  ========================
+=========  ==================  ============  =============  ==================  ==================
+input      all digits from     to below      unit below     significant bits    those of the input
+=========  ==================  ============  =============  ==================  ==================
+bfloat16   2⁻⁶²                2⁶⁵           2⁻⁷¹           10                  8
+float16    2⁻¹⁵                2¹⁶           2⁻²⁶           12                  11
+=========  ==================  ============  =============  ==================  ==================
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from torch import Tensor
 
 __all__ = ["SPREAD_CODES", "pack_spread", "spread_dtype", "unpack_spread"]
 
-SPREAD_CODES = {torch.bfloat16: (64 << 23, 14), torch.float16: (111 << 23, 12)}
-"""For each half type: what is subtracted from float32's bits, and how many bits are dropped."""
+SPREAD_CODES = {torch.bfloat16: (-62, 14), torch.float16: (-15, 12)}
+"""For each half type: the exponent from which on deviations have all digits, and the shift."""
 
 NAN = 0xFFFF
+MANTISSA_BITS, BIAS = 23, 127
 
 
 def spread_dtype(input_dtype: torch.dtype) -> torch.dtype:
@@ -36,18 +38,29 @@ def pack_spread(deviation: Tensor, input_dtype: torch.dtype) -> Tensor:
     """Deviations ≥ 0, of the type that ``input_dtype`` is computed in, as they are kept."""
     if input_dtype not in SPREAD_CODES:
         return deviation
-    smallest, shift = SPREAD_CODES[input_dtype]
-    bits = deviation.view(torch.int32).clamp(min=smallest) - smallest
+    exponent, shift = SPREAD_CODES[input_dtype]
+    bits = deviation.view(torch.int32).clamp(min=0) - _constant(exponent)
     code = (bits + (1 << (shift - 1)) - 1 + ((bits >> shift) & 1)) >> shift
-    return torch.where(deviation.isnan(), NAN, code.clamp(max=NAN - 1)).to(torch.int16)
+    # A sum with a number of which one unit is the last place: rounded to units.
+    large = exponent + shift
+    units = (deviation + 2.0**large).view(torch.int32) - ((large + BIAS) << MANTISSA_BITS)
+    code = torch.where(deviation < 2.0**exponent, units, code.clamp(max=NAN - 1))
+    return torch.where(deviation.isnan(), NAN, code).to(torch.int16)
 
 
 def unpack_spread(spread: Tensor, input_dtype: torch.dtype) -> Tensor:
     """The inverse of :func:`pack_spread`, but for rounding."""
     if input_dtype not in SPREAD_CODES:
         return spread
-    smallest, shift = SPREAD_CODES[input_dtype]
+    exponent, shift = SPREAD_CODES[input_dtype]
     code = spread.to(torch.int32) & NAN
-    deviation = ((code << shift) + smallest).view(torch.float32)
-    deviation = torch.where(code == 0, 0.0, deviation)
+    digits = MANTISSA_BITS - shift
+    units = code * 2.0 ** (exponent - digits)
+    deviation = ((code << shift) + _constant(exponent)).view(torch.float32)
+    deviation = torch.where(code < 1 << digits, units, deviation)
     return torch.where(code == NAN, torch.nan, deviation)
+
+
+def _constant(exponent: int) -> int:
+    """What is subtracted from float32's bits, so that the code of 2^exponent follows the units."""
+    return (exponent + BIAS - 1) << MANTISSA_BITS

@@ -19,6 +19,7 @@ VECTOR_BYTES = 64
 SCRATCH_BYTES = 16 * 1024
 """Half of a small first-level cache, the tensors pass through the other half."""
 
+
 class Sizes(NamedTuple):
     """The sizes of a call, and the strides of λ, in elements.
 

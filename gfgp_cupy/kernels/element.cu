@@ -124,23 +124,30 @@ __device__ __forceinline__ acc_t unpack_spread(scalar_t spread) { return spread;
 #else
 
 #if defined(DTYPE_BFLOAT16)
-#define SPREAD_SMALLEST (64 << 23)
+#define SPREAD_EXPONENT -62
 #define SPREAD_SHIFT 14
 #else
-#define SPREAD_SMALLEST (111 << 23)
+#define SPREAD_EXPONENT -15
 #define SPREAD_SHIFT 12
 #endif
+#define SPREAD_CONSTANT ((SPREAD_EXPONENT + 126) << 23)
+#define POWER_OF_TWO(exponent) __int_as_float(((exponent) + 127) << 23)
 
 __device__ __forceinline__ scalar_t pack_spread(acc_t deviation) {
   if (deviation != deviation) return 0xffff;
-  const int bits = max(__float_as_int(deviation), SPREAD_SMALLEST) - SPREAD_SMALLEST;
+  if (deviation < POWER_OF_TWO(SPREAD_EXPONENT)) {  // rounded to units by what it is added to
+    const acc_t large = POWER_OF_TWO(SPREAD_EXPONENT + SPREAD_SHIFT);
+    return (scalar_t)(__float_as_int(deviation + large) - __float_as_int(large));
+  }
+  const int bits = __float_as_int(deviation) - SPREAD_CONSTANT;
   const int half = (1 << (SPREAD_SHIFT - 1)) - 1;
   return (scalar_t)min((bits + half + (bits >> SPREAD_SHIFT & 1)) >> SPREAD_SHIFT, 0xfffe);
 }
 
 __device__ __forceinline__ acc_t unpack_spread(scalar_t code) {
-  if (code == 0) return 0;
-  const int bits = ((int)code << SPREAD_SHIFT) + SPREAD_SMALLEST;
+  const int digits = 23 - SPREAD_SHIFT;
+  if (code < 1 << digits) return code * POWER_OF_TWO(SPREAD_EXPONENT - digits);
+  const int bits = ((int)code << SPREAD_SHIFT) + SPREAD_CONSTANT;
   return __int_as_float(code == 0xffff ? 0x7fffffff : bits);
 }
 

@@ -129,7 +129,6 @@ __device__ __forceinline__ Softmax softmax(
 __device__ __forceinline__ acc_t mean(
     const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Softmax& of) {
   const acc_t first = of.reference + of.shift;
-  if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to
   Sum weighted;
   for_each_element(plane, planes, bounds, [&](acc_t x) {
     weighted.add(weight_of(x, of) * (planes.factor * (x - first)));
