@@ -11,9 +11,9 @@ slowest pass that the first has measured.
 
 Every stage has a time limit, and the later ones run whatever became of it. Of what requirements.txt
 names, PyTorch, CuPy, pytest, pytest-xdist and Hypothesis suffice for the first. FOLDER gets
-``session.log``, with each line that a stage prints as soon as it is printed, the benchmarks' JSON
-files, which grow as they measure, and ``report.md``: at most eight files. The exit code is 0 if all
-stages were run and passed.
+``session.log``, with each line that a stage prints as soon as it is printed (after 512 KiB of them,
+the last ones when the stage ends), the benchmarks' JSON files, which grow as they measure, and
+``report.md``: at most eight files. The exit code is 0 if all stages were run and passed.
 """
 
 from __future__ import annotations
