@@ -4,16 +4,16 @@
     python3 benchmarks/gpu_session.py FOLDER2 --after FOLDER
 
 The first: the tests that need a GPU, NVIDIA's compute-sanitizer and the run-time compilation of all
-that is timed, side by side; then, one after the other, the tests that need most of the GPU's
-memory, the benchmarks and the report. The second, in less than 150 seconds: the comparison on
+that is timed, side by side; then, one after the other, the tests that need the GPU to themselves,
+the benchmarks and the report. The second, in less than 150 seconds: the comparison on
 Fashion-MNIST if its files are there (``--data``), and otherwise Nsight Compute's profile of the
 slowest pass that the first has measured.
 
 Every stage has a time limit, and the later ones run whatever became of it. Of what requirements.txt
 names, PyTorch, CuPy, pytest, pytest-xdist and Hypothesis suffice for the first. FOLDER gets
-``session.log``, with each line that a stage prints as soon as it is printed, the benchmarks' JSON
-files, which grow as they measure, and ``report.md``: at most eight files. The exit code is 0 if all
-stages were run and passed.
+``session.log``, with each line that a stage prints as soon as it is printed (after 512 KiB of them,
+the last ones when the stage ends), the benchmarks' JSON files, which grow as they measure, and
+``report.md``: at most eight files. The exit code is 0 if all stages were run and passed.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ POOLING_RUNS = {
 }
 NETWORK_OPTIONS = ("--amp", "bfloat16", "--layout", "channels_last")
 
-FIRST_TESTS = ("tests/test_pooling.py", "tests/test_cuda.py")
+FIRST_TESTS = ("tests/test_pooling.py", "tests/test_exactness.py", "tests/test_cuda.py")
 """The numbers of the operator, and what only a GPU shows."""
 
-LARGE_TESTS = "tests/test_cuda.py"
-"""The file of all tests that need most of the memory."""
+WHOLE_GPU_TESTS = "tests/test_cuda.py"
+"""The file of all tests that need the GPU to themselves."""
 
 TEST_PROCESSES = 8
 """They share one GPU; most of their time goes into compiling kernels and into Python."""
@@ -95,7 +95,7 @@ def run_phases(phases: Iterable[Phase], log: Path) -> list[Outcome]:
 
 def first_phases(folder: Path, scratch: Path) -> Iterator[Phase]:
     """Each is made when those before it have ended: the report is of what they have left."""
-    yield Phase([tests(), sanitizer(), *compilation(scratch)], 190)
+    yield Phase([tests(), sanitizer(), *compilation(scratch)], 195)
     yield Phase([measurements(folder)], 320)
     yield Phase([[report(folder)]], 15)
 
@@ -103,9 +103,9 @@ def first_phases(folder: Path, scratch: Path) -> Iterator[Phase]:
 def tests() -> list[Stage]:
     rest = [f"--ignore={file}" for file in FIRST_TESTS]
     return [
-        Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 110,
+        Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 120,
               FEW_THREADS),
-        Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 80,
+        Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 75,
               FEW_THREADS),
     ]  # fmt: skip
 
@@ -141,9 +141,10 @@ def compilation(scratch: Path) -> list[list[Stage]]:
 
 
 def measurements(folder: Path) -> list[Stage]:
-    """What has the GPU to itself: tests that fill its memory, and what is timed."""
+    """What has the GPU to itself: tests that fill its memory or keep ahead of it, and what is
+    timed."""
     return [
-        Stage("large tensors", pytest_command("whole_gpu", LARGE_TESTS, processes=1), 60),
+        Stage("tests alone", pytest_command("whole_gpu", WHOLE_GPU_TESTS, processes=1), 60),
         *(
             Stage(name, pooling_command(folder / f"{name}.json", *options, "--seconds", "38"), 53)
             for name, options in POOLING_RUNS.items()

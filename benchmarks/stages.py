@@ -31,8 +31,8 @@ LEAST_SECONDS = 5
 POLL_SECONDS = 0.05
 
 HEAD_BYTES, TAIL_BYTES = 2**19, 2**18
-"""Of what a stage prints, so much from the beginning and so much up to the end is logged: twenty
-stages stay below 16 MiB."""
+"""Of what a stage prints, so much from the beginning is logged as it comes, and so much up to the
+end when that is known, as the stage ends: twenty stages stay below 16 MiB."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Outcome:
 
 
 class Session:
-    """Runs phases, and logs each line that a stage prints as it comes, after the stage's name.
+    """Runs phases, and logs each line that a stage prints as it comes, after the stage's name; of
+    more than ``HEAD_BYTES`` the rest, shortened, when the stage ends.
 
     A context manager. Within the block, SIGINT and SIGTERM end the stages as their limits would,
     and no other begins. That there are handlers also makes SIGINT reach the stages: a shell's
@@ -166,7 +167,10 @@ class Session:
         return _has_ended(process)
 
     def _copy(self, mark: bytes, stream: BinaryIO) -> None:
-        """Logs the stream's lines, each after ``mark``; of too many, the first and the last."""
+        """Logs the stream's lines, each after ``mark``; of too many, the first and the last.
+
+        The last are kept here until the stream ends.
+        """
         head, left_out = HEAD_BYTES, 0
         tail: deque[bytes] = deque()
         tail_bytes = 0

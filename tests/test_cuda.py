@@ -63,6 +63,7 @@ def test_runs_on_the_current_stream(backend, window):
     assert all(map(torch.equal, actual, expected))
 
 
+@pytest.mark.whole_gpu  # the host has to be done before the stream, however much else is run
 @each_backend
 @each_window
 def test_does_not_wait_for_the_gpu(backend, window):

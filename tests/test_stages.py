@@ -1,11 +1,11 @@
 """Stages run whatever became of those before, end in time, and their output is on disk."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,52 +14,100 @@ from benchmarks.stages import Phase, Session, Stage
 from training.environment import REPOSITORY
 
 SECONDS = 120.0
-"""More than anything here takes, however busy the machine."""
+"""More than anything here takes, however busy the machine: only what hangs gets there."""
 
-ENDLESS = """
-import signal, sys
+INTERRUPTED = """
+import signal
+signal.alarm(600)  # where nobody ends it
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it is waited for
 print("begun", flush=True)
-try:
-    signal.pause()
-finally:
-    print("as far as this")
+signal.sigwait({signal.SIGINT})
+print("as far as this")
 """
 
-DRIVER = """
+SESSION = f"""
 import sys
 from pathlib import Path
-from benchmarks.stages import Phase, Session, Stage
+from benchmarks import stages
 
-folder, code = sys.argv[1:]
-with Session(Path(folder, "session.log")) as session:
-    tracks = [[Stage(name, (sys.executable, "-c", code), {seconds}) for name in ("first", "next")]]
-    print([outcome.verdict for outcome in session.run(Phase(tracks, {seconds} + 1))])
+stages.INTERRUPT_SECONDS = stages.READ_SECONDS = {SECONDS}
+log, code, *names = sys.argv[1:]
+with stages.Session(Path(log)) as session:
+    track = [stages.Stage(name, (sys.executable, "-c", code), {SECONDS}) for name in names]
+    print([outcome.verdict for outcome in session.run(stages.Phase([track], 2 * {SECONDS}))])
 """
+
+LIMIT_BY_LINE = """
+import sys
+from benchmarks import stages
+
+def until_a_line_comes(condition, seconds):
+    stages._wait_until = wait_until  # next is what the interrupted stage may take
+    sys.stdin.readline()
+
+wait_until, stages._wait_until = stages._wait_until, until_a_line_comes
+"""
+
+
+@pytest.fixture(autouse=True)
+def _time_for_what_ends_by_itself(monkeypatch):
+    monkeypatch.setattr(stages, "INTERRUPT_SECONDS", SECONDS)
+    monkeypatch.setattr(stages, "READ_SECONDS", SECONDS)
 
 
 def python(name, code, seconds=SECONDS, **environment):
     return Stage(name, (sys.executable, "-c", code), seconds, environment)
 
 
-def run(path, *tracks, seconds=SECONDS):
+def run(path, *tracks, seconds=2 * SECONDS):
     """The verdicts on stages by name, and the log."""
     with Session(path) as session:
         outcomes = session.run(Phase(tracks, seconds))
     return {outcome.stage: outcome.verdict for outcome in outcomes}, path.read_text()
 
 
-def start(folder, code, seconds=SECONDS, **options):
-    """A session of two stages that run ``code``, in a process of its own."""
-    command = (sys.executable, "-c", DRIVER.format(seconds=seconds), folder, code)
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, **options)
+@contextmanager
+def session_of(log, code, *names, before="", **options):
+    """A session in a process of its own whose stages run ``code``, after code for the session."""
+    command = (sys.executable, "-c", before + SESSION, log, code, *names)
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def wait_for(text, path):
-    """Returns when the file has the text; a test that waits in vain fails by its own limit."""
-    deadline = time.monotonic() + SECONDS
-    while not path.exists() or text not in path.read_text():
-        assert time.monotonic() < deadline, f"no {text!r} in {path}"
-        time.sleep(0.02)
+@pytest.fixture
+def fifo(tmp_path):
+    """Makes a FIFO, and opens it before a process writes there."""
+    opened = []
+
+    def make(name):
+        os.mkfifo(tmp_path / name)
+        opened.append(os.open(tmp_path / name, os.O_RDONLY | os.O_NONBLOCK))
+        return tmp_path / name, opened[-1]
+
+    yield make
+    for file in opened:
+        os.close(file)
+
+
+def read_up_to(text, file):
+    """What comes from a FIFO until the text has come; for None, until no process writes there."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    seen = ""
+    while text is None or text not in seen:
+        assert poll.poll(1000 * SECONDS), f"no {text!r} after {seen!r}"
+        part = os.read(file, 2**16)
+        if not part:
+            assert text is None, f"no {text!r} after {seen!r}"
+            break
+        seen += part.decode()
+    return seen
 
 
 def test_stages_run_whatever_became_of_those_before(tmp_path, capsys):
@@ -109,56 +157,75 @@ def test_a_phase_that_is_over_begins_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["as usual", "SIGINT ignored"])
-def test_at_its_limit_a_stage_tells_how_far_it_came(tmp_path, ignored):
+def test_at_its_limit_a_stage_tells_how_far_it_came(fifo, ignored):
     """Where SIGINT is ignored, as in a shell's background job, a child would inherit that."""
-    driver = start(
-        tmp_path, ENDLESS, seconds=8,
+    path, log = fifo("session.log")
+    with session_of(
+        path, INTERRUPTED, "first", before=LIMIT_BY_LINE,
         preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
-    )  # fmt: skip
-    printed, _ = driver.communicate(timeout=SECONDS)
-    log = (tmp_path / "session.log").read_text()
-    assert "first| begun\n" in log
-    assert "first| as far as this\n" in log
-    assert "'failed: not done in 8 s', 'not run: no time was left'" in printed
+    ) as session:  # fmt: skip
+        read_up_to("first| begun\n", log)
+        printed, _ = session.communicate("the limit is reached\n", SECONDS)
+    assert "['failed: not done in 120 s']" in printed
+    assert "first| as far as this\n" in read_up_to(None, log)
 
 
-def test_what_ignores_the_interrupt_is_killed_with_its_children(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "INTERRUPT_SECONDS", 1)
-    os.mkfifo(tmp_path / "alive")
+def test_what_ignores_the_interrupt_is_killed_with_its_children(tmp_path, fifo, monkeypatch):
+    path, alive = fifo("alive")
     stubborn = f"""
 import os, signal
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-pipe = open({str(tmp_path / 'alive')!r}, "w")
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})
+pipe = open({str(path)!r}, "w", buffering=1)
 os.fork()
-print("process", file=pipe, flush=True)
-signal.pause()
+signal.alarm(600)
+pipe.write("process\\n")
+while True:
+    signal.sigwait({{signal.SIGINT}})
+    pipe.write("interrupted\\n")
 """
-    with ThreadPoolExecutor() as pool:
-        alive = pool.submit((tmp_path / "alive").read_text)  # until no process holds it open
-        verdicts, _ = run(tmp_path / "log", [python("stubborn", stubborn, seconds=8)])
-        assert verdicts == {"stubborn": "failed: not done in 8 s"}
-        assert alive.result(SECONDS) == "process\n" * 2
+    limits = []
+
+    def up_to_the_limit(condition, seconds):
+        limits.append(seconds)
+        read_up_to(2 * ("process\n", "interrupted\n")[len(limits) - 1], alive)
+        assert not condition()
+
+    monkeypatch.setattr(stages, "_wait_until", up_to_the_limit)
+    monkeypatch.setattr(stages, "INTERRUPT_SECONDS", 7)
+    verdicts, _ = run(tmp_path / "log", [python("stubborn", stubborn)])
+    assert verdicts == {"stubborn": "failed: not done in 120 s"}
+    assert limits == [SECONDS, 7]
+    assert not read_up_to(None, alive)
+
+
+def test_a_wait_ends_at_its_limit_or_with_what_is_waited_for():
+    stages._wait_until(lambda: False, 0.1)
+    stages._wait_until(lambda: True, float("inf"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_session_that_is_ended_ends_its_stages_and_keeps_their_output(tmp_path, number):
-    driver = start(tmp_path, ENDLESS)
-    wait_for("first| begun", tmp_path / "session.log")
-    driver.send_signal(number)
-    printed, _ = driver.communicate(timeout=SECONDS)
-    assert driver.returncode == 0
+def test_a_session_that_is_ended_ends_its_stages_and_keeps_their_output(fifo, number):
+    path, log = fifo("session.log")
+    with session_of(path, INTERRUPTED, "first", "next") as session:
+        read_up_to("first| begun\n", log)
+        session.send_signal(number)
+        printed, _ = session.communicate(timeout=SECONDS)
+        assert session.returncode == 0
     assert "'failed: the session was ended', 'not run: the session was ended'" in printed
-    assert "first| as far as this\n" in (tmp_path / "session.log").read_text()
+    assert "first| as far as this\n" in read_up_to(None, log)
 
 
-def test_output_is_on_disk_when_the_session_is_killed(tmp_path):
-    driver = start(tmp_path, "import os; print('process', os.getpid())\n" + ENDLESS)
-    wait_for("first| begun", tmp_path / "session.log")
-    driver.kill()
-    driver.communicate(timeout=SECONDS)
-    _, first, second = (tmp_path / "session.log").read_text().splitlines()
-    assert second == "first| begun"
+def test_output_is_on_disk_when_the_session_is_killed(fifo):
+    """What can be read at the other end of a log that is a pipe has left the session."""
+    path, log = fifo("session.log")
+    code = "import os; print('process', os.getpid())\n" + INTERRUPTED
+    with session_of(path, code, "first") as session:
+        seen = read_up_to("first| begun\n", log)
+        session.kill()
+    begun, first, second = seen.splitlines()
     os.kill(int(first.removeprefix("first| process ")), signal.SIGKILL)  # nobody else does
+    assert (begun, second) == ("==== first: begun", "first| begun")
+    assert not read_up_to(None, log)
 
 
 def test_of_too_much_output_the_first_and_the_last_lines_are_kept(tmp_path, monkeypatch):

@@ -1,13 +1,19 @@
 """What one process notices when another one ends or hangs: its communication fails."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
 from training.errors import UserError
-from training.settings import Settings
+
+if TYPE_CHECKING:
+    # What it imports may be missing where only tests of the GPU are run.
+    from training.settings import Settings
 
 # Gloo's errors of communication reach Python as plain RuntimeErrors, as a bug's do. They begin
 # with their place in the transport's source, other failures of Gloo ("[enforce fail at …") do not;

@@ -1,20 +1,26 @@
 """Processes: starting them, and what they tell each other."""
 
+from __future__ import annotations
+
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from training.address import address_of
 from training.children import run_children
 from training.contact import LostContact, lost_contact_in_one_line, way_on
 from training.errors import UserError
-from training.settings import Settings, address_of
 from training.torchrun import Torchrun
+
+if TYPE_CHECKING:
+    # What it imports may be missing where only tests of the GPU are run.
+    from training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Process:
         return self.rank == 0
 
 
-Work = Callable[[Settings, Process], None]
+Work = Callable[["Settings", Process], None]
 T = TypeVar("T")
 
 

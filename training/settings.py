@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 
 from gfgp_cupy.choices import check_choice
 from models import list_models
 from models.pooling import POOL_TYPES
+from training.address import address_of
 from training.data import DATASETS
 from training.errors import UserError
 from training.forward import AMP_TYPES, Forward
@@ -259,22 +259,3 @@ class Settings:
             )
         if self.is_distributed and self.torchrun is None:
             address_of(self.dist_url)
-
-
-def address_of(dist_url: str) -> tuple[str, int]:
-    """Return the host and port of ``tcp://HOST:PORT``.
-
-    Raises:
-        UserError: ``dist_url`` is not of that form.
-
-    Example:
-        >>> address_of("tcp://127.0.0.1:8080")
-        ('127.0.0.1', 8080)
-    """
-    try:
-        parts = urlsplit(dist_url)
-        if parts.scheme == "tcp" and parts.hostname and parts.port:
-            return parts.hostname, parts.port
-    except ValueError:  # a port that is no number or out of range: the same advice
-        pass
-    raise UserError(f"--dist-url {dist_url}: must be tcp://HOST:PORT, like tcp://127.0.0.1:8080")

@@ -1,13 +1,19 @@
 """What training made use of: the wait for data, and the GPU's memory."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from training.batches import Batch, BatchLoader
 from training.distributed import Process, all_reduce_max
+
+if TYPE_CHECKING:
+    # What it imports may be missing where only tests of the GPU are run.
+    from training.batches import Batch, BatchLoader
 
 
 @dataclass(frozen=True)
