@@ -7,11 +7,8 @@ import signal
 import sys
 
 # Before PyTorch is imported, for this process and those it starts: tests run side by side, and
-# OpenMP's threads would keep the cores busy with waiting, or wait for each other's core.
+# OpenMP's threads would keep the cores busy with waiting.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OMP_NUM_THREADS", str(
-    max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
-))  # fmt: skip
 
 import hypothesis
 import pytest

@@ -1,12 +1,13 @@
-"""The published networks with one block a stage, or two: every kind of layer and connection they
-have, in a fraction of the time that compilers and exporters take for the whole."""
+"""Networks that take compilers and exporters a fraction of the published ones' time: those with one
+block a stage, or two, and so every kind of layer and connection they have; and a plain one."""
 
 from torch import nn
 
+from gfgp_cupy import GFGPMaxEntPool2d
 from models.densenet import DenseNet
 from models.resnet import BasicBlock, ResNet, resnet_stem
 
-__all__ = ["small_densenet", "small_resnet"]
+__all__ = ["plain_network", "small_densenet", "small_resnet"]
 
 
 def small_resnet() -> nn.Module:
@@ -15,3 +16,12 @@ def small_resnet() -> nn.Module:
 
 def small_densenet() -> nn.Module:
     return DenseNet(8, (2, 2, 2, 2), 16, pool="max_ent", num_classes=10)
+
+
+def plain_network() -> nn.Module:
+    """Both kinds of windows, each between convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), GFGPMaxEntPool2d(8, 3, 2, 1),
+        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), GFGPMaxEntPool2d(8, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip

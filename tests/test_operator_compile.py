@@ -15,7 +15,7 @@ from gfgp_cupy.functional import max_ent_pool2d
 from tests.cuda_on_cpu import needs_cxx
 from tests.implementations import each_backend
 from tests.random_numbers import random_numbers
-from tests.small_networks import small_densenet, small_resnet
+from tests.small_networks import plain_network, small_densenet, small_resnet
 
 WINDOWS = {
     "disjoint": {"kernel_size": 2},
@@ -118,14 +118,14 @@ def test_resnet(training):
 @needs_cxx
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_resnet_by_inductor(training):
+def test_network_by_inductor(training):
     """In training for any batch, of images of one size.
 
     PyTorch 2.14's Inductor compiles the images' size into the training pass of any ResNet,
     torchvision's, too; ``test_resnet`` has the sizes.
     """
     images, axes = (IMAGES, (0, 2, 3)) if not training else (IMAGES_OF_ONE_SIZE, (0,))
-    network = small_resnet().train(training)
+    network = plain_network().train(training)
     # Loops that the C++ compiler neither vectorises nor optimises: it takes less time so.
     with torch._inductor.config.patch({"cpp.simdlen": 1, "aot_inductor.debug_compile": True}):
         assert_compiled_equals_eager(network, images, "inductor", axes=axes)
