@@ -95,6 +95,8 @@ class MeanFunction(torch.autograd.Function):
         ctx.pending = pending
         ctx.plane, ctx.dtype = input.shape, input.dtype
         ctx.set_materialize_grads(False)
+        # An alias by indexing keeps strides on axes of size 1, by which the memory format is known;
+        # view_as does not.
         return input.mean((2, 3), keepdim=True, dtype=dtype), input[...]
 
     @staticmethod

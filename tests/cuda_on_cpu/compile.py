@@ -92,7 +92,7 @@ class Program(NamedTuple):
 def in_processes(function: Callable, arguments: Iterable[tuple]) -> list:
     """``function(*each)`` for each of ``arguments``, as many at a time as there are cores.
 
-    In processes, because NVRTC compiles one program at a time in each.
+    In processes: older NVRTCs compile one program at a time in each.
     """
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(function, *zip(*arguments, strict=True), chunksize=8))
