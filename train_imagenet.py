@@ -10,17 +10,17 @@ from typing import NoReturn
 
 from models import list_models
 from models.pooling import POOL_TYPES
-from training.bad_images import LIST_NAME, ON_BAD_IMAGE
-from training.data import DATASETS
-from training.distributed import launch
 from training.errors import UserError
 from training.forward import AMP_TYPES
+from training.images.datasets import DATASETS
+from training.loading.bad_images import LIST_NAME, ON_BAD_IMAGE
 from training.not_finite import MOST_SKIPPED_IN_A_ROW
+from training.processes.launcher import launch
+from training.processes.torchrun import read_torchrun
 from training.recipes import RECIPES
 from training.run import run
 from training.schedules import SCHEDULES
 from training.settings import Settings
-from training.torchrun import read_torchrun
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import torch
 
 from gfgp_cupy.backends import select_backend
-from training.environment import device_name, git_state, gpu_driver, versions_of
+from training.records.environment import device_name, git_state, gpu_driver, versions_of
 
 __all__ = ["Environment", "environment_of"]
 

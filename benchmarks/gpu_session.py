@@ -40,10 +40,10 @@ POOLING_RUNS = {
 }
 NETWORK_OPTIONS = ("--amp", "bfloat16", "--layout", "channels_last")
 
-FIRST_TESTS = ("tests/test_pooling.py", "tests/test_exactness.py", "tests/test_cuda.py")
+FIRST_TESTS = ("tests/gfgp_cupy/test_pooling.py", "tests/gfgp_cupy/test_exactness.py", "tests/gfgp_cupy/backends/test_cuda.py")
 """The numbers of the operator, and what only a GPU shows."""
 
-WHOLE_GPU_TESTS = "tests/test_cuda.py"
+WHOLE_GPU_TESTS = "tests/gfgp_cupy/backends/test_cuda.py"
 """The file of all tests that need the GPU to themselves."""
 
 TEST_PROCESSES = 8
@@ -157,7 +157,7 @@ def report(folder: Path) -> Stage:
     """The tables of those results that are there."""
     files = [folder / f"{name}.json" for name in (*POOLING_RUNS, "networks")]
     there = [path for path in files if path.exists()]
-    command = (PYTHON, "benchmarks/report.py", *there, "--table", folder / "report.md")
+    command = (PYTHON, "benchmarks/summary.py", *there, "--table", folder / "report.md")
     return Stage("report", command, 15)
 
 
@@ -173,7 +173,7 @@ def pytest_command(chosen: str, *files: str, processes: int = TEST_PROCESSES) ->
 
 
 def pooling_command(out: Path, *options: str) -> tuple[str | Path, ...]:
-    return (PYTHON, "benchmarks/pooling.py", "--device", "cuda", *options, "--out", out)
+    return (PYTHON, "benchmarks/operators.py", "--device", "cuda", *options, "--out", out)
 
 
 def networks_command(out: Path, *options: str) -> tuple[str | Path, ...]:

@@ -33,9 +33,9 @@ from benchmarks.results import (
     Spread,
     write_results,
 )
-from training.batches import Sample, SampleKey, TransformedImages, collate, training_images
-from training.data import load_image_folders
-from training.lighting import EIGENVALUES, EIGENVECTORS
+from training.images.datasets import load_image_folders
+from training.images.lighting import EIGENVALUES, EIGENVECTORS
+from training.loading.batches import Sample, SampleKey, TransformedImages, collate, training_images
 from training.recipes import IMAGENET_MEAN, IMAGENET_STD, RECIPES
 
 PLAIN = "ImageFolder and PIL"

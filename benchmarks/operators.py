@@ -1,4 +1,4 @@
-"""Times Max-Ent pooling against its alternatives: ``python benchmarks/pooling.py --help``."""
+"""Times Max-Ent pooling against its alternatives: ``python benchmarks/operators.py --help``."""
 
 from __future__ import annotations
 

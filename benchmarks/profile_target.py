@@ -18,8 +18,8 @@ if __name__ == "__main__":
 import torch
 
 from benchmarks.contenders import OP, make_contenders
+from benchmarks.operators import DTYPES
 from benchmarks.options import positive_int
-from benchmarks.pooling import DTYPES
 from benchmarks.rounds import SPACING, Inputs, backward
 from benchmarks.shapes import Shape
 

@@ -1,4 +1,4 @@
-"""Makes a table and a plot of results: ``python benchmarks/report.py --help``."""
+"""Makes a table and a plot of results: ``python benchmarks/summary.py --help``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.table.write_text(text)
     if options.plot is not None:
         # Where a GPU is measured, Matplotlib may be missing; the table can do without it.
-        from benchmarks.plots import draw
+        from benchmarks.charts import draw
 
         draw(list(results.values())).savefig(options.plot, dpi=100)
     return 0

@@ -16,8 +16,8 @@ from benchmarks.options import positive_float, positive_int
 from experiments.lambdas import lambdas_of_run, sample_images
 from experiments.rows import Row, read_rows, write_rows
 from experiments.runs import Recipe, folder_of, run
-from training.data import DATASETS
 from training.errors import UserError
+from training.images.datasets import DATASETS
 
 POOLS = ("skip", "max", "avg", "soft", "max_ent_unguided", "max_ent")
 POOLS_WITH_LAMBDA = ("soft", "max_ent_unguided", "max_ent")

@@ -12,12 +12,12 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
 from gfgp_cupy.poolings import SoftPool2d
 from models import create_model
-from training.batches import SampleKey, validation_images
-from training.checkpoints import load_checkpoint
-from training.data import DATASETS
-from training.fashion_mnist import CLASSES
-from training.lambdas import lambdas_of
+from training.checkpoints.format import load_checkpoint
+from training.images.datasets import DATASETS
+from training.images.fashion_mnist import CLASSES
+from training.loading.batches import SampleKey, validation_images
 from training.recipes import RECIPES
+from training.records.lambdas import lambdas_of
 
 LAYERS = (GFGPMaxEntPool2d, MaxEntPool2d, SoftPool2d)
 

@@ -1,4 +1,4 @@
-"""Puts the tables of the results into their page: ``python experiments/report.py --help``."""
+"""Puts the tables of the results into their page: ``python experiments/results_page.py --help``."""
 
 import argparse
 import re
@@ -11,12 +11,12 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from experiments.comparison import compare, complete_seeds
+from experiments.figures import draw_errors
 from experiments.lambdas import LayerLambdas
-from experiments.plots import draw_errors
 from experiments.rows import Row, read_rows
 from experiments.tables import differences_table, lambdas_table, results_table
-from training.environment import REPOSITORY
 from training.errors import UserError
+from training.records.environment import REPOSITORY
 
 RESULTS = REPOSITORY / "experiments" / "results"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from experiments.rows import Row
 from models import create_model
-from training.config import CONFIG_NAME, read_config
-from training.environment import REPOSITORY
 from training.errors import UserError
-from training.fashion_mnist import CLASSES
+from training.images.fashion_mnist import CLASSES
+from training.records.config import CONFIG_NAME, read_config
+from training.records.environment import REPOSITORY
 
 
 @dataclass(frozen=True)

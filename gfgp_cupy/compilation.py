@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map  # likewise
 from . import ops
 from .backends import backend_module
 from .geometry import PoolGeometry
-from .kernels import Launch, pooling
+from .kernels import Launch, passes
 from .tracing import fake_images, skeleton_of
 
 __all__ = ["CompiledKernels", "compile_kernels"]
@@ -125,16 +125,16 @@ class _Call:
         launches: list[Launch] = []
         arguments = tree_map(_on_meta, self.arguments)
         if self.operator is ops.max_ent_pool2d_lam_backward:
-            pooling.lam_backward(**arguments, run=launches.append)
+            passes.lam_backward(**arguments, run=launches.append)
             return launches
         sizes = (tuple(arguments.pop(name)) for name in ("kernel_size", "stride", "padding"))
         geometry = PoolGeometry(*sizes, arguments.pop("ceil_mode"))
         if self.operator is ops.max_ent_pool2d_backward:
             arguments["needed"] = tuple(arguments.pop("output_mask"))
         function = {
-            ops.max_ent_pool2d: pooling.forward,
-            ops.max_ent_pool2d_with_spread: pooling.forward_with_spread,
-            ops.max_ent_pool2d_backward: pooling.backward,
+            ops.max_ent_pool2d: passes.forward,
+            ops.max_ent_pool2d_with_spread: passes.forward_with_spread,
+            ops.max_ent_pool2d_backward: passes.backward,
         }[self.operator]
         function(**arguments, geometry=geometry, run=launches.append)
         return launches

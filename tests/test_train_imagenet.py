@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from models import create_model
-from tests.command_line import (
+from tests.support.command_line import (
     COMMAND,
-    REPOSITORY,
     free_dist_url,
     output_here,
     read_log,
     run_command,
 )
-from tests.image_folders import write_image_folder
+from tests.support.image_folders import write_image_folder
+from tests.support.paths import REPOSITORY
 
 SMALL_DIGITS = (
     *("--dataset", "digits", "--arch", "resnet18", "--cpu", "--batch-size", 16),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.command_line import checked_error, error_here, output_here, read_log, run_command
-from tests.image_folders import write_image_folder
+from tests.support.command_line import checked_error, error_here, output_here, read_log, run_command
+from tests.support.image_folders import write_image_folder
 
 SMALL = (
     *("--arch", "resnet18", "--pool", "skip", "--cpu", "--epochs", 1, "--batch-size", 4),

@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gfgp_cupy import record_lambdas
 from models import create_model
-from tests.command_line import error_here, output_here, read_log
-from training.config import read_config
-from training.data import load_digits_data
+from tests.support.command_line import error_here, output_here, read_log
+from training.images.datasets import load_digits_data
 from training.recipes import RECIPES
+from training.records.config import read_config
 
 SMALL = (
     *("--arch", "resnet18", "--cpu", "--batch-size", 8, "--epochs", 2),

@@ -15,11 +15,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from training.atomic_write import atomic_write
-from training.config import CONFIG_NAME, PROCESS_OPTIONS, read_config
 from training.errors import UserError
-from training.history import EpochRecord, best_record, read_log
-from training.output import LOG_NAME
-from training.plots import save_figure
+from training.records.config import CONFIG_NAME, PROCESS_OPTIONS, read_config
+from training.records.curves import save_figure
+from training.records.history import EpochRecord, best_record, read_log
+from training.records.out_dir import LOG_NAME
 
 STEM = "comparison"
 PANELS = {"Loss": "loss", "Top-1 error (%)": "err1", "Top-5 error (%)": "err5"}

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.bad_images import skipped_of_all
-from training.batches import BatchLoader
-from training.checkpoints import Checkpoint
-from training.distributed import Process, broadcast_from_main
-from training.engine import evaluate, train_one_epoch
+from training.checkpoints.format import Checkpoint
+from training.checkpoints.format.partial_epoch import EpochUnderWay, begin_epoch, order_of
 from training.errors import UserError
-from training.history import EpochRecord, best_record
-from training.interruption import Interrupted, Interruption, die_of
-from training.lambdas import SampledBatches, lambdas_of
-from training.metrics import scores_from_sums
+from training.loading.bad_images import skipped_of_all
+from training.loading.batches import BatchLoader
 from training.not_finite import check_finite
-from training.output import make_out_dir
-from training.partial_epoch import EpochUnderWay, begin_epoch, order_of
-from training.report import Report
+from training.passes import evaluate, train_one_epoch
+from training.processes.interruption import Interrupted, Interruption, die_of
+from training.processes.launcher import Process, broadcast_from_main
+from training.processes.stop_signals import caught_stop_signals
+from training.records.history import EpochRecord, best_record
+from training.records.lambdas import SampledBatches, lambdas_of
+from training.records.metrics import scores_from_sums
+from training.records.out_dir import make_out_dir
+from training.records.run_files import Report
+from training.records.usage import MeasuredBatches
 from training.saving import Saving
 from training.settings import Settings
 from training.step import TrainingStep, make_training_step
-from training.stop_signals import caught_stop_signals
-from training.usage import MeasuredBatches
 
 
 def train_epochs(

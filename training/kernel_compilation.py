@@ -5,8 +5,8 @@ from PIL import Image
 from torch import nn
 
 from gfgp_cupy import compile_kernels
-from training.batches import BatchLoader, TransformedImages
-from training.distributed import Process
+from training.loading.batches import BatchLoader, TransformedImages
+from training.processes.launcher import Process
 from training.settings import Settings
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from training.errors import UserError
-from training.metrics import Scores
-from training.progress import Progress
+from training.records.metrics import Scores
+from training.records.progress import Progress
 
 MOST_SKIPPED_IN_A_ROW = 10
 """So many steps that ``--on-nan skip`` leaves out one after the other end the run."""

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from training.batches import BatchLoader
-from training.distributed import Process
+from training.checkpoints.format.partial_epoch import EpochUnderWay
 from training.forward import Forward
-from training.metrics import Scores, ScoreSums
+from training.loading.batches import BatchLoader
 from training.not_finite import SkippedSteps, check_counted, check_finite, finite
-from training.partial_epoch import EpochUnderWay
-from training.progress import Progress
+from training.processes.launcher import Process
+from training.records.metrics import Scores, ScoreSums
+from training.records.progress import Progress
 from training.step import TrainingStep
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from training.batch_transform import BatchTransform
-from training.color_jitter import ColorJitter
-from training.decoding import Decode, DecodedCrop, decode_rgb
-from training.lighting import Lighting
+from training.images.batch_transform import BatchTransform
+from training.images.color_jitter import ColorJitter
+from training.images.decoding import Decode, DecodedCrop, decode_rgb
+from training.images.lighting import Lighting
 from training.schedules import learning_rate
 
 Transform = Callable[[Image.Image], Tensor]

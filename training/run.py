@@ -7,25 +7,25 @@ import torch
 from torch import nn
 
 from models import create_model
-from training.averaging import averaged_model
-from training.bad_images import LIST_NAME, BadImages, list_bad_images, skipped_of_all
-from training.batches import BatchLoader, GlobalBatches, training_images, validation_images
-from training.checkpoints import Checkpoint, load_model
-from training.compilation import compile_kernels_of_run
-from training.data import DATASETS, Data
-from training.distributed import Process, broadcast_from_main
-from training.engine import evaluate
+from training.checkpoints.averaging import averaged_model
+from training.checkpoints.format import Checkpoint, load_model
+from training.checkpoints.resuming import goes_on_by_itself, load_start, with_newest_checkpoint
+from training.checkpoints.weights import start_from_weights
 from training.epochs import summary, train_epochs
 from training.errors import UserError
-from training.memory import names_batch_when_out_of_memory
-from training.output import refuse_other_run
-from training.resuming import goes_on_by_itself, load_start, with_newest_checkpoint
+from training.images.datasets import DATASETS, Data
+from training.images.shards import load_shards
+from training.kernel_compilation import compile_kernels_of_run
+from training.loading.bad_images import LIST_NAME, BadImages, list_bad_images, skipped_of_all
+from training.loading.batches import BatchLoader, GlobalBatches, training_images, validation_images
+from training.loading.workers import lost_workers_reported
+from training.passes import evaluate
+from training.processes.launcher import Process, broadcast_from_main
+from training.processes.out_of_memory import names_batch_when_out_of_memory
+from training.records.out_dir import refuse_other_run
+from training.records.tensorboard import check_tensorboard
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
-from training.shards import load_shards
-from training.tensorboard import check_tensorboard
-from training.weights import start_from_weights
-from training.workers import lost_workers_reported
 
 
 @names_batch_when_out_of_memory

@@ -8,13 +8,13 @@ from pathlib import Path
 from torch import Tensor
 
 from training.atomic_write import WriteError
-from training.bad_images import LIST_NAME, list_bad_images
-from training.checkpoints import Checkpoint, save_checkpoint
+from training.checkpoints.format import Checkpoint, save_checkpoint
 from training.errors import UserError
-from training.history import EpochRecord, write_log
-from training.output import LOG_NAME
-from training.plots import write_curves
-from training.report import Report
+from training.loading.bad_images import LIST_NAME, list_bad_images
+from training.records.curves import write_curves
+from training.records.history import EpochRecord, write_log
+from training.records.out_dir import LOG_NAME
+from training.records.run_files import Report
 from training.settings import Settings
 
 

@@ -8,12 +8,12 @@ import torch
 from gfgp_cupy.choices import check_choice
 from models import list_models
 from models.pooling import POOL_TYPES
-from training.address import address_of
-from training.data import DATASETS
 from training.errors import UserError
 from training.forward import AMP_TYPES, Forward
+from training.images.datasets import DATASETS
+from training.processes.rendezvous import address_of
+from training.processes.torchrun import Torchrun
 from training.recipes import RECIPES, Recipe
-from training.torchrun import Torchrun
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from torch.amp import GradScaler
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 
-from training.averaging import load_average, make_average
-from training.batches import Batch
-from training.checkpoints import Checkpoint, load_optimizer, one_line
-from training.distributed import Process, all_reduce_max, wrap_model
+from training.checkpoints.averaging import load_average, make_average
+from training.checkpoints.format import Checkpoint, load_optimizer, one_line
+from training.checkpoints.format.partial_epoch import PartialEpoch
 from training.errors import UserError
 from training.forward import Forward
-from training.history import EpochRecord
-from training.metrics import ScoreSums
+from training.loading.batches import Batch
 from training.not_finite import all_finite
-from training.partial_epoch import PartialEpoch
+from training.processes.launcher import Process, all_reduce_max, wrap_model
+from training.records.history import EpochRecord
+from training.records.metrics import ScoreSums
 from training.settings import Settings
 
 

@@ -12,9 +12,9 @@ from typing import BinaryIO
 import torch
 from webdataset import TarWriter
 
-from training.data import ImageFiles, load_image_folders
 from training.errors import UserError
-from training.shards import DESCRIPTION_NAME
+from training.images.datasets import ImageFiles, load_image_folders
+from training.images.shards import DESCRIPTION_NAME
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.dlpack import to_dlpack
 
 from ..geometry import PoolGeometry
-from ..kernels import Launch, general, pooling
+from ..kernels import Launch, general, passes
 from ..kernels.macros import problem_of
 
 __all__ = [
@@ -37,14 +37,14 @@ MAX_GRID = 2**31 - 1
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    return pooling.forward(input, lam, geometry, _runner(input))
+    return passes.forward(input, lam, geometry, _runner(input))
 
 
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry
 ) -> tuple[Tensor, Tensor]:
     """:func:`forward` and each window's standard deviation, for :func:`lam_backward`."""
-    return pooling.forward_with_spread(input, lam, geometry, _runner(input))
+    return passes.forward_with_spread(input, lam, geometry, _runner(input))
 
 
 def backward(
@@ -59,14 +59,14 @@ def backward(
 
     ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
     """
-    return pooling.backward(
+    return passes.backward(
         grad_output, input, lam, geometry, needed, _runner(input), mean_grad
     )
 
 
 def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
     """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
-    return pooling.lam_backward(grad_output, spread, lam, _runner(spread))
+    return passes.lam_backward(grad_output, spread, lam, _runner(spread))
 
 
 def compile_launches(launches: Iterable[Launch], device: torch.device) -> int:

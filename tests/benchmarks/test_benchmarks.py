@@ -8,14 +8,13 @@ import random
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.image import imread
 
-from benchmarks import input_pipeline, networks, pooling, report
+from benchmarks import input_pipeline, networks, operators, summary
 from benchmarks.contenders import composition, make_contenders
 from benchmarks.measurement import MIN_REPEATS
 from benchmarks.memory import Allocations, allocations_of
@@ -24,8 +23,8 @@ from benchmarks.rounds import Inputs, Turns, backward, time_round
 from benchmarks.shapes import NETWORKS, Shape, select_shapes
 from benchmarks.timing import Cache, timer_of
 from gfgp_cupy.functional import max_ent_pool2d
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = Path(pooling.__file__).parents[1]
 CPU = torch.device("cpu")
 TILING, OVERLAPPING = "4x8x6:2/2/0", "6x9x9:3/2/1"
 CONTENDERS = {
@@ -44,7 +43,7 @@ def results_file(tmp_path_factory):
         *("--shapes", TILING, OVERLAPPING, "--batch-size", "2", "--seconds", "0.1"),
     )
     done = subprocess.run(
-        [sys.executable, REPOSITORY / "benchmarks" / "pooling.py", *options, "--out", path],
+        [sys.executable, REPOSITORY / "benchmarks" / "operators.py", *options, "--out", path],
         cwd=folder,
         env={
             **os.environ,
@@ -60,7 +59,7 @@ def results_file(tmp_path_factory):
     return path
 
 
-# ---------------------------------------------------------------- pooling.py
+# ---------------------------------------------------------------- operators.py
 
 
 def test_every_contender_is_measured_or_explained(results_file):
@@ -106,7 +105,7 @@ def test_settings_and_environment(results_file):
     assert environment.driver is None
     assert environment.backend in ("numba", "torch")
     # The command can be repeated, and holds no folder of this machine.
-    assert environment.command.startswith("python benchmarks/pooling.py --device cpu ")
+    assert environment.command.startswith("python benchmarks/operators.py --device cpu ")
     assert f"--shapes {TILING} {OVERLAPPING}" in environment.command
     assert str(results_file.parent) not in repr((environment, results.settings))
 
@@ -173,7 +172,7 @@ def test_a_file_is_read_as_it_was_written(results_file, tmp_path):
 )
 def test_refused_options(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        pooling.main(options)
+        operators.main(options)
     assert message in capsys.readouterr().err
 
 
@@ -278,7 +277,7 @@ def test_allocations():
     assert allocations_of(lambda: None, CPU) == Allocations(0, 0)
 
 
-# ---------------------------------------------------------------- networks.py, report.py
+# ---------------------------------------------------------------- networks.py, summary.py
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +339,7 @@ def test_a_training_step_trains():
 
 def test_report(results_file, networks_file, tmp_path):
     table, plot = tmp_path / "table.md", tmp_path / "plot.png"
-    report.main([
+    summary.main([
         str(results_file), str(networks_file), "--table", str(table), "--plot", str(plot)
     ])
     text = table.read_text()
@@ -363,14 +362,14 @@ def test_report(results_file, networks_file, tmp_path):
 
 
 def test_report_without_files_prints_the_table(networks_file, capsys):
-    report.main([str(networks_file)])
+    summary.main([str(networks_file)])
     assert "| max_ent | training |" in capsys.readouterr().out
 
 
 def test_table_does_not_need_matplotlib(networks_file, tmp_path):
     code = (
-        "import sys; sys.modules['matplotlib'] = None; from benchmarks import report; "
-        "report.main(sys.argv[1:])"
+        "import sys; sys.modules['matplotlib'] = None; from benchmarks import summary; "
+        "summary.main(sys.argv[1:])"
     )
     table = tmp_path / "table.md"
     command = (sys.executable, "-c", code, str(networks_file), "--table", str(table))
@@ -393,7 +392,7 @@ def test_input_pipeline_benchmark(tmp_path):
         assert one.seconds.repeats == one.speedup.repeats == 2
         assert math.isclose(one.images_per_second, 3 / one.seconds.median)
     assert results.times[0].speedup.min == results.times[0].speedup.max == 1
-    assert report.main([str(path), "--table", str(table), "--plot", str(plot)]) == 0
+    assert summary.main([str(path), "--table", str(table), "--plot", str(plot)]) == 0
     assert "3 JPEG files of 60×40" in table.read_text()
     assert all(f"| {name} |" in table.read_text() for name in pipelines)
     assert imread(plot).std() > 0

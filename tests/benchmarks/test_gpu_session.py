@@ -32,9 +32,9 @@ from benchmarks.results import (
 )
 from benchmarks.stages import Phase
 from experiments import fashion_mnist
-from tests import gpu_memory
-from tests.gpu_memory import GIB, claim_gpu_memory
-from training.environment import REPOSITORY
+from tests.support import gpu_memory
+from tests.support.gpu_memory import GIB, claim_gpu_memory
+from training.records.environment import REPOSITORY
 
 FIRST_SECONDS, SECOND_SECONDS = 560, 150
 START_SECONDS = 10
@@ -43,9 +43,9 @@ START_SECONDS = 10
 MOST_FILES = 8
 
 PARSERS = {
-    "benchmarks/pooling.py": pooling.make_parser,
+    "benchmarks/operators.py": pooling.make_parser,
     "benchmarks/networks.py": networks.make_parser,
-    "benchmarks/report.py": report.make_parser,
+    "benchmarks/summary.py": report.make_parser,
     "benchmarks/sanitizer_target.py": sanitizer_target.make_parser,
     "benchmarks/profile_target.py": profile_target.make_parser,
     "experiments/fashion_mnist.py": fashion_mnist.make_parser,
@@ -137,7 +137,7 @@ def test_the_marker_is_the_only_way_to_need_a_gpu():
         "test_backends.py", "test_cli.py", "test_cupy_backend.py", "test_gpu_session.py",
         "test_record.py", "test_training_torchrun.py",
     }  # fmt: skip
-    for path in (REPOSITORY / "tests").glob("test_*.py"):
+    for path in (REPOSITORY / "tests").rglob("test_*.py"):
         tree = ast.parse(path.read_text())
         for call in ast.walk(tree):
             if isinstance(call, ast.Call) and "skip" in ast.unparse(call.func):
@@ -158,7 +158,7 @@ def test_stages_of_tests_leave_none_out(first):
     operator, rest, alone = ([word for word in words if "tests" in word] for words in chosen)
     assert rest == [*(f"--ignore={file}" for file in operator), "tests"]
     marked = {
-        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tests").glob("test_*.py")
+        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tests").rglob("test_*.py")
         if "@pytest.mark.whole_gpu" in path.read_text() and path.name != Path(__file__).name
     }
     assert marked == set(alone)
@@ -174,13 +174,15 @@ def test_tests_are_found_where_little_is_installed(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     found = {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line}
     assert found >= {
-        f"tests/test_{name}.py" for name in
-        ("backends", "functional", "guided_pooling", "layers", "operator_transforms",
-         "poolings_layers", "record", "surgery", "training_usage")
+        f"tests/{name}.py" for name in
+        ("gfgp_cupy/backends/test_selection", "gfgp_cupy/test_functional",
+         "gfgp_cupy/test_guided_pooling", "gfgp_cupy/test_layers",
+         "gfgp_cupy/test_operator_transforms", "gfgp_cupy/poolings/test_layers",
+         "gfgp_cupy/test_record", "gfgp_cupy/test_surgery", "training/records/test_usage")
     }  # fmt: skip
     # Also a test that needs a GPU, and images; the log tells that it was left out, and why.
     assert (
-        "SKIPPED [1] tests/test_training_compilation.py: ModuleNotFoundError: import of PIL"
+        "SKIPPED [1] tests/training/test_kernel_compilation.py: ModuleNotFoundError: import of PIL"
         in done.stdout
     )
 
@@ -349,7 +351,7 @@ SHAPE = ("--shapes", "2x8x8:2/2/0", "--batch-size", "2")
 NETWORK = ("--arch", "resnet18", "--pools", "max_ent", "--image-size", "32", "--batch-size", "2")
 SHORTER = {
     "first tests": ("-n1", "-k", "test_empty_batch and cupy-cuda and 3x8x12"),
-    "other tests": ("-n0", "-k", "test_on_a_gpu", "tests/test_layers.py"),
+    "other tests": ("-n0", "-k", "test_on_a_gpu", "tests/gfgp_cupy/test_layers.py"),
     "tests alone": ("-n0", "-k", "more_than_2_31 and 1x1"),
     "compile for the sanitizer": ("--processes", "2", "--only", CASES),
     "memcheck": ("--only", CASES),

@@ -10,7 +10,7 @@ import torch
 from benchmarks import sanitizer_target
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import pooling as kernels
-from training.environment import REPOSITORY
+from training.records.environment import REPOSITORY
 
 MOST_PROGRAMS = 150
 """At 0.27 seconds of a processor each, four processes compile them in ten seconds."""

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import stages
 from benchmarks.stages import Phase, Session, Stage
-from training.environment import REPOSITORY
+from training.records.environment import REPOSITORY
 
 SECONDS = 120.0
 """More than anything here takes, however busy the machine: only what hangs gets there."""

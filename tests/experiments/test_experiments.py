@@ -16,11 +16,11 @@ from experiments.runs import Recipe
 from experiments.tables import differences_table, results_table
 from gfgp_cupy import MaxEntPool2d
 from models import create_model
-from tests.command_line import read_log
-from tests.test_training_fashion_mnist import write_files
-from training.config import CONFIG_NAME, read_config
-from training.distributed import Process
+from tests.support.command_line import read_log
+from tests.training.images.test_fashion_mnist import write_files
 from training.errors import UserError
+from training.processes.launcher import Process
+from training.records.config import CONFIG_NAME, read_config
 from training.run import load_data, make_train_batches
 from training.seeding import derive_seed, seed_everything
 

@@ -11,11 +11,11 @@ from torch import nn
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, SoftPool2d, compile_kernels, use_backend
 from gfgp_cupy.backends import cupy as backend
 from models import create_model
-from tests import stand_in_driver
-from tests.gloo_group import gloo_group
-from tests.implementations import needs_cuda
-from tests.random_numbers import random_numbers
-from tests.recorded_launches import recorded_launches
+from tests.support import stand_in_driver
+from tests.support.gloo_group import gloo_group
+from tests.support.implementations import needs_cuda
+from tests.support.random_numbers import random_numbers
+from tests.support.recorded_launches import recorded_launches
 
 
 @pytest.fixture

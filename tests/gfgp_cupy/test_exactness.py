@@ -16,12 +16,12 @@ from gfgp_cupy import use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.poolings import log_sum_exp_pool2d
-from tests import slow_loops
-from tests.implementations import each_backend, each_implementation
-from tests.kernel_cases import KernelCase
-from tests.memory_layouts import arranged
-from tests.random_numbers import random_numbers
-from tests.rounding import assert_rounding_only, spread_roundoff
+from tests.support import slow_loops
+from tests.support.implementations import each_backend, each_implementation
+from tests.support.kernel_cases import KernelCase
+from tests.support.memory_layouts import arranged
+from tests.support.random_numbers import random_numbers
+from tests.support.rounding import assert_rounding_only, spread_roundoff
 
 UNIT = 2.0**-23
 """Distance from 1 to the next float32."""

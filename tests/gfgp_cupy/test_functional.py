@@ -14,12 +14,12 @@ from gfgp_cupy import use_backend
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
-from tests import slow_loops
-from tests.implementations import each_backend
-from tests.kernel_cases import DTYPES
-from tests.random_numbers import random_numbers
-from tests.rounding import assert_rounding_only
-from tests.strategies import calls
+from tests.support import slow_loops
+from tests.support.implementations import each_backend
+from tests.support.kernel_cases import DTYPES
+from tests.support.random_numbers import random_numbers
+from tests.support.rounding import assert_rounding_only
+from tests.support.strategies import calls
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 each_lam_shape = pytest.mark.parametrize(

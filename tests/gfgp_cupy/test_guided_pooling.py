@@ -10,9 +10,9 @@ from torch.utils._pytree import tree_leaves
 
 from gfgp_cupy import GFGPMaxEntPool2d, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
-from tests.implementations import each_backend
-from tests.kernel_cases import DTYPES
-from tests.random_numbers import random_numbers
+from tests.support.implementations import each_backend
+from tests.support.kernel_cases import DTYPES
+from tests.support.random_numbers import random_numbers
 
 WINDOWS = {
     "disjoint": {"kernel_size": 2},

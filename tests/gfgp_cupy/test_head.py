@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gfgp_cupy.head import PointConv2d, gfgp_head
 from gfgp_cupy.poolings import create_pooling, list_poolings
-from tests.random_numbers import random_numbers
+from tests.support.random_numbers import random_numbers
 
 POOLINGS = [name for name in list_poolings() if hasattr(create_pooling(name, 4, 2), "head")]
 each_format = pytest.mark.parametrize(

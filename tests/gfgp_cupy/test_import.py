@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from pathlib import Path
+
+from tests.support.paths import REPOSITORY
 
 COSTLY = ("torch._dynamo", "sympy", "numba", "cupy")
 """Each takes as long to import as torch itself, or waits for a driver."""
@@ -19,7 +20,7 @@ print(*sorted(set(sys.modules) - before))
 def test_import_brings_in_nothing_costly():
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True,
+        cwd=REPOSITORY, capture_output=True, text=True,
     )
     assert process.returncode == 0, process.stderr
     brought = set(process.stdout.split())

@@ -11,8 +11,8 @@ from torch import nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, MaxEntPoolingCuda2d
 from gfgp_cupy.functional import max_ent_pool2d
-from tests.implementations import needs_cuda
-from tests.random_numbers import random_numbers
+from tests.support.implementations import needs_cuda
+from tests.support.random_numbers import random_numbers
 
 OWN_NAMES = {"1": "conv1", "2": "norm1", "4": "conv2", "5": "norm2"}
 

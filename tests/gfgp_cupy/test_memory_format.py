@@ -10,7 +10,7 @@ from gfgp_cupy import ops, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from gfgp_cupy.memory_format import layout_of
 from gfgp_cupy.poolings import create_pooling, list_poolings
-from tests.implementations import each_backend
+from tests.support.implementations import each_backend
 
 CHANNELS_LAST = torch.channels_last
 SHAPES = (

@@ -10,8 +10,8 @@ from torch import nn
 from gfgp_cupy import GFGPMaxEntPool2d, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from models import create_model
-from tests.implementations import each_backend
-from tests.random_numbers import random_numbers
+from tests.support.implementations import each_backend
+from tests.support.random_numbers import random_numbers
 
 each_half = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 

@@ -10,8 +10,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
-from tests.gloo_group import gloo_group
-from tests.random_numbers import random_numbers
+from tests.support.gloo_group import gloo_group
+from tests.support.random_numbers import random_numbers
 
 PROCESSES = 2
 

@@ -10,9 +10,9 @@ from torch.export import Dim
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
-from tests.implementations import each_backend
-from tests.random_numbers import random_numbers
-from tests.small_networks import small_resnet
+from tests.support.implementations import each_backend
+from tests.support.random_numbers import random_numbers
+from tests.support.small_networks import small_resnet
 
 ANY_SIZE = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 """Batch, height and width; an export that could not leave them open would fail."""

@@ -14,8 +14,8 @@ from torch.nn.utils import parametrizations, parametrize
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
 from models import create_model
-from tests.implementations import each_backend
-from tests.random_numbers import random_numbers
+from tests.support.implementations import each_backend
+from tests.support.random_numbers import random_numbers
 
 
 def images(shape=(4, 6, 8, 8), device="cpu"):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from gfgp_cupy import ops
-from tests.implementations import each_backend
-from tests.memory_layouts import arranged
-from tests.random_numbers import random_numbers
+from tests.support.implementations import each_backend
+from tests.support.memory_layouts import arranged
+from tests.support.random_numbers import random_numbers
 
 WINDOW = ((3, 3), (2, 2), (1, 1), True)
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -2,10 +2,10 @@
 
 import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-LINES = (ROOT / "docs/operator-support.md").read_text().splitlines()
+from tests.support.paths import REPOSITORY
+
+LINES = (REPOSITORY / "docs/operator-support.md").read_text().splitlines()
 ROWS = [line for line in LINES if line.startswith("| ")][1:]
 
 
@@ -18,7 +18,7 @@ def named_tests(row):
 
 
 def names_in(file):
-    tree = ast.parse((ROOT / file).read_text())
+    tree = ast.parse((REPOSITORY / file).read_text())
     return {
         (file, node.name)
         for node in tree.body

@@ -12,8 +12,8 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
-from tests.implementations import each_backend
-from tests.random_numbers import random_numbers
+from tests.support.implementations import each_backend
+from tests.support.random_numbers import random_numbers
 
 WINDOWS = {
     "disjoint": {"kernel_size": 2},

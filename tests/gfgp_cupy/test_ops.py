@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gfgp_cupy import ops  # noqa: F401  registers them
-from tests.memory_layouts import arranged
-from tests.random_numbers import random_numbers
+from tests.support.memory_layouts import arranged
+from tests.support.random_numbers import random_numbers
 
 GEOMETRY = ((3, 3), (2, 2), (1, 1), True, "torch")
 CHECKS = ("test_schema", "test_faketensor")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.spread import spread_dtype, unpack_spread
-from tests import slow_loops
-from tests.implementations import each_implementation
-from tests.kernel_cases import (
+from tests.support import slow_loops
+from tests.support.implementations import each_implementation
+from tests.support.kernel_cases import (
     FUSED_CASES,
     KERNEL_CASES,
     MAIN_CASES,
@@ -22,9 +22,9 @@ from tests.kernel_cases import (
     UNPOOLED_CASES,
     KernelCase,
 )
-from tests.memory_layouts import arranged
-from tests.random_numbers import random_numbers
-from tests.rounding import assert_rounding_only, spread_roundoff, ulps_apart
+from tests.support.memory_layouts import arranged
+from tests.support.random_numbers import random_numbers
+from tests.support.rounding import assert_rounding_only, spread_roundoff, ulps_apart
 
 SAMPLES = 2
 EXHAUSTIVE_CASES = tuple(

@@ -9,8 +9,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import train_imagenet
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = Path(train_imagenet.__file__).parent
 COMMAND = (sys.executable, str(REPOSITORY / "train_imagenet.py"))
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.kernels import Launch, pooling
-from tests import stand_in_driver
-from tests.cuda_on_cpu import run_launch
-from tests.kernel_cases import specialisation, specialisations
-from tests.stand_in_driver import needs_stand_in
+from tests.support import stand_in_driver
+from tests.support.cuda_on_cpu import run_launch
+from tests.support.kernel_cases import specialisation, specialisations
+from tests.support.stand_in_driver import needs_stand_in
 
 __all__ = [
     "Backend", "Implementation", "each_backend", "each_implementation", "kernels_on_cpu",
@@ -88,7 +88,7 @@ def _of_backend(backend: Backend) -> Implementation:
 
 
 def _on_stand_in() -> Implementation:
-    """The cupy backend for CPU tensors: launched through CuPy, executed by tests.cuda_on_cpu."""
+    """The cupy backend for CPU tensors: launched through CuPy, executed by ``cuda_on_cpu``."""
     module, on_cpu_tensors = backend_module("cupy"), stand_in_driver.on_cpu_tensors()
     return Implementation("cpu", *(on_cpu_tensors(getattr(module, name)) for name in FUNCTIONS))
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gfgp_cupy.geometry import PoolGeometry, pool_geometry
 from gfgp_cupy.kernels import Launch, pooling
-from tests.memory_layouts import arranged
-from tests.random_numbers import random_numbers
+from tests.support.memory_layouts import arranged
+from tests.support.random_numbers import random_numbers
 
 __all__ = [
     "DTYPES", "FUSED_CASES", "KERNEL_CASES", "MAIN_CASES", "MANY_PLANES_CASES", "PARTIAL_CASES",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gfgp_cupy import poolings
 from gfgp_cupy.geometry import PoolGeometry, pool_geometry
-from tests.random_numbers import random_numbers
-from tests.window_loops import Kernel, pooled
+from tests.support.random_numbers import random_numbers
+from tests.support.window_loops import Kernel, pooled
 
 __all__ = ["CASES", "GEOMETRIES", "Case", "each_case", "each_geometry", "images"]
 

@@ -1,6 +1,7 @@
 """What processes do instead of training, so that faults can be brought about at known points.
 
-``python -m tests.process_work WORK OPTIONS`` is ``train_imagenet.py OPTIONS`` with that work.
+``python -m tests.support.process_work WORK OPTIONS`` is ``train_imagenet.py OPTIONS`` with that
+work.
 """
 
 import multiprocessing
@@ -14,8 +15,8 @@ import torch
 import torch.distributed as dist
 
 import train_imagenet
-from training import children
-from training.distributed import Process, all_reduce_max
+from training.processes import spawn as children
+from training.processes.launcher import Process, all_reduce_max
 from training.settings import Settings
 
 # Longer than any test waits; what is left of a failed test does not stay for ever.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tests.slow_loops import Exact
+from tests.support.slow_loops import Exact
 
 __all__ = ["assert_rounding_only", "spread_roundoff", "ulps_apart"]
 

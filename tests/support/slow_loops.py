@@ -2,7 +2,7 @@
 
 Every implementation is compared with these. Beside each exact value stands the scale of the
 rounding errors that computing it in floating point makes, so that comparisons need no guessed
-tolerances; see :func:`tests.rounding.assert_rounding_only`.
+tolerances; see :func:`tests.support.rounding.assert_rounding_only`.
 """
 
 from collections.abc import Iterator

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gfgp_cupy.geometry import PoolGeometry, pool_geometry
-from tests.kernel_cases import DTYPES
-from tests.memory_layouts import LAYOUTS, arranged
-from tests.random_numbers import random_numbers
-from tests.slow_loops import output_size
+from tests.support.kernel_cases import DTYPES
+from tests.support.memory_layouts import LAYOUTS, arranged
+from tests.support.random_numbers import random_numbers
+from tests.support.slow_loops import output_size
 
 __all__ = ["Call", "calls"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gfgp_cupy.geometry import PoolGeometry
-from tests.slow_loops import output_size
+from tests.support.slow_loops import output_size
 
 __all__ = ["Kernel", "pooled"]
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from training.compare import draw_runs, labels_of, main, read_run
-from training.history import EpochRecord, write_log
+from training.records.history import EpochRecord, write_log
 
 
 def write_run(folder, errors, settings=None, recipe=None, resumed=None):

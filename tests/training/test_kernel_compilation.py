@@ -8,16 +8,16 @@ from PIL import Image
 from torch import nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, SoftPool2d
-from tests.command_line import output_here
-from tests.implementations import needs_cuda
-from tests.recorded_launches import recorded_launches
-from tests.tiny_network import SMALL_DIGITS
+from tests.support.command_line import output_here
+from tests.support.implementations import needs_cuda
+from tests.support.recorded_launches import recorded_launches
+from tests.support.tiny_network import SMALL_DIGITS
 from train_imagenet import parse_settings
-from training.batches import BatchLoader, GlobalBatches, training_images, validation_images
-from training.compilation import compile_kernels_of_run, image_shapes
-from training.distributed import Process
-from training.metrics import ScoreSums
+from training.kernel_compilation import compile_kernels_of_run, image_shapes
+from training.loading.batches import BatchLoader, GlobalBatches, training_images, validation_images
+from training.processes.launcher import Process
 from training.recipes import RECIPES
+from training.records.metrics import ScoreSums
 from training.step import make_training_step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

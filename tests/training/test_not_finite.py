@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 from torch import nn
 from torchvision import transforms
+from training.checkpoints.format.partial_epoch import begin_epoch
 
-from tests.command_line import error_here, output_here, read_log
-from tests.gloo_group import gloo_group
-from tests.image_folders import write_image_folder
+from tests.support.command_line import error_here, output_here, read_log
+from tests.support.gloo_group import gloo_group
+from tests.support.image_folders import write_image_folder
 from train_imagenet import parse_settings
-from training.batches import Batch
-from training.distributed import Process
-from training.engine import train_one_epoch
 from training.errors import UserError
-from training.metrics import ScoreSums
-from training.partial_epoch import begin_epoch
+from training.loading.batches import Batch
+from training.passes import train_one_epoch
+from training.processes.launcher import Process
 from training.recipes import RECIPES
+from training.records.metrics import ScoreSums
 from training.step import make_training_step
 
 ONE = Process(0, 1, torch.device("cpu"))

@@ -10,9 +10,9 @@ from PIL import Image
 from torchvision import transforms
 
 from train_imagenet import parse_settings
-from training.batches import SampleKey, collate, training_images, validation_images
-from training.data import ImageArray
-from training.lighting import Lighting
+from training.images.datasets import ImageArray
+from training.images.lighting import Lighting
+from training.loading.batches import SampleKey, collate, training_images, validation_images
 from training.recipes import RECIPES
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.command_line import error_here, output_here, read_log
-from tests.tiny_network import create_tiny_network
+from tests.support.command_line import error_here, output_here, read_log
+from tests.support.tiny_network import create_tiny_network
 from train_imagenet import parse_settings
-from training.batches import Batch
-from training.distributed import Process
 from training.forward import Forward
-from training.metrics import ScoreSums
+from training.loading.batches import Batch
+from training.processes.launcher import Process
+from training.records.metrics import ScoreSums
 from training.step import make_training_step
 
 ONE = Process(0, 1, torch.device("cpu"))

@@ -3,7 +3,7 @@
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.checkpoints import Checkpoint, one_line
+from training.checkpoints.format import Checkpoint, one_line
 from training.errors import UserError
 from training.settings import Settings
 

@@ -16,10 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from training.atomic_write import atomic_write
-from training.checkpoint_files import BEST_NAME, Position, checkpoint_name, remove_outdated
+from training.checkpoints.format.files import BEST_NAME, Position, checkpoint_name, remove_outdated
+from training.checkpoints.format.partial_epoch import PartialEpoch
 from training.errors import UserError
-from training.history import EpochRecord, best_record, history_from_stats, stats_from_history
-from training.partial_epoch import PartialEpoch
+from training.records.history import (
+    EpochRecord,
+    best_record,
+    history_from_stats,
+    stats_from_history,
+)
 from training.settings import Settings
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from training.distributed import Process, gather_objects
-from training.metrics import ScoreSums
+from training.processes.launcher import Process, gather_objects
+from training.records.metrics import ScoreSums
 from training.seeding import derive_seed, random_state, seed_everything, set_random_state
 from training.settings import Settings
 

@@ -10,9 +10,9 @@ from torchvision.models import get_model_weights
 
 from gfgp_cupy.layers import PUBLISHED_NAMES
 from models.state_dict import drop_wrapper_names
-from training.checkpoints import one_line, read_file
-from training.distributed import Process, broadcast_from_main
+from training.checkpoints.format import one_line, read_file
 from training.errors import UserError
+from training.processes.launcher import Process, broadcast_from_main
 from training.settings import Settings
 
 VARIANTS = {"netp": "net", "nextp": "next", "orig": "", "bow": ""}

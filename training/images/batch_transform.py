@@ -36,7 +36,7 @@ class BatchTransform(nn.Module):
 
     Example:
         >>> from torchvision.transforms import v2
-        >>> from training.lighting import Lighting
+        >>> from training.images.lighting import Lighting
         >>> transform = BatchTransform(v2.ToDtype(torch.float32, scale=True), Lighting(0.1))
         >>> images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
         >>> samples = [transform.draw() for image in images]

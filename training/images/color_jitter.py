@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from training.batch_transform import PerSample
+from training.images.batch_transform import PerSample
 
 BRIGHTNESS, CONTRAST, SATURATION = range(3)  # as v2.ColorJitter numbers its operations
 RED, GREEN, BLUE = 19595, 38470, 7471  # ITU-R BT.601 luma in units of 1 / 65536, as in PIL

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from training import fashion_mnist
 from training.errors import UserError
-from training.exclusion import indices_to_keep
+from training.images import fashion_mnist
+from training.images.exclusion import indices_to_keep
 
 
 class BrokenSource(OSError):

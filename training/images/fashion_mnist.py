@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from training.errors import UserError
-from training.idx import read_idx
+from training.images.idx import read_idx
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

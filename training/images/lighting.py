@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from training.batch_transform import PerSample
+from training.images.batch_transform import PerSample
 
 # Principal components of the RGB values of ImageNet's training images, in [0, 1]: the
 # constants of fb.resnet.torch (https://github.com/facebookarchive/fb.resnet.torch,

@@ -15,9 +15,9 @@ from webdataset.gopen import gopen
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tarfile_samples
 
-from training.data import BrokenSource, Data
 from training.errors import UserError
-from training.shard_order import WINDOW
+from training.images.datasets import BrokenSource, Data
+from training.images.shard_order import WINDOW
 
 DESCRIPTION_NAME = "__description__/shard.json"
 """The first file of the shards of ``training.write_shards``; WebDataset takes it for no sample."""
@@ -52,7 +52,7 @@ class ShardImages:
     """The images of several shards, counted through them in turn.
 
     An image is found by reading its shard up to it: that is fast for images that are asked for
-    in the order of ``training.shard_order``, a window of which is held in memory.
+    in the order of ``training.images.shard_order``, a window of which is held in memory.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.atomic_write import atomic_write
-from training.distributed import Process, gather_objects
 from training.errors import UserError
+from training.processes.launcher import Process, gather_objects
 
 LIST_NAME = "bad_images.txt"
 ON_BAD_IMAGE = ("error", "skip")

@@ -9,17 +9,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from training.bad_images import BadImage, BadImages
-from training.batch_transform import BatchTransform
-from training.data import BrokenSource, LabelledImages
-from training.decoding import Decode, decode_rgb
-from training.distributed import Process
 from training.errors import UserError
+from training.images.batch_transform import BatchTransform
+from training.images.datasets import BrokenSource, LabelledImages
+from training.images.decoding import Decode, decode_rgb
+from training.images.shard_order import shard_order
+from training.loading.bad_images import BadImage, BadImages
+from training.loading.workers import outlive_stop_signals
+from training.processes.launcher import Process
+from training.processes.stop_signals import hold_stop_signals
 from training.recipes import Recipe, Transform
 from training.seeding import derive_seed
-from training.shard_order import shard_order
-from training.stop_signals import hold_stop_signals
-from training.workers import outlive_stop_signals
 
 
 class SampleKey(NamedTuple):

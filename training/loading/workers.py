@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from training.errors import UserError
-from training.stop_signals import STOP_SIGNALS
+from training.processes.stop_signals import STOP_SIGNALS
 
 SECONDS_BETWEEN_LOOKS = 5.0
 

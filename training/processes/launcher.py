@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from training.address import address_of
-from training.children import run_children
-from training.contact import LostContact, lost_contact_in_one_line, way_on
 from training.errors import UserError
-from training.torchrun import Torchrun
+from training.processes.peer_failure import LostContact, lost_contact_in_one_line, way_on
+from training.processes.rendezvous import address_of
+from training.processes.spawn import run_children
+from training.processes.torchrun import Torchrun
 
 if TYPE_CHECKING:
     # What it imports may be missing where only tests of the GPU are run.
@@ -56,7 +56,7 @@ def launch(work: Work, settings: Settings) -> None:
 
     Raises:
         UserError: what any of the processes raised, that it has died, or that they cannot meet.
-        SystemExit: of them, as ``training.children.run_children`` says.
+        SystemExit: of them, as ``training.processes.spawn.run_children`` says.
     """
     if not settings.is_distributed:
         return work(settings, Process(0, 1, take_device(settings, local_rank=0)))

@@ -8,8 +8,8 @@ from functools import wraps
 
 import torch
 
-from training.distributed import Process
 from training.errors import UserError
+from training.processes.launcher import Process
 from training.settings import Settings
 
 # PyTorch has a class of error for its CUDA allocator only. On the CPU, and where CUDA or one of

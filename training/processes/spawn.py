@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
-from training.contact import LostContact
 from training.errors import UserError
-from training.stop_signals import STOP_SIGNALS, caught_stop_signals, hold_stop_signals
+from training.processes.peer_failure import LostContact
+from training.processes.stop_signals import STOP_SIGNALS, caught_stop_signals, hold_stop_signals
 
 # After an error of one process the others notice that it left and leave too, tidily; one that
 # does not notice within this time is killed.

@@ -14,9 +14,9 @@ import torch
 import gfgp_cupy
 from gfgp_cupy.backends import select_backend
 from training.atomic_write import atomic_write
-from training.distributed import Process
-from training.environment import GitState, device_name, git_state, gpu_driver, versions_of
 from training.errors import UserError
+from training.processes.launcher import Process
+from training.records.environment import GitState, device_name, git_state, gpu_driver, versions_of
 from training.settings import Settings
 
 CONFIG_NAME = "config.json"

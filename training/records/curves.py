@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from training.atomic_write import atomic_write
-from training.history import EpochRecord
+from training.records.history import EpochRecord
 
 PANELS = (
     ("Learning rate", {"learning rate": "lr"}),

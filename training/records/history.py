@@ -8,8 +8,8 @@ from pathlib import Path
 
 from training.atomic_write import atomic_write
 from training.errors import UserError
-from training.metrics import Scores
-from training.usage import Usage
+from training.records.metrics import Scores
+from training.records.usage import Usage
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_lambdas
 from training.atomic_write import atomic_write
-from training.batches import Batch, BatchLoader
-from training.distributed import Process
 from training.errors import UserError
+from training.loading.batches import Batch, BatchLoader
+from training.processes.launcher import Process
 
 LAMBDAS_NAME = "lambdas.csv"
 COLUMNS = ("epoch", "layer", "low", "high", "count")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.distributed import Process, all_reduce_sum
+from training.processes.launcher import Process, all_reduce_sum
 
 
 @dataclass(frozen=True)

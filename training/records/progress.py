@@ -7,7 +7,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from training.metrics import Scores
+from training.records.metrics import Scores
 
 SECONDS_BETWEEN_SCORES = 0.5
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from training.config import CONFIG_NAME, config_of, write_config
-from training.distributed import Process
-from training.history import EpochRecord
-from training.lambdas import LAMBDAS_NAME, write_lambdas
+from training.processes.launcher import Process
+from training.records.config import CONFIG_NAME, config_of, write_config
+from training.records.history import EpochRecord
+from training.records.lambdas import LAMBDAS_NAME, write_lambdas
+from training.records.tensorboard import open_tensorboard, write_tensorboard
 from training.settings import Settings
-from training.tensorboard import open_tensorboard, write_tensorboard
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

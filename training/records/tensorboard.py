@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.atomic_write import WriteError
 from training.errors import UserError
-from training.history import EpochRecord
+from training.records.history import EpochRecord
 from training.settings import Settings
 
 if TYPE_CHECKING:

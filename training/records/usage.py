@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.distributed import Process, all_reduce_max
+from training.processes.launcher import Process, all_reduce_max
 
 if TYPE_CHECKING:
     # What it imports may be missing where only tests of the GPU are run.
-    from training.batches import Batch, BatchLoader
+    from training.loading.batches import Batch, BatchLoader
 
 
 @dataclass(frozen=True)

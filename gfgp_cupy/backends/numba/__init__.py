@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry import PoolGeometry
-from ..kernels.cpu_plan import Plan, plan
-from ..kernels.cpu_threads import run_over
-from ..memory_format import dense, layout_of
-from ..spread import pack_spread
-from .torch import lam_backward
+from ...geometry import PoolGeometry
+from ...memory_format import dense, layout_of
+from ...spread import pack_spread
+from ..torch import lam_backward
+from .plan import Plan, plan
+from .threads import run_over
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
 
@@ -35,7 +35,7 @@ def unavailable(device: torch.device) -> str | None:
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed: pip install numba"
     try:
-        from ..kernels import cpu_windows  # noqa: F401
+        from . import windows  # noqa: F401
     except Exception as error:
         # Numba refuses a NumPy that it does not know; LLVM's library may not load.
         return f"Numba cannot be imported: {type(error).__name__}: {error}"
@@ -106,14 +106,14 @@ def _forward(
 
 def _run(direction: str, plan: Plan, tensors: tuple[np.ndarray, ...]) -> None:
     """Calls the compiled functions for all rows of the output."""
-    from ..kernels import cpu_tiles, cpu_windows
+    from . import tiles, windows
 
     def run_tiles(start: int, stop: int) -> None:
-        getattr(cpu_tiles, direction)(*tensors, plan.sizes, start, stop)
+        getattr(tiles, direction)(*tensors, plan.sizes, start, stop)
 
     def run_windows(start: int, stop: int) -> None:
         scratch = np.zeros(plan.rows.size, tensors[0].dtype)
-        getattr(cpu_windows, direction)(
+        getattr(windows, direction)(
             *tensors, plan.sizes, plan.rows, plan.columns, scratch, start, stop
         )
 

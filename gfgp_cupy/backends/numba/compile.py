@@ -16,7 +16,7 @@ def cached(function):
     Numba names the file after the function, and sees by this source file's age whether it still
     holds. The digest in the name makes any change, in the files imported too, a new name.
     """
-    sources = sorted(Path(__file__).parent.glob("cpu_*.py"))
+    sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     function.__qualname__ += f"_{digest[:16]}"
     options = {"nogil": True, "error_model": "numpy"}

@@ -1,4 +1,4 @@
-"""How the compiled functions of :mod:`.cpu_windows` divide a call: sizes, and scratch memory."""
+"""How the compiled functions of :mod:`.windows` divide a call: sizes, and scratch memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry import PoolGeometry
+from ...geometry import PoolGeometry
 
 __all__ = ["VECTOR_BYTES", "Plan", "Rows", "Sizes", "plan"]
 
@@ -86,7 +86,7 @@ class Rows(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """Attributes:
-        tiled: whether 2×2 windows tile the input, so that :mod:`.cpu_tiles` can pool it.
+        tiled: whether 2×2 windows tile the input, so that :mod:`.tiles` can pool it.
         output_rows: rows of the output, counted over all planes.
         row_elements: elements that the windows of one of them have.
         columns: for each column j of the kernel, the windows of a contiguous row that have it

@@ -19,7 +19,7 @@ from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
-from .cpu_plan import VECTOR_BYTES
+from .plan import VECTOR_BYTES
 
 __all__ = [
     "LOG2_E", "Vector", "exp2", "filled", "first_lanes", "interleaved", "lanes_for", "load",

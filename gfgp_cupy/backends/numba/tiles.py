@@ -1,6 +1,6 @@
 """Max-Ent pooling of 2×2 windows that tile the planes, the commonest by far, and its gradients.
 
-:mod:`.cpu_windows` computes the same for any geometry; see there for segments, for the
+:mod:`.windows` computes the same for any geometry; see there for segments, for the
 arrangement of the tensors and for the sums relative to the window's maximum r (minimum where
 λ < 0) and then to a centre c. Here the four elements of a window, one lane each of four vectors,
 stay in registers from the input to the result, and every element of the input's gradient is
@@ -12,8 +12,8 @@ written once:
 
 from __future__ import annotations
 
-from .cpu_compile import cached, compiled
-from .cpu_vectors import (
+from .compile import cached, compiled
+from .simd import (
     LOG2_E,
     exp2,
     filled,
@@ -69,7 +69,7 @@ def backward(
 ):
     """The gradients of the windows of output rows from ``start_row`` to before ``stop_row``.
 
-    Arguments are those of :func:`.cpu_windows.backward`.
+    Arguments are those of :func:`.windows.backward`.
     """
     with_input, with_lam = grad_input.size > 0, grad_lam.size > 0
     of_each_window = grad_lam.size == grad_output.size

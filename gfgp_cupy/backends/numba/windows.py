@@ -12,7 +12,7 @@ of −∞ on its exponent gives it the weight 0.
 
 All sums are relative to the window's maximum r (minimum where λ < 0), and then to a centre c near
 the mean, as in backend ``torch``.
-``sizes``, ``rows`` and ``columns`` are those of a :class:`.cpu_plan.Plan`, and ``scratch`` is
+``sizes``, ``rows`` and ``columns`` are those of a :class:`.plan.Plan`, and ``scratch`` is
 ``rows.size`` zeros. All but the two functions for Python take pointers for arrays.
 """
 
@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .cpu_compile import cached, compiled
-from .cpu_vectors import (
+from .compile import cached, compiled
+from .simd import (
     LOG2_E,
     exp2,
     filled,

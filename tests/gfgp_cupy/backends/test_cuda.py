@@ -6,12 +6,12 @@ import torch
 from gfgp_cupy import GFGPMaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
-from tests import slow_loops
-from tests.gpu_memory import GIB, claim_gpu_memory
-from tests.implementations import BACKENDS, needs_cuda
-from tests.memory_layouts import arranged
-from tests.random_numbers import random_numbers
-from tests.rounding import assert_rounding_only
+from tests.support import slow_loops
+from tests.support.gpu_memory import GIB, claim_gpu_memory
+from tests.support.implementations import BACKENDS, needs_cuda
+from tests.support.memory_layouts import arranged
+from tests.support.random_numbers import random_numbers
+from tests.support.rounding import assert_rounding_only
 
 pytestmark = needs_cuda
 

@@ -21,12 +21,12 @@ from gfgp_cupy import MaxEntPool2d, ops, replace_pooling, use_backend
 from gfgp_cupy.backends import backend_report, select_backend
 from gfgp_cupy.backends import cupy as backend
 from gfgp_cupy.functional import max_ent_pool2d
-from gfgp_cupy.kernels import Launch, general, pooling
+from gfgp_cupy.kernels import Launch, general, passes
 from gfgp_cupy.kernels.macros import problem_of
-from tests import stand_in_driver
-from tests.implementations import kernels_on_cpu
-from tests.kernel_cases import DTYPES, FUSED_CASES
-from tests.stand_in_driver import capsule_of_gpu, launch_count, needs_stand_in
+from tests.support import stand_in_driver
+from tests.support.implementations import kernels_on_cpu
+from tests.support.kernel_cases import DTYPES, FUSED_CASES
+from tests.support.stand_in_driver import capsule_of_gpu, launch_count, needs_stand_in
 
 CPU = torch.device("cpu")
 CASES = FUSED_CASES[:5]
@@ -137,7 +137,7 @@ def test_kernels_share_one_set_of_compiler_options(on_stand_in):
     # For each set, CuPy runs the compiler once more, on an empty file, though all is in its cache.
     launches = []
     for case in CASES:
-        pooling.forward(case.input(2), case.lam(2), case.geometry, launches.append)
+        passes.forward(case.input(2), case.lam(2), case.geometry, launches.append)
     kernels = [backend._kernel(one.name, one.source, one.defines, 0) for one in launches]
     assert len({kernel.options for kernel in kernels}) == 1 < len(set(kernels))
 

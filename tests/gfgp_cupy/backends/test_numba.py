@@ -19,15 +19,16 @@ import torch
 
 from gfgp_cupy.backends import numba as backend
 from gfgp_cupy.backends import torch as reference
+from gfgp_cupy.backends.numba import threads as thread_pool
+from gfgp_cupy.backends.numba import tiles, windows
+from gfgp_cupy.backends.numba.compile import cached
+from gfgp_cupy.backends.numba.plan import VECTOR_BYTES, plan
+from gfgp_cupy.backends.numba.simd import exp2, lanes_for, load, pointer_to, store
 from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import cpu_threads, cpu_tiles, cpu_windows
-from gfgp_cupy.kernels.cpu_compile import cached
-from gfgp_cupy.kernels.cpu_plan import VECTOR_BYTES, plan
-from gfgp_cupy.kernels.cpu_vectors import exp2, lanes_for, load, pointer_to, store
-from tests.random_numbers import random_numbers
+from tests.support.paths import REPOSITORY
+from tests.support.random_numbers import random_numbers
 
 CONTIGUOUS, CHANNELS_LAST = LAYOUTS = torch.contiguous_format, torch.channels_last
-REPOSITORY = Path(__file__).parents[1]
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels_last"])
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -80,8 +81,8 @@ def test_tiles_are_pooled_as_any_windows(monkeypatch, shape, lam_in_plane, layou
 
     monkeypatch.setattr(backend, "plan", plan_without_tiles)
     as_windows = results(input, lam, grad_output, geometry, mean_grad)
-    for tiles, windows in zip(as_tiles, as_windows, strict=True):
-        torch.testing.assert_close(tiles, windows, rtol=1e3 * torch.finfo(dtype).eps, atol=1e-6)
+    for tiled, general in zip(as_tiles, as_windows, strict=True):
+        torch.testing.assert_close(tiled, general, rtol=1e3 * torch.finfo(dtype).eps, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ class Guarded:
 
 
 @each_layout
-@pytest.mark.parametrize("functions", [cpu_tiles, cpu_windows], ids=["tiles", "windows"])
+@pytest.mark.parametrize("functions", [tiles, windows], ids=["tiles", "windows"])
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2), (1, 3, 4, 30), (1, 17, 2, 34)], ids=str)
 def test_nothing_is_written_outside_the_tensors(functions, shape, layout):
     geometry = pool_geometry(2)
@@ -137,7 +138,7 @@ def test_nothing_is_written_outside_the_tensors(functions, shape, layout):
         return guarded.array(backend._memory(tensor.contiguous(memory_format=layout), layout))
 
     sizes = (how.sizes,)
-    if functions is cpu_windows:
+    if functions is windows:
         scratch = np.zeros(how.rows.size, np.float32)
         sizes = (how.sizes, how.rows, how.columns, scratch)
     output, spread, grad_lam = (array(torch.zeros_like(grad_output)) for _ in range(3))
@@ -206,7 +207,7 @@ def test_parts_follow_pytorchs_number_of_threads(threads, count):
         parts.append((start, stop))
         ids.add(threading.get_ident())
 
-    cpu_threads.run_over(100, 10, run)
+    thread_pool.run_over(100, 10, run)
     assert len(ids) == len(parts) == count
     starts, stops = zip(*sorted(parts), strict=True)
     assert (starts[0], stops[-1]) == (0, 100)
@@ -216,7 +217,7 @@ def test_parts_follow_pytorchs_number_of_threads(threads, count):
 def test_small_work_stays_in_its_thread(threads):
     threads(4)
     parts = []
-    cpu_threads.run_over(100, 60, lambda start, stop: parts.append((start, stop)))
+    thread_pool.run_over(100, 60, lambda start, stop: parts.append((start, stop)))
     assert parts == [(0, 100)]
 
 
@@ -230,7 +231,7 @@ def test_error_in_any_part_is_raised_when_all_have_ended(threads):
         ended.append(start)
 
     with pytest.raises(ZeroDivisionError, match="in the second part"):
-        cpu_threads.run_over(2, 1, run)
+        thread_pool.run_over(2, 1, run)
     assert ended == [0]
 
 
@@ -279,10 +280,10 @@ def compiled_in_a_new_process(cache: Path) -> str:
     program = """
     import torch
     from gfgp_cupy.functional import max_ent_pool2d
-    from gfgp_cupy.kernels import cpu_tiles
+    from gfgp_cupy.backends.numba import tiles
 
     max_ent_pool2d(torch.ones(1, 1, 4, 4, requires_grad=True), 1.0, 2).sum().backward()
-    for function in (cpu_tiles.forward, cpu_tiles.backward):
+    for function in (tiles.forward, tiles.backward):
         print(sum(function.stats.cache_hits.values()), sum(function.stats.cache_misses.values()))
     """
     process = subprocess.run(

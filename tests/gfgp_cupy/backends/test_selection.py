@@ -6,7 +6,6 @@ import sys
 import textwrap
 import threading
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,8 @@ from gfgp_cupy import backend_report, use_backend
 from gfgp_cupy.backends import backend_module, select_backend
 from gfgp_cupy.backends.selection import BACKENDS, ENVIRONMENT_VARIABLE
 from gfgp_cupy.functional import max_ent_pool2d
-from tests.implementations import needs_cuda
+from tests.support.implementations import needs_cuda
+from tests.support.paths import REPOSITORY
 
 CPU = torch.device("cpu")
 AUTOMATIC = "numba"  # what requirements.txt installs for the CPU
@@ -186,7 +186,7 @@ def run_python(program: str) -> str:
     """What a fresh interpreter prints; its failure is the test's."""
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True,
+        cwd=REPOSITORY, capture_output=True, text=True,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout

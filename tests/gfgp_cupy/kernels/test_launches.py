@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import Launch, pooling
+from gfgp_cupy.kernels import Launch, passes
 from gfgp_cupy.kernels.launch import source
 from gfgp_cupy.kernels.macros import DTYPE_MACROS
 from gfgp_cupy.spread import pack_spread, unpack_spread
-from tests.cuda_on_cpu import needs_cxx, run_launch
-from tests.cuda_on_cpu.compile import Program, compile_cubin, in_processes
-from tests.implementations import kernels_on_cpu, run_on_cpu
-from tests.kernel_cases import (
+from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cuda_on_cpu.compile import Program, compile_cubin, in_processes
+from tests.support.implementations import kernels_on_cpu, run_on_cpu
+from tests.support.kernel_cases import (
     DTYPES,
     FUSED_CASES,
     KERNEL_CASES,
@@ -27,7 +27,7 @@ from tests.kernel_cases import (
     specialisations,
     with_wide_indices,
 )
-from tests.random_numbers import random_numbers
+from tests.support.random_numbers import random_numbers
 
 OLDEST = "75"
 """It does without asynchronous copies. For sm_90, the stand-in driver has what it runs compiled;
@@ -161,10 +161,10 @@ def planned(shape, geometry, layout=torch.contiguous_format, dtype=torch.float16
     launches = []
     input = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
     lam = torch.empty(1, 1, 1, 1, device="meta")
-    output = pooling.forward(input, lam, geometry, launches.append)
-    pooling.backward(output, input, lam, geometry, (True, True), launches.append)
-    _, spread = pooling.forward_with_spread(input, lam, geometry, launches.append)
-    pooling.lam_backward(output, spread, lam, launches.append)
+    output = passes.forward(input, lam, geometry, launches.append)
+    passes.backward(output, input, lam, geometry, (True, True), launches.append)
+    _, spread = passes.forward_with_spread(input, lam, geometry, launches.append)
+    passes.lam_backward(output, spread, lam, launches.append)
     assert len(launches) >= 4
     return launches
 
@@ -298,8 +298,8 @@ def test_dense_input_is_read_where_it_is(geometry, layout):
         read.append(any(argument is input for argument in launch.args))
 
     lam = torch.ones(1, 1, 1, 1)
-    output = pooling.forward(input, lam, geometry, run)
-    pooling.backward(output, input, lam, geometry, (True, True), run)
+    output = passes.forward(input, lam, geometry, run)
+    passes.backward(output, input, lam, geometry, (True, True), run)
     assert all(read)
 
 
@@ -309,7 +309,7 @@ def test_gradient_of_lam_is_where_the_kernel_wrote_it(geometry, lam_shape):
     launches = []
     input, lam, grad_output = torch.ones(2, 8, 8, 8), torch.ones(lam_shape), torch.ones(2, 8, 4, 4)
     needed = (True, True)
-    _, grad_lam = pooling.backward(grad_output, input, lam, geometry, needed, launches.append)
+    _, grad_lam = passes.backward(grad_output, input, lam, geometry, needed, launches.append)
     launch, = launches
     assert grad_lam.data_ptr() in {
         argument.data_ptr() for argument in launch.args if isinstance(argument, torch.Tensor)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import pooling
-from tests.cuda_on_cpu.compile import Program, in_processes, resource_usage
+from gfgp_cupy.kernels import passes
+from tests.support.cuda_on_cpu.compile import Program, in_processes, resource_usage
 
 POOLINGS = (
     ((64, 64, 56, 56), pool_geometry(2)),
@@ -43,12 +43,12 @@ def launches(shape, geometry, dtype, layout, lam_in_plane):
     compute = torch.float64 if dtype is torch.float64 else torch.float32
     lam_size = geometry.output_size(*shape[2:]) if lam_in_plane else (1, 1)
     lam = torch.empty(*shape[:2], *lam_size, dtype=compute, device="meta")
-    output, spread = pooling.forward_with_spread(x, lam, geometry, described.append)
-    pooling.backward(output, x, lam, geometry, (True, True), described.append)
+    output, spread = passes.forward_with_spread(x, lam, geometry, described.append)
+    passes.backward(output, x, lam, geometry, (True, True), described.append)
     if lam_in_plane:
         return described
-    pooling.lam_backward(output, spread, lam, described.append)
-    pooling.backward(output, x, lam, geometry, (True, False), described.append, mean_grad=lam)
+    passes.lam_backward(output, spread, lam, described.append)
+    passes.backward(output, x, lam, geometry, (True, False), described.append, mean_grad=lam)
     return described
 
 

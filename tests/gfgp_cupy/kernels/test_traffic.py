@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import pooling
-from tests.cuda_on_cpu import needs_cxx, run_launch
+from gfgp_cupy.kernels import passes
+from tests.support.cuda_on_cpu import needs_cxx, run_launch
 
 SLACK = 1.15
 
@@ -64,11 +64,11 @@ def size(tensor):
 def test_operator_moves_little_more_than_its_tensors(case, layout, dtype):
     x, lam, geometry = example(case, layout, dtype)
     count = Count()
-    output = pooling.forward(x, lam, geometry, count)
+    output = passes.forward(x, lam, geometry, count)
     assert size(x) + size(output) <= count.bytes <= SLACK * (size(x) + size(output))
 
     count = Count()
-    pooling.backward(torch.ones_like(output), x, lam, geometry, (True, True), count)
+    passes.backward(torch.ones_like(output), x, lam, geometry, (True, True), count)
     least = 2 * size(x) + size(output)
     assert least <= count.bytes <= SLACK * least
 
@@ -76,16 +76,16 @@ def test_operator_moves_little_more_than_its_tensors(case, layout, dtype):
 def test_fused_layer_moves_little_more_than_its_tensors(case, layout, dtype):
     x, lam, geometry = example(case, layout, dtype)
     count = Count()
-    output, spread = pooling.forward_with_spread(x, lam, geometry, count)
+    output, spread = passes.forward_with_spread(x, lam, geometry, count)
     least = size(x) + 2 * size(output)
     assert least <= count.bytes <= SLACK * least
 
     grad_output = torch.ones_like(output)
     count = Count()
-    pooling.lam_backward(grad_output, spread, lam, count)
+    passes.lam_backward(grad_output, spread, lam, count)
     assert 2 * size(output) <= count.bytes <= SLACK * 2 * size(output)
 
-    pooling.backward(
+    passes.backward(
         grad_output, x, lam, geometry, (True, False), count, mean_grad=torch.ones_like(lam)
     )
     least = 2 * size(x) + 3 * size(output)
@@ -112,5 +112,5 @@ def test_input_and_its_gradient_are_accessed_16_bytes_at_a_time(case, layout, dt
         assert traffic.loads <= 1.02 * most[0]
         assert traffic.stores <= 1.02 * most[1]
 
-    output = pooling.forward(x, lam, geometry, check)
-    pooling.backward(torch.ones_like(output), x, lam, geometry, (True, True), check)
+    output = passes.forward(x, lam, geometry, check)
+    passes.backward(torch.ones_like(output), x, lam, geometry, (True, True), check)

@@ -16,10 +16,10 @@ from gfgp_cupy.poolings import (
     mixed_pool2d,
     soft_pool2d,
 )
-from tests.memory_layouts import LAYOUTS, arranged
-from tests.pooling_cases import CASES, GEOMETRIES, each_case, each_geometry, images
-from tests.random_numbers import random_numbers
-from tests.rounding import UNIT_ROUNDOFF
+from tests.support.memory_layouts import LAYOUTS, arranged
+from tests.support.pooling_cases import CASES, GEOMETRIES, each_case, each_geometry, images
+from tests.support.random_numbers import random_numbers
+from tests.support.rounding import UNIT_ROUNDOFF
 
 OVERLAPPING = GEOMETRIES["3/2/1"]
 WINDOW = (3, 2, 1)

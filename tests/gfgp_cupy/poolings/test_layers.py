@@ -29,8 +29,8 @@ from gfgp_cupy.poolings import (
     mixed_pool2d,
     soft_pool2d,
 )
-from tests.implementations import needs_cuda
-from tests.random_numbers import random_numbers
+from tests.support.implementations import needs_cuda
+from tests.support.random_numbers import random_numbers
 
 WINDOW = (3, 2, 1, True)
 GUIDED = {

@@ -11,8 +11,9 @@ import train_imagenet
 from gfgp_cupy.poolings import create_pooling, list_poolings
 from models import create_model
 from models.pooling import POOL_TYPES
-from tests.command_line import REPOSITORY, error_here, output_here, read_log
-from tests.random_numbers import random_numbers
+from tests.support.command_line import error_here, output_here, read_log
+from tests.support.paths import REPOSITORY
+from tests.support.random_numbers import random_numbers
 
 LAYERS = {
     "max": nn.MaxPool2d,

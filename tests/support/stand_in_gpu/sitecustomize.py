@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import torch
 from torch.overrides import TorchFunctionMode
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 MEMORY = 40 * 2**30
 """In all; too little for tests that need most of a large GPU's memory."""
 
@@ -93,7 +93,7 @@ def install():
 def install_driver():
     sys.path.append(str(REPOSITORY))
     from gfgp_cupy.backends import cupy
-    from tests import stand_in_driver
+    from tests.support import stand_in_driver
 
     # The scripts have to find the repository by themselves.
     sys.path.remove(str(REPOSITORY))

@@ -6,7 +6,6 @@ import json
 import pickle
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -16,9 +15,10 @@ from torch import nn
 from torchvision import transforms
 
 from models import create_model
+from tests.support.paths import REPOSITORY
 from train_imagenet import parse_settings
 from training.atomic_write import atomic_write
-from training.checkpoints import (
+from training.checkpoints.format import (
     Checkpoint,
     load_checkpoint,
     load_model,
@@ -26,10 +26,10 @@ from training.checkpoints import (
     save_checkpoint,
 )
 from training.errors import UserError
-from training.history import EpochRecord
+from training.records.history import EpochRecord
 
 PUBLISHED_KEYS = {"epoch", "arch", "state_dict", "stats", "optimizer", "args"}
-PUBLISHED_STATE_DICTS = Path(__file__).parent / "data" / "published_state_dicts.json.gz"
+PUBLISHED_STATE_DICTS = REPOSITORY / "tests" / "models" / "data" / "published_state_dicts.json.gz"
 
 
 def settings_for(out_dir, *options):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.command_line import error_here, run_here
+from tests.support.command_line import error_here, run_here
 
 
 class Hostile:

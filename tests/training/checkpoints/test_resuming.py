@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.command_line import error_here, output_here, read_log, run_here
-from tests.tiny_network import SMALL_DIGITS, create_tiny_network
-from training.interruption import Interruption
+from tests.support.command_line import error_here, output_here, read_log, run_here
+from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
+from training.processes.interruption import Interruption
 
 EPOCHS = 3
 RUN = (*SMALL_DIGITS, "--seed", 5, "--epochs", EPOCHS, "--ema", 0.9)

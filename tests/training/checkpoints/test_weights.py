@@ -8,9 +8,14 @@ import torchvision
 from torch import nn
 
 from models import create_model, list_models
-from tests.command_line import checked_error, error_here, free_dist_url, output_here, run_command
-from training.errors import UserError
-from training.weights import (
+from tests.support.command_line import (
+    checked_error,
+    error_here,
+    free_dist_url,
+    output_here,
+    run_command,
+)
+from training.checkpoints.weights import (
     layer_of,
     take_weights,
     torchvision_name,
@@ -18,6 +23,7 @@ from training.weights import (
     weights_of_file,
     with_own_names,
 )
+from training.errors import UserError
 
 SMALL_DIGITS = (
     *("--dataset", "digits", "--arch", "resnet18", "--cpu", "--batch-size", 4, "--seed", 0),

@@ -7,10 +7,10 @@ from PIL import Image
 from torchvision import transforms
 
 from benchmarks.input_pipeline import natural_pixels, published_transform
-from training.batches import SampleKey, collate, training_images
-from training.color_jitter import ColorJitter
-from training.data import ImageFiles
-from training.decoding import DecodedCrop, decode_rgb
+from training.images.color_jitter import ColorJitter
+from training.images.datasets import ImageFiles
+from training.images.decoding import DecodedCrop, decode_rgb
+from training.loading.batches import SampleKey, collate, training_images
 from training.recipes import RECIPES
 from training.seeding import derive_seed
 

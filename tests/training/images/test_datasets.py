@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.image_folders import write_image_folder
-from training.data import DATASETS
+from tests.support.image_folders import write_image_folder
 from training.errors import UserError
+from training.images.datasets import DATASETS
 
 load_folders = DATASETS["imagenet"].load
 

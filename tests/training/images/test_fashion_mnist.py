@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.command_line import error_here, output_here
-from training.data import DATASETS
+from tests.support.command_line import error_here, output_here
 from training.errors import UserError
-from training.idx import read_idx
+from training.images.datasets import DATASETS
+from training.images.idx import read_idx
 from training.recipes import RECIPES
 
 load = DATASETS["fashion-mnist"].load

@@ -12,23 +12,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.command_line import error_here, output_here
-from tests.image_folders import write_image_folder
+from tests.support.command_line import error_here, output_here
+from tests.support.image_folders import write_image_folder
 from training import shard_order, write_shards
-from training.batches import BatchLoader, GlobalBatches, training_images
-from training.data import load_image_folders
-from training.distributed import Process
 from training.errors import UserError
+from training.images.datasets import load_image_folders
+from training.images.shards import load_shards, read_samples
+from training.loading.batches import BatchLoader, GlobalBatches, training_images
+from training.processes.launcher import Process
 from training.recipes import RECIPES
-from training.shards import load_shards, read_samples
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    monkeypatch.setattr("training.shard_order.WINDOW", 3)
-    monkeypatch.setattr("training.shards.WINDOW", 3)
+    monkeypatch.setattr("training.images.shard_order.WINDOW", 3)
+    monkeypatch.setattr("training.images.shards.WINDOW", 3)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_augmented_images_do_not_depend_on_who_reads_them(folders, small_windows
 def test_shards_are_read_once_an_epoch(folders, small_windows, monkeypatch):
     opened = []
     monkeypatch.setattr(
-        "training.shards.read_samples", lambda url: opened.append(url) or read_samples(url)
+        "training.images.shards.read_samples", lambda url: opened.append(url) or read_samples(url)
     )
     images = load_shards(*shard_urls(folders[1])).train
     list(loader(images, workers=0))

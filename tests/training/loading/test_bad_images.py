@@ -6,23 +6,23 @@ from collections import Counter
 import pytest
 import torch
 
-from tests.command_line import error_here, free_dist_url, output_here, read_log
-from tests.gloo_group import gloo_group
-from tests.image_folders import write_image_folder
+from tests.support.command_line import error_here, free_dist_url, output_here, read_log
+from tests.support.gloo_group import gloo_group
+from tests.support.image_folders import write_image_folder
 from training import write_shards
-from training.bad_images import BadImages, list_bad_images
-from training.batches import (
+from training.errors import UserError
+from training.images.datasets import ImageFiles, load_image_folders
+from training.images.shards import load_shards
+from training.loading.bad_images import BadImages, list_bad_images
+from training.loading.batches import (
     BatchLoader,
     GlobalBatches,
     SampleKey,
     training_images,
     validation_images,
 )
-from training.data import ImageFiles, load_image_folders
-from training.distributed import Process
-from training.errors import UserError
+from training.processes.launcher import Process
 from training.recipes import RECIPES
-from training.shards import load_shards
 
 CPU = torch.device("cpu")
 RECIPE = RECIPES["digits"]

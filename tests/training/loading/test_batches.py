@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.batches import BatchLoader, GlobalBatches, SampleKey, training_images
-from training.data import ImageArray, ImageFiles
-from training.distributed import Process
 from training.errors import UserError
+from training.images.datasets import ImageArray, ImageFiles
+from training.loading.batches import BatchLoader, GlobalBatches, SampleKey, training_images
+from training.processes.launcher import Process
 from training.recipes import RECIPES
 
 CPU = torch.device("cpu")

@@ -13,16 +13,24 @@ import numpy as np
 import pytest
 import torch
 
-from tests.command_line import COMMAND, REPOSITORY, checked_error, free_dist_url
-from tests.image_folders import write_image_folder
-from tests.worker_processes import children, is_worker, kill, needs_proc, time_limit, workers_of
-from training.batches import BatchLoader, GlobalBatches, training_images
-from training.data import ImageArray, ImageFiles
-from training.distributed import Process
+from tests.support.command_line import COMMAND, checked_error, free_dist_url
+from tests.support.image_folders import write_image_folder
+from tests.support.paths import REPOSITORY
+from tests.support.worker_processes import (
+    children,
+    is_worker,
+    kill,
+    needs_proc,
+    time_limit,
+    workers_of,
+)
 from training.errors import UserError
+from training.images.datasets import ImageArray, ImageFiles
+from training.loading.batches import BatchLoader, GlobalBatches, training_images
+from training.loading.workers import lost_workers_reported, report_of
+from training.processes.launcher import Process
+from training.processes.stop_signals import hold_stop_signals
 from training.recipes import RECIPES
-from training.stop_signals import hold_stop_signals
-from training.workers import lost_workers_reported, report_of
 
 CPU = torch.device("cpu")
 
@@ -285,7 +293,7 @@ def test_workers_of_a_pass_that_is_given_up_leave():
 
 
 BUG = """
-from tests.test_training_workers import array, loader
+from tests.training.loading.test_workers import array, loader
 
 if __name__ == "__main__":
     batches = iter(loader(array(400)))

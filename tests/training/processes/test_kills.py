@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from tests.test_training_resuming import assert_same_run
-from tests.tiny_network import SMALL_DIGITS, create_tiny_network
+from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
+from tests.training.checkpoints.test_resuming import assert_same_run
 
 KILLS = 20
 RUN = (*SMALL_DIGITS, "--ema", 0.9, "--resume", "auto")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models import create_model
-from tests.command_line import (
+from tests.support.command_line import (
     COMMAND,
     checked_error,
     error_here,
@@ -22,8 +22,8 @@ from tests.command_line import (
     run_command,
     torchrun_command,
 )
-from tests.image_folders import write_image_folder
-from training.history import COLUMNS
+from tests.support.image_folders import write_image_folder
+from training.records.history import COLUMNS
 
 # What depends on the machine rather than on the run.
 MACHINE_COLUMNS = {"seconds", "images_per_second", "data_wait_percent", "gpu_memory_gib"}

@@ -10,12 +10,13 @@ import torch
 
 import training.run
 from models import create_model
-from tests.command_line import REPOSITORY, checked_error, error_here, free_dist_url, output_here
-from tests.image_folders import write_image_folder
+from tests.support.command_line import checked_error, error_here, free_dist_url, output_here
+from tests.support.image_folders import write_image_folder
+from tests.support.paths import REPOSITORY
 from train_imagenet import parse_settings
-from training.distributed import Process
 from training.errors import UserError
-from training.memory import is_out_of_memory, names_batch_when_out_of_memory
+from training.processes.launcher import Process
+from training.processes.out_of_memory import is_out_of_memory, names_batch_when_out_of_memory
 
 SMALL = (
     *("--dataset", "digits", "--arch", "resnet18", "--pool", "skip", "--cpu", "--seed", 0),

@@ -15,19 +15,19 @@ import pytest
 import torch
 
 import train_imagenet
-from tests import process_work
-from tests.command_line import (
+from tests.support import process_work
+from tests.support.command_line import (
     COMMAND,
-    REPOSITORY,
     checked_error,
     error_here,
     free_dist_url,
     run_here,
 )
-from tests.image_folders import write_image_folder
-from training import children
-from training.contact import reason_of_lost_contact
-from training.stop_signals import SECONDS_OF_ONE_SIGNAL, STOP_SIGNALS
+from tests.support.image_folders import write_image_folder
+from tests.support.paths import REPOSITORY
+from training.processes import spawn as children
+from training.processes.peer_failure import reason_of_lost_contact
+from training.processes.stop_signals import SECONDS_OF_ONE_SIGNAL, STOP_SIGNALS
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
 
@@ -36,7 +36,7 @@ TORCHRUN = (
     *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"),
     *("--nproc-per-node", "2", "--max-restarts", "0"),
 )
-WORK = ("-m", "tests.process_work")
+WORK = ("-m", "tests.support.process_work")
 
 
 def two_processes():

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from tests.command_line import REPOSITORY
-from training.stop_signals import SECONDS_OF_ONE_SIGNAL, caught_stop_signals
+from tests.support.paths import REPOSITORY
+from training.processes.stop_signals import SECONDS_OF_ONE_SIGNAL, caught_stop_signals
 
 PROGRAM = """
 import time
-from training.interruption import die_of
-from training.stop_signals import caught_stop_signals
+from training.processes.interruption import die_of
+from training.processes.stop_signals import caught_stop_signals
 
 with caught_stop_signals(second=die_of) as signals:
     print("ready", flush=True)

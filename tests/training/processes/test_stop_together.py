@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
-from tests.command_line import COMMAND, free_dist_url, torchrun_command
-from tests.test_training_resuming import assert_same_bits, checkpoint_names
+from tests.support.command_line import COMMAND, free_dist_url, torchrun_command
+from tests.training.checkpoints.test_resuming import assert_same_bits, checkpoint_names
 
 EPOCHS = 2
 RUN = (

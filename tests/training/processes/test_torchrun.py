@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from tests.command_line import error_here
+from tests.support.command_line import error_here
 from train_imagenet import parse_settings
 from training.errors import UserError
-from training.torchrun import Torchrun, read_torchrun
+from training.processes.torchrun import Torchrun, read_torchrun
 
 ENVIRONMENT = {
     "RANK": "5",

@@ -11,10 +11,10 @@ import torch
 
 import gfgp_cupy
 from train_imagenet import parse_settings
-from training.config import command_of, config_of, read_config, write_config
-from training.distributed import Process
-from training.environment import GitState, git_state
 from training.errors import UserError
+from training.processes.launcher import Process
+from training.records.config import command_of, config_of, read_config, write_config
+from training.records.environment import GitState, git_state
 
 CPU = Process(0, 1, torch.device("cpu"))
 
@@ -93,7 +93,7 @@ def git(folder, *words):
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_git_state_of_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.environment.REPOSITORY", tmp_path)
+    monkeypatch.setattr("training.records.environment.REPOSITORY", tmp_path)
     assert git_state() == GitState(None, None)
     git(tmp_path, "init")
     (tmp_path / "code.py").write_text("1")

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from training.errors import UserError
-from training.history import (
+from training.records.curves import draw_curves, write_curves
+from training.records.history import (
     EpochRecord,
     best_record,
     history_from_stats,
@@ -17,7 +18,6 @@ from training.history import (
     stats_from_history,
     write_log,
 )
-from training.plots import draw_curves, write_curves
 
 PUBLISHED_KEYS = ("train_err1", "train_err5", "train_loss", "test_err1", "test_err5", "test_loss")
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_lambdas
-from training.batches import Batch
-from training.distributed import Process
 from training.errors import UserError
-from training.lambdas import BINS, SAMPLE_IMAGES, SampledBatches, lambdas_of, write_lambdas
+from training.loading.batches import Batch
+from training.processes.launcher import Process
+from training.records.lambdas import BINS, SAMPLE_IMAGES, SampledBatches, lambdas_of, write_lambdas
 
 
 def process(rank=0, world_size=1):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from training.distributed import Process
-from training.metrics import ScoreSums, count_errors
+from training.processes.launcher import Process
+from training.records.metrics import ScoreSums, count_errors
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
-from tests.gloo_group import gloo_group
-from training.distributed import Process
-from training.usage import MeasuredBatches
+from tests.support.gloo_group import gloo_group
+from training.processes.launcher import Process
+from training.records.usage import MeasuredBatches
 
 CPU = Process(0, 1, torch.device("cpu"))
 
