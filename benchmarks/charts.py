@@ -69,20 +69,26 @@ def draw(several: Sequence[Results]) -> Figure:
 
 def _pooling(results: PoolingResults, upper: Axes, lower: Axes) -> None:
     groups = results.settings.shapes
-    _grouped_bars(upper, groups, [
-        Series(name, colour, _milliseconds(results, name)) for name, colour in COLOURS.items()
-    ])
+    _grouped_bars(
+        upper,
+        groups,
+        [Series(name, colour, _milliseconds(results, name)) for name, colour in COLOURS.items()],
+    )
     upper.set_yscale("log")
     upper.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     upper.set_ylabel("forward + backward, ms")
-    _grouped_bars(lower, groups, [
-        Series(f"{OP}, forward", COLOURS[OP], _shares(results, OP, "forward")),
-        Series(f"{OP}, backward", COLOURS[OP], _shares(results, OP, "backward"), hatch="///"),
-        *(
-            Series(f"{name}, both", COLOURS[name], _shares(results, name, "both"))
-            for name in (FUSED, MAX_POOL, AVG_POOL)
-        ),
-    ])
+    _grouped_bars(
+        lower,
+        groups,
+        [
+            Series(f"{OP}, forward", COLOURS[OP], _shares(results, OP, "forward")),
+            Series(f"{OP}, backward", COLOURS[OP], _shares(results, OP, "backward"), hatch="///"),
+            *(
+                Series(f"{name}, both", COLOURS[name], _shares(results, name, "both"))
+                for name in (FUSED, MAX_POOL, AVG_POOL)
+            ),
+        ],
+    )
     lower.axhline(1, color="black", linewidth=1)
     lower.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     lower.set_ylabel("bandwidth at the least traffic,\nshare of a copy's")

@@ -18,8 +18,17 @@ from gfgp_cupy import GFGPMaxEntPool2d
 from gfgp_cupy.functional import max_ent_pool2d
 
 __all__ = [
-    "AVG_POOL", "COMPILED", "COMPOSED", "COPY", "EAGER", "FUSED", "MAX_POOL", "OP",
-    "Contender", "composition", "make_contenders",
+    "AVG_POOL",
+    "COMPILED",
+    "COMPOSED",
+    "COPY",
+    "EAGER",
+    "FUSED",
+    "MAX_POOL",
+    "OP",
+    "Contender",
+    "composition",
+    "make_contenders",
 ]
 
 OP, MAX_POOL, AVG_POOL, COPY = "max_ent_pool2d", "max_pool2d", "avg_pool2d", "copy"

@@ -40,7 +40,11 @@ POOLING_RUNS = {
 }
 NETWORK_OPTIONS = ("--amp", "bfloat16", "--layout", "channels_last")
 
-FIRST_TESTS = ("tests/gfgp_cupy/test_pooling.py", "tests/gfgp_cupy/test_exactness.py", "tests/gfgp_cupy/backends/test_cuda.py")
+FIRST_TESTS = (
+    "tests/gfgp_cupy/test_pooling.py",
+    "tests/gfgp_cupy/test_exactness.py",
+    "tests/gfgp_cupy/backends/test_cuda.py",
+)
 """The numbers of the operator, and what only a GPU shows."""
 
 WHOLE_GPU_TESTS = "tests/gfgp_cupy/backends/test_cuda.py"
@@ -77,11 +81,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="where the results go; made if missing")
     parser.add_argument(
-        "--after", type=Path, metavar="FOLDER",
+        "--after",
+        type=Path,
+        metavar="FOLDER",
         help="run what comes next, by the results of the first session in that folder",
     )
     parser.add_argument(
-        "--data", type=Path, default=FASHION_MNIST, metavar="DIR",
+        "--data",
+        type=Path,
+        default=FASHION_MNIST,
+        metavar="DIR",
         help="folder with Fashion-MNIST's four files (default: %(default)s)",
     )
     return parser

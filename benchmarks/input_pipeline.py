@@ -79,23 +79,38 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--images", type=positive_int, default=64, metavar="N",
+        "--images",
+        type=positive_int,
+        default=64,
+        metavar="N",
         help="JPEG files to write, and images of a batch (default: %(default)s)",
     )
     parser.add_argument(
-        "--size", type=positive_int, nargs=2, metavar=("WIDTH", "HEIGHT"),
+        "--size",
+        type=positive_int,
+        nargs=2,
+        metavar=("WIDTH", "HEIGHT"),
         help="of every file, in pixels (default: ImageNet's most frequent sizes)",
     )
     parser.add_argument(
-        "--repeats", type=positive_int, default=50, metavar="N",
+        "--repeats",
+        type=positive_int,
+        default=50,
+        metavar="N",
         help="the most repeats of each measurement (default: %(default)s)",
     )
     parser.add_argument(
-        "--seconds", type=positive_float, default=60.0, metavar="S",
+        "--seconds",
+        type=positive_float,
+        default=60.0,
+        metavar="S",
         help="time for the whole run, unless a few repeats take longer (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("input_pipeline.json"), metavar="FILE",
+        "--out",
+        type=Path,
+        default=Path("input_pipeline.json"),
+        metavar="FILE",
         help="JSON file to write (default: %(default)s)",
     )
     return parser
@@ -114,9 +129,7 @@ def run(options: argparse.Namespace, folder: str) -> InputPipelineResults:
     for name in pipelines:
         spread = Spread.of([seconds[name] for seconds in rounds])
         speedup = Spread.of([seconds[PLAIN] / seconds[name] for seconds in rounds])
-        times.append(
-            InputPipelineTime(name, spread, options.images / spread.median, speedup)
-        )
+        times.append(InputPipelineTime(name, spread, options.images / spread.median, speedup))
     return InputPipelineResults(
         SCHEMA,
         "input_pipeline",

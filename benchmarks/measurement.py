@@ -84,7 +84,8 @@ def measure(
     ]
     results.memory.extend(
         memory_use(contender, shape, bench, inputs)
-        for contender in ready if contender.backward_bytes is not None
+        for contender in ready
+        if contender.backward_bytes is not None
     )
     rounds = time_rounds(ready, bench, inputs, deadline)
     times = pass_times(shape, ready, rounds)
@@ -93,7 +94,8 @@ def measure(
     torch.compiler.reset()
     medians = ", ".join(
         f"{time.contender} {1000 * time.seconds.median:.3g}"
-        for time in times if time.direction == "both"
+        for time in times
+        if time.direction == "both"
     )
     return f"{shape} ({len(rounds)} repeats), forward + backward in ms: {medians}"
 
@@ -186,9 +188,10 @@ def launch_costs(bench: Bench) -> list[LaunchCost]:
             input = inputs.input()
             contender.forward(input)
             costs.append(
-                LaunchCost(contender.name, Spread.of([
-                    launch_seconds(contender, input) for _ in range(LAUNCH_BLOCKS)
-                ]))
+                LaunchCost(
+                    contender.name,
+                    Spread.of([launch_seconds(contender, input) for _ in range(LAUNCH_BLOCKS)]),
+                )
             )
     return costs
 

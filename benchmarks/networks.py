@@ -60,23 +60,35 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", allow_abbrev=False)
     add_common_options(parser, out="networks.json", repeats=30, seconds=90)
     parser.add_argument(
-        "--arch", choices=list_models(), default="resnet50", metavar="NAME",
+        "--arch",
+        choices=list_models(),
+        default="resnet50",
+        metavar="NAME",
         help="(default: %(default)s)",
     )
     parser.add_argument(
-        "--pools", nargs="+", choices=POOL_TYPES, default=["skip", "max_ent"], metavar="NAME",
+        "--pools",
+        nargs="+",
+        choices=POOL_TYPES,
+        default=["skip", "max_ent"],
+        metavar="NAME",
         help=f"{', '.join(POOL_TYPES)} (default: skip max_ent)",
     )
     parser.add_argument(
-        "--amp", choices=("bfloat16", "float16"),
+        "--amp",
+        choices=("bfloat16", "float16"),
         help="type of torch.autocast (default: none, float32 throughout)",
     )
     parser.add_argument(
-        "--image-size", type=positive_int, metavar="N",
+        "--image-size",
+        type=positive_int,
+        metavar="N",
         help="height and width (default: 224 on a GPU, 64 on the CPU)",
     )
     parser.add_argument(
-        "--batch-size", type=positive_int, metavar="N",
+        "--batch-size",
+        type=positive_int,
+        metavar="N",
         help="images (default: 64 on a GPU, 8 on the CPU)",
     )
     return parser
@@ -185,9 +197,7 @@ def time_rounds(
 ) -> Iterator[dict[tuple[str, str], float]]:
     """Seconds of every task, once a round and each round in another order."""
     timer, shuffle, rounds = timer_of(device), random.Random(0), 0
-    while rounds < min(MIN_REPEATS, repeats) or (
-        rounds < repeats and time.monotonic() < deadline
-    ):
+    while rounds < min(MIN_REPEATS, repeats) or (rounds < repeats and time.monotonic() < deadline):
         order = shuffle.sample(list(tasks), len(tasks))
         pending = {key: timer(tasks[key])[1] for key in order}
         yield {key: seconds() for key, seconds in pending.items()}

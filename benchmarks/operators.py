@@ -58,16 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", allow_abbrev=False)
     add_common_options(parser, out="pooling.json", repeats=50, seconds=180)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="(default: %(default)s)")
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="(default: %(default)s)"
-    )
-    parser.add_argument(
-        "--shapes", nargs="+", default=list(NETWORKS), metavar="SHAPE",
+        "--shapes",
+        nargs="+",
+        default=list(NETWORKS),
+        metavar="SHAPE",
         help=f"{', '.join(NETWORKS)}, or CHANNELSxHEIGHTxWIDTH:KERNEL/STRIDE/PADDING such as "
         "64x112x112:3/2/1 (default: all networks)",
     )
     parser.add_argument(
-        "--batch-size", type=positive_int, metavar="N",
+        "--batch-size",
+        type=positive_int,
+        metavar="N",
         help="samples, at least 2 (default: 64 on a GPU, 8 on the CPU)",
     )
     return parser
@@ -98,9 +101,7 @@ def run(options: argparse.Namespace, shapes: Sequence[Shape]) -> PoolingResults:
         remaining = options.seconds - (now - started)
         weights = [shape.input_elements + mean for shape in left]
         deadline = now + remaining * weights[0] / sum(weights)
-        compiling = sum(
-            call.seconds for call in results.first_calls if call.contender == COMPILED
-        )
+        compiling = sum(call.seconds for call in results.first_calls if call.contender == COMPILED)
         may_compile = compiling < COMPILE_SHARE * options.seconds
         print(measure(left.pop(0), bench, deadline, may_compile, results), flush=True)
         write_results(results, options.out)

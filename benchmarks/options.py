@@ -15,24 +15,37 @@ def add_common_options(
 ) -> None:
     """Adds the options of every benchmark, with these defaults."""
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"),
-        default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)",
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="(default: %(default)s)",
     )
     parser.add_argument(
-        "--layout", choices=("contiguous", "channels_last"), default="contiguous",
+        "--layout",
+        choices=("contiguous", "channels_last"),
+        default="contiguous",
         help="memory format (default: %(default)s)",
     )
     parser.add_argument(
-        "--repeats", type=positive_int, default=repeats, metavar="N",
+        "--repeats",
+        type=positive_int,
+        default=repeats,
+        metavar="N",
         help="the most repeats of each measurement (default: %(default)s)",
     )
     parser.add_argument(
-        "--seconds", type=positive_float, default=seconds, metavar="S",
+        "--seconds",
+        type=positive_float,
+        default=seconds,
+        metavar="S",
         help="time for the whole run, unless a few repeats of each measurement take longer "
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(out), metavar="FILE",
+        "--out",
+        type=Path,
+        default=Path(out),
+        metavar="FILE",
         help="JSON file to write (default: %(default)s)",
     )
 

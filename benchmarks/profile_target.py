@@ -43,9 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def profile(
-    shape: Shape, direction: str, dtype: torch.dtype, layout: str, batch_size: int
-) -> None:
+def profile(shape: Shape, direction: str, dtype: torch.dtype, layout: str, batch_size: int) -> None:
     """Runs both passes once, which compiles them, and then the one in the profiler's sight."""
     device = torch.device("cuda")
     (contender,) = (

@@ -14,9 +14,21 @@ import numpy as np
 from benchmarks.environment import Environment
 
 __all__ = [
-    "FirstCall", "InputPipelineResults", "InputPipelineSettings", "InputPipelineTime",
-    "LaunchCost", "MemoryUse", "NetworkResults", "NetworkSettings", "NetworkTime", "PassTime",
-    "PoolingResults", "PoolingSettings", "Spread", "Unavailable", "read_results",
+    "FirstCall",
+    "InputPipelineResults",
+    "InputPipelineSettings",
+    "InputPipelineTime",
+    "LaunchCost",
+    "MemoryUse",
+    "NetworkResults",
+    "NetworkSettings",
+    "NetworkTime",
+    "PassTime",
+    "PoolingResults",
+    "PoolingSettings",
+    "Spread",
+    "Unavailable",
+    "read_results",
     "write_results",
 ]
 

@@ -62,9 +62,7 @@ class Inputs:
     def of(cls, memory: Tensor, shape: Shape, batch_size: int, layout: str) -> Inputs:
         sizes = (batch_size, shape.channels, shape.height, shape.width)
         output_sizes = (batch_size, shape.channels, *shape.output_size)
-        return cls(
-            Turns(memory, sizes, layout), Turns(memory, output_sizes, layout, first=0.5)
-        )
+        return cls(Turns(memory, sizes, layout), Turns(memory, output_sizes, layout, first=0.5))
 
     def input(self) -> Tensor:
         """The next input, which requires its gradient."""

@@ -101,20 +101,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.processes == 1:
         run_part(0, 1, chosen)
     else:
-        torch.multiprocessing.spawn(
-            run_part, (options.processes, chosen), nprocs=options.processes
-        )
+        torch.multiprocessing.spawn(run_part, (options.processes, chosen), nprocs=options.processes)
     return 0
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument(
-        "--processes", type=positive_int, default=1, metavar="N",
+        "--processes",
+        type=positive_int,
+        default=1,
+        metavar="N",
         help="share the work, for its kernels to be compiled sooner (default: %(default)s)",
     )
     parser.add_argument(
-        "--only", default="", metavar="TEXT",
+        "--only",
+        default="",
+        metavar="TEXT",
         help="the cases alone that are printed with this text in them",
     )
     return parser

@@ -76,7 +76,9 @@ def read_pooling(folder: Path) -> list[PoolingResults]:
 def slowest_pass(results: Iterable[PoolingResults]) -> tuple[PoolingSettings, PassTime]:
     """The operator's pass that stays farthest below the speed of a copy, and its run's settings."""
     passes = [
-        (one.settings, time) for one in results for time in one.times
+        (one.settings, time)
+        for one in results
+        for time in one.times
         if time.contender == OP and time.direction != "both"
     ]
     return min(passes, key=lambda each: each[1].fraction_of_copy)

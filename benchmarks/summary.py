@@ -41,9 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="Markdown to write (default: print it)"
     )
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="PNG to write (default: no plot)"
-    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG to write (default: no plot)")
     return parser
 
 

@@ -45,7 +45,10 @@ def title(results: Results) -> str:
         pixels = f"{settings.image_size}×{settings.image_size}"
         precision = f"autocast {settings.amp}" if settings.amp else "float32"
         what = (
-            settings.arch, precision, settings.layout, f"batch {settings.batch_size} of {pixels}"
+            settings.arch,
+            precision,
+            settings.layout,
+            f"batch {settings.batch_size} of {pixels}",
         )
     return f"{results.environment.device}: {', '.join(what)}"
 
@@ -139,9 +142,7 @@ def _times(results: PoolingResults) -> tuple[list[str], list[list[str]]]:
 
 
 def _memory(results: PoolingResults) -> tuple[list[str], list[list[str]]]:
-    peaks = {
-        (one.shape, one.contender): one.peak_bytes / one.input_bytes for one in results.memory
-    }
+    peaks = {(one.shape, one.contender): one.peak_bytes / one.input_bytes for one in results.memory}
     names = _contenders(one.contender for one in results.memory)
     return ["shape", *names], [
         [shape, *(_cell(peaks.get((shape, name)), ".2f") for name in names)]
@@ -206,9 +207,7 @@ def _share(time: PassTime | None) -> str:
 
 
 def _spread(spread: Spread, scale: float) -> str:
-    low, middle, high = (
-        f"{scale * value:.3g}" for value in (spread.q1, spread.median, spread.q3)
-    )
+    low, middle, high = (f"{scale * value:.3g}" for value in (spread.q1, spread.median, spread.q3))
     return f"{middle} ({low}–{high})"
 
 

@@ -60,9 +60,7 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
     return batched, (samples, channels, out_h, out_w)
 
 
-def as_parameter(
-    name: str, value: Tensor | float, input: Tensor, shape: tuple[int, ...]
-) -> Tensor:
+def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A pooling's parameter as a 4-D tensor of :func:`computing_dtype`.
 
     Args:

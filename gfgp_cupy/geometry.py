@@ -31,8 +31,13 @@ class PoolGeometry(NamedTuple):
         """Elements by which the last window reaches past the plane's end, per axis (never < 0)."""
         out = self.output_size(height, width)
         return tuple(
-            max(0, (out[axis] - 1) * self.stride[axis] + self.kernel_size[axis]
-                - self.padding[axis] - length)
+            max(
+                0,
+                (out[axis] - 1) * self.stride[axis]
+                + self.kernel_size[axis]
+                - self.padding[axis]
+                - length,
+            )
             for axis, length in enumerate((height, width))
         )
 

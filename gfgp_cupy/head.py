@@ -76,14 +76,16 @@ def gfgp_head(
         hidden_features = max(1, num_features // 2)
     check_width("hidden_features", hidden_features)
     options = {"device": device, "dtype": dtype}
-    return nn.Sequential(OrderedDict(
-        conv1=PointConv2d(num_features, hidden_features, kernel_size=1, **options),
-        norm1=nn.BatchNorm2d(hidden_features, **options),
-        relu=nn.ReLU(),
-        conv2=PointConv2d(hidden_features, num_features, kernel_size=1, **options),
-        norm2=nn.BatchNorm2d(num_features, **options),
-        activation=activation,
-    ))
+    return nn.Sequential(
+        OrderedDict(
+            conv1=PointConv2d(num_features, hidden_features, kernel_size=1, **options),
+            norm1=nn.BatchNorm2d(hidden_features, **options),
+            relu=nn.ReLU(),
+            conv2=PointConv2d(hidden_features, num_features, kernel_size=1, **options),
+            norm2=nn.BatchNorm2d(num_features, **options),
+            activation=activation,
+        )
+    )
 
 
 def reset_head(head: nn.Sequential) -> None:
@@ -93,9 +95,7 @@ def reset_head(head: nn.Sequential) -> None:
             module.reset_parameters()
 
 
-def outside_autocast(
-    head: nn.Sequential, device: torch.device
-) -> Callable[[Tensor], Tensor]:
+def outside_autocast(head: nn.Sequential, device: torch.device) -> Callable[[Tensor], Tensor]:
     """``head`` to be called with a mean on ``device``, always computed in the head's own type.
 
     It is too small to gain from half precision, and its parameter shapes every window.
@@ -127,9 +127,7 @@ def check_head_input(head: nn.Sequential, num_features: int, input: Tensor) -> N
         )
     # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
     alone = input.dim() == 3 or input.shape[0] == 1
-    if alone and any(
-        isinstance(module, nn.BatchNorm2d) and module.training for module in head
-    ):
+    if alone and any(isinstance(module, nn.BatchNorm2d) and module.training for module in head):
         raise ValueError(
             "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
             "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, or "

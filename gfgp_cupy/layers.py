@@ -128,9 +128,7 @@ class GFGPMaxEntPool2d(Pool2d):
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
         if activation not in list(ACTIVATIONS):  # which takes what has no hash, too
-            raise ValueError(
-                f"activation must be 'sigmoid' or 'softplus', got {activation!r}"
-            )
+            raise ValueError(f"activation must be 'sigmoid' or 'softplus', got {activation!r}")
         self.head = gfgp_head(
             num_features, ACTIVATIONS[activation](), hidden_features, device, dtype
         )
@@ -179,8 +177,15 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
         dtype=None,
     ) -> None:
         super().__init__(
-            num_features, kernel_size, stride, padding, ceil_mode, activation,
-            hidden_features=hidden_node, device=device, dtype=dtype,
+            num_features,
+            kernel_size,
+            stride,
+            padding,
+            ceil_mode,
+            activation,
+            hidden_features=hidden_node,
+            device=device,
+            dtype=dtype,
         )
 
 

@@ -63,7 +63,15 @@ def _forward_with_spread(input, lam, kernel_size, stride, padding, ceil_mode, ba
 
 @implementation("max_ent_pool2d_backward")
 def _backward(
-    grad_output, input, lam, kernel_size, stride, padding, ceil_mode, backend, output_mask,
+    grad_output,
+    input,
+    lam,
+    kernel_size,
+    stride,
+    padding,
+    ceil_mode,
+    backend,
+    output_mask,
     mean_grad=None,
 ):
     geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
@@ -99,7 +107,15 @@ def _forward_with_spread_fake(*args):
 
 @_fake("max_ent_pool2d_backward")
 def _backward_fake(
-    grad_output, input, lam, kernel_size, stride, padding, ceil_mode, backend, output_mask,
+    grad_output,
+    input,
+    lam,
+    kernel_size,
+    stride,
+    padding,
+    ceil_mode,
+    backend,
+    output_mask,
     mean_grad=None,
 ):
     grad_input = torch.empty(
@@ -108,7 +124,8 @@ def _backward_fake(
     return (
         grad_input if output_mask[0] else input.new_empty(0),
         torch.empty_like(lam, memory_format=torch.contiguous_format)
-        if output_mask[1] else lam.new_empty(0),
+        if output_mask[1]
+        else lam.new_empty(0),
     )
 
 

@@ -164,8 +164,13 @@ class _Plan:
     def make(self, make_pooling: Callable[..., nn.Module]) -> nn.Module:
         g = self.geometry
         pooling = make_pooling(
-            self.num_features, g.kernel_size, g.stride, g.padding, g.ceil_mode,
-            device=self.device, dtype=self.dtype,
+            self.num_features,
+            g.kernel_size,
+            g.stride,
+            g.padding,
+            g.ceil_mode,
+            device=self.device,
+            dtype=self.dtype,
         )
         return pooling.train(self.module.training)
 
@@ -231,8 +236,7 @@ def _check_equivalents_exist(modules: dict[str, nn.Module]) -> None:
         more = sum(other == reason for _, other in refused) - 1
         like_it = f", and {more} more like it," if more else ""
         raise ValueError(
-            f"{path!r} ({type(modules[path]).__name__}){like_it} {reason}; or "
-            f"{_leaving_out(path)}"
+            f"{path!r} ({type(modules[path]).__name__}){like_it} {reason}; or {_leaving_out(path)}"
         )
 
 

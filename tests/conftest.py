@@ -36,11 +36,13 @@ OWN_PACKAGES = ("benchmarks", "experiments", "gfgp_cupy", "models", "tests", "tr
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--skip-not-installed", action="store_true",
+        "--skip-not-installed",
+        action="store_true",
         help="skip, rather than fail, test files that import a package which is not installed",
     )
     parser.addoption(
-        "--failures-at-once", action="store_true",
+        "--failures-at-once",
+        action="store_true",
         help="show each failure when it happens, too, for a run that may be killed",
     )
 

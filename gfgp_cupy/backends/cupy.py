@@ -26,7 +26,12 @@ from ..kernels import Launch, general, passes
 from ..kernels.macros import problem_of
 
 __all__ = [
-    "backward", "compile_launches", "forward", "forward_with_spread", "lam_backward", "unavailable",
+    "backward",
+    "compile_launches",
+    "forward",
+    "forward_with_spread",
+    "lam_backward",
+    "unavailable",
 ]
 
 OLDEST_CUPY = 13
@@ -59,9 +64,7 @@ def backward(
 
     ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
     """
-    return passes.backward(
-        grad_output, input, lam, geometry, needed, _runner(input), mean_grad
-    )
+    return passes.backward(grad_output, input, lam, geometry, needed, _runner(input), mean_grad)
 
 
 def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
@@ -178,9 +181,7 @@ def _launch(launch: Launch, device: torch.device) -> None:
     kernel = _kernel(launch.name, launch.source, launch.defines, device.index)
     # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing. CuPy passes an
     # int in eight bytes; of None itself, CuPy 13 makes an address that is not null.
-    args = [
-        arg if type(arg) is int else 0 if arg is None else _pointer(arg) for arg in launch.args
-    ]
+    args = [arg if type(arg) is int else 0 if arg is None else _pointer(arg) for arg in launch.args]
     # What torch.cuda.current_stream() wraps, at a twentieth of its time; it has no public name.
     stream = _stream(torch._C._cuda_getCurrentRawStream(device.index))
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared_bytes, stream=stream)

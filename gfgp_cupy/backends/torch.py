@@ -25,7 +25,12 @@ from ..memory_format import dense, layout_of
 from ..spread import pack_spread, unpack_spread
 
 __all__ = [
-    "backward", "composition", "forward", "forward_with_spread", "lam_backward", "unavailable",
+    "backward",
+    "composition",
+    "forward",
+    "forward_with_spread",
+    "lam_backward",
+    "unavailable",
 ]
 
 
@@ -224,9 +229,16 @@ def _valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:
     """For each kernel position, which windows have it inside the input; ``None`` where all do."""
     size, out = input.shape[2:], geometry.output_size(*input.shape[2:])
     axes = [
-        [_valid_on_axis(offset - geometry.padding[axis], geometry.stride[axis], out[axis],
-                        size[axis], input.device)
-         for offset in range(geometry.kernel_size[axis])]
+        [
+            _valid_on_axis(
+                offset - geometry.padding[axis],
+                geometry.stride[axis],
+                out[axis],
+                size[axis],
+                input.device,
+            )
+            for offset in range(geometry.kernel_size[axis])
+        ]
         for axis in (0, 1)
     ]
     for row in axes[0]:

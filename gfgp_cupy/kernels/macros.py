@@ -12,8 +12,13 @@ from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 
 __all__ = [
-    "DTYPE_MACROS", "Problem", "has_channels_side_by_side", "index_type", "lam_varies_in_plane",
-    "problem_of", "switches",
+    "DTYPE_MACROS",
+    "Problem",
+    "has_channels_side_by_side",
+    "index_type",
+    "lam_varies_in_plane",
+    "problem_of",
+    "switches",
 ]
 
 DTYPE_MACROS = {

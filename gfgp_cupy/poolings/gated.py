@@ -73,9 +73,7 @@ def gated_pool2d(
 def _weighted_sum(input: Tensor, weight: Tensor, geometry: PoolGeometry) -> Tensor:
     """Σ w x over each window, which zeros instead of the padding leave as it is."""
     padded = pad_to_windows(input, geometry)
-    return F.conv2d(
-        padded, weight.transpose(0, 1), stride=geometry.stride, groups=weight.shape[1]
-    )
+    return F.conv2d(padded, weight.transpose(0, 1), stride=geometry.stride, groups=weight.shape[1])
 
 
 class GatedPool2d(Pool2d):

@@ -65,9 +65,7 @@ def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeom
     """[N, C, oH, oW] of [N, C, H, W] ``input`` and a ``proportion`` of its computing type."""
     window = (geometry.kernel_size, geometry.stride, geometry.padding)
     largest = F.max_pool2d(input, *window, ceil_mode=geometry.ceil_mode)
-    average = F.avg_pool2d(
-        input, *window, ceil_mode=geometry.ceil_mode, count_include_pad=False
-    )
+    average = F.avg_pool2d(input, *window, ceil_mode=geometry.ceil_mode, count_include_pad=False)
     dtype = proportion.dtype
     return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
 

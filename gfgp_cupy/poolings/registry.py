@@ -74,7 +74,10 @@ def create_pooling(
     """
     check_choice("pool", pool, list_poolings())
     window = {
-        "kernel_size": kernel_size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode,
+        "kernel_size": kernel_size,
+        "stride": stride,
+        "padding": padding,
+        "ceil_mode": ceil_mode,
     }
     if pool in WITHOUT_TENSORS:
         return WITHOUT_TENSORS[pool](**window)

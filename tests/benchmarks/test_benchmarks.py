@@ -66,9 +66,7 @@ def test_every_contender_is_measured_or_explained(results_file):
     results = read_results(results_file)
     measured = {(one.shape, one.contender, one.direction) for one in results.times}
     explained = {(one.shape, one.contender): one.reason for one in results.unavailable}
-    assert set(explained) == {
-        (shape, "compiled composition") for shape in (TILING, OVERLAPPING)
-    }
+    assert set(explained) == {(shape, "compiled composition") for shape in (TILING, OVERLAPPING)}
     assert "compiler" in explained[TILING, "compiled composition"].lower()
     assert measured == {
         (shape, name, direction)
@@ -135,9 +133,7 @@ def test_bytes_are_those_of_the_least_traffic(results_file):
 
 
 def test_memory_that_is_known(results_file):
-    use = {
-        one.contender: one for one in read_results(results_file).memory if one.shape == TILING
-    }
+    use = {one.contender: one for one in read_results(results_file).memory if one.shape == TILING}
     x, o = 2 * 4 * 8 * 6 * 8, 2 * 4 * 4 * 3 * 8
     assert {(one.input_bytes, one.output_bytes) for one in use.values()} == {(x, o)}
     assert use["avg_pool2d"].saved_bytes == 0
@@ -209,7 +205,8 @@ def test_contenders_compute_what_they_are_named_for(text):
     input = torch.randn(2, shape.channels, shape.height, shape.width, dtype=torch.float64)
     outputs = {
         name: one.forward(input)
-        for name, one in contenders.items() if name != "compiled composition"
+        for name, one in contenders.items()
+        if name != "compiled composition"
     }
     (lam,) = contenders["max_ent_pool2d"].parameters
     expected = max_ent_pool2d(input, lam, *window)
@@ -250,7 +247,8 @@ def test_turns_share_nothing_until_all_had_theirs(layout):
 def test_a_round_times_every_pass_once():
     shape = Shape.parse(TILING)
     contenders = [
-        one for one in make_contenders(shape, 2, torch.float32, CPU)
+        one
+        for one in make_contenders(shape, 2, torch.float32, CPU)
         if one.name != "compiled composition"
     ]
     inputs = Inputs.of(torch.randn(10_000), shape, 2, "contiguous")
@@ -283,11 +281,13 @@ def test_allocations():
 @pytest.fixture(scope="module")
 def networks_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("benchmark") / "networks.json"
-    networks.main([
-        *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
-        *("--pools", "skip", "max_ent", "--amp", "bfloat16", "--layout", "channels_last"),
-        *("--repeats", "2", "--out", str(path)),
-    ])
+    networks.main(
+        [
+            *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
+            *("--pools", "skip", "max_ent", "--amp", "bfloat16", "--layout", "channels_last"),
+            *("--repeats", "2", "--out", str(path)),
+        ]
+    )
     return path
 
 
@@ -295,7 +295,8 @@ def test_networks(networks_file):
     results = read_results(networks_file)
     assert [(one.arch, one.pool, one.task) for one in results.times] == [
         ("resnet18", pool, task)
-        for pool in ("skip", "max_ent") for task in ("training", "inference")
+        for pool in ("skip", "max_ent")
+        for task in ("training", "inference")
     ]
     for one in results.times:
         assert one.seconds.repeats == 2
@@ -317,18 +318,22 @@ def test_networks_are_on_disk_after_each_round(tmp_path, monkeypatch):
         return timed
 
     monkeypatch.setattr(networks, "timer_of", noting)
-    networks.main([
-        *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
-        *("--pools", "skip", "--repeats", "3", "--out", str(path)),
-    ])
+    networks.main(
+        [
+            *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
+            *("--pools", "skip", "--repeats", "3", "--out", str(path)),
+        ]
+    )
     assert written == [0, 0, 1, 1, 2, 2]  # before each of the two tasks of a round
     assert [one.name for one in tmp_path.iterdir()] == ["networks.json"]
 
 
 def test_a_training_step_trains():
-    options = networks.make_parser().parse_args([
-        *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
-    ])
+    options = networks.make_parser().parse_args(
+        [
+            *("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2"),
+        ]
+    )
     network = networks.make_network(options, "max_ent")
     before = [parameter.clone() for parameter in network.model.parameters()]
     network.inference()
@@ -339,9 +344,9 @@ def test_a_training_step_trains():
 
 def test_report(results_file, networks_file, tmp_path):
     table, plot = tmp_path / "table.md", tmp_path / "plot.png"
-    summary.main([
-        str(results_file), str(networks_file), "--table", str(table), "--plot", str(plot)
-    ])
+    summary.main(
+        [str(results_file), str(networks_file), "--table", str(table), "--plot", str(plot)]
+    )
     text = table.read_text()
     assert results_file.name in text
     assert networks_file.name in text

@@ -89,9 +89,9 @@ def test_sessions_end_in_time_whatever_their_stages_do(first, tmp_path):
 def test_only_initcheck_depends_on_what_time_is_left(first, tmp_path):
     for phase in (*first, *second(tmp_path)):
         for track in phase.tracks:
-            assert sum(
-                stage.seconds for stage in track if stage.name != "initcheck"
-            ) <= phase.seconds, [stage.name for stage in track]
+            assert (
+                sum(stage.seconds for stage in track if stage.name != "initcheck") <= phase.seconds
+            ), [stage.name for stage in track]
 
 
 def test_sessions_leave_at_most_eight_files(first, tmp_path):
@@ -143,7 +143,8 @@ def test_the_marker_is_the_only_way_to_need_a_gpu():
             if isinstance(call, ast.Call) and "skip" in ast.unparse(call.func):
                 assert "cuda" not in ast.unparse(call), f"{path.name}: {ast.unparse(call)}"
         asks = {"is_available", "device_count"} & {
-            node.attr for node in ast.walk(tree)
+            node.attr
+            for node in ast.walk(tree)
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch.cuda"
         }
         assert not asks or path.name in either_way, path.name
@@ -153,12 +154,15 @@ def test_stages_of_tests_leave_none_out(first):
     """Together they run all files, and each mark of those with the mark."""
     chosen = [words(stage) for stage in stages_of(first) if "pytest" in stage.command]
     assert [command[command.index("-m", 2) + 1 :][0] for command in chosen] == [
-        "gpu and not whole_gpu", "gpu and not whole_gpu", "whole_gpu"
+        "gpu and not whole_gpu",
+        "gpu and not whole_gpu",
+        "whole_gpu",
     ]
     operator, rest, alone = ([word for word in words if "tests" in word] for words in chosen)
     assert rest == [*(f"--ignore={file}" for file in operator), "tests"]
     marked = {
-        str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tests").rglob("test_*.py")
+        str(path.relative_to(REPOSITORY))
+        for path in (REPOSITORY / "tests").rglob("test_*.py")
         if "@pytest.mark.whole_gpu" in path.read_text() and path.name != Path(__file__).name
     }
     assert marked == set(alone)
@@ -188,9 +192,7 @@ def test_tests_are_found_where_little_is_installed(tmp_path):
 
 
 def run(command, cwd=REPOSITORY, **options):
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, check=False, **options
-    )
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
 
 
 WITHOUT_MOST = """
@@ -225,7 +227,12 @@ def test_a_missing_package_skips_a_file_and_a_missing_module_of_ours_is_an_error
 
 @pytest.mark.slow
 def test_a_process_whose_gpu_context_is_lost_is_replaced_and_its_failure_is_shown(tmp_path):
-    _, printed = run_files(tmp_path, "-n1", "-v", "--failures-at-once", test_lost="""
+    _, printed = run_files(
+        tmp_path,
+        "-n1",
+        "-v",
+        "--failures-at-once",
+        test_lost="""
 import pytest, torch
 
 pytestmark = pytest.mark.gpu(0)  # needs none: this is about what comes after
@@ -239,7 +246,8 @@ def test_breaks():
 
 def test_after():
     assert torch.cuda.synchronize.__module__ == "torch.cuda"
-""")
+""",
+    )
     assert "PASSED test_lost.py::test_after" in printed
     assert printed.index("AssertionError: wrong numbers") < printed.index("::test_after")
 
@@ -320,9 +328,11 @@ def test_the_slowest_pass_is_profiled(tmp_path):
         ("64x9x9:3/2/1", "max_ent_pool2d", "backward"): 0.4,
         ("64x9x9:3/2/1", "max_ent_pool2d", "both"): 0.3,
     }, dtype="bfloat16", layout="channels_last"), other)  # fmt: skip
-    ((stage,),), = (
-        phase.tracks for phase in
-        second_session.second_phases(tmp_path, tmp_path, tmp_path, tmp_path / "nothing")
+    (((stage,),),) = (
+        phase.tracks
+        for phase in second_session.second_phases(
+            tmp_path, tmp_path, tmp_path, tmp_path / "nothing"
+        )
     )
     command = words(stage)
     target = command[command.index("benchmarks/profile_target.py") + 1 :]
@@ -429,7 +439,10 @@ def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch, capfd):
     one, two = tmp_path / "one", tmp_path / "two"
     assert gpu_session.main([str(one)]) == 0, (one / "session.log").read_text()[-5000:]
     assert {path.name for path in one.iterdir()} == {
-        "session.log", f"{run}.json", "networks.json", "report.md"
+        "session.log",
+        f"{run}.json",
+        "networks.json",
+        "report.md",
     }
     log = (one / "session.log").read_text()
     assert re.search(r"first tests\| =+ [1-9]\d* passed.* in ", log)

@@ -64,10 +64,15 @@ def test_windows_of_the_networks_are_watched_in_every_type():
     for window in sanitizer_target.NETWORKS:
         cases = [case for case in sanitizer_target.cases() if case.window == window]
         assert {case.dtype for case in cases} == {
-            torch.float16, torch.bfloat16, torch.float32, torch.float64
+            torch.float16,
+            torch.bfloat16,
+            torch.float32,
+            torch.float64,
         }
         assert {case.sizes for case in cases} == {
-            sanitizer_target.EVEN, sanitizer_target.ODD, sanitizer_target.STRIPS
+            sanitizer_target.EVEN,
+            sanitizer_target.ODD,
+            sanitizer_target.STRIPS,
         }
         assert {case.aligned for case in cases} == {case.lam_in_plane for case in cases}
 

@@ -149,9 +149,7 @@ def test_stages_of_a_list_follow_each_other_and_lists_run_side_by_side(tmp_path)
 
 
 def test_a_phase_that_is_over_begins_nothing(tmp_path):
-    verdicts, log = run(
-        tmp_path / "log", [python("late", "print('ran')", seconds=60)], seconds=1
-    )
+    verdicts, log = run(tmp_path / "log", [python("late", "print('ran')", seconds=60)], seconds=1)
     assert verdicts == {"late": "not run: no time was left"}
     assert "ran" not in log
 
@@ -245,7 +243,7 @@ def test_of_too_much_output_the_first_and_the_last_lines_are_kept(tmp_path, monk
 def test_output_that_is_no_text_is_kept(tmp_path):
     path = tmp_path / "log"
     with Session(path) as session:
-        session.run(Phase(
-            [[python("bytes", r"import sys; sys.stdout.buffer.write(b'\xff\x00')")]], SECONDS
-        ))
+        session.run(
+            Phase([[python("bytes", r"import sys; sys.stdout.buffer.write(b'\xff\x00')")]], SECONDS)
+        )
     assert b"bytes| \xff\x00\n" in path.read_bytes()

@@ -252,6 +252,7 @@ def test_runs_are_on_the_device_asked_for(tmp_path, device):
     """``train_imagenet.py`` takes a GPU unless it is told not to."""
     recipe = Recipe("resnet18", "data", epochs=2, batches=2, batch_size=8, lr=0.1, device=device)
     for options in (
-        recipe.train_options("max", 0, tmp_path), recipe.evaluate_options("max", tmp_path)
+        recipe.train_options("max", 0, tmp_path),
+        recipe.evaluate_options("max", tmp_path),
     ):
         assert ("--cpu" in options) == (device == "cpu")

@@ -37,8 +37,12 @@ def all_kinds():
 
     return nn.Sequential(
         MaxEntPool2d(2, stride=1),  # of the images, which need no gradient
-        nn.Conv2d(3, 8, 3, padding=1), GFGPMaxEntPool2d(8, 3, 2, 1), Twice(),
-        MaxEntPool2d(2, 3, num_features=8), nn.Conv2d(8, 8, 1), SoftPool2d(2, 1, 1),
+        nn.Conv2d(3, 8, 3, padding=1),
+        GFGPMaxEntPool2d(8, 3, 2, 1),
+        Twice(),
+        MaxEntPool2d(2, 3, num_features=8),
+        nn.Conv2d(8, 8, 1),
+        SoftPool2d(2, 1, 1),
     )
 
 
@@ -69,7 +73,8 @@ CASES = {
     "float64": (lambda: all_kinds().double(), {"dtype": torch.float64}),
     "half": (lambda: all_kinds().bfloat16(), {"dtype": torch.bfloat16}),
     "images of another type": (
-        lambda: nn.Sequential(SoftPool2d(2, 1), Float(), all_kinds()), {"dtype": torch.float16}
+        lambda: nn.Sequential(SoftPool2d(2, 1), Float(), all_kinds()),
+        {"dtype": torch.float16},
     ),
     "channels_last": (all_kinds, {"memory_format": torch.channels_last}),
     "partly frozen": (lambda: without_gradients_below(all_kinds()), {}),

@@ -41,8 +41,14 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 LAMBDAS = (0.0, 0.5, -0.5, 1.0, 5.0, 50.0)
 
 MAPS = {
-    2: (2, 64, 64), 3: (8, 15, 15), 5: (8, 20, 20), 7: (8, 28, 28), 14: (8, 28, 28),
-    28: (8, 28, 56), 56: (8, 56, 56), 224: (2, 224, 224),
+    2: (2, 64, 64),
+    3: (8, 15, 15),
+    5: (8, 20, 20),
+    7: (8, 28, 28),
+    14: (8, 28, 28),
+    28: (8, 28, 56),
+    56: (8, 56, 56),
+    224: (2, 224, 224),
 }
 """For each size of a window, that of maps it tiles."""
 
@@ -154,9 +160,7 @@ def test_average_of_a_large_window_in_float16_is_rounded_once(implementation, si
 @pytest.mark.parametrize("lam", [0.0, 1e-3, -1.0, 5.0])
 def test_log_sum_exp_of_large_windows(lam, size):
     input = random_numbers((1, 2, *MAPS[size][1:]), torch.float32, size).relu()
-    actual, exact = (
-        log_sum_exp_pool2d(x, lam, size).double() for x in (input, input.double())
-    )
+    actual, exact = (log_sum_exp_pool2d(x, lam, size).double() for x in (input, input.double()))
     # The logarithm's error is one of the difference to a centre, which is nearly the result.
     assert ((actual - exact).abs() <= 2 * UNIT * exact).all()
 
@@ -242,8 +246,11 @@ def test_gradient_of_the_extreme_element_alone(implementation, case, lam):
 
     device = implementation.device
     grad_input, grad_lam = implementation.backward(
-        grad_output.to(device), input.float().to(device),
-        torch.full((1, 1, 1, 1), lam, device=device), case.geometry, (True, True),
+        grad_output.to(device),
+        input.float().to(device),
+        torch.full((1, 1, 1, 1), lam, device=device),
+        case.geometry,
+        (True, True),
     )
     assert torch.equal(grad_input.cpu().double(), chosen.grad)
     assert grad_lam.item() == 0
@@ -254,7 +261,10 @@ def test_gradient_of_the_extreme_element_alone(implementation, case, lam):
 def test_average_whose_sum_would_overflow(implementation, case):
     input = 1e38 * random_numbers((1, *case.sizes), torch.float32, 0).sign()
     average = F.avg_pool2d(
-        input.double(), case.geometry.kernel_size, case.geometry.stride, case.geometry.padding,
+        input.double(),
+        case.geometry.kernel_size,
+        case.geometry.stride,
+        case.geometry.padding,
         count_include_pad=False,
     )
     lam = torch.zeros(1, 1, 1, 1, device=implementation.device)
@@ -275,7 +285,10 @@ def test_offset_takes_no_digits_from_the_gradients(implementation, case):
     grad_output = case.grad_output(2)
     device = implementation.device
     gradients = implementation.backward(
-        grad_output.to(device), (1e4 + steps).to(device), lam.to(device), case.geometry,
+        grad_output.to(device),
+        (1e4 + steps).to(device),
+        lam.to(device),
+        case.geometry,
         (True, True),
     )
     # Of the same windows without the offset, which no derivative depends on.

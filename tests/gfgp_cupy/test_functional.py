@@ -68,9 +68,7 @@ def test_output_and_gradients_are_those_of_the_formulas(backend, call):
     )
     compute_dtype = torch.float64 if call.dtype == torch.float64 else torch.float32
     exact = slow_loops.max_ent_pool2d(batched, lam, call.geometry)
-    exact_input, exact_lam = slow_loops.max_ent_pool2d_gradients(
-        grads, batched, lam, call.geometry
-    )
+    exact_input, exact_lam = slow_loops.max_ent_pool2d_gradients(grads, batched, lam, call.geometry)
     assert_rounding_only(output.reshape(exact.value.shape), exact, compute_dtype)
     assert_rounding_only(input.grad.reshape(batched.shape), exact_input, compute_dtype)
     assert_rounding_only(lam.grad, exact_lam, compute_dtype)
@@ -125,8 +123,8 @@ def test_lam_made_of_the_input(backend):
 
     assert torch.autograd.gradcheck(pool, input)
     assert torch.autograd.gradcheck(penalty, input)
-    gradient, = torch.autograd.grad(loss(input), input)
-    differentiable, = torch.autograd.grad(loss(input), input, create_graph=True)
+    (gradient,) = torch.autograd.grad(loss(input), input)
+    (differentiable,) = torch.autograd.grad(loss(input), input, create_graph=True)
     torch.testing.assert_close(differentiable, gradient)
     torch.testing.assert_close(torch.func.grad(loss)(input.detach()), gradient)
 
@@ -136,9 +134,7 @@ def test_gradient_of_a_single_argument(backend):
     input, lam = doubles((2, 3, 4, 4), 0, backend.device), doubles((3, 1, 1), 1, backend.device)
     with use_backend(backend.name):
         pool = lambda input, lam: max_ent_pool2d(input, lam, 2).square().sum()  # noqa: E731
-        both = torch.autograd.grad(
-            pool(input.requires_grad_(), lam.requires_grad_()), (input, lam)
-        )
+        both = torch.autograd.grad(pool(input.requires_grad_(), lam.requires_grad_()), (input, lam))
         only_input = torch.autograd.grad(pool(input, lam.detach()), input)
         only_lam = torch.autograd.grad(pool(input.detach(), lam), lam)
         neither = pool(input.detach(), lam.detach())
@@ -316,46 +312,52 @@ GOOD = {"input": torch.ones(2, 3, 8, 8), "lam": 1.0, "kernel_size": 2}
 BAD_CALLS = {
     "int input": ({"input": torch.ones(1, 1, 4, 4, dtype=torch.int64)}, TypeError, "input.*int64"),
     "complex input": (
-        {"input": torch.ones(1, 1, 4, 4, dtype=torch.complex64)}, TypeError, "input.*complex64"
+        {"input": torch.ones(1, 1, 4, 4, dtype=torch.complex64)},
+        TypeError,
+        "input.*complex64",
     ),
     "bool input": ({"input": torch.ones(1, 1, 4, 4) > 0}, TypeError, "input.*bool"),
     "float8 input": (
-        {"input": torch.ones(1, 1, 4, 4).to(torch.float8_e4m3fn)}, TypeError, "input.*float8"
+        {"input": torch.ones(1, 1, 4, 4).to(torch.float8_e4m3fn)},
+        TypeError,
+        "input.*float8",
     ),
     "list as input": ({"input": [[[[1.0]]]]}, TypeError, "input.*list"),
     "2-D input": ({"input": torch.ones(8, 8)}, ValueError, r"input.*\(8, 8\)"),
-    "5-D input": (
-        {"input": torch.ones(1, 1, 1, 8, 8)}, ValueError, r"input.*\(1, 1, 1, 8, 8\)"
-    ),
+    "5-D input": ({"input": torch.ones(1, 1, 1, 8, 8)}, ValueError, r"input.*\(1, 1, 1, 8, 8\)"),
     "no channels": ({"input": torch.ones(2, 0, 8, 8)}, ValueError, r"input.*\(2, 0, 8, 8\)"),
     "no rows": ({"input": torch.ones(2, 3, 0, 8)}, ValueError, r"input.*\(2, 3, 0, 8\)"),
-    "int lam": (
-        {"lam": torch.ones(1, 3, 1, 1, dtype=torch.int32)}, TypeError, "lam.*int32"
-    ),
+    "int lam": ({"lam": torch.ones(1, 3, 1, 1, dtype=torch.int32)}, TypeError, "lam.*int32"),
     "complex lam": ({"lam": torch.ones(1, dtype=torch.complex64)}, TypeError, "lam.*complex64"),
     "complex number as lam": ({"lam": 1j}, TypeError, "lam.*complex"),
     "bool as lam": ({"lam": True}, TypeError, "lam.*bool"),
     "str as lam": ({"lam": "1"}, TypeError, "lam.*str"),
     "None as lam": ({"lam": None}, TypeError, "lam.*NoneType"),
     "lam of other channels": (
-        {"lam": torch.ones(1, 4, 1, 1)}, ValueError, r"lam.*\(1, 4, 1, 1\).*\(2, 3, 4, 4\)"
+        {"lam": torch.ones(1, 4, 1, 1)},
+        ValueError,
+        r"lam.*\(1, 4, 1, 1\).*\(2, 3, 4, 4\)",
     ),
     "lam of the input's size": (
-        {"lam": torch.ones(2, 3, 8, 8)}, ValueError, r"lam.*\(2, 3, 8, 8\).*\(2, 3, 4, 4\)"
+        {"lam": torch.ones(2, 3, 8, 8)},
+        ValueError,
+        r"lam.*\(2, 3, 8, 8\).*\(2, 3, 4, 4\)",
     ),
-    "lam of channels last": (
-        {"lam": torch.ones(3)}, ValueError, r"lam.*\(3,\).*\(2, 3, 4, 4\)"
-    ),
+    "lam of channels last": ({"lam": torch.ones(3)}, ValueError, r"lam.*\(3,\).*\(2, 3, 4, 4\)"),
     "lam of a larger batch": (
         {"input": torch.ones(3, 8, 8), "lam": torch.ones(2, 3, 1, 1)},
-        ValueError, r"lam.*\(2, 3, 1, 1\).*\(1, 3, 4, 4\).*input of shape \(3, 8, 8\)",
+        ValueError,
+        r"lam.*\(2, 3, 1, 1\).*\(1, 3, 4, 4\).*input of shape \(3, 8, 8\)",
     ),
     "5-D lam": (
-        {"lam": torch.ones(1, 1, 1, 1, 1)}, ValueError,
+        {"lam": torch.ones(1, 1, 1, 1, 1)},
+        ValueError,
         r"lam.*\(1, 1, 1, 1, 1\).*\(2, 3, 4, 4\)",
     ),
     "lam on another device": (
-        {"lam": torch.ones(1, device="meta")}, ValueError, "input.*cpu.*lam.*meta"
+        {"lam": torch.ones(1, device="meta")},
+        ValueError,
+        "input.*cpu.*lam.*meta",
     ),
     "zero kernel": ({"kernel_size": 0}, ValueError, "kernel_size.*0"),
     "negative kernel": ({"kernel_size": (2, -1)}, ValueError, r"kernel_size.*\(2, -1\)"),
@@ -369,18 +371,21 @@ BAD_CALLS = {
     "float stride": ({"stride": (1, 1.5)}, TypeError, r"stride.*\(1, 1\.5\)"),
     "negative padding": ({"padding": -1}, ValueError, "padding.*-1"),
     "padding over half the kernel": (
-        {"kernel_size": 3, "padding": 2}, ValueError, "padding=2.*kernel_size=3"
+        {"kernel_size": 3, "padding": 2},
+        ValueError,
+        "padding=2.*kernel_size=3",
     ),
     "padding over half on one axis": (
-        {"kernel_size": (4, 2), "padding": 2}, ValueError, r"padding=2.*kernel_size=\(4, 2\)"
+        {"kernel_size": (4, 2), "padding": 2},
+        ValueError,
+        r"padding=2.*kernel_size=\(4, 2\)",
     ),
     "float padding": ({"padding": 0.5}, TypeError, r"padding.*0\.5"),
-    "empty output": (
-        {"kernel_size": 9}, ValueError, r"empty.*\(2, 3, 8, 8\).*kernel_size=.*9"
-    ),
+    "empty output": ({"kernel_size": 9}, ValueError, r"empty.*\(2, 3, 8, 8\).*kernel_size=.*9"),
     "output without columns": (
         {"input": torch.ones(2, 3, 9, 2), "kernel_size": 3},
-        ValueError, r"empty.*\(2, 3, 9, 2\).*kernel_size=.*3",
+        ValueError,
+        r"empty.*\(2, 3, 9, 2\).*kernel_size=.*3",
     ),
 }
 

@@ -51,6 +51,4 @@ def test_height_and_width_are_not_mixed_up():
 )
 def test_ints_and_pairs(arguments, same):
     geometry = pool_geometry(**arguments)
-    assert (
-        geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode
-    ) == same
+    assert (geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode) == same

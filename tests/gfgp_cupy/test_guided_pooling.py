@@ -201,7 +201,7 @@ def test_gradient_penalty(backend, window):
     def penalty(input, *parameters):
         with use_backend(backend.name):
             output = guided_max_ent_pool2d(input, head, **window)
-        gradient, = torch.autograd.grad(output.square().sum(), input, create_graph=True)
+        (gradient,) = torch.autograd.grad(output.square().sum(), input, create_graph=True)
         return gradient.square().sum()
 
     assert torch.autograd.gradcheck(penalty, (input, *head.parameters()))
@@ -214,9 +214,13 @@ def test_gradient_penalty(backend, window):
 def graph():
     """Input, head, and the guided and the composed output of them."""
     input, head = example("cpu")
-    return input, head, *(
-        pool(input, head, kernel_size=3, stride=2, padding=1)
-        for pool in (guided_max_ent_pool2d, composed)
+    return (
+        input,
+        head,
+        *(
+            pool(input, head, kernel_size=3, stride=2, padding=1)
+            for pool in (guided_max_ent_pool2d, composed)
+        ),
     )
 
 
@@ -246,7 +250,7 @@ def test_pass_without_the_input_leaves_nothing_for_a_differentiable_one(graph):
 
     def penalty(output):
         torch.autograd.grad(output.sum(), head.weight, retain_graph=True)
-        gradient, = torch.autograd.grad(output.square().sum(), input, create_graph=True)
+        (gradient,) = torch.autograd.grad(output.square().sum(), input, create_graph=True)
         return gradient, *torch.autograd.grad(gradient.square().sum(), (input, head.weight))
 
     torch.testing.assert_close(*map(penalty, outputs))
@@ -263,7 +267,7 @@ def test_pass_that_failed_leaves_nothing_for_a_differentiable_one(graph):
         with pytest.raises(FloatingPointError, match="from a hook"):
             torch.autograd.grad(output.sum(), (head.weight, input), retain_graph=True)
         handle.remove()
-        gradient, = torch.autograd.grad(output.square().sum(), input, create_graph=True)
+        (gradient,) = torch.autograd.grad(output.square().sum(), input, create_graph=True)
         return gradient, *torch.autograd.grad(gradient.square().sum(), (input, head.weight))
 
     torch.testing.assert_close(*map(penalty, outputs))
@@ -312,7 +316,7 @@ def test_gradients_accumulate():
     input, head = example("cpu")
     for _ in range(2):
         guided_max_ent_pool2d(input, head, kernel_size=2).sum().backward()
-    gradient, = torch.autograd.grad(composed(input, head, kernel_size=2).sum(), input)
+    (gradient,) = torch.autograd.grad(composed(input, head, kernel_size=2).sum(), input)
     torch.testing.assert_close(input.grad, 2 * gradient)
 
 
@@ -323,7 +327,7 @@ def test_hooks_on_parameters():
         head.weight.register_hook(lambda gradient: 2 * gradient)
         head.weight.register_post_accumulate_grad_hook(lambda weight: seen.append(weight.grad + 0))
         pool(input, head, kernel_size=2).square().sum().backward()
-        after_backward, = seen
+        (after_backward,) = seen
         return input.grad, head.weight.grad, after_backward
 
     torch.testing.assert_close(gradients(guided_max_ent_pool2d), gradients(composed))
@@ -345,7 +349,8 @@ def test_checkpointing(use_reentrant):
     def gradient(pool):
         input, head = example("cpu")
         pooled = torch.utils.checkpoint.checkpoint(
-            lambda input: pool(input.sin(), head, kernel_size=2), input,
+            lambda input: pool(input.sin(), head, kernel_size=2),
+            input,
             use_reentrant=use_reentrant,
         )
         pooled.square().sum().backward()
@@ -357,8 +362,8 @@ def test_checkpointing(use_reentrant):
 def test_input_without_gradient():
     input, head = example("cpu")
     pooled = guided_max_ent_pool2d(input.detach(), head, kernel_size=2)
-    weight, = torch.autograd.grad(pooled.sum(), head.weight)
-    expected, = torch.autograd.grad(composed(input, head, kernel_size=2).sum(), head.weight)
+    (weight,) = torch.autograd.grad(pooled.sum(), head.weight)
+    (expected,) = torch.autograd.grad(composed(input, head, kernel_size=2).sum(), head.weight)
     torch.testing.assert_close(weight, expected)
     with torch.no_grad():
         assert torch.equal(guided_max_ent_pool2d(input, head, kernel_size=2), pooled)

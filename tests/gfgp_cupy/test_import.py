@@ -20,7 +20,9 @@ print(*sorted(set(sys.modules) - before))
 def test_import_brings_in_nothing_costly():
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        cwd=REPOSITORY, capture_output=True, text=True,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stderr
     brought = set(process.stdout.split())

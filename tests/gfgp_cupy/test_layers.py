@@ -98,7 +98,12 @@ def test_channels_other_than_num_features():
 @pytest.mark.parametrize("training", [True, False])
 def test_head_is_the_formula(activation, function, training):
     pool = GFGPMaxEntPool2d(
-        6, kernel_size=3, stride=2, padding=1, activation=activation, hidden_features=5,
+        6,
+        kernel_size=3,
+        stride=2,
+        padding=1,
+        activation=activation,
+        hidden_features=5,
         dtype=torch.float64,
     )
     pool = with_random_tensors(pool).train(training)
@@ -134,8 +139,8 @@ def test_lam_starts_around_one_half():
 
 
 @pytest.mark.parametrize(
-    ("num_features", "hidden_features", "expected"), [(6, None, 3), (7, None, 3), (1, None, 1),
-                                                      (6, 10, 10)]
+    ("num_features", "hidden_features", "expected"),
+    [(6, None, 3), (7, None, 3), (1, None, 1), (6, 10, 10)],
 )
 def test_hidden_features(num_features, hidden_features, expected):
     pool = GFGPMaxEntPool2d(num_features, 2, hidden_features=hidden_features)
@@ -177,7 +182,8 @@ def test_reset_parameters_of_the_head():
     torch.manual_seed(3)
     pool.reset_parameters()
     assert not any(
-        torch.equal(tensor, before[name]) for name, tensor in pool.state_dict().items()
+        torch.equal(tensor, before[name])
+        for name, tensor in pool.state_dict().items()
         if tensor.is_floating_point()
     )
     torch.manual_seed(3)
@@ -359,7 +365,12 @@ def test_published_positional_arguments():
     published_layer = MaxEntPoolingCuda2d(6, 3, 2, 1, True, "softplus", 4)
     torch.manual_seed(0)
     layer = GFGPMaxEntPool2d(
-        6, kernel_size=3, stride=2, padding=1, ceil_mode=True, activation="softplus",
+        6,
+        kernel_size=3,
+        stride=2,
+        padding=1,
+        ceil_mode=True,
+        activation="softplus",
         hidden_features=4,
     )
     assert isinstance(published_layer, GFGPMaxEntPool2d)
@@ -369,8 +380,13 @@ def test_published_positional_arguments():
 
 def test_published_keyword_arguments():
     layer = MaxEntPoolingCuda2d(
-        num_features=6, kernel_size=2, stride=2, padding=0, ceil_mode=False,
-        activation="sigmoid", hidden_node=None,
+        num_features=6,
+        kernel_size=2,
+        stride=2,
+        padding=0,
+        ceil_mode=False,
+        activation="sigmoid",
+        hidden_node=None,
     )
     assert layer.head.conv1.out_channels == 3
     assert MaxEntPoolingCuda2d(6, 2, hidden_node=5).head.conv1.out_channels == 5
@@ -445,8 +461,13 @@ def test_representation_tells_the_arguments(create):
 def test_representation_tells_what_is_special():
     text = repr(MaxEntPool2d((3, 2), 1, (1, 0), True, 6, -2.5, False))
     for argument in (
-        "kernel_size=(3, 2)", "stride=(1, 1)", "padding=(1, 0)", "ceil_mode=True",
-        "num_features=6", "init_lambda=-2.5", "learnable=False",
+        "kernel_size=(3, 2)",
+        "stride=(1, 1)",
+        "padding=(1, 0)",
+        "ceil_mode=True",
+        "num_features=6",
+        "init_lambda=-2.5",
+        "learnable=False",
     ):
         assert argument in text
     text = repr(GFGPMaxEntPool2d(6, 2, activation="softplus", hidden_features=4))

@@ -54,7 +54,7 @@ def strides(pool, input: Tensor, grad_output: Tensor | None = None):
     output = pool(input)
     if grad_output is None:
         grad_output = torch.ones(output.shape, dtype=output.dtype, device=output.device)
-    grad_input, = torch.autograd.grad(output, input, grad_output)
+    (grad_input,) = torch.autograd.grad(output, input, grad_output)
     return output.stride(), grad_input.stride()
 
 
@@ -107,7 +107,7 @@ def test_format_of_a_gradient_that_is_derived_again(backend, window, arrange):
     input = arranged(arrange, SHAPES[0], backend.device)
     with use_backend(backend.name):
         output = max_ent_pool2d(input, 1.0, *window)
-    gradient, = torch.autograd.grad(output.sum(), input, create_graph=True)
+    (gradient,) = torch.autograd.grad(output.sum(), input, create_graph=True)
     assert gradient.is_contiguous(memory_format=layout_of(input))
 
 

@@ -115,8 +115,12 @@ def test_overflow_of_a_gradient_is_not_hidden_from_the_scaler(backend, guided):
 def small_network():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-        GFGPMaxEntPool2d(8, 3, 2, 1), nn.Flatten(), nn.LazyLinear(2),
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        GFGPMaxEntPool2d(8, 3, 2, 1),
+        nn.Flatten(),
+        nn.LazyLinear(2),
     )
 
 

@@ -76,9 +76,7 @@ def assert_compiled_equals_eager(module, shapes, backend, device="cpu", axes=(0,
 
 
 @each_backend
-@pytest.mark.parametrize(
-    "compiler", ["aot_eager", pytest.param("inductor", marks=needs_cxx)]
-)
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=needs_cxx)])
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
 def test_function(backend, compiler, window):
     counter = CompileCounterWithBackend(compiler)
@@ -133,7 +131,8 @@ def test_network_by_inductor(training):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("training", "compiler"), [(True, "aot_eager"), (False, "eager")],
+    ("training", "compiler"),
+    [(True, "aot_eager"), (False, "eager")],
     ids=["training", "evaluation"],
 )
 def test_densenet(training, compiler):

@@ -23,8 +23,13 @@ def network():
     """
     torch.manual_seed(0)
     layers = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.ReLU(), GFGPMaxEntPool2d(6, 3, 2, 1), nn.Conv2d(6, 4, 3),
-        MaxEntPool2d(2, num_features=4), nn.Flatten(), nn.Linear(16, 2),
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        GFGPMaxEntPool2d(6, 3, 2, 1),
+        nn.Conv2d(6, 4, 3),
+        MaxEntPool2d(2, num_features=4),
+        nn.Flatten(),
+        nn.Linear(16, 2),
     )
     for module in layers.modules():
         if isinstance(module, nn.BatchNorm2d):

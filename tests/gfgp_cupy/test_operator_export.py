@@ -138,7 +138,7 @@ def assert_onnxruntime_agrees(module, inputs, sizes, *others):
     names = [argument.name for argument in session.get_inputs()]
     for other in (inputs, *others):
         values = [tensor.numpy() for tensor in other]
-        output, = session.run(None, dict(zip(names, values, strict=True)))
+        (output,) = session.run(None, dict(zip(names, values, strict=True)))
         with torch.no_grad():
             expected = module(*other)
         torch.testing.assert_close(torch.from_numpy(output), expected, rtol=1e-4, atol=1e-5)

@@ -47,7 +47,7 @@ def test_parametrized_lam(backend):
         expected = max_ent_pool2d(input, F.softplus(raw), 2)
     torch.testing.assert_close(output, expected)
     output.square().sum().backward()
-    wanted, = torch.autograd.grad(expected.square().sum(), raw)
+    (wanted,) = torch.autograd.grad(expected.square().sum(), raw)
     torch.testing.assert_close(raw.grad, wanted)
 
 
@@ -93,9 +93,9 @@ def test_parametrized_layers_are_copied_saved_and_compiled(kind):
     torch.testing.assert_close(compiled(images()), expected)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(pool(images()), expected)
-    parametrize.remove_parametrizations(*(
-        (pool, "lam") if kind == "lam" else (pool.head.conv1, "weight")
-    ))
+    parametrize.remove_parametrizations(
+        *((pool, "lam") if kind == "lam" else (pool.head.conv1, "weight"))
+    )
     torch.testing.assert_close(pool(images()), expected)
 
 

@@ -72,9 +72,7 @@ def test_lam_backward(backend, dtype, layout):
 @each_backend
 def test_operator_differentiates_like_the_function(backend):
     input, lam, grad_output = tensors(backend, torch.float32, "contiguous")
-    output = ops.max_ent_pool2d(
-        input.requires_grad_(), lam.requires_grad_(), *WINDOW, backend.name
-    )
+    output = ops.max_ent_pool2d(input.requires_grad_(), lam.requires_grad_(), *WINDOW, backend.name)
     gradients = torch.autograd.grad(output, (input, lam), grad_output)
     expected = ops.max_ent_pool2d_backward(
         grad_output, input.detach(), lam.detach(), *WINDOW, backend.name, (True, True)

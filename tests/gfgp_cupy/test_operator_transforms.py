@@ -35,18 +35,22 @@ def pool_on(backend, **window):
     def pool(input, lam):
         with use_backend(backend.name):
             return max_ent_pool2d(input, lam, **window)
+
     return pool
 
 
 def guided_pool_on(backend, **window):
     """As a function of the input and of the head's parameters."""
+
     def pool(input, weight, bias):
         def head(mean):
             # Not a matrix product, which CUDA repeats in the same bits only if asked to.
             mixed = (weight[:, :, None, None] * mean.unsqueeze(1)).sum(2)
             return (mixed + bias).sigmoid()
+
         with use_backend(backend.name):
             return guided_max_ent_pool2d(input, head, **window)
+
     return pool
 
 
@@ -79,7 +83,9 @@ def test_forward_mode_agrees_with_finite_differences(backend, window):
 @each_window
 def test_forward_mode_over_a_backward_pass_agrees_with_finite_differences(backend, window):
     options = {
-        "check_fwd_over_rev": True, "check_rev_over_rev": False, "check_undefined_grad": False,
+        "check_fwd_over_rev": True,
+        "check_rev_over_rev": False,
+        "check_undefined_grad": False,
         "fast_mode": True,
     }
     assert gradgradcheck(pool_on(backend, **window), variables(arguments(backend)), **options)
@@ -99,7 +105,7 @@ def test_tangent_survives_a_backward_pass_that_is_not_differentiated(backend):
     _, expected = torch.autograd.functional.hvp(loss, input, direction)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(input.clone().requires_grad_(), direction)
-        gradient, = torch.autograd.grad(loss(dual), dual)
+        (gradient,) = torch.autograd.grad(loss(dual), dual)
         closest(forward_ad.unpack_dual(gradient).tangent, expected)
 
 
@@ -198,13 +204,17 @@ def test_vmap(backend, in_dims):
         tensor if axis is None else torch.stack([tensor, tensor.sin(), -tensor], axis)
         for tensor, axis in zip(arguments(backend), in_dims, strict=True)
     ]
-    expected = torch.stack([
-        pool(*(
-            tensor if axis is None else tensor.select(axis, index)
-            for tensor, axis in zip(tensors, in_dims, strict=True)
-        ))
-        for index in range(3)
-    ])
+    expected = torch.stack(
+        [
+            pool(
+                *(
+                    tensor if axis is None else tensor.select(axis, index)
+                    for tensor, axis in zip(tensors, in_dims, strict=True)
+                )
+            )
+            for index in range(3)
+        ]
+    )
     closest(torch.func.vmap(pool, in_dims)(*tensors), expected)
 
 

@@ -28,8 +28,7 @@ from tests.support.rounding import assert_rounding_only, spread_roundoff, ulps_a
 
 SAMPLES = 2
 EXHAUSTIVE_CASES = tuple(
-    case for case in KERNEL_CASES
-    if case not in UNPOOLED_CASES and max(case.sizes) < 1000
+    case for case in KERNEL_CASES if case not in UNPOOLED_CASES and max(case.sizes) < 1000
 )
 
 
@@ -57,7 +56,10 @@ def window_maximum(input, case: KernelCase):
     """Of any type, in float64, which holds them all."""
     geometry = case.geometry
     return F.max_pool2d(
-        input.cpu().double(), geometry.kernel_size, geometry.stride, geometry.padding,
+        input.cpu().double(),
+        geometry.kernel_size,
+        geometry.stride,
+        geometry.padding,
         ceil_mode=geometry.ceil_mode,
     )
 
@@ -161,7 +163,9 @@ def test_the_parts_of_the_fused_layer(implementation, case, data):
     input, lam, mean_grad, grad_output = (
         tensor.to(implementation.device)
         for tensor in (
-            case.input(samples, seed), case.lam(samples, seed + 1), case.lam(samples, seed + 2),
+            case.input(samples, seed),
+            case.lam(samples, seed + 1),
+            case.lam(samples, seed + 2),
             case.grad_output(samples, seed + 3),
         )
     )
@@ -171,15 +175,15 @@ def test_the_parts_of_the_fused_layer(implementation, case, data):
     assert spread.dtype == spread_dtype(case.dtype)
     deviation = unpack_spread(spread, case.dtype)
     assert_rounding_only(
-        deviation, slow_loops.spread(input, lam, geometry), case.compute_dtype,
+        deviation,
+        slow_loops.spread(input, lam, geometry),
+        case.compute_dtype,
         spread_roundoff(case.dtype),
     )
 
     grad_lam = implementation.lam_backward(grad_output, spread, lam)
     terms = grad_output.cpu().double() * deviation.cpu().double() ** 2
-    exact = slow_loops.Exact(
-        terms.sum((2, 3), keepdim=True), terms.abs().sum((2, 3), keepdim=True)
-    )
+    exact = slow_loops.Exact(terms.sum((2, 3), keepdim=True), terms.abs().sum((2, 3), keepdim=True))
     assert_rounding_only(grad_lam, exact, case.compute_dtype)
 
     grad_input, nothing = implementation.backward(
@@ -199,9 +203,7 @@ def test_empty_batch(implementation, case):
     lam = lam.to(implementation.device)
     output = implementation.forward(input, lam, case.geometry)
     assert output.shape == case.output_shape(0)
-    grad_input, grad_lam = implementation.backward(
-        output, input, lam, case.geometry, (True, True)
-    )
+    grad_input, grad_lam = implementation.backward(output, input, lam, case.geometry, (True, True))
     assert grad_input.shape == input.shape
     assert torch.equal(grad_lam, torch.zeros_like(lam))
     same_output, spread = implementation.forward_with_spread(input, lam, case.geometry)
@@ -235,8 +237,12 @@ def test_two_runs_give_the_same_bits(implementation, case):
 def test_zero_is_average_pooling_without_padding(implementation, case):
     input = case.input(SAMPLES).to(implementation.device)
     average = F.avg_pool2d(
-        input.cpu().double(), case.geometry.kernel_size, case.geometry.stride,
-        case.geometry.padding, case.geometry.ceil_mode, count_include_pad=False,
+        input.cpu().double(),
+        case.geometry.kernel_size,
+        case.geometry.stride,
+        case.geometry.padding,
+        case.geometry.ceil_mode,
+        count_include_pad=False,
     )
     scale = 3 * window_maximum(input.abs(), case)
     output = implementation.forward(input, constant_lam(0, case, input.device), case.geometry)
@@ -306,8 +312,10 @@ def test_nan_reaches_exactly_the_windows_that_contain_it(implementation, case):
     channels, height, width = case.sizes
     input = clean.clone()
     for position in (
-        (0, 0, 0, 0), (0, channels - 1, height // 2, width // 2),
-        (1, channels - 1, height - 1, width - 1), (1, 0, height // 3, width // 3),
+        (0, 0, 0, 0),
+        (0, channels - 1, height // 2, width // 2),
+        (1, channels - 1, height - 1, width - 1),
+        (1, 0, height // 3, width // 3),
     ):
         input[position] = math.nan
     hit = window_maximum(input.isnan(), case) > 0
@@ -385,7 +393,8 @@ def test_every_half_number_passes_unchanged(implementation, case):
 
 @each_implementation
 @each_case(
-    case for case in EXHAUSTIVE_CASES
+    case
+    for case in EXHAUSTIVE_CASES
     if not case.geometry.overlapping and 0 in case.geometry.padding
 )
 def test_no_gradient_exactly_where_no_window_reaches(implementation, case):

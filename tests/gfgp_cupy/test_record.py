@@ -18,11 +18,13 @@ from gfgp_cupy import (
 
 
 def small_network() -> nn.Sequential:
-    return nn.Sequential(OrderedDict(
-        conv=nn.Conv2d(3, 4, kernel_size=3, padding=1),
-        pool=GFGPMaxEntPool2d(4, kernel_size=2),
-        last=nn.Sequential(nn.ReLU(), MaxEntPool2d(2, num_features=4, init_lambda=0.5)),
-    ))
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(3, 4, kernel_size=3, padding=1),
+            pool=GFGPMaxEntPool2d(4, kernel_size=2),
+            last=nn.Sequential(nn.ReLU(), MaxEntPool2d(2, num_features=4, init_lambda=0.5)),
+        )
+    )
 
 
 def images(samples: int = 3) -> torch.Tensor:
@@ -70,9 +72,7 @@ def test_a_batch_of_one_without_its_dimension():
     net = small_network().eval()
     with record_lambdas(net) as lambdas:
         net(images(1)[0])
-    assert {path: lam.shape for path, lam in lambdas.items()} == {
-        "pool": (1, 4), "last.1": (1, 4)
-    }
+    assert {path: lam.shape for path, lam in lambdas.items()} == {"pool": (1, 4), "last.1": (1, 4)}
 
 
 def test_a_head_of_ones_own_may_give_one_lambda_for_all():
@@ -179,8 +179,11 @@ def test_a_compiled_network_is_recorded_and_stays_compiled(compiled_before):
 
 @pytest.mark.parametrize(
     ("network", "recorded"),
-    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32),
-     (torch.float64, torch.float64)],
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
 )
 def test_dtype(network, recorded):
     net = small_network().to(network)
@@ -212,7 +215,8 @@ def test_published_network():
         net(torch.randn(2, 3, 64, 64))
     widths = {
         path: module.num_features
-        for path, module in net.named_modules() if isinstance(module, GFGPMaxEntPool2d)
+        for path, module in net.named_modules()
+        if isinstance(module, GFGPMaxEntPool2d)
     }
     assert {path: lam.shape for path, lam in lambdas.items()} == {
         path: (2, width) for path, width in widths.items()
@@ -220,8 +224,10 @@ def test_published_network():
 
 
 def test_a_network_without_such_layers():
-    with pytest.raises(ValueError, match="Sequential has no MaxEntPool2d or GFGPMaxEntPool2d"), \
-            record_lambdas(nn.Sequential(nn.MaxPool2d(2))):
+    with (
+        pytest.raises(ValueError, match="Sequential has no MaxEntPool2d or GFGPMaxEntPool2d"),
+        record_lambdas(nn.Sequential(nn.MaxPool2d(2))),
+    ):
         pass
 
 

@@ -75,8 +75,12 @@ def snapshot(model):
     return (
         {
             path: (
-                id(module), type(module), repr(module), module.training,
-                len(module._forward_hooks), len(module._forward_pre_hooks),
+                id(module),
+                type(module),
+                repr(module),
+                module.training,
+                len(module._forward_hooks),
+                len(module._forward_pre_hooks),
             )
             for path, module in model.named_modules(remove_duplicate=False)
         },
@@ -110,13 +114,16 @@ def test_table_of_changes():
 
 
 @pytest.mark.parametrize("size", [(13, 16), (14, 15)])
-@pytest.mark.parametrize("arguments", [
-    {"kernel_size": 2},
-    {"kernel_size": 3, "stride": 2, "padding": 1},
-    {"kernel_size": 3, "stride": 2, "ceil_mode": True},
-    {"kernel_size": 3, "stride": 1, "padding": 1, "ceil_mode": True},
-    {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        {"kernel_size": 3, "stride": 1, "padding": 1, "ceil_mode": True},
+        {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
+    ],
+)
 def test_same_windows_as_before(arguments, size):
     """At the limits of λ the new pooling is the old one: max (λ → ∞) and average (λ = 0)."""
     x = torch.randn(2, 4, *size)
@@ -131,13 +138,16 @@ def test_same_windows_as_before(arguments, size):
 
 
 @pytest.mark.parametrize("size", [(13, 16), (14, 15)])
-@pytest.mark.parametrize("arguments", [
-    {"kernel_size": 3, "stride": 2, "padding": 1},
-    {"kernel_size": 2, "stride": 2},
-    {"kernel_size": 1, "stride": 2, "bias": False},
-    {"kernel_size": 5, "stride": 2, "dilation": 2, "groups": 2, "padding": 3},
-    {"kernel_size": 3, "stride": (2, 1), "padding": 1, "padding_mode": "reflect"},
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 2, "stride": 2},
+        {"kernel_size": 1, "stride": 2, "bias": False},
+        {"kernel_size": 5, "stride": 2, "dilation": 2, "groups": 2, "padding": 3},
+        {"kernel_size": 3, "stride": (2, 1), "padding": 1, "padding_mode": "reflect"},
+    ],
+)
 def test_stride_moves_into_the_pooling(arguments, size):
     """With the corner of each window for a pooling, the convolution's result is as before."""
     model = nn.Sequential(nn.Conv2d(4, 6, **arguments))
@@ -370,12 +380,8 @@ REFUSED = {
     "divisor": (nn.AvgPool2d(2, divisor_override=3), ["divisor_override=3"]),
     "padding": (nn.AvgPool2d(3, 2, 1), ["padding=1", "count_include_pad = False"]),
     "subclass": (OwnPool(2), ["OwnPool"]),
-    "parametrized": (
-        parametrizations.weight_norm(nn.Conv2d(8, 8, 2, 2)), ["ParametrizedConv2d"]
-    ),
-    "unused": (
-        Lambda(lambda self, x: x, pool=nn.MaxPool2d(2)), ["forward does not call it"]
-    ),
+    "parametrized": (parametrizations.weight_norm(nn.Conv2d(8, 8, 2, 2)), ["ParametrizedConv2d"]),
+    "unused": (Lambda(lambda self, x: x, pool=nn.MaxPool2d(2)), ["forward does not call it"]),
     "several": (
         Lambda(lambda self, x: self.pool(torch.cat([self.pool(x)] * 2, 1)), pool=nn.MaxPool2d(2)),
         ["8 and 16 channels"],

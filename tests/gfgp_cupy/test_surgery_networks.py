@@ -115,9 +115,11 @@ def test_the_rest_of_a_network_is_as_it_was(name):
     assert leaves(model) == before
 
 
-@pytest.mark.parametrize("make", [
-    vision("resnet50"), vision("densenet121"), timms("resnet50")
-], ids=["torchvision resnet50", "torchvision densenet121", "timm resnet50"])
+@pytest.mark.parametrize(
+    "make",
+    [vision("resnet50"), vision("densenet121"), timms("resnet50")],
+    ids=["torchvision resnet50", "torchvision densenet121", "timm resnet50"],
+)
 def test_ten_steps_of_training(make):
     model = make()
     replace_pooling(model)

@@ -140,8 +140,11 @@ def test_logits_are_the_published_ones(key):
 @pytest.mark.parametrize(
     ("name", "pool"),
     [
-        *((name, pool) for name in ("resnet18", "resnetp18", "densenet121", "vgg11bow_bn")
-          for pool in POOL_TYPES),
+        *(
+            (name, pool)
+            for name in ("resnet18", "resnetp18", "densenet121", "vgg11bow_bn")
+            for pool in POOL_TYPES
+        ),
         ("vgg11orig", "skip"),
         ("vgg11orig", "max_ent"),
     ],

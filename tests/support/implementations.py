@@ -17,8 +17,13 @@ from tests.support.kernel_cases import specialisation, specialisations
 from tests.support.stand_in_driver import needs_stand_in
 
 __all__ = [
-    "Backend", "Implementation", "each_backend", "each_implementation", "kernels_on_cpu",
-    "needs_cuda", "run_on_cpu",
+    "Backend",
+    "Implementation",
+    "each_backend",
+    "each_implementation",
+    "kernels_on_cpu",
+    "needs_cuda",
+    "run_on_cpu",
 ]
 
 stand_in_driver.prepare()

@@ -20,13 +20,26 @@ from tests.support.memory_layouts import arranged
 from tests.support.random_numbers import random_numbers
 
 __all__ = [
-    "DTYPES", "FUSED_CASES", "KERNEL_CASES", "MAIN_CASES", "MANY_PLANES_CASES", "PARTIAL_CASES",
-    "SMALL_CASES", "UNPOOLED_CASES", "WIDE_INDEX_CASES", "KernelCase", "specialisation",
-    "specialisations", "with_wide_indices",
+    "DTYPES",
+    "FUSED_CASES",
+    "KERNEL_CASES",
+    "MAIN_CASES",
+    "MANY_PLANES_CASES",
+    "PARTIAL_CASES",
+    "SMALL_CASES",
+    "UNPOOLED_CASES",
+    "WIDE_INDEX_CASES",
+    "KernelCase",
+    "specialisation",
+    "specialisations",
+    "with_wide_indices",
 ]
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = DTYPES = (
-    torch.float16, torch.bfloat16, torch.float32, torch.float64
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
 )
 
 
@@ -48,8 +61,8 @@ class KernelCase:
 
     def __str__(self) -> str:
         kernel, stride, padding = (
-            "x".join(map(str, pair)) for pair in
-            (self.geometry.kernel_size, self.geometry.stride, self.geometry.padding)
+            "x".join(map(str, pair))
+            for pair in (self.geometry.kernel_size, self.geometry.stride, self.geometry.padding)
         )
         sizes = "x".join(map(str, self.sizes))
         text = f"{kernel}/{stride}p{padding}-{str(self.dtype)[6:]}-{sizes}-{self.layout}"

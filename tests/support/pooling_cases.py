@@ -93,8 +93,12 @@ CASES = {
     "soft": Case(poolings.soft_pool2d, _soft, lambda channels, geometry: ()),
     "mixed": Case(poolings.mixed_pool2d, _mixed, _per_channel(torch.sigmoid)),
     "gated": Case(poolings.gated_pool2d, _gated, _gates, gates=True),
-    "gem": Case(poolings.generalized_mean_pool2d, _generalized_mean,
-                _per_channel(lambda p: 3 * p), needs_positive_input=True),
+    "gem": Case(
+        poolings.generalized_mean_pool2d,
+        _generalized_mean,
+        _per_channel(lambda p: 3 * p),
+        needs_positive_input=True,
+    ),
     "lse": Case(poolings.log_sum_exp_pool2d, _log_sum_exp, _per_channel(lambda lam: 3 * lam)),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -65,7 +65,10 @@ def output_size(geometry: PoolGeometry, height: int, width: int) -> tuple[int, i
     plane = torch.empty(1, 1, height, width, device="meta")
     return tuple(
         F.max_pool2d(
-            plane, geometry.kernel_size, geometry.stride, geometry.padding,
+            plane,
+            geometry.kernel_size,
+            geometry.stride,
+            geometry.padding,
             ceil_mode=geometry.ceil_mode,
         ).shape[2:]
     )
@@ -105,14 +108,18 @@ def max_ent_pool2d_gradients(
         g = grads[at][..., None, None]
         p, deviation = window.p, window.x - window.y
         dx[:, :, window.rows, window.columns] += g * p * (1 + window.lam * deviation)
-        dx_scale[:, :, window.rows, window.columns] += abs(g) * p * (
-            (1 + abs(window.lam) * window.range) * window.exponent
-            + abs(window.lam) * (window.largest + window.exponent * window.range)
+        dx_scale[:, :, window.rows, window.columns] += (
+            abs(g)
+            * p
+            * (
+                (1 + abs(window.lam) * window.range) * window.exponent
+                + abs(window.lam) * (window.largest + window.exponent * window.range)
+            )
         )
         dlam[at] = (g * window.v)[..., 0, 0]
-        dlam_scale[at] = (
-            abs(g) * (window.v * window.exponent + SINGLE * window.largest**2)
-        )[..., 0, 0]
+        dlam_scale[at] = (abs(g) * (window.v * window.exponent + SINGLE * window.largest**2))[
+            ..., 0, 0
+        ]
     return (
         Exact(torch.from_numpy(dx), torch.from_numpy(dx_scale)),
         Exact(_summed_to(lam.shape, dlam), _summed_to(lam.shape, dlam_scale)),
@@ -134,7 +141,12 @@ def _windows(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Iterator[Win
             lam_here = lams[:, :, out_row, out_column, None, None]
             p = _softmax(lam_here * window)
             yield Window(
-                (out_row, out_column), rows, columns, window, lam_here, p,
+                (out_row, out_column),
+                rows,
+                columns,
+                window,
+                lam_here,
+                p,
                 y=(p * window).sum(axis=(2, 3), keepdims=True),
                 range=np.ptp(window, axis=(2, 3), keepdims=True),
                 largest=abs(window).max(axis=(2, 3), keepdims=True),

@@ -78,7 +78,12 @@ def calls(draw: st.DrawFn) -> Call:
     output_shape = (*(shape[:-3] or (1,)), channels, *output_size(geometry, *plane))
     dtype = draw(st.sampled_from(DTYPES))
     return Call(
-        kernel_size, stride, padding, ceil_mode, dtype, shape,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        dtype,
+        shape,
         layout=draw(st.sampled_from(tuple(LAYOUTS))),
         lam_shape=draw(_lam_shapes(output_shape)),
         lam_dtype=draw(st.sampled_from((dtype, *DTYPES))),

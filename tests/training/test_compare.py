@@ -32,8 +32,11 @@ def runs(tmp_path):
     common = {"arch": "resnet18", "lr": None, "out_dir": "x", "print_freq": 1}
     return [
         write_run(tmp_path / "first", [50.0, 20.0, 30.0], common | {"pool": "max_ent", "seed": 1}),
-        write_run(tmp_path / "second", [40.0, 25.0], common | {"pool": "max", "out_dir": "y",
-                                                               "seed": 1, "print_freq": 2}),
+        write_run(
+            tmp_path / "second",
+            [40.0, 25.0],
+            common | {"pool": "max", "out_dir": "y", "seed": 1, "print_freq": 2},
+        ),
         write_run(tmp_path / "old", [20.0, 20.0]),
     ]
 
@@ -82,13 +85,16 @@ def test_curves_are_the_logs(runs):
 def test_labels(tmp_path):
     def label(*settings):
         folders = [tmp_path / f"{len(list(tmp_path.iterdir()))}-{index}" for index in range(2)]
-        return labels_of([
-            read_run(write_run(folder, [1.0], each, recipe={"lr": 0.5}))
-            for folder, each in zip(folders, settings, strict=True)
-        ])
+        return labels_of(
+            [
+                read_run(write_run(folder, [1.0], each, recipe={"lr": 0.5}))
+                for folder, each in zip(folders, settings, strict=True)
+            ]
+        )
 
     assert label({"pool": "max", "seed": 1}, {"pool": "avg", "seed": 2}) == [
-        "pool=max, seed=1", "pool=avg, seed=2"
+        "pool=max, seed=1",
+        "pool=avg, seed=2",
     ]
     # The recipe's own rate is that of an option that says the same.
     first, second = label({"lr": None}, {"lr": 0.5})
@@ -120,7 +126,13 @@ def test_log_of_the_first_version(tmp_path, capsys):
     )
     assert main([str(tmp_path / "run"), "--out-dir", str(tmp_path)]) == 0
     assert cells(capsys.readouterr().out)[-1] == [
-        "run", "**51.25**", "20.00", "1", "1", "2.2500", ""
+        "run",
+        "**51.25**",
+        "20.00",
+        "1",
+        "1",
+        "2.2500",
+        "",
     ]
 
 

@@ -68,7 +68,10 @@ def test_shapes_are_those_of_the_batches(count, size, rank, world_size, parts, r
 
 def test_steps_and_evaluation_launch_what_was_compiled():
     model = nn.Sequential(
-        SoftPool2d(2), nn.Conv2d(3, 3, 3, stride=2), GFGPMaxEntPool2d(3, 3, 2, 1), nn.Flatten(),
+        SoftPool2d(2),
+        nn.Conv2d(3, 3, 3, stride=2),
+        GFGPMaxEntPool2d(3, 3, 2, 1),
+        nn.Flatten(),
         nn.Linear(48, 5),
     )
     options = ["--config-name", "digits", "--accum-steps", "2", "--channels-last"]
@@ -92,7 +95,10 @@ def test_the_line_that_says_so(capsys):
     model = nn.Sequential(nn.Conv2d(3, 3, 3), GFGPMaxEntPool2d(3, 2))
     of_run = loader(4, 2), loader(4, 2)
     for device, rank, options in [
-        (CPU, 0, []), (CUDA, 1, []), (CUDA, 0, ["--compile"]), (CUDA, 0, [])
+        (CPU, 0, []),
+        (CUDA, 1, []),
+        (CUDA, 0, ["--compile"]),
+        (CUDA, 0, []),
     ]:
         assert not capsys.readouterr().out
         with recorded_launches():

@@ -75,11 +75,18 @@ def backward(
     parts = (*grad.shape[:3], grad.shape[3] if lam.shape[3] > 1 else 1)
     grad_input = _empty(x.shape if needed[0] else NOTHING, lam.dtype, layout)
     grad_lam = _empty(parts if needed[1] else NOTHING, lam.dtype, layout).zero_()
-    _run("backward", plan(x, lam, geometry, layout), (
-        _memory(grad, layout), _memory(x, layout), _of_every_plane(lam, x, layout),
-        _of_every_plane(mean_grad, x, layout), _memory(grad_input, layout),
-        _memory(grad_lam, layout),
-    ))
+    _run(
+        "backward",
+        plan(x, lam, geometry, layout),
+        (
+            _memory(grad, layout),
+            _memory(x, layout),
+            _of_every_plane(lam, x, layout),
+            _of_every_plane(mean_grad, x, layout),
+            _memory(grad_input, layout),
+            _memory(grad_lam, layout),
+        ),
+    )
     return (
         grad_input.to(input.dtype) if needed[0] else None,
         grad_lam.sum_to_size(lam.shape).contiguous() if needed[1] else None,
@@ -97,10 +104,16 @@ def _forward(
     shape = (*x.shape[:2], *geometry.output_size(*x.shape[2:]))
     output = _empty(shape, lam.dtype, layout)
     spread = _empty(shape if with_spread else NOTHING, lam.dtype, layout)
-    _run("forward", plan(x, lam, geometry, layout), (
-        _memory(x, layout), _of_every_plane(lam, x, layout), _memory(output, layout),
-        _memory(spread, layout),
-    ))
+    _run(
+        "forward",
+        plan(x, lam, geometry, layout),
+        (
+            _memory(x, layout),
+            _of_every_plane(lam, x, layout),
+            _memory(output, layout),
+            _memory(spread, layout),
+        ),
+    )
     return output.to(input.dtype), dense(pack_spread(spread, input.dtype), layout)
 
 
@@ -118,7 +131,8 @@ def _run(direction: str, plan: Plan, tensors: tuple[np.ndarray, ...]) -> None:
         )
 
     run_over(
-        plan.output_rows, -(-SMALLEST_PART // plan.row_elements),
+        plan.output_rows,
+        -(-SMALLEST_PART // plan.row_elements),
         run_tiles if plan.tiled else run_windows,
     )
 

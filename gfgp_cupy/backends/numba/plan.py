@@ -86,11 +86,11 @@ class Rows(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """Attributes:
-        tiled: whether 2×2 windows tile the input, so that :mod:`.tiles` can pool it.
-        output_rows: rows of the output, counted over all planes.
-        row_elements: elements that the windows of one of them have.
-        columns: for each column j of the kernel, the windows of a contiguous row that have it
-            inside the input: from [j, 0] to before [j, 1].
+    tiled: whether 2×2 windows tile the input, so that :mod:`.tiles` can pool it.
+    output_rows: rows of the output, counted over all planes.
+    row_elements: elements that the windows of one of them have.
+    columns: for each column j of the kernel, the windows of a contiguous row that have it
+        inside the input: from [j, 0] to before [j, 1].
     """
 
     sizes: Sizes
@@ -101,9 +101,7 @@ class Plan:
     row_elements: int
 
 
-def plan(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format
-) -> Plan:
+def plan(input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format) -> Plan:
     """For dense [N, C, H, W] ``input`` in the given layout, of λ's type."""
     samples, channels, height, width = input.shape
     out_height, out_width = geometry.output_size(height, width)
@@ -117,8 +115,12 @@ def plan(
         pixel,
         pixel if channels_last else out_width,
         out_width if channels_last else 1,
-        height, width, out_height,
-        *geometry.kernel_size, *geometry.stride, *geometry.padding,
+        height,
+        width,
+        out_height,
+        *geometry.kernel_size,
+        *geometry.stride,
+        *geometry.padding,
         lam_lane=1 if channels_last or lam_width > 1 else 0,
         lam_plane=lam_height * lam_width * pixel,
         lam_row=lam_width * pixel if lam_height > 1 else 0,
@@ -149,8 +151,14 @@ def _rows(positions: int, element_size: int, cut: bool) -> Rows:
     weights = (3 + positions) * length
     bias = weights + positions * length
     return Rows(
-        windows, length, positions,
-        result=length, further=2 * length, elements=3 * length, weights=weights, bias=bias,
+        windows,
+        length,
+        positions,
+        result=length,
+        further=2 * length,
+        elements=3 * length,
+        weights=weights,
+        bias=bias,
         bias_step=length if cut else 0,
         block=math.isqrt(positions - 1) + 1,
         halvings=(positions - 1).bit_length(),

@@ -22,9 +22,24 @@ from numba.extending import intrinsic, lower_builtin, models, overload, register
 from .plan import VECTOR_BYTES
 
 __all__ = [
-    "LOG2_E", "Vector", "exp2", "filled", "first_lanes", "interleaved", "lanes_for", "load",
-    "load_even_elements", "load_first", "maximum", "pointer_to", "separated",
-    "spread_over_even_lanes", "square_root", "store", "store_first", "sum_of_lanes",
+    "LOG2_E",
+    "Vector",
+    "exp2",
+    "filled",
+    "first_lanes",
+    "interleaved",
+    "lanes_for",
+    "load",
+    "load_even_elements",
+    "load_first",
+    "maximum",
+    "pointer_to",
+    "separated",
+    "spread_over_even_lanes",
+    "square_root",
+    "store",
+    "store_first",
+    "sum_of_lanes",
     "with_sign_of",
 ]
 
@@ -75,7 +90,9 @@ def _define_arithmetic(symbol, instruction: str) -> None:
 
 
 for _symbol, _instruction in (
-    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"),
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
     (operator.truediv, "fdiv"),
 ):
     _define_arithmetic(_symbol, _instruction)
@@ -234,7 +251,8 @@ def interleaved(typing_context, even, odd):
         half = even.lanes // 2
         pair = [
             _lanes(
-                builder, args[0],
+                builder,
+                args[0],
                 [lane for i in range(start, start + half) for lane in (i, even.lanes + i)],
                 args[1],
             )
@@ -297,14 +315,26 @@ def store_first(typing_context, pointer, index, vector, count):
 # float32 and 5.7e-20 in float64, far below their unit roundoffs of 6.0e-8 and 1.1e-16.
 _COEFFICIENTS = {
     types.float32: (
-        0.6931472149680279, 0.24022652782887737, 0.05550310551013797, 0.009617692972993062,
-        0.001340664390235176, 0.00015594678161326619,
+        0.6931472149680279,
+        0.24022652782887737,
+        0.05550310551013797,
+        0.009617692972993062,
+        0.001340664390235176,
+        0.00015594678161326619,
     ),
     types.float64: (
-        0.6931471805599453, 0.2402265069591007, 0.05550410866482173, 0.009618129107628561,
-        0.0013333558146381738, 0.00015403530393171835, 1.5252733864845099e-05,
-        1.321548700340765e-06, 1.0178047531180678e-07, 7.0548148367630283e-09,
-        4.4572393137403013e-10, 2.5855238444590039e-11,
+        0.6931471805599453,
+        0.2402265069591007,
+        0.05550410866482173,
+        0.009618129107628561,
+        0.0013333558146381738,
+        0.00015403530393171835,
+        1.5252733864845099e-05,
+        1.321548700340765e-06,
+        1.0178047531180678e-07,
+        7.0548148367630283e-09,
+        4.4572393137403013e-10,
+        2.5855238444590039e-11,
     ),
 }
 
@@ -351,7 +381,8 @@ def _polynomial(typing_context, x, coefficients):
         point, numbers = args
         terms = [
             _in_all_lanes(
-                builder, x,
+                builder,
+                x,
                 context.cast(builder, builder.extract_value(numbers, i), number, x.element),
             )
             for i, number in enumerate(coefficients)
@@ -413,7 +444,8 @@ def _lanes(builder, value, numbers, further=None):
 def _call(builder, vector: Vector, name: str, *args):
     kind = args[0].type
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * len(args)),
+        builder.module,
+        ir.FunctionType(kind, [kind] * len(args)),
         f"llvm.{name}.v{vector.lanes}f{vector.element.bitwidth}",
     )
     return builder.call(function, args)
@@ -421,7 +453,8 @@ def _call(builder, vector: Vector, name: str, *args):
 
 def _call_masked(builder, vector: Vector, name: str, result, *args):
     function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, [arg.type for arg in args]),
+        builder.module,
+        ir.FunctionType(result, [arg.type for arg in args]),
         f"llvm.masked.{name}.v{vector.lanes}f{vector.element.bitwidth}.p0",
     )
     return builder.call(function, args)

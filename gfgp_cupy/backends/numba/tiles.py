@@ -64,9 +64,7 @@ def forward(input, lam, output, spread, sizes, start_row, stop_row):
 
 
 @cached
-def backward(
-    grad_output, input, lam, mean_grad, grad_input, grad_lam, sizes, start_row, stop_row
-):
+def backward(grad_output, input, lam, mean_grad, grad_input, grad_lam, sizes, start_row, stop_row):
     """The gradients of the windows of output rows from ``start_row`` to before ``stop_row``.
 
     Arguments are those of :func:`.windows.backward`.
@@ -75,7 +73,9 @@ def backward(
     of_each_window = grad_lam.size == grad_output.size
     x, lams, means = pointer_to(input), pointer_to(lam), pointer_to(mean_grad)
     grads, x_grads, lam_grads = (
-        pointer_to(grad_output), pointer_to(grad_input), pointer_to(grad_lam)
+        pointer_to(grad_output),
+        pointer_to(grad_input),
+        pointer_to(grad_lam),
     )
     lam_parts = filled(x, 0.0)
     for segment in range(start_row * sizes.segments, stop_row * sizes.segments):
@@ -177,8 +177,10 @@ def _window(x, sizes, corner, lane, left):
     below = corner + sizes.width * sizes.pixel
     if sizes.pixel > 1:
         return (
-            _load(x, corner + lane, left), _load(x, corner + sizes.pixel + lane, left),
-            _load(x, below + lane, left), _load(x, below + sizes.pixel + lane, left),
+            _load(x, corner + lane, left),
+            _load(x, corner + sizes.pixel + lane, left),
+            _load(x, below + lane, left),
+            _load(x, below + sizes.pixel + lane, left),
         )
     a, b = _load_pairs(x, corner + 2 * lane, left)
     c, d = _load_pairs(x, below + 2 * lane, left)

@@ -50,7 +50,10 @@ def forward(input, lam, output, spread, sizes, rows, columns, scratch, start_row
     """
     with_spread = spread.size > 0
     x, lams, inside, work = (
-        pointer_to(input), pointer_to(lam), pointer_to(columns), pointer_to(scratch)
+        pointer_to(input),
+        pointer_to(lam),
+        pointer_to(columns),
+        pointer_to(scratch),
     )
     means, deviations = pointer_to(output), pointer_to(spread)
     stop = stop_row * sizes.segments
@@ -69,8 +72,18 @@ def forward(input, lam, output, spread, sizes, rows, columns, scratch, start_row
 
 @cached
 def backward(
-    grad_output, input, lam, mean_grad, grad_input, grad_lam, sizes, rows, columns, scratch,
-    start_row, stop_row,
+    grad_output,
+    input,
+    lam,
+    mean_grad,
+    grad_input,
+    grad_lam,
+    sizes,
+    rows,
+    columns,
+    scratch,
+    start_row,
+    stop_row,
 ):
     """The gradients that output rows from ``start_row`` to before ``stop_row`` answer for.
 
@@ -84,7 +97,10 @@ def backward(
     to each element's gradient.
     """
     x, lams, inside, work = (
-        pointer_to(input), pointer_to(lam), pointer_to(columns), pointer_to(scratch)
+        pointer_to(input),
+        pointer_to(lam),
+        pointer_to(columns),
+        pointer_to(scratch),
     )
     grads, means = pointer_to(grad_output), pointer_to(mean_grad)
     x_grads, lam_grads = pointer_to(grad_input), pointer_to(grad_lam)
@@ -107,12 +123,29 @@ def backward(
                 _begin_rows(sizes, x_grads, means, begun, reached)
                 begun = max(begun, reached)
                 _scatter(
-                    sizes, rows, inside, x_grads, work, segment, count, first, length,
-                    own_start, own_stop,
+                    sizes,
+                    rows,
+                    inside,
+                    x_grads,
+                    work,
+                    segment,
+                    count,
+                    first,
+                    length,
+                    own_start,
+                    own_stop,
                 )
             if grad_lam.size > 0:
                 _collect(
-                    sizes, rows, lam_grads, work, segment, count, first, length, start_row,
+                    sizes,
+                    rows,
+                    lam_grads,
+                    work,
+                    segment,
+                    count,
+                    first,
+                    length,
+                    start_row,
                     of_each_window,
                 )
     if grad_input.size > 0:
@@ -226,8 +259,16 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
         done += run
         lam_start = plane * sizes.lam_plane + row * sizes.lam_row + column * sizes.lam_column
         _read(
-            scratch, at, lam, lam_start + first * sizes.lam_lane, sizes.lam_lane, sizes.lam,
-            length, run, length, sizes.lam_column if sizes.pixel > 1 else sizes.lam_row,
+            scratch,
+            at,
+            lam,
+            lam_start + first * sizes.lam_lane,
+            sizes.lam_lane,
+            sizes.lam,
+            length,
+            run,
+            length,
+            sizes.lam_column if sizes.pixel > 1 else sizes.lam_row,
         )
         elements, bias = rows.elements + at, rows.bias + at
         for i in range(sizes.kernel_h):
@@ -246,24 +287,39 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
                     low, high = _clipped(columns, j, first, length)
                     begin = edge + x + (first + low) * step
                 _read(
-                    scratch, elements + low, input, begin, step, sizes.input,
-                    high - low, run, length, run_step,
+                    scratch,
+                    elements + low,
+                    input,
+                    begin,
+                    step,
+                    sizes.input,
+                    high - low,
+                    run,
+                    length,
+                    run_step,
                 )
                 if rows.bias_step > 0:
                     _fill(scratch, bias, all if inside else none, run * length)
                 if low > 0 or high < length:
                     _repeat_edges(
-                        scratch, elements, bias, input, edge, edge + sizes.width - 1, run_step,
-                        run, length, low, high,
+                        scratch,
+                        elements,
+                        bias,
+                        input,
+                        edge,
+                        edge + sizes.width - 1,
+                        run_step,
+                        run,
+                        length,
+                        low,
+                        high,
                     )
                 elements += rows.length
                 bias += rows.bias_step
 
 
 @compiled
-def _repeat_edges(
-    scratch, elements, bias, input, left, right, row_step, count, length, low, high
-):
+def _repeat_edges(scratch, elements, bias, input, left, right, row_step, count, length, low, high):
     """Puts a row's first element into the windows before ``low``, its last into those from
     ``high`` on, without weight; for ``count`` rows of ``length`` windows."""
     for row in range(count):
@@ -299,8 +355,16 @@ def _scatter(
                     low, high = _clipped(columns, j, first, length if own else 0)
                 begin = (input_row * sizes.width + x) * sizes.pixel + (first + low) * step
                 _add(
-                    grad_input, begin, step, end, scratch, values + low,
-                    high - low, run, length, run_step,
+                    grad_input,
+                    begin,
+                    step,
+                    end,
+                    scratch,
+                    values + low,
+                    high - low,
+                    run,
+                    length,
+                    run_step,
                 )
                 values += rows.length
 

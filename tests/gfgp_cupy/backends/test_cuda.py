@@ -113,8 +113,8 @@ def test_layer_can_be_captured_in_a_graph(backend):
         graphed = torch.cuda.make_graphed_callables(layer, (input.detach().requires_grad_(),))
         output = graphed(input)
     torch.testing.assert_close(output, expected)
-    gradient, = torch.autograd.grad(output.sum(), input)
-    wanted, = torch.autograd.grad(expected.sum(), input)
+    (gradient,) = torch.autograd.grad(output.sum(), input)
+    (wanted,) = torch.autograd.grad(expected.sum(), input)
     torch.testing.assert_close(gradient, wanted)
 
 

@@ -90,12 +90,14 @@ def test_launches_through_cupy_give_the_kernels_bits(on_stand_in, case):
     def results(module):
         output, spread = module.forward_with_spread(input, lam, case.geometry)
         return (
-            output, spread, module.forward(input, lam, case.geometry),
+            output,
+            spread,
+            module.forward(input, lam, case.geometry),
             module.lam_backward(grad_output, spread, lam),
             *module.backward(grad_output, input, lam, case.geometry, (True, True)),
-            module.backward(
-                grad_output, input, lam, case.geometry, (True, False), mean_grad=lam
-            )[0],
+            module.backward(grad_output, input, lam, case.geometry, (True, False), mean_grad=lam)[
+                0
+            ],
         )
 
     before = launch_count()
@@ -366,8 +368,10 @@ def test_wrong_addresses_are_refused(refused, monkeypatch):
         return cupy.cuda.MemoryPointer(memory, bytes)
 
     for bytes, match in (
-        (32, "argument 0 .* outside every tensor"), (-4, "argument 0 .* outside every tensor"),
-        (4, "load of 4 bytes out of bounds"), (2, "misaligned load"),
+        (32, "argument 0 .* outside every tensor"),
+        (-4, "argument 0 .* outside every tensor"),
+        (4, "load of 4 bytes out of bounds"),
+        (2, "misaligned load"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(backend, "_pointer", functools.partial(moved, bytes=bytes))

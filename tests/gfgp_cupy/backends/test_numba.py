@@ -145,8 +145,15 @@ def test_nothing_is_written_outside_the_tensors(functions, shape, layout):
     functions.forward(array(input), array(lam), output, spread, *sizes, 0, how.output_rows)
     mean_grad, grad_input = array(torch.zeros(*shape[:2], 1, 1)), array(torch.zeros(shape))
     functions.backward(
-        array(grad_output), array(input), array(lam), mean_grad, grad_input, grad_lam, *sizes,
-        0, how.output_rows,
+        array(grad_output),
+        array(input),
+        array(lam),
+        mean_grad,
+        grad_input,
+        grad_lam,
+        *sizes,
+        0,
+        how.output_rows,
     )
     assert guarded.untouched()
     expected = reference.forward(input, lam, geometry)
@@ -263,9 +270,7 @@ def test_forked_process_pools_with_threads_of_its_own(threads):
     expected = results(*tensors, geometry)  # in this process, OpenMP's threads run now
     fork = multiprocessing.get_context("fork")
     outcome = fork.SimpleQueue()
-    worker = fork.Process(
-        target=_pool_in_a_worker, args=(tensors, expected, outcome), daemon=True
-    )
+    worker = fork.Process(target=_pool_in_a_worker, args=(tensors, expected, outcome), daemon=True)
     worker.start()
     worker.join(timeout=60)
     assert worker.exitcode == 0, "the forked process hangs or has failed"
@@ -289,7 +294,9 @@ def compiled_in_a_new_process(cache: Path) -> str:
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
-        cwd=REPOSITORY, capture_output=True, text=True,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout

@@ -186,7 +186,9 @@ def run_python(program: str) -> str:
     """What a fresh interpreter prints; its failure is the test's."""
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=REPOSITORY, capture_output=True, text=True,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout

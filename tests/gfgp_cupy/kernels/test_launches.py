@@ -62,8 +62,7 @@ def names_missing(program: Program, names: tuple[str, ...], architecture: str) -
     """The kernels that the program should hold and its machine code does not."""
     cubin = compile_cubin(program, architecture)
     return [
-        f"{name} on sm_{architecture}" for name in names
-        if f".text.{name}\0".encode() not in cubin
+        f"{name} on sm_{architecture}" for name in names if f".text.{name}\0".encode() not in cubin
     ]
 
 
@@ -109,7 +108,9 @@ def test_64_bit_indices_give_the_same_bits(case):
     assert all(map(torch.equal, results(case, run_on_cpu), wide))
 
 
-KEEP_SPREAD = source("element.cu") + r"""
+KEEP_SPREAD = (
+    source("element.cu")
+    + r"""
 extern "C" __global__ void keep_spread(
     const float* deviation, scalar_t* kept, float* unpacked, long long count) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -119,6 +120,7 @@ extern "C" __global__ void keep_spread(
   store(unpacked + i, unpack_spread(code));
 }
 """
+)
 
 
 @needs_cxx
@@ -238,7 +240,8 @@ def test_a_launch_is_one_a_gpu_takes(shape, geometry, layout):
 def programs_for(sizes, geometry, layout) -> int:
     """How many programs a forward and a backward pass over planes of these sizes need."""
     launches = (
-        launch for size in sizes
+        launch
+        for size in sizes
         for launch in planned((2, 64, *size), geometry, layout, torch.float32)
         if launch.name != "max_ent_pool2d_lam_gradient" and "WRITE_SPREAD=1" not in launch.defines
     )
@@ -310,7 +313,7 @@ def test_gradient_of_lam_is_where_the_kernel_wrote_it(geometry, lam_shape):
     input, lam, grad_output = torch.ones(2, 8, 8, 8), torch.ones(lam_shape), torch.ones(2, 8, 4, 4)
     needed = (True, True)
     _, grad_lam = passes.backward(grad_output, input, lam, geometry, needed, launches.append)
-    launch, = launches
+    (launch,) = launches
     assert grad_lam.data_ptr() in {
         argument.data_ptr() for argument in launch.args if isinstance(argument, torch.Tensor)
     }

@@ -24,7 +24,8 @@ from tests.support.rounding import UNIT_ROUNDOFF
 OVERLAPPING = GEOMETRIES["3/2/1"]
 WINDOW = (3, 2, 1)
 each_parametric_case = pytest.mark.parametrize(
-    "case", [case for name, case in CASES.items() if name != "soft"],
+    "case",
+    [case for name, case in CASES.items() if name != "soft"],
     ids=[name for name in CASES if name != "soft"],
 )
 
@@ -53,8 +54,9 @@ def test_formula(case, geometry):
 
 
 @each_parametric_case
-@pytest.mark.parametrize("shape", [(), (1, 1, 1, 1), (3, 1, 1), (2, 3, 1, 1), (2, 3, 4, 3)],
-                         ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (1, 1, 1, 1), (3, 1, 1), (2, 3, 1, 1), (2, 3, 4, 3)], ids=str
+)
 def test_parameter_of_any_shape_that_broadcasts(case, shape):
     usual = case.parameters(3, OVERLAPPING)
     *weight, _ = usual
@@ -284,9 +286,14 @@ def test_nothing_overflows(dtype):
     x = images((1, 2, 8, 8), torch.float32).abs()
     x = (x / x.max() * largest).to(dtype)
     for function, parameter in (
-        (log_sum_exp_pool2d, 50.0), (log_sum_exp_pool2d, -50.0), (log_sum_exp_pool2d, 1e-30),
-        (generalized_mean_pool2d, 200.0), (generalized_mean_pool2d, -200.0),
-        (generalized_mean_pool2d, 1e-6), (mixed_pool2d, 0.5), (gated_pool2d, 1.0),
+        (log_sum_exp_pool2d, 50.0),
+        (log_sum_exp_pool2d, -50.0),
+        (log_sum_exp_pool2d, 1e-30),
+        (generalized_mean_pool2d, 200.0),
+        (generalized_mean_pool2d, -200.0),
+        (generalized_mean_pool2d, 1e-6),
+        (mixed_pool2d, 0.5),
+        (gated_pool2d, 1.0),
     ):
         input = x.clone().requires_grad_()
         parameter = torch.tensor(parameter, requires_grad=True)

@@ -156,7 +156,9 @@ def test_unusable_num_features(layer):
 
 def test_channels_other_than_num_features():
     for layer, name in (
-        (MixedPool2d, "proportion"), (GatedPool2d, "weight"), (GeneralizedMeanPool2d, "p"),
+        (MixedPool2d, "proportion"),
+        (GatedPool2d, "weight"),
+        (GeneralizedMeanPool2d, "p"),
         (LogSumExpPool2d, "lam"),
     ):
         with pytest.raises(ValueError, match=rf"^{name} .*\(1, 5, .*\(4, 6, 8, 8\)"):
@@ -351,9 +353,7 @@ def test_copies_are_independent_and_equal(create):
 @each_layer
 def test_representation_tells_the_window(create):
     text = repr(create((3, 2), 1, (1, 0), True))
-    for argument in (
-        "kernel_size=(3, 2)", "stride=(1, 1)", "padding=(1, 0)", "ceil_mode=True"
-    ):
+    for argument in ("kernel_size=(3, 2)", "stride=(1, 1)", "padding=(1, 0)", "ceil_mode=True"):
         assert argument in text
 
 

@@ -31,7 +31,12 @@ from .driver import STREAM, capsule_of_gpu, crossing, launch_count, load_driver
 from .runtime import replace_runtime
 
 __all__ = [
-    "STREAM", "capsule_of_gpu", "install", "launch_count", "needs_stand_in", "on_cpu_tensors",
+    "STREAM",
+    "capsule_of_gpu",
+    "install",
+    "launch_count",
+    "needs_stand_in",
+    "on_cpu_tensors",
     "prepare",
 ]
 
@@ -90,9 +95,11 @@ def _patches() -> contextlib.ExitStack:
         (backend, "to_dlpack", crossing),
         (backend, "_runner", lambda tensor: functools.partial(backend._run, device=cuda)),
         (backend, "compile_launches", lambda launches, device: compile_launches(launches, cuda)),
-        (backend, "unavailable", lambda device: (
-            backend._reason(device) if device == cpu else unavailable(device)
-        )),
+        (
+            backend,
+            "unavailable",
+            lambda device: backend._reason(device) if device == cpu else unavailable(device),
+        ),
         (torch.cuda, "current_device", lambda: 0),
         (torch.cuda, "is_current_stream_capturing", lambda: False),
         (torch._C, "_cuda_getCurrentRawStream", lambda device_index: STREAM),

@@ -29,7 +29,7 @@ def kernels_of(address: int) -> dict[str, CompiledKernel]:
     header = ctypes.string_at(address, 64)
     if header[:4] != b"\x7fELF" or struct.unpack_from("<H", header, 18) != (EM_CUDA,):
         raise ValueError(f"not a cubin: it begins with {header[:20]!r}")
-    sections_at, = struct.unpack_from("<Q", header, 40)
+    (sections_at,) = struct.unpack_from("<Q", header, 40)
     count, names_index = struct.unpack_from("<HH", header, 60)
     sections = []  # name's offset, where, size
     for index in range(count):
@@ -55,7 +55,7 @@ def _kernel_of(name: str, info: bytes) -> CompiledKernel:
         if form != WITH_PAYLOAD:
             continue
         if attribute == PARAMETER:
-            ordinal, = struct.unpack_from("<H", info, at + 4)
+            (ordinal,) = struct.unpack_from("<H", info, at + 4)
             sizes[ordinal] = struct.unpack_from("<I", info, at + 8)[0] >> 18
         elif attribute == LARGEST_BLOCK:
             largest_block = struct.unpack_from("<I", info, at)[0]

@@ -230,8 +230,13 @@ def _launch(function: int, grid, block, shared_bytes: int, stream: int | None, p
     if (stream or 0) != torch._C._cuda_getCurrentRawStream(0):
         raise Refused(f"launched on stream {stream}, which is not PyTorch's current one")
     launch = Launch(
-        name=function.name, source=function.module.source, defines=function.module.defines,
-        grid=grid, block=block, args=(), shared_bytes=shared_bytes,
+        name=function.name,
+        source=function.module.source,
+        defines=function.module.defines,
+        grid=grid,
+        block=block,
+        args=(),
+        shared_bytes=shared_bytes,
     )
     launch.args = _arguments(launch, kernel, parameters)
     run_launch(launch)
@@ -269,7 +274,7 @@ def _argument(where: str, what: str, kind: str, given: bytes):
     if not fits:
         words = {"p": "a pointer", "i": "a long long", "d": "a double"}
         raise Refused(f"{where} is {words[kind]}, got {what}")
-    value, = struct.unpack(form, given)
+    (value,) = struct.unpack(form, given)
     return _memory(where, value) if kind == "p" else value
 
 

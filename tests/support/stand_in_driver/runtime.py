@@ -55,7 +55,9 @@ ENTRIES = {
     "getDeviceCount": (f"int ({SKIP})", _FUNCTION(_C_INT, _C_INT), _device_count),
     "setDevice": (f"PyObject *(int, {SKIP})", _FUNCTION(_OBJECT, _C_INT, _C_INT), _set_device),
     "deviceGetAttribute": (
-        f"int (int, int, {SKIP})", _FUNCTION(_C_INT, _C_INT, _C_INT, _C_INT), _device_attribute
+        f"int (int, int, {SKIP})",
+        _FUNCTION(_C_INT, _C_INT, _C_INT, _C_INT),
+        _device_attribute,
     ),
     "_ensure_context": ("PyObject *(void)", _FUNCTION(_OBJECT), _nothing),
 }

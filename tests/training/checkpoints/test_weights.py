@@ -164,11 +164,14 @@ class Code:
         return (print, ("code of the file ran",))
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ([1, 2], ["holds no tensors by name", "state_dict"]),
-    ({"model": {"weight": torch.ones(1)}}, ["holds no tensors by name", "state_dict"]),
-    ({"weight": Code()}, ["is no checkpoint that can be read"]),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1, 2], ["holds no tensors by name", "state_dict"]),
+        ({"model": {"weight": torch.ones(1)}}, ["holds no tensors by name", "state_dict"]),
+        ({"weight": Code()}, ["is no checkpoint that can be read"]),
+    ],
+)
 def test_files_without_weights(tmp_path, capsys, content, words):
     path = str(tmp_path / "weights.pth")
     torch.save(content, path)

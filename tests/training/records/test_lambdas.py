@@ -74,11 +74,13 @@ def test_sample_is_a_copy():
 
 
 def network():
-    return nn.Sequential(OrderedDict(
-        conv=nn.Conv2d(3, 4, kernel_size=3, padding=1),
-        guided=GFGPMaxEntPool2d(4, kernel_size=2),
-        own=MaxEntPool2d(2, num_features=4, init_lambda=0.5),
-    ))
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(3, 4, kernel_size=3, padding=1),
+            guided=GFGPMaxEntPool2d(4, kernel_size=2),
+            own=MaxEntPool2d(2, num_features=4, init_lambda=0.5),
+        )
+    )
 
 
 def test_lambdas_are_those_of_evaluation():
