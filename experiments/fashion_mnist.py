@@ -28,12 +28,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs of the command line ``argv`` that are not in the results yet."""
     options = make_parser().parse_args(argv)
     recipe = Recipe(
-        *(options.arch, options.data, options.epochs, options.batches),
-        *(options.batch_size, options.lr, options.device),
+        arch=options.arch,
+        data=options.data,
+        epochs=options.epochs,
+        batches=options.batches,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        device=options.device,
     )
     try:
-        run_all(recipe, options.pools, options.seeds, options.runs, options.results)
-        measure_lambdas(recipe, options.runs, options.results, options.lambdas)
+        run_all(
+            recipe=recipe,
+            pools=options.pools,
+            seeds=options.seeds,
+            runs=options.runs,
+            results=options.results,
+        )
+        measure_lambdas(recipe, options.runs, options.results, lambdas=options.lambdas)
     except UserError as error:
         print(f"fashion_mnist.py: error: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import train_imagenet
-from experiments import fashion_mnist, report
+from experiments import fashion_mnist, results_page
 from experiments.comparison import PairedDifference, Spread, compare, complete_seeds, holm
 from experiments.lambdas import LayerLambdas, layer_lambdas, position_between
 from experiments.rows import Row, read_rows, write_rows
@@ -18,10 +18,11 @@ from gfgp_cupy import MaxEntPool2d
 from models import create_model
 from tests.support.command_line import read_log
 from tests.training.images.test_fashion_mnist import write_files
+from training.data import load_data, make_train_batches
 from training.errors import UserError
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.records.config import CONFIG_NAME, read_config
-from training.run import load_data, make_train_batches
+from training.run import Run
 from training.seeding import derive_seed, seed_everything
 
 CPU = Process(0, 1, torch.device("cpu"))
@@ -133,16 +134,16 @@ def test_tables_by_hand():
 def test_table_takes_its_place_in_the_page():
     page = "before\n<!-- a -->\nold\ntable\n<!-- end of a -->\nafter <!-- end of a -->\n"
     expected = "before\n<!-- a -->\nnew\n<!-- end of a -->\nafter <!-- end of a -->\n"
-    assert report.with_tables(page, {"a": "new"}) == expected
+    assert results_page.with_tables(page, {"a": "new"}) == expected
     with pytest.raises(UserError, match="has no <!-- b -->"):
-        report.with_tables(page, {"b": "new"})
+        results_page.with_tables(page, {"b": "new"})
 
 
 def test_committed_page_has_the_committed_results():
-    page = (report.REPOSITORY / "docs" / "results.md").read_text()
-    runs = complete_seeds(read_rows(Row, report.RESULTS / "fashion_mnist.csv"))
-    lambdas = read_rows(LayerLambdas, report.RESULTS / "fashion_mnist_lambdas.csv")
-    assert report.with_tables(page, report.tables(runs, lambdas)) == page
+    page = (results_page.REPOSITORY / "docs" / "results.md").read_text()
+    runs = complete_seeds(read_rows(Row, results_page.RESULTS / "fashion_mnist.csv"))
+    lambdas = read_rows(LayerLambdas, results_page.RESULTS / "fashion_mnist_lambdas.csv")
+    assert results_page.with_tables(page, results_page.tables(runs, lambdas)) == page
 
 
 def test_spread_of_lambda_over_channels_and_over_images():
@@ -173,7 +174,7 @@ def test_every_pooling_trains_on_the_same_images_in_the_same_order(tmp_path):
         recipe = Recipe("resnet18", str(tmp_path), epochs=2, batches=2, batch_size=8, lr=0.1)
         settings = train_imagenet.parse_settings(recipe.train_options(pool, 5, tmp_path / "out"))
         create_model("resnet18", pool, 10)  # draws more random numbers for some than for others
-        loader = make_train_batches(load_data(settings), settings, CPU, settings.seed)
+        loader = make_train_batches(load_data(settings), Run(settings, CPU, settings.seed))
         loader.set_epoch(1)
         batches[pool] = list(loader)
     for found in batches.values():

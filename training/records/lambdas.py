@@ -13,7 +13,7 @@ from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_lambdas
 from training.atomic_write import atomic_write
 from training.errors import UserError
 from training.loading.batches import Batch, BatchLoader
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 
 LAMBDAS_NAME = "lambdas.csv"
 COLUMNS = ("epoch", "layer", "low", "high", "count")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.processes.launcher import Process, all_reduce_max
+from training.processes.ranks import Process, all_reduce_max
 
 if TYPE_CHECKING:
     # What it imports may be missing where only tests of the GPU are run.
