@@ -214,3 +214,25 @@ def test_help_names_every_published_option():
         "--multiprocessing-distributed",
     ):
         assert re.search(rf"(?<![\w-]){option}\b", result.stdout), option
+
+
+def test_run_on_a_folder_needs_no_package_of_other_runs(tmp_path):
+    """Neither webdataset, which shards need, nor tensorboard."""
+    data = write_image_folder(tmp_path / "data", train=4, val=2)
+    options = (
+        *("--data", data, "--arch", "resnet18", "--pool", "skip", "--config-name", "digits"),
+        *("--epochs", 1, "--batch-size", 4, "--limit-train-batches", 1, "--workers", 0, "--cpu"),
+        *("--out-dir", tmp_path / "out"),
+    )
+    program = (
+        "import sys\n"
+        "sys.modules.update(webdataset=None, tensorboard=None)\n"  # importing them fails
+        "import train_imagenet\n"
+        "sys.exit(train_imagenet.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, options)],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(read_log(tmp_path / "out")) == 1
