@@ -86,7 +86,7 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
     elif not settings.evaluate:
         refuse_other_run(settings)
     checkpoint = load_start(settings, process)
-    if by_itself and is_finished(checkpoint, settings):
+    if by_itself and checkpoint is not None and is_finished(checkpoint, settings):
         if process.is_main:
             line = summary(checkpoint.history, settings.out_dir)
             print(f"finished already: {line}", flush=True)
@@ -105,10 +105,9 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
         train(model, checkpoint, data, run)
 
 
-def is_finished(checkpoint: Checkpoint | None, settings: Settings) -> bool:
+def is_finished(checkpoint: Checkpoint, settings: Settings) -> bool:
     """Return whether a run that resumes by itself has had its last epoch."""
-    epochs = len(settings.learning_rates)
-    return not settings.evaluate and checkpoint is not None and checkpoint.epoch >= epochs
+    return not settings.evaluate and checkpoint.epoch >= len(settings.learning_rates)
 
 
 def choose_seed(seed: int | None, checkpoint: Checkpoint | None, process: Process) -> int:
@@ -143,7 +142,7 @@ def evaluate_checkpoint(model: nn.Module, checkpoint: Checkpoint, data: Data, ru
             is unreadable, or the loss is not finite.
     """
     settings, process = run.settings, run.process
-    val_batches = make_val_batches(data, run)
+    val_batches = make_val_batches(data.val, run)
     model = averaged_model(model, checkpoint)
     if process.is_main:
         make_out_dir(settings.out_dir)
@@ -161,7 +160,7 @@ def evaluate_checkpoint(model: nn.Module, checkpoint: Checkpoint, data: Data, ru
         images=scores.images,
         skipped_images=len(skipped),
         averaged=checkpoint.ema is not None,
-        checkpoint=settings.resume,
+        checkpoint=str(checkpoint.path),
         dataset=settings.dataset,
         data=settings.data if settings.val_data is None else settings.val_data,
     )
@@ -172,10 +171,10 @@ def evaluate_checkpoint(model: nn.Module, checkpoint: Checkpoint, data: Data, ru
 
 def train(model: nn.Module, checkpoint: Checkpoint | None, data: Data, run: Run) -> None:
     """Train ``model``, from the start or from where ``checkpoint`` is; see ``train_epochs``."""
-    val_batches = make_val_batches(data, run)
+    val_batches = make_val_batches(data.val, run)
     if run.settings.sync_bn and run.process.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    train_batches = make_train_batches(data, run)
+    train_batches = make_train_batches(data.train, run)
     compile_kernels_of_run(model, train_batches, val_batches, run)
     train_epochs(
         model=model,

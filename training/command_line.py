@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from training.errors import UserError
 from training.options import GROUPS, OPTIONS, Options, flag_of
@@ -43,12 +43,11 @@ def make_parser() -> argparse.ArgumentParser:
         flags = [flag_of(field.name)]
         if option.short is not None:
             flags.insert(0, f"-{option.short}")
+        takes: dict[str, Any] = {"type": option.parse, "metavar": option.metavar}
         if field.default is False:
             takes = {"action": "store_true"}
         elif option.choices is not None:
             takes = {"choices": option.choices}
-        else:
-            takes = {"type": option.parse, "metavar": option.metavar}
         if option.bare is not None:
             takes |= {"nargs": "?", "const": option.bare}
         groups[option.group].add_argument(*flags, default=field.default, help=option.help, **takes)

@@ -1,9 +1,10 @@
 """The images of a run, and the batches of them that this process takes."""
 
 from pathlib import Path
+from typing import Any
 
 from training.errors import UserError
-from training.images.datasets import DATASETS, Data
+from training.images.datasets import DATASETS, Data, LabelledImages
 from training.images.shards import load_shards
 from training.loading.bad_images import BadImages
 from training.loading.batches import (
@@ -38,49 +39,50 @@ def class_count(num_classes: int | None, data: Data) -> int:
     return num_classes
 
 
-def make_train_batches(data: Data, run: Run) -> BatchLoader:
-    """Return the shuffled training batches.
+def make_train_batches(images: LabelledImages, run: Run) -> BatchLoader:
+    """Return shuffled batches of the training images.
 
     A last batch too small to give every process two images a part is left out: batch normalisation
     cannot take a single one.
     """
     settings = run.settings
-    sampler = GlobalBatches(
-        num_samples=len(data.train),
-        global_batch_size=settings.images_per_step,
-        process=run.process,
+    sampler = make_sampler(
+        images,
+        run,
+        limit=settings.limit_train_batches,
         shuffle_seed=run.seed,
         smallest=settings.smallest_batch_here * settings.machines,
-        limit=settings.limit_train_batches,
-        shard_sizes=data.train.shard_sizes,
-        workers=settings.workers_each,
     )
     if not len(sampler):
         raise UserError(
-            f"--data {settings.data}: {len(data.train)} training images are too few for "
+            f"--data {settings.data}: {len(images)} training images are too few for "
             f"{run.process.world_size} processes, which need {2 * settings.accum_steps} each"
         )
-    bad_images = make_bad_images("training", len(data.train), run)
-    images = training_images(
-        data.train, settings.recipe, run.seed, replace_bad=bad_images is not None
+    bad_images = make_bad_images("training", len(images), run)
+    augmented = training_images(
+        images, settings.recipe, run.seed, replace_bad=bad_images is not None
     )
-    return make_loader(images, sampler, bad_images, run)
+    return make_loader(augmented, sampler, bad_images, run)
 
 
-def make_val_batches(data: Data, run: Run) -> BatchLoader:
-    """Return the validation batches, in the data's order."""
-    settings = run.settings
-    sampler = GlobalBatches(
-        num_samples=len(data.val),
-        global_batch_size=settings.images_per_step,
-        process=run.process,
-        limit=settings.limit_val_batches,
-        shard_sizes=data.val.shard_sizes,
-        workers=settings.workers_each,
-    )
+def make_val_batches(images: LabelledImages, run: Run) -> BatchLoader:
+    """Return batches of the validation images, in the data's order."""
+    sampler = make_sampler(images, run, limit=run.settings.limit_val_batches)
     bad_images = make_bad_images("validation", sum(sampler.global_sizes), run)
-    images = validation_images(data.val, settings.recipe, run.seed)
-    return make_loader(images, sampler, bad_images, run)
+    prepared = validation_images(images, run.settings.recipe, run.seed)
+    return make_loader(prepared, sampler, bad_images, run)
+
+
+def make_sampler(images: LabelledImages, run: Run, **order: Any) -> GlobalBatches:
+    """Return which of ``images`` this process takes at each step; ``order`` as it is there."""
+    return GlobalBatches(
+        num_samples=len(images),
+        global_batch_size=run.settings.images_per_step,
+        process=run.process,
+        shard_sizes=images.shard_sizes,
+        workers=run.settings.workers_each,
+        **order,
+    )
 
 
 def make_bad_images(kind: str, images: int, run: Run) -> BadImages | None:

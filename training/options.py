@@ -23,6 +23,9 @@ GROUPS = {
 }
 """The groups of ``--help`` in their order, and their titles."""
 
+WHERE_AND_HOW = ("output", "processes")
+"""Groups whose options say where and how a run is made, and not what is trained."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -31,7 +34,7 @@ class Option:
     Attributes:
         group: a key of ``GROUPS``.
         help: a sentence of ``--help``, ``%`` written twice.
-        metavar: stands for the value in ``--help``; None where there are ``choices`` or no value.
+        metavar: stands for the value in ``--help``, where there is one and no ``choices``.
         short: the option's letter, if it has one.
         parse: makes a value of its text.
         choices: the values that there are, if not any.
@@ -43,7 +46,7 @@ class Option:
 
     group: str
     help: str
-    metavar: str | None = None
+    metavar: str = "N"
     short: str | None = None
     parse: Callable[[str], Any] = str
     choices: tuple[str, ...] | None = None
@@ -55,6 +58,7 @@ class Option:
 
 def option(group: str, help: str, default: Any = None, **others: Any) -> Any:
     """Return a field of ``Options``: its default and, from the other arguments, its ``Option``."""
+    others = {"tells": group not in WHERE_AND_HOW} | others
     return field(default=default, metadata={"option": Option(group, help, **others)})
 
 
@@ -88,7 +92,6 @@ class Options:
         "data",
         "outputs of the network (default: the number of classes in the data)",
         parse=positive_int,
-        metavar="N",
     )
     workers: int = option(
         "data",
@@ -96,7 +99,6 @@ class Options:
         "at most; 0 for digits and fashion-mnist)",
         short="j",
         parse=natural_int,
-        metavar="N",
         tells=False,
     )
     worker_timeout: int = option(
@@ -153,18 +155,13 @@ class Options:
         metavar="NAME",
     )
     epochs: int | None = option(
-        "recipe",
-        "(default: the recipe's)",
-        parse=positive_int,
-        metavar="N",
-        from_recipe=True,
+        "recipe", "(default: the recipe's)", parse=positive_int, from_recipe=True
     )
     batch_size: int | None = option(
         "recipe",
         "images a step, over all processes of this machine (default: the recipe's)",
         short="b",
         parse=positive_int,
-        metavar="N",
         from_recipe=True,
     )
     lr: float | None = option(
@@ -185,7 +182,6 @@ class Options:
         "recipe",
         "epochs in which the learning rate rises to --lr first (default: the recipe's)",
         parse=natural_int,
-        metavar="N",
         from_recipe=True,
     )
     label_smoothing: float = option(
@@ -206,14 +202,12 @@ class Options:
         "recipe",
         "of everything random (default: the checkpoint's of --resume, otherwise drawn)",
         parse=seed_int,
-        metavar="N",
     )
     start_epoch: int = option(
         "recipe",
         "epochs to leave out, counted from 0; with --resume the checkpoint decides",
         default=0,
         parse=natural_int,
-        metavar="N",
     )
     limit_train_batches: int | None = option(
         "recipe", "end each epoch after N batches", parse=positive_int, metavar="N"
@@ -236,7 +230,6 @@ class Options:
         "memory; --batch-size stays the images a step (default: %(default)s)",
         default=1,
         parse=positive_int,
-        metavar="N",
     )
     sync_bn: bool = option(
         "computing",
@@ -280,34 +273,26 @@ class Options:
         "evaluation.json (default: %(default)s)",
         default="./",
         metavar="DIR",
-        tells=False,
     )
     pdf_filename: str = option(
         "output",
         "the curves, in --out-dir; a PNG file goes beside it (default: %(default)s)",
         default="train_epochs.pdf",
         metavar="NAME",
-        tells=False,
     )
     save_last_checkpoint: bool = option(
-        "output",
-        "keep only the newest checkpoint and model_best.pth.tar",
-        default=False,
-        tells=False,
+        "output", "keep only the newest checkpoint and model_best.pth.tar", default=False
     )
     keep_checkpoints: int | None = option(
         "output",
         "keep only the newest N checkpoints and model_best.pth.tar (default: all)",
         parse=positive_int,
-        metavar="N",
-        tells=False,
     )
     tensorboard: bool = option(
         "output",
         "write the curves and the histograms of λ for TensorBoard as well, to tensorboard/ in "
         "--out-dir",
         default=False,
-        tells=False,
     )
     print_freq: int = option(
         "output",
@@ -316,38 +301,25 @@ class Options:
         default=100,
         short="p",
         parse=positive_int,
-        metavar="N",
-        tells=False,
     )
 
     cpu: bool = option("processes", "leave the GPUs alone", default=False, tells=False)
-    gpu: int | None = option(
-        "processes",
-        "the one GPU to use (default: 0)",
-        parse=natural_int,
-        metavar="N",
-        tells=False,
-    )
+    gpu: int | None = option("processes", "the one GPU to use (default: 0)", parse=natural_int)
     multiprocessing_distributed: bool = option(
         "processes",
         "train with one process per GPU of this machine, or --nproc on the CPU",
         default=False,
-        tells=False,
     )
     nproc: int | None = option(
         "processes",
         "processes on this machine (default: its GPUs; 1 without GPUs)",
         parse=positive_int,
-        metavar="N",
-        tells=False,
     )
     world_size: int = option(
         "processes",
         "number of machines (default: %(default)s)",
         default=1,
         parse=positive_int,
-        metavar="N",
-        tells=False,
         of_several=True,
     )
     rank: int = option(
@@ -355,8 +327,6 @@ class Options:
         "number of this machine, from 0 (default: %(default)s)",
         default=0,
         parse=natural_int,
-        metavar="N",
-        tells=False,
         of_several=True,
     )
     dist_url: str = option(
@@ -364,7 +334,6 @@ class Options:
         "where the processes meet, on machine 0 (default: %(default)s)",
         default="tcp://127.0.0.1:8080",
         metavar="URL",
-        tells=False,
         of_several=True,
     )
     dist_backend: str = option(
@@ -372,7 +341,6 @@ class Options:
         "gloo is taken where there is no GPU (default: %(default)s)",
         default="nccl",
         choices=("nccl", "gloo"),
-        tells=False,
         of_several=True,
     )
     dist_timeout: int = option(
@@ -382,7 +350,6 @@ class Options:
         default=600,
         parse=positive_int,
         metavar="SECONDS",
-        tells=False,
         of_several=True,
     )
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from training.checkpoints.partial_epoch import EpochUnderWay
-from training.loading.batches import BatchLoader
+from training.loading.batches import Batches
 from training.not_finite import SkippedSteps, check_counted, check_finite, finite
 from training.records.metrics import Scores, ScoreSums
 from training.records.progress import Progress
@@ -17,7 +17,7 @@ from training.step import TrainingStep
 
 def train_one_epoch(
     step: TrainingStep,
-    batches: BatchLoader,
+    batches: Batches,
     title: str,
     under_way: EpochUnderWay,
     check: Callable[[], None],
@@ -54,7 +54,7 @@ def train_one_epoch(
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: BatchLoader,
+    batches: Batches,
     run: Run,
     title: str,
     check: Callable[[], None] = lambda: None,
@@ -80,6 +80,6 @@ def evaluate(
     return finite(sums.scores_of_all(run.process), title)
 
 
-def progress_of(title: str, batches: BatchLoader, run: Run) -> Progress:
+def progress_of(title: str, batches: Batches, run: Run) -> Progress:
     """Return what shows how far a pass over ``batches`` has come, in the main process."""
     return Progress(title, batches.images, run.settings.print_freq, shown=run.process.is_main)

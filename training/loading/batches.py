@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -57,6 +57,15 @@ class Batch:
     images: Tensor
     targets: Tensor
     global_size: int
+
+
+class Batches(Protocol):
+    """Batches of one pass, and how many ``images`` it has over all processes."""
+
+    @property
+    def images(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
