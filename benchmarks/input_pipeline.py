@@ -24,7 +24,6 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.environment import environment_of
-from benchmarks.options import positive_float, positive_int
 from benchmarks.results import (
     SCHEMA,
     InputPipelineResults,
@@ -33,6 +32,7 @@ from benchmarks.results import (
     Spread,
     write_results,
 )
+from training.argument_types import positive_float, positive_int
 from training.images.datasets import load_image_folders
 from training.images.lighting import EIGENVALUES, EIGENVECTORS
 from training.loading.batches import Sample, SampleKey, TransformedImages, collate, training_images

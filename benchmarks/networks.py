@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.environment import environment_of
-from benchmarks.options import add_common_options, positive_int
+from benchmarks.options import add_common_options
 from benchmarks.results import (
     SCHEMA,
     NetworkResults,
@@ -33,6 +33,7 @@ from benchmarks.timing import timer_of
 from gfgp_cupy import compile_kernels
 from models import create_model, list_models
 from models.pooling import POOL_TYPES
+from training.argument_types import positive_int
 
 CLASSES = 1000
 

@@ -19,10 +19,11 @@ import torch
 from benchmarks.contenders import COMPILED
 from benchmarks.environment import environment_of
 from benchmarks.measurement import Bench, launch_costs, measure
-from benchmarks.options import add_common_options, positive_int
+from benchmarks.options import add_common_options
 from benchmarks.results import SCHEMA, PoolingResults, PoolingSettings, write_results
 from benchmarks.shapes import NETWORKS, Shape, select_shapes
 from benchmarks.timing import Cache, cache_bytes
+from training.argument_types import positive_int
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["add_common_options", "positive_float", "positive_int"]
+from training.argument_types import positive_float, positive_int
 
 
 def add_common_options(
@@ -48,16 +48,3 @@ def add_common_options(
         metavar="FILE",
         help="JSON file to write (default: %(default)s)",
     )
-
-
-def positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return value

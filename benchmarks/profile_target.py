@@ -19,9 +19,9 @@ import torch
 
 from benchmarks.contenders import OP, make_contenders
 from benchmarks.operators import DTYPES
-from benchmarks.options import positive_int
 from benchmarks.rounds import SPACING, Inputs, backward
 from benchmarks.shapes import Shape
+from training.argument_types import positive_int
 
 
 def main(argv: Sequence[str] | None = None) -> int:

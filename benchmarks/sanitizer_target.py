@@ -25,8 +25,8 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from benchmarks.options import positive_int
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
+from training.argument_types import positive_int
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 

@@ -6,16 +6,17 @@ One network, one recipe, under each pooling and from each of several seeds.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 if __name__ == "__main__":
     # From a clone, without installing: import from the repository, not from this script's folder.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.options import positive_float, positive_int
 from experiments.lambdas import lambdas_of_run, sample_images
 from experiments.rows import Row, read_rows, write_rows
 from experiments.runs import Recipe, folder_of, run
+from training.argument_types import positive_float, positive_int
 from training.errors import UserError
 from training.images.datasets import DATASETS
 
@@ -27,13 +28,16 @@ LAMBDA_IMAGES = 500
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs of the command line ``argv`` that are not in the results yet."""
     options = make_parser().parse_args(argv)
-    recipe = Recipe(
-        *(options.arch, options.data, options.epochs, options.batches),
-        *(options.batch_size, options.lr, options.device),
-    )
+    recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
     try:
-        run_all(recipe, options.pools, options.seeds, options.runs, options.results)
-        measure_lambdas(recipe, options.runs, options.results, options.lambdas)
+        run_all(
+            recipe=recipe,
+            pools=options.pools,
+            seeds=options.seeds,
+            runs=options.runs,
+            results=options.results,
+        )
+        measure_lambdas(recipe, options.runs, options.results, lambdas=options.lambdas)
     except UserError as error:
         print(f"fashion_mnist.py: error: {error}", file=sys.stderr)
         return 2

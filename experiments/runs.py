@@ -1,6 +1,5 @@
 """One run of an experiment: ``train_imagenet.py`` trains, then evaluates the last epoch."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from training.errors import UserError
 from training.images.fashion_mnist import CLASSES
 from training.records.config import CONFIG_NAME, read_config
 from training.records.environment import REPOSITORY
+from training.records.evaluation import EVALUATION_NAME, read_evaluation
 
 
 @dataclass(frozen=True)
@@ -50,29 +50,24 @@ class Recipe:
 
         What is validated after each epoch decides nothing, so a few batches do.
         """
-        options = [
-            *self._options(pool),
-            *("--epochs", self.epochs, "--limit-train-batches", self.batches),
-            *("--lr", self.lr, "--seed", seed, "--limit-val-batches", 4),
-            *("--save-last-checkpoint", "--out-dir", out_dir),
-        ]
+        options = [*self._options(pool), "--lr", self.lr, "--seed", seed, "--epochs", self.epochs]
+        options += ["--limit-train-batches", self.batches, "--limit-val-batches", 4]
+        options += ["--save-last-checkpoint", "--out-dir", out_dir]
         return [str(option) for option in options]
 
     def evaluate_options(self, pool: str, checkpoint: Path) -> list[str]:
-        """Return the options that evaluate ``checkpoint`` on all test images."""
+        """Return the options that evaluate ``checkpoint`` on all test images, into its folder."""
         options = [*self._options(pool), "--evaluate", "--resume", checkpoint]
-        return [str(option) for option in options]
+        return [str(option) for option in (*options, "--out-dir", checkpoint.parent)]
 
     def last_checkpoint(self, out_dir: Path) -> Path:
         """Return the checkpoint that training leaves in ``out_dir``."""
         return out_dir / f"checkpoint-epoch{self.epochs}.pth.tar"
 
     def _options(self, pool: str) -> list[object]:
-        return [
-            *("--dataset", "fashion-mnist", "--data", self.data, "--arch", self.arch),
-            *("--pool", pool, "--batch-size", self.batch_size, "--channels-last"),
-            *(["--cpu"] if self.device == "cpu" else []),
-        ]
+        options = ["--dataset", "fashion-mnist", "--data", self.data, "--arch", self.arch]
+        options += ["--pool", pool, "--batch-size", self.batch_size, "--channels-last"]
+        return [*options, "--cpu"] if self.device == "cpu" else options
 
 
 def run(recipe: Recipe, pool: str, seed: int, runs: Path) -> Row:
@@ -85,29 +80,26 @@ def run(recipe: Recipe, pool: str, seed: int, runs: Path) -> Row:
     if out_dir.exists():
         shutil.rmtree(out_dir)  # of a run that was interrupted
     start = time.perf_counter()
-    printed = output_of(recipe.train_options(pool, seed, out_dir))
+    run_trainer(recipe.train_options(pool, seed, out_dir))
     seconds = time.perf_counter() - start
-    available = int(_found(r"(\d+) training and", printed)[0])
+    config = read_config(out_dir / CONFIG_NAME)
+    available = config["train_images"]
     if available < recipe.batches * recipe.batch_size:
         raise UserError(
             f"--batches {recipe.batches}: of {recipe.batch_size} images each are more than the "
             f"{available} training images; lower it"
         )
-    printed = output_of(recipe.evaluate_options(pool, recipe.last_checkpoint(out_dir)))
-    number = r"([\d.]+)"
-    err1, err5, loss, images = _found(
-        rf"top-1 error {number}%, top-5 error {number}%, loss {number} on (\d+) images", printed
-    )
-    config = read_config(out_dir / CONFIG_NAME)
+    run_trainer(recipe.evaluate_options(pool, recipe.last_checkpoint(out_dir)))
+    evaluation = read_evaluation(out_dir / EVALUATION_NAME)
     model = create_model(recipe.arch, pool, len(CLASSES))
     return Row(
         pool=pool,
         seed=seed,
         arch=recipe.arch,
-        top1_error=float(err1),
-        top5_error=float(err5),
-        loss=float(loss),
-        eval_images=int(images),
+        top1_error=round(evaluation.top1_error, 2),
+        top5_error=round(evaluation.top5_error, 2),
+        loss=round(evaluation.loss, 4),
+        eval_images=evaluation.images,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
@@ -130,8 +122,8 @@ def folder_of(runs: Path, pool: str, seed: int) -> Path:
     return runs / f"{pool}-seed{seed}"
 
 
-def output_of(options: Sequence[str]) -> str:
-    """Run ``train_imagenet.py`` in a process of its own; return what it prints.
+def run_trainer(options: Sequence[str]) -> None:
+    """Run ``train_imagenet.py`` in a process of its own.
 
     Raises:
         UserError: it fails.
@@ -142,11 +134,3 @@ def output_of(options: Sequence[str]) -> str:
         raise UserError(
             f"train_imagenet.py {' '.join(options)}: exit code {done.returncode}\n{done.stderr}"
         )
-    return done.stdout
-
-
-def _found(pattern: str, text: str) -> tuple[str, ...]:
-    match = re.search(pattern, text)
-    if match is None:
-        raise UserError(f"train_imagenet.py printed no {pattern!r}, but: {text}")
-    return match.groups()

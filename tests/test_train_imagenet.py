@@ -25,6 +25,7 @@ from tests.support.command_line import (
 )
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
+from training.records.evaluation import read_evaluation
 
 SMALL_DIGITS = (
     *("--dataset", "digits", "--arch", "resnet18", "--cpu", "--batch-size", 16),
@@ -88,7 +89,7 @@ def test_readmes_digits_command_reaches_its_accuracy(tmp_path):
     assert checkpoints | {"train_epochs.pdf", "model_best.pth.tar"} <= set(names(out))
     printed = output_here(
         *("--dataset", "digits", "--arch", "resnet18", "--evaluate"),
-        *("--resume", out / f"checkpoint-epoch{len(log)}.pth.tar"),
+        *("--resume", out / f"checkpoint-epoch{len(log)}.pth.tar", "--out-dir", tmp_path),
     )
     assert f"top-1 error {float(log[-1]['val_err1']):.2f}%" in printed
     assert "on 360 images" in printed
@@ -146,6 +147,7 @@ def test_published_checkpoint_is_evaluated(tmp_path):
         *("--dataset", "imagenet", "--data", data, "--arch", "resnet18", "--pool", "avg"),
         *("--config-name", "digits", "--cpu", "--evaluate", "--workers", 0),
         *("--resume", tmp_path / "published.pth.tar", "--exclude", tmp_path / "exclude.txt"),
+        *("--out-dir", tmp_path / "out"),
     )
     wrong = 0
     kept = [number for number in range(1, 16) if number not in (2, 15)]
@@ -157,6 +159,13 @@ def test_published_checkpoint_is_evaluated(tmp_path):
         wrong += model((pixels.movedim(2, 0)[None] - 0.5) / 0.5).argmax().item() != label
     assert f"top-1 error {100 * wrong / 13:.2f}%, top-5 error 0.00%" in printed
     assert "on 13 images" in printed
+    evaluation = read_evaluation(tmp_path / "out" / "evaluation.json")
+    assert evaluation.top1_error == pytest.approx(100 * wrong / 13)
+    assert (evaluation.top5_error, evaluation.images, evaluation.averaged) == (0, 13, False)
+    assert f"loss {evaluation.loss:.4f}" in printed
+    assert evaluation.checkpoint == str(tmp_path / "published.pth.tar")
+    assert (evaluation.dataset, evaluation.data) == ("imagenet", str(data))
+    assert names(tmp_path / "out") == ["evaluation.json"]
 
 
 def test_lines_where_there_is_no_terminal(tmp_path):
@@ -205,3 +214,25 @@ def test_help_names_every_published_option():
         "--multiprocessing-distributed",
     ):
         assert re.search(rf"(?<![\w-]){option}\b", result.stdout), option
+
+
+def test_run_on_a_folder_needs_no_package_of_other_runs(tmp_path):
+    """Neither webdataset, which shards need, nor tensorboard."""
+    data = write_image_folder(tmp_path / "data", train=4, val=2)
+    options = (
+        *("--data", data, "--arch", "resnet18", "--pool", "skip", "--config-name", "digits"),
+        *("--epochs", 1, "--batch-size", 4, "--limit-train-batches", 1, "--workers", 0, "--cpu"),
+        *("--out-dir", tmp_path / "out"),
+    )
+    program = (
+        "import sys\n"
+        "sys.modules.update(webdataset=None, tensorboard=None)\n"  # importing them fails
+        "import train_imagenet\n"
+        "sys.exit(train_imagenet.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, options)],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(read_log(tmp_path / "out")) == 1

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from tests.support.command_line import checked_error, error_here, output_here, read_log, run_command
+from tests.support.command_line import (
+    checked_error,
+    error_here,
+    output_here,
+    read_log,
+    run_command,
+    run_here,
+)
 from tests.support.image_folders import write_image_folder
 
 SMALL = (
@@ -130,6 +137,17 @@ def test_out_dir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("here already")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert f"--out-dir {out}: cannot be written" in error_here(*SMALL_DIGITS, "--out-dir", out)
+    assert (tmp_path / "file").read_text() == "here already"
+
+
+def test_out_dir_of_an_evaluation_that_cannot_be_written(tmp_path, finished_run):
+    """The error comes before the images are looked at, so that no hour of them is lost."""
+    (tmp_path / "file").write_text("here already")
+    best = finished_run / "model_best.pth.tar"
+    options = (*SMALL_DIGITS, "--evaluate", "--resume", best, "--out-dir", tmp_path / "file")
+    code, out, err = run_here(*options)
+    assert f"--out-dir {tmp_path / 'file'}: cannot be written" in checked_error(code, err)
+    assert "top-1 error" not in out
     assert (tmp_path / "file").read_text() == "here already"
 
 

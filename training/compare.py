@@ -16,25 +16,18 @@ from matplotlib.ticker import MaxNLocator
 
 from training.atomic_write import atomic_write
 from training.errors import UserError
-from training.records.config import CONFIG_NAME, PROCESS_OPTIONS, read_config
+from training.options import OPTIONS, flag_of
+from training.records.config import CONFIG_NAME, read_config
 from training.records.curves import save_figure
-from training.records.history import EpochRecord, best_record, read_log
-from training.records.out_dir import LOG_NAME
+from training.records.history import LOG_NAME, EpochRecord, best_record, read_log
 
 STEM = "comparison"
 PANELS = {"Loss": "loss", "Top-1 error (%)": "err1", "Top-5 error (%)": "err5"}
 STYLES = {"val": "-", "train": ":"}
 
-# Settings that say where and how a run was made, not what was trained.
-UNTOLD = {
-    *("out_dir", "pdf_filename", "save_last_checkpoint", "keep_checkpoints", "print_freq"),
-    *("tensorboard", "resume"),
-    *("workers", "cpu", "gpu", "nproc", "multiprocessing_distributed", *PROCESS_OPTIONS),
-}
-
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A run that ``train_imagenet.py`` left.
 
     Attributes:
@@ -88,7 +81,7 @@ def compare(folders: Sequence[Path], out_dir: Path) -> str:
     return table
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RecordedRun:
     """Return the run in ``folder``, from its log.csv and, if there is one, its config.json.
 
     Raises:
@@ -99,11 +92,11 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder / LOG_NAME}: holds no epoch; leave the run out")
     config_path = folder / CONFIG_NAME
     settings = told_settings(read_config(config_path)) if config_path.exists() else {}
-    return Run(folder.resolve().name, settings, history)
+    return RecordedRun(folder.resolve().name, settings, history)
 
 
 def told_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a config.json that say what was trained, the recipe's filled in.
+    """Return the options of a config.json that say what was trained, the recipe's filled in.
 
     Of a resumed run they are the latest.
     """
@@ -111,15 +104,16 @@ def told_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: latest["recipe"].get(name) if value is None else value
         for name, value in latest["settings"].items()
-        if name not in UNTOLD
+        if name in OPTIONS and OPTIONS[name].tells
     }
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[RecordedRun]) -> list[str]:
     """Return the names of the settings that the runs, those that have them, differ in.
 
     Example:
-        >>> differing([Run("a", {"pool": "max", "seed": 0}, ()), Run("b", {"pool": "avg"}, ())])
+        >>> first = RecordedRun("a", {"pool": "max", "seed": 0}, ())
+        >>> differing([first, RecordedRun("b", {"pool": "avg"}, ())])
         ['pool']
     """
     names = dict.fromkeys(name for run in runs for name in run.settings)
@@ -127,7 +121,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [name for name in names if any(value != values[name][0] for value in values[name])]
 
 
-def labels_of(runs: Sequence[Run]) -> list[str]:
+def labels_of(runs: Sequence[RecordedRun]) -> list[str]:
     """Return what tells each run from the others: its settings, or else its name."""
     names = differing(runs)
     labels = [
@@ -140,12 +134,12 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def table_of(runs: Sequence[Run]) -> str:
+def table_of(runs: Sequence[RecordedRun]) -> str:
     """Return a Markdown table of the runs' best epochs, the least error in bold."""
     names = differing(runs)
     best = [best_record(run.history) for run in runs]
     least = min(record.val_err1 for record in best)
-    options = [f"`--{name.replace('_', '-')}`" for name in names]
+    options = [f"`{flag_of(name)}`" for name in names]
     scores = ["best top-1 error (%)", "its top-5 (%)", "its epoch", "of", "least val loss"]
     rows = [["run", *options, *scores, "images/s"]]
     for run, record in zip(runs, best, strict=True):
@@ -167,7 +161,7 @@ def table_of(runs: Sequence[Run]) -> str:
     return "".join(f"| {' | '.join(_escaped(cell) for cell in row)} |\n" for row in rows)
 
 
-def draw_runs(runs: Sequence[Run]) -> Figure:
+def draw_runs(runs: Sequence[RecordedRun]) -> Figure:
     """Return the figure of the runs' loss and errors over the epochs, a colour per run."""
     figure = Figure(figsize=(14, 5), layout="constrained")
     labels = labels_of(runs)

@@ -6,21 +6,20 @@ from torch import nn
 
 from gfgp_cupy import compile_kernels
 from training.loading.batches import BatchLoader, TransformedImages
-from training.processes.launcher import Process
-from training.settings import Settings
+from training.run import Run
 
 
 def compile_kernels_of_run(
     model: nn.Module,
     train_batches: BatchLoader | None,
     val_batches: BatchLoader,
-    settings: Settings,
-    process: Process,
+    run: Run,
 ) -> None:
     """Compile what training (None: there is none) and evaluation of ``model`` need, on a GPU.
 
     Not with ``--compile``: compiled layers call kernels that only the compiler knows.
     """
+    settings, process = run.settings, run.process
     if process.device.type != "cuda" or settings.compile:
         return
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format

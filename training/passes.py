@@ -7,34 +7,36 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from training.checkpoints.partial_epoch import EpochUnderWay
-from training.forward import Forward
-from training.loading.batches import BatchLoader
+from training.loading.batches import Batches
 from training.not_finite import SkippedSteps, check_counted, check_finite, finite
-from training.processes.launcher import Process
 from training.records.metrics import Scores, ScoreSums
 from training.records.progress import Progress
+from training.run import Run
 from training.step import TrainingStep
 
 
 def train_one_epoch(
     step: TrainingStep,
-    batches: BatchLoader,
-    process: Process,
+    batches: Batches,
     title: str,
-    print_freq: int,
     under_way: EpochUnderWay,
     check: Callable[[], None],
 ) -> Scores:
     """Take a step for each batch that is left; return the epoch's scores over all processes.
 
-    ``check`` is called after each step, when ``under_way`` tells of it.
+    Args:
+        step: what is done with a batch.
+        batches: the rest of the epoch.
+        title: of the epoch, for a person.
+        under_way: how far the epoch has come, counted on after each step.
+        check: called after each step, when ``under_way`` tells of it.
 
     Raises:
         UserError: an image is unreadable, or the loss or a weight is not finite.
     """
     step.model.train()
     sums = under_way.sums
-    with Progress(title, batches.images, print_freq, process.is_main) as progress:
+    with progress_of(title, batches, step.run) as progress:
         skipped = SkippedSteps(title, progress)
         for batch in batches:
             taken = step(batch, sums)
@@ -43,7 +45,7 @@ def train_one_epoch(
             if progress.advance(batch.global_size):
                 progress.show(finite(sums.scores(), title))
             check()
-    scores = sums.scores_of_all(process)
+    scores = sums.scores_of_all(step.run.process)
     check_counted(scores, title)
     check_finite(step.model, scores, title)
     return scores
@@ -52,11 +54,9 @@ def train_one_epoch(
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: BatchLoader,
-    forward: Forward,
-    process: Process,
+    batches: Batches,
+    run: Run,
     title: str,
-    print_freq: int,
     check: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Return the scores over all processes, each image counted once.
@@ -68,13 +68,18 @@ def evaluate(
         UserError: an image is unreadable, or the loss is not finite.
     """
     model.eval()
-    sums = ScoreSums(process.device)
-    with Progress(title, batches.images, print_freq, process.is_main) as progress:
+    sums = ScoreSums(run.process.device)
+    with progress_of(title, batches, run) as progress:
         for batch in batches:
-            logits = forward(model, batch.images)
+            logits = run.settings.forward(model, batch.images)
             sums.add(cross_entropy(logits, batch.targets), logits, batch.targets)
             if progress.advance(batch.global_size):
                 progress.show(sums.scores())
-            if process.world_size == 1:
+            if run.process.world_size == 1:
                 check()
-    return finite(sums.scores_of_all(process), title)
+    return finite(sums.scores_of_all(run.process), title)
+
+
+def progress_of(title: str, batches: Batches, run: Run) -> Progress:
+    """Return what shows how far a pass over ``batches`` has come, in the main process."""
+    return Progress(title, batches.images, run.settings.print_freq, shown=run.process.is_main)

@@ -1,7 +1,11 @@
-"""The named recipes of ``--config-name``: add one to ``RECIPES`` and the command line takes it."""
+"""The named recipes of ``--config-name``.
+
+Add one to ``RECIPES`` and the command line takes it; ``training.options`` names it in the help.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -96,53 +100,48 @@ def imagenet_val_batch_transform() -> BatchTransform:
     )
 
 
+def small_image_transform(*steps: Transform) -> Transform:
+    """Return ``steps`` on PIL images, followed by what makes of 0 to 255 the numbers -1 to 1."""
+    normalize = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return transforms.Compose([*steps, transforms.ToTensor(), normalize])
+
+
 def digits_train_transform() -> Transform:
-    return transforms.Compose(
-        [
-            transforms.Resize((32, 32)),
-            transforms.RandomAffine(
-                degrees=10,
-                translate=(0.1, 0.1),
-                scale=(0.9, 1.1),
-                shear=10,
-                interpolation=transforms.InterpolationMode.BILINEAR,
-            ),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ]
+    moved = transforms.RandomAffine(
+        degrees=10,
+        translate=(0.1, 0.1),
+        scale=(0.9, 1.1),
+        shear=10,
+        interpolation=transforms.InterpolationMode.BILINEAR,
     )
+    return small_image_transform(transforms.Resize((32, 32)), moved)
 
 
 def digits_val_transform() -> Transform:
-    return transforms.Compose(
-        [
-            transforms.Resize((32, 32)),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ]
-    )
+    return small_image_transform(transforms.Resize((32, 32)))
 
 
 def fashion_mnist_train_transform() -> Transform:
-    return transforms.Compose(
-        [
-            transforms.Resize((28, 28)),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomCrop(32, padding=4),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ]
-    )
+    mirrored, shifted = transforms.RandomHorizontalFlip(), transforms.RandomCrop(32, padding=4)
+    return small_image_transform(transforms.Resize((28, 28)), mirrored, shifted)
 
 
 def fashion_mnist_val_transform() -> Transform:
-    return transforms.Compose(
-        [
-            transforms.Resize((28, 28)),
-            transforms.Pad(2),
-            transforms.ToTensor(),
-            transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ]
+    return small_image_transform(transforms.Resize((28, 28)), transforms.Pad(2))
+
+
+def small_image_recipe(
+    train_transform: Callable[[], Transform], val_transform: Callable[[], Transform], **others: Any
+) -> Recipe:
+    """Return what the recipes for small images have in common, with ``others``."""
+    return Recipe(
+        train_transform=train_transform,
+        val_transform=val_transform,
+        lr_schedule="cosine",
+        warmup_epochs=1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        **others,
     )
 
 
@@ -163,27 +162,15 @@ RECIPES = {
         train_decode=DecodedCrop(224),
     ),
     # 32x32 images of a few thousand small digits, in minutes on two CPU cores.
-    "digits": Recipe(
-        batch_size=32,
-        epochs=5,
-        lr=0.01,
-        lr_schedule="cosine",
-        warmup_epochs=1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        train_transform=digits_train_transform,
-        val_transform=digits_val_transform,
+    "digits": small_image_recipe(
+        digits_train_transform, digits_val_transform, batch_size=32, epochs=5, lr=0.01
     ),
     # 28x28 images in a black margin of 32x32, shifted and mirrored.
-    "fashion-mnist": Recipe(
+    "fashion-mnist": small_image_recipe(
+        fashion_mnist_train_transform,
+        fashion_mnist_val_transform,
         batch_size=128,
         epochs=30,
         lr=0.1,
-        lr_schedule="cosine",
-        warmup_epochs=1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        train_transform=fashion_mnist_train_transform,
-        val_transform=fashion_mnist_val_transform,
     ),
 }

@@ -1,4 +1,4 @@
-"""The files that each epoch leaves; a run goes on where they cannot be written for a while."""
+"""What each epoch leaves in ``--out-dir``; a run goes on where it cannot be written for a while."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,29 +7,31 @@ from pathlib import Path
 
 from torch import Tensor
 
-from training.atomic_write import WriteError
+from training.atomic_write import WriteError, remove_leftovers
 from training.checkpoints.format import Checkpoint, save_checkpoint
 from training.errors import UserError
-from training.loading.bad_images import LIST_NAME, list_bad_images
-from training.records.curves import write_curves
-from training.records.history import EpochRecord, write_log
-from training.records.out_dir import LOG_NAME
-from training.records.run_files import Report
+from training.records.config import config_of
+from training.records.history import EpochRecord
+from training.records.out_dir import make_out_dir
+from training.records.run_files import RunFiles
+from training.run import Run
 from training.settings import Settings
 
 
 class Saving:
-    """Writes the files of ``--out-dir``; it is for the main process.
+    """Writes records and checkpoints; it is for the main process.
 
-    The checkpoint is the last of them: a run that is killed in between repeats the epoch and
-    writes the same again.
+    The checkpoint is the last of an epoch's files: a run that is killed in between repeats the
+    epoch and writes the same again.
+
+    Attributes:
+        failure: why the newest checkpoint is missing, None where it is there.
     """
 
-    def __init__(self, report: Report, settings: Settings) -> None:
-        self.report = report
+    def __init__(self, files: RunFiles, settings: Settings) -> None:
+        self.files = files
         self.settings = settings
         self.failure: WriteError | None = None
-        self._bad_images_path = Path(settings.out_dir, LIST_NAME)
 
     def epoch(
         self,
@@ -40,17 +42,13 @@ class Saving:
     ) -> None:
         """Write what there is after the last epoch of ``history``; say what cannot be written."""
         with self._going_on():
-            list_bad_images(bad_images, self._bad_images_path)
-            write_log(history, Path(self.settings.out_dir, LOG_NAME))
-            write_curves(history, Path(self.settings.out_dir, self.settings.pdf_filename))
-            self.report.add_epoch(history[-1], lambdas)
+            self.files.add_epoch(history, lambdas, bad_images)
         self._checkpoint(checkpoint)
 
     def partial_epoch(self, checkpoint: Checkpoint, bad_images: Mapping[str, str]) -> Path | None:
         """Write a checkpoint within an epoch; return its path, None where it cannot be written."""
         with self._going_on():
-            self.report.begin()
-            list_bad_images(bad_images, self._bad_images_path)
+            self.files.add_partial_epoch(bad_images)
         return self._checkpoint(checkpoint)
 
     def end(self) -> None:
@@ -72,3 +70,34 @@ class Saving:
         except WriteError as error:
             self.failure = error
             print(f"{error}; training goes on", file=sys.stderr, flush=True)
+
+
+def begin_saving(run: Run, train_images: int, start_epoch: int, resumed: bool) -> Saving:
+    """Make ``--out-dir``, tidy up after a kill, and print how to repeat the run.
+
+    Args:
+        run: it is begun, or goes on.
+        train_images: that the data set has.
+        start_epoch: number of epochs that the run has had.
+        resumed: it goes on from a checkpoint.
+
+    Raises:
+        UserError: no file can be written there.
+    """
+    settings = run.settings
+    out_dir = Path(settings.out_dir)
+    curves = (out_dir / settings.pdf_filename).parent
+    make_out_dir(settings.out_dir, curves)
+    for folder in (out_dir, curves):
+        remove_leftovers(folder)
+    config = config_of(run, train_images)
+    print(f"to repeat this run in another --out-dir: {config.command}", flush=True)
+    files = RunFiles(
+        out_dir=out_dir,
+        config=config,
+        pdf_filename=settings.pdf_filename,
+        tensorboard=settings.tensorboard,
+        start_epoch=start_epoch,
+        resumed=resumed,
+    )
+    return Saving(files, settings)

@@ -1,5 +1,7 @@
 """The settings of a run: what the command line asked for, and the check that it can be done."""
 
+import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,72 +13,47 @@ from models.pooling import POOL_TYPES
 from training.errors import UserError
 from training.forward import AMP_TYPES, Forward
 from training.images.datasets import DATASETS
+from training.options import OPTIONS, Options
+from training.processes.placement import Placement
 from training.processes.rendezvous import address_of
 from training.processes.torchrun import Torchrun
 from training.recipes import RECIPES, Recipe
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The options of ``train_imagenet.py`` under their own names; None where one was not given.
+class Settings(Options):
+    """The options of a run, those that depend on others filled in, and what follows from them.
 
-    ``torchrun`` is no option but what the environment says, None where torchrun did not start us.
+    Attributes:
+        torchrun: no option but what the environment says, None where torchrun did not start us.
     """
 
-    dataset: str
-    data: str
-    val_data: str | None
-    num_classes: int | None
-    exclude: str | None
-    workers: int
-    worker_timeout: int
-    on_bad_image: str
-    arch: str
-    pool: str
-    pretrained: bool
-    weights: str | None
-    config_name: str
-    epochs: int | None
-    batch_size: int | None
-    lr: float | None
-    lr_schedule: str | None
-    warmup_epochs: int | None
-    label_smoothing: float
-    ema: float | None
-    amp: str
-    channels_last: bool
-    compile: bool
-    accum_steps: int
-    sync_bn: bool
-    on_nan: str
-    seed: int | None
-    start_epoch: int
-    limit_train_batches: int | None
-    limit_val_batches: int | None
-    evaluate: bool
-    resume: str | None
-    out_dir: str
-    pdf_filename: str
-    save_last_checkpoint: bool
-    keep_checkpoints: int | None
-    tensorboard: bool
-    print_freq: int
-    cpu: bool
-    gpu: int | None
-    multiprocessing_distributed: bool
-    nproc: int | None
-    world_size: int
-    rank: int
-    dist_url: str
-    dist_backend: str
-    dist_timeout: int
-    torchrun: Torchrun | None
+    torchrun: Torchrun | None = None
+
+    @classmethod
+    def of(cls, options: Options, torchrun: Torchrun | None) -> "Settings":
+        """Return the settings of ``options``; ``check`` says whether they can be."""
+        filled = vars(options).copy()
+        if options.dataset is None:
+            without_data = options.data is None and options.val_data is None
+            filled["dataset"] = "digits" if without_data else "imagenet"
+        entry = DATASETS.get(filled["dataset"])  # an unknown name is left for check
+        if options.data is None:
+            filled["data"] = entry.root if entry else ""
+        if entry and options.config_name is None:
+            filled["config_name"] = entry.config_name
+        if entry and options.workers is None:
+            filled["workers"] = 0 if entry.in_memory else min(12, os.cpu_count() or 1)
+        return cls(**filled, torchrun=torchrun)
 
     @property
     def recipe(self) -> Recipe:
         """The recipe of ``config_name``, with what the options say instead of it."""
-        names = ("epochs", "batch_size", "lr", "lr_schedule", "warmup_epochs")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        given = {
+            name: getattr(self, name)
+            for name, option in OPTIONS.items()
+            if option.from_recipe and getattr(self, name) is not None
+        }
         return replace(RECIPES[self.config_name], **given)
 
     @property
@@ -88,6 +65,16 @@ class Settings:
     def kept_checkpoints(self) -> int | None:
         """How many checkpoints of epochs are kept beside the best one; None keeps all."""
         return 1 if self.save_last_checkpoint else self.keep_checkpoints
+
+    @property
+    def workers_each(self) -> int:
+        """Each process's share of ``workers``."""
+        return math.ceil(self.workers / self.processes_here)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images a step over all processes of all machines."""
+        return self.images_per_step_here * self.machines
 
     @property
     def images_per_step_here(self) -> int:
@@ -139,6 +126,30 @@ class Settings:
     def backend(self) -> str:
         """The communication backend: the one asked for, or gloo where there is no GPU."""
         return self.dist_backend if self.uses_gpu else "gloo"
+
+    @property
+    def placement(self) -> Placement:
+        """Which processes train together."""
+        return Placement(
+            is_distributed=self.is_distributed,
+            machines=self.machines,
+            machine=self.rank,
+            processes_here=self.processes_here,
+            uses_gpu=self.uses_gpu,
+            first_gpu=self.gpu or 0,
+            dist_url=self.dist_url,
+            backend=self.backend,
+            timeout=self.dist_timeout,
+            torchrun=self.torchrun,
+            way_on=self.way_on,
+        )
+
+    @property
+    def way_on(self) -> str:
+        """How to go on with a run after one of its processes has failed."""
+        if self.evaluate:
+            return "start it again"
+        return f"--resume auto goes on from the newest whole checkpoint in --out-dir {self.out_dir}"
 
     @property
     def notes(self) -> list[str]:
@@ -258,4 +269,4 @@ class Settings:
                 f"--rank {self.rank}: must be from 0 to --world-size - 1 = {self.world_size - 1}"
             )
         if self.is_distributed and self.torchrun is None:
-            address_of(self.dist_url)
+            address_of(self.dist_url)  # raises where it is none

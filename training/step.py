@@ -17,10 +17,10 @@ from training.errors import UserError
 from training.forward import Forward
 from training.loading.batches import Batch
 from training.not_finite import all_finite
-from training.processes.launcher import Process, all_reduce_max, wrap_model
+from training.processes.ranks import all_reduce_max, wrap_model
 from training.records.history import EpochRecord
 from training.records.metrics import ScoreSums
-from training.settings import Settings
+from training.run import Run
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,9 @@ class TrainingStep:
         optimizer: of ``model``'s parameters.
         scaler: of the loss, against gradients too small for float16; disabled for other types.
         averaged: the moving average of ``model``, or None.
-        forward: calls the network.
-        accum_steps: parts of a batch that go through the network one after the other.
-        label_smoothing: as in ``torch.nn.functional.cross_entropy``.
-        skip_not_finite: a step whose loss or gradient is nan or infinite is not taken.
-        process: this process.
+        run: of the step: how the network is called, in how many parts a batch goes through it
+            (``--accum-steps``), with which ``--label-smoothing``, and whether a step whose loss or
+            gradient is nan or infinite is not taken (``--on-nan skip``).
     """
 
     model: nn.Module
@@ -45,11 +43,17 @@ class TrainingStep:
     optimizer: torch.optim.SGD
     scaler: GradScaler
     averaged: AveragedModel | None
-    forward: Forward
-    accum_steps: int
-    label_smoothing: float
-    skip_not_finite: bool
-    process: Process
+    run: Run
+
+    @property
+    def forward(self) -> Forward:
+        """How images go through the network."""
+        return self.run.settings.forward
+
+    @property
+    def skips_not_finite(self) -> bool:
+        """Whether a step is left out whose loss or gradient is nan or infinite."""
+        return self.run.settings.on_nan == "skip"
 
     @property
     def result(self) -> nn.Module:
@@ -66,14 +70,16 @@ class TrainingStep:
         """Move the weights once, and add the batch's scores to ``sums``.
 
         Returns:
-            True; False where the step was not taken, see ``skip_not_finite``. Then weights,
+            True; False where the step was not taken, see ``skips_not_finite``. Then weights,
             momentum, averages and running statistics are as they were, in every process, and
             ``sums`` has one more skipped step.
         """
-        before = [buffer.clone() for buffer in self.model.buffers()] if self.skip_not_finite else []
-        scores = ScoreSums(self.process.device)
+        before = (
+            [buffer.clone() for buffer in self.model.buffers()] if self.skips_not_finite else []
+        )
+        scores = ScoreSums(self.run.process.device)
         self._find_gradient(batch, scores)
-        if self.skip_not_finite and not self._is_finite_everywhere(scores):
+        if self.skips_not_finite and not self._is_finite_everywhere(scores):
             for buffer, value in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(value)
             sums.add_skipped_step()
@@ -93,14 +99,13 @@ class TrainingStep:
         differ; likewise each part of a share.
         """
         self.optimizer.zero_grad()
-        images, targets = (
-            tensor.tensor_split(self.accum_steps) for tensor in (batch.images, batch.targets)
-        )
+        parts, smoothing = self.run.settings.accum_steps, self.run.settings.label_smoothing
+        images, targets = (tensor.tensor_split(parts) for tensor in (batch.images, batch.targets))
         for number, (part, part_targets) in enumerate(zip(images, targets, strict=True), start=1):
-            with self._communication(last=number == self.accum_steps):
+            with self._communication(last=number == parts):
                 logits = self.forward(self.network, part)
-                loss = cross_entropy(logits, part_targets, label_smoothing=self.label_smoothing)
-                share = len(part_targets) * self.process.world_size / batch.global_size
+                loss = cross_entropy(logits, part_targets, label_smoothing=smoothing)
+                share = len(part_targets) * self.run.process.world_size / batch.global_size
                 self.scaler.scale(loss * share).backward()
             scores.add(loss, logits, part_targets)
 
@@ -111,25 +116,23 @@ class TrainingStep:
         if not self.scaler.is_enabled():
             gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
             finite = finite & all_finite(gradients)
-        return not all_reduce_max((~finite).float(), self.process).item()
+        return not all_reduce_max((~finite).float(), self.run.process).item()
 
     def checkpoint(
         self,
         epoch: int,
         history: Sequence[EpochRecord],
-        settings: Settings,
-        seed: int,
         partial_epoch: PartialEpoch | None = None,
     ) -> Checkpoint:
-        """Return the run of ``settings`` and ``seed`` as it stands after ``epoch`` epochs.
+        """Return the run as it stands after ``epoch`` epochs.
 
         Its tensors are those of the network: save it before the next step.
         """
         return Checkpoint(
             epoch=epoch,
-            arch=settings.arch,
-            pool=settings.pool,
-            seed=seed,
+            arch=self.run.settings.arch,
+            pool=self.run.settings.pool,
+            seed=self.run.seed,
             state_dict=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             history=history,
@@ -140,48 +143,44 @@ class TrainingStep:
 
     def _communication(self, last: bool) -> "nullcontext[None]":
         """Let the processes exchange gradients only once a step."""
-        return nullcontext() if last or self.process.world_size == 1 else self.network.no_sync()
+        alone = self.run.process.world_size == 1
+        return nullcontext() if last or alone else self.network.no_sync()
 
 
-def make_training_step(
-    model: nn.Module, checkpoint: Checkpoint | None, settings: Settings, process: Process
-) -> TrainingStep:
-    """Return the step of ``settings`` for ``model``, in the state of ``checkpoint``.
+def make_training_step(model: nn.Module, checkpoint: Checkpoint | None, run: Run) -> TrainingStep:
+    """Return the step of ``run`` for ``model``, in the state of ``checkpoint``.
 
     Raises:
         UserError: the checkpoint's state does not fit.
     """
+    settings = run.settings
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=settings.learning_rates[0],
         momentum=settings.recipe.momentum,
         weight_decay=settings.recipe.weight_decay,
     )
-    scaler = GradScaler(process.device.type, enabled=settings.amp == "fp16")
+    scaler = GradScaler(run.process.device.type, enabled=settings.amp == "fp16")
     averaged = make_average(model, settings.ema)
     if checkpoint is not None:
-        load_optimizer(optimizer, model, checkpoint, settings)
-        load_scaler(scaler, checkpoint, settings)
-        load_average(averaged, checkpoint, settings)
+        load_optimizer(optimizer, model, checkpoint)
+        load_scaler(scaler, checkpoint)
+        load_average(averaged, checkpoint)
     if settings.compile:
         model.compile()
         if averaged is not None:
             averaged.module.compile()
     return TrainingStep(
         model=model,
-        network=wrap_model(model, process),
+        network=wrap_model(model, run.process),
         optimizer=optimizer,
         scaler=scaler,
         averaged=averaged,
-        forward=settings.forward,
-        accum_steps=settings.accum_steps,
-        label_smoothing=settings.label_smoothing,
-        skip_not_finite=settings.on_nan == "skip",
-        process=process,
+        run=run,
     )
 
 
-def load_scaler(scaler: GradScaler, checkpoint: Checkpoint, settings: Settings) -> None:
+def load_scaler(scaler: GradScaler, checkpoint: Checkpoint) -> None:
     """Give ``scaler``, where it is in use, the state of ``checkpoint``, where it has one.
 
     Raises:
@@ -193,5 +192,5 @@ def load_scaler(scaler: GradScaler, checkpoint: Checkpoint, settings: Settings) 
         scaler.load_state_dict(checkpoint.scaler)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(
-            f"--resume {settings.resume}: its scaler's state cannot be used ({one_line(error)})"
+            f"--resume {checkpoint.path}: its scaler's state cannot be used ({one_line(error)})"
         ) from error

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog="python -m training.write_shards",
         description="Writes the images of a folder as shards for train_imagenet.py's --data and "
         "--val-data: the training images in a random order, the files themselves unchanged.",
         allow_abbrev=False,

@@ -15,13 +15,14 @@ import torch
 import torch.distributed as dist
 
 import train_imagenet
-from training.processes import spawn as children
-from training.processes.launcher import Process, all_reduce_max
+import training.command
+from training.processes import spawn
+from training.processes.ranks import Process, all_reduce_max
 from training.settings import Settings
 
 # Longer than any test waits; what is left of a failed test does not stay for ever.
 LIFETIME_SECONDS = 600
-# How long a process may take to leave after an error, in place of children.SECONDS_TO_LEAVE.
+# How long a process may take to leave after an error, in place of spawn.SECONDS_TO_LEAVE.
 SECONDS_TO_LEAVE = 1.0
 
 
@@ -96,6 +97,6 @@ def note(settings: Settings, process: Process, what: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    children.SECONDS_TO_LEAVE = SECONDS_TO_LEAVE
-    train_imagenet.run = globals()[sys.argv[1]]
+    spawn.SECONDS_TO_LEAVE = SECONDS_TO_LEAVE
+    training.command.train_or_evaluate = globals()[sys.argv[1]]
     sys.exit(train_imagenet.main(sys.argv[2:]))

@@ -15,9 +15,10 @@ from tests.support.tiny_network import SMALL_DIGITS
 from train_imagenet import parse_settings
 from training.kernel_compilation import compile_kernels_of_run, image_shapes
 from training.loading.batches import BatchLoader, GlobalBatches, training_images, validation_images
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.recipes import RECIPES
 from training.records.metrics import ScoreSums
+from training.run import Run
 from training.step import make_training_step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -79,9 +80,9 @@ def test_steps_and_evaluation_launch_what_was_compiled():
     with recorded_launches() as recorded:
         model = model.to(memory_format=settings.memory_format)
         train, val = loader(10, 6), loader(5, 4)
-        compile_kernels_of_run(model, train, val, settings, Process(0, 1, CUDA))
+        compile_kernels_of_run(model, train, val, Run(settings, Process(0, 1, CUDA), seed=0))
         assert not recorded.launched
-        step = make_training_step(model, None, settings, Process(0, 1, CPU))
+        step = make_training_step(model, None, Run(settings, Process(0, 1, CPU), seed=0))
         for batch in train:
             step(batch, ScoreSums(CPU))
         in_training = set(recorded.launched)
@@ -102,8 +103,8 @@ def test_the_line_that_says_so(capsys):
     ]:
         assert not capsys.readouterr().out
         with recorded_launches():
-            settings = parse_settings(options)
-            compile_kernels_of_run(model, *of_run, settings, Process(rank, 2, device))
+            run = Run(parse_settings(options), Process(rank, 2, device), seed=0)
+            compile_kernels_of_run(model, *of_run, run)
     line = r"compiled \d+ GPU programs in \d+\.\d s for evaluation, \d+ .* for training\n"
     assert re.fullmatch(line, capsys.readouterr().out)
 

@@ -20,9 +20,10 @@ from training.checkpoints.partial_epoch import begin_epoch
 from training.errors import UserError
 from training.loading.batches import Batch
 from training.passes import train_one_epoch
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.recipes import RECIPES
 from training.records.metrics import ScoreSums
+from training.run import Run
 from training.step import make_training_step
 
 ONE = Process(0, 1, torch.device("cpu"))
@@ -78,7 +79,7 @@ def poisoned(seed, value=math.nan, image=5, **options):
 def step_of(model, *options, process=ONE):
     model(batch(0).images)  # which gives the last layer its size
     options = ["--cpu", "--lr", "0.1", "--on-nan", "skip", *options]
-    return make_training_step(model, None, parse_settings(options), process)
+    return make_training_step(model, None, Run(parse_settings(options), process, seed=0))
 
 
 def state_of(step):
@@ -172,19 +173,22 @@ class Batches:
         return iter(self.contents)
 
 
-def epoch_of(step, *contents, print_freq=100):
-    return train(step, Batches(contents), print_freq)
+def epoch_of(step, *contents):
+    return train(step, Batches(contents))
 
 
-def train(step, batches, print_freq):
-    under_way = begin_epoch(0, None, seed=0, process=ONE)
+def train(step, batches):
     return train_one_epoch(
-        step, batches, ONE, "epoch 1/1", print_freq, under_way, check=lambda: None
+        step=step,
+        batches=batches,
+        title="epoch 1/1",
+        under_way=begin_epoch(0, None, step.run),
+        check=lambda: None,
     )
 
 
 def test_each_skip_is_told_with_its_batch(capsys):
-    scores = epoch_of(step_of(network()), poisoned(1), batch(2), poisoned(3), print_freq=1)
+    scores = epoch_of(step_of(network(), "--print-freq", "1"), poisoned(1), batch(2), poisoned(3))
     assert (scores.images, scores.skipped_steps) == (IMAGES, 2)
     lines = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
     assert len(lines) == 2
@@ -208,9 +212,9 @@ def test_stop_is_at_the_next_line_of_scores():
         yield from (batch(1), poisoned(2), batch(3))
         raise AssertionError("went on behind the line that was due")
 
-    step = step_of(network(), "--on-nan", "stop")
+    step = step_of(network(), "--on-nan", "stop", "--print-freq", "3")
     with pytest.raises(UserError, match="the loss is not finite"):
-        train(step, Batches(contents()), print_freq=3)
+        train(step, Batches(contents()))
 
 
 def test_epoch_without_a_step_that_counts_ends_the_run():

@@ -11,8 +11,10 @@ from tests.support.tiny_network import create_tiny_network
 from train_imagenet import parse_settings
 from training.forward import Forward
 from training.loading.batches import Batch
-from training.processes.launcher import Process
+from training.processes.ranks import Process
+from training.records.evaluation import read_evaluation
 from training.records.metrics import ScoreSums
+from training.run import Run
 from training.step import make_training_step
 
 ONE = Process(0, 1, torch.device("cpu"))
@@ -30,7 +32,8 @@ def batch(count, seed=0):
 
 
 def step_of(model, *options):
-    return make_training_step(model, None, parse_settings(["--cpu", "--lr", "0.1", *options]), ONE)
+    settings = parse_settings(["--cpu", "--lr", "0.1", *options])
+    return make_training_step(model, None, Run(settings, ONE, seed=0))
 
 
 def parameters_after(model, batches, *options):
@@ -130,7 +133,7 @@ RUN = (
 def tiny_network():
     """float16 takes a CPU so long that a ResNet would take minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.run.create_model", create_tiny_network)
+        patch.setattr("training.command.create_model", create_tiny_network)
         yield
 
 
@@ -156,16 +159,19 @@ def test_resumed_run_goes_on_with_scaler_and_average(whole_run, tmp_path):
     assert expected["ema"]["n_averaged"] == 4
 
 
-def test_checkpoint_is_judged_by_its_averaged_weights(whole_run):
+def test_checkpoint_is_judged_by_its_averaged_weights(whole_run, tmp_path):
     """As the log says it, which the weights under training would not give."""
     last = whole_run / "checkpoint-epoch2.pth.tar"
     row = read_log(whole_run)[1]
-    printed = output_here(*RUN, "--evaluate", "--resume", last)
+    printed = output_here(*RUN, "--evaluate", "--resume", last, "--out-dir", tmp_path)
     assert f"loss {float(row['val_loss']):.4f} on 16 images, of the averaged weights" in printed
     content = load(whole_run, 2)
     del content["ema"]
-    torch.save(content, whole_run / "raw.pth.tar")
-    raw = output_here(*RUN, "--evaluate", "--resume", whole_run / "raw.pth.tar")
+    assert read_evaluation(tmp_path / "evaluation.json").averaged
+    torch.save(content, tmp_path / "raw.pth.tar")
+    options = ("--resume", tmp_path / "raw.pth.tar", "--out-dir", tmp_path)
+    raw = output_here(*RUN, "--evaluate", *options)
+    assert not read_evaluation(tmp_path / "evaluation.json").averaged
     assert f"loss {float(row['val_loss']):.4f}" not in raw
 
 

@@ -5,7 +5,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.checkpoints.format import Checkpoint, one_line
 from training.errors import UserError
-from training.settings import Settings
 
 
 def make_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
@@ -19,9 +18,7 @@ def make_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def load_average(
-    averaged: AveragedModel | None, checkpoint: Checkpoint, settings: Settings
-) -> None:
+def load_average(averaged: AveragedModel | None, checkpoint: Checkpoint) -> None:
     """Give ``averaged`` the state of ``checkpoint``, where it has one.
 
     Raises:
@@ -31,18 +28,18 @@ def load_average(
         return
     if averaged is None:
         raise UserError(
-            f"--resume {settings.resume}: its run averaged the weights; pass its --ema again"
+            f"--resume {checkpoint.path}: its run averaged the weights; pass its --ema again"
         )
     try:
         averaged.load_state_dict(checkpoint.ema)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
-            f"--resume {settings.resume}: its averaged weights are not those of --arch "
-            f"{settings.arch} --pool {settings.pool} ({one_line(error)})"
+            f"--resume {checkpoint.path}: its averaged weights are not those of --arch "
+            f"{checkpoint.arch} --pool {checkpoint.pool} ({one_line(error)})"
         ) from error
 
 
-def averaged_model(model: nn.Module, checkpoint: Checkpoint, settings: Settings) -> nn.Module:
+def averaged_model(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
     """Return ``model`` with the averaged weights of ``checkpoint``; as it is where it has none.
 
     Raises:
@@ -51,5 +48,5 @@ def averaged_model(model: nn.Module, checkpoint: Checkpoint, settings: Settings)
     if checkpoint.ema is None:
         return model
     averaged = AveragedModel(model, use_buffers=True)
-    load_average(averaged, checkpoint, settings)
+    load_average(averaged, checkpoint)
     return averaged.module

@@ -42,6 +42,7 @@ class Checkpoint:
         scaler: state of the ``torch.amp.GradScaler`` of ``--amp fp16``, or None.
         ema: state of the ``torch.optim.swa_utils.AveragedModel`` of ``--ema``, or None.
         partial_epoch: how far the next epoch has come, or None between epochs.
+        path: the file that it was read from, for errors; None of one that is made here.
     """
 
     epoch: int
@@ -54,6 +55,7 @@ class Checkpoint:
     scaler: dict[str, Any] | None = None
     ema: dict[str, Tensor] | None = None
     partial_epoch: PartialEpoch | None = None
+    path: str | None = None
 
     @property
     def position(self) -> Position:
@@ -136,6 +138,7 @@ def load_checkpoint(path: str) -> Checkpoint:
             partial_epoch=PartialEpoch(**content["partial_epoch"])
             if "partial_epoch" in content
             else None,
+            path=path,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -182,30 +185,30 @@ def _check_sums(path: str) -> None:
             raise zipfile.BadZipFile(f"altered since it was written: {altered}")
 
 
-def load_model(model: nn.Module, checkpoint: Checkpoint, settings: Settings) -> None:
-    """Give ``model``, the network of ``settings``, the tensors of ``checkpoint``.
+def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -> None:
+    """Give ``model``, the network ``arch`` with ``pool``, the tensors of ``checkpoint``.
 
     Raises:
         UserError: the checkpoint is of another network, pooling or number of classes.
     """
-    if (checkpoint.arch, checkpoint.pool or settings.pool) != (settings.arch, settings.pool):
-        pool = "" if checkpoint.pool is None else f" --pool {checkpoint.pool}"
+    if (checkpoint.arch, checkpoint.pool or pool) != (arch, pool):
+        its_pool = "" if checkpoint.pool is None else f" --pool {checkpoint.pool}"
         raise UserError(
-            f"--resume {settings.resume}: is a checkpoint of --arch {checkpoint.arch}{pool}, not "
-            f"of --arch {settings.arch} --pool {settings.pool}; pass its own --arch and --pool"
+            f"--resume {checkpoint.path}: is a checkpoint of --arch {checkpoint.arch}{its_pool}, "
+            f"not of --arch {arch} --pool {pool}; pass its own --arch and --pool"
         )
     classes, model_classes = _class_count(checkpoint.state_dict), _class_count(model.state_dict())
     if classes != model_classes:
         raise UserError(
-            f"--resume {settings.resume}: has {classes} classes, not {model_classes}; use its data "
+            f"--resume {checkpoint.path}: has {classes} classes, not {model_classes}; use its data "
             f"set, or --num-classes {classes} if the data's classes are the first of them"
         )
     try:
         model.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:
         raise UserError(
-            f"--resume {settings.resume}: its tensors are not those of --arch {settings.arch} "
-            f"--pool {settings.pool} ({one_line(error)})"
+            f"--resume {checkpoint.path}: its tensors are not those of --arch {arch} "
+            f"--pool {pool} ({one_line(error)})"
         ) from error
 
 
@@ -216,7 +219,7 @@ def one_line(error: Exception) -> str:
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Checkpoint, settings: Settings
+    optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Checkpoint
 ) -> None:
     """Give ``optimizer``, of ``model``'s parameters, the state of ``checkpoint``.
 
@@ -229,13 +232,13 @@ def load_optimizer(
         optimizer.load_state_dict(_optimizer_state(model, checkpoint))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"--resume {settings.resume}: its optimizer state cannot be used ({error!r})"
+            f"--resume {checkpoint.path}: its optimizer state cannot be used ({error!r})"
         ) from error
     for parameter, state in optimizer.state.items():
         for value in state.values():
             if isinstance(value, Tensor) and value.shape != parameter.shape:
                 raise UserError(
-                    f"--resume {settings.resume}: its optimizer state is of other parameters: "
+                    f"--resume {checkpoint.path}: its optimizer state is of other parameters: "
                     f"{list(value.shape)} in place of {list(parameter.shape)}"
                 )
 

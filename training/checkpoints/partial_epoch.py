@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from training.processes.launcher import Process, gather_objects
+from training.processes.ranks import gather_objects
 from training.records.metrics import ScoreSums
+from training.run import Run
 from training.seeding import derive_seed, random_state, seed_everything, set_random_state
-from training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,18 @@ class PartialEpoch:
     order: dict[str, Any]
 
 
-def order_of(settings: Settings, seed: int, processes: int) -> dict[str, Any]:
+def order_of(run: Run) -> dict[str, Any]:
     """Return what decides, beside the data, which samples each batch of a process holds.
 
     Only a run of the same can go on within an epoch without leaving out samples or taking them
     twice. Where the images are found as fast as any other, worker processes are of no influence.
     """
+    in_shards = run.settings.val_data is not None
     return {
-        "seed": seed,
-        "processes": processes,
-        "batch_size": settings.images_per_step_here * settings.machines,
-        "workers": settings.workers if settings.val_data is not None else None,
+        "seed": run.seed,
+        "processes": run.process.world_size,
+        "batch_size": run.settings.images_per_step,
+        "workers": run.settings.workers if in_shards else None,
     }
 
 
@@ -64,22 +65,22 @@ class EpochUnderWay:
     def seconds(self) -> float:
         return time.perf_counter() - self.start
 
-    def partial(self, order: dict[str, Any], process: Process) -> PartialEpoch:
+    def partial(self, run: Run) -> PartialEpoch:
         """Return what a checkpoint needs of it; every process must call it."""
+        process = run.process
         return PartialEpoch(
             batches=self.batches,
             score_sums=self.sums.sums_of_all(process).cpu(),
             seconds=self.seconds,
             random_states=gather_objects(random_state(process.device), process),
-            order=order,
+            order=order_of(run),
         )
 
 
-def begin_epoch(
-    epoch: int, partial: PartialEpoch | None, seed: int, process: Process
-) -> EpochUnderWay:
+def begin_epoch(epoch: int, partial: PartialEpoch | None, run: Run) -> EpochUnderWay:
     """Begin ``epoch``, or go on within it, with the random state that belongs to it."""
-    seed_everything(derive_seed(seed, "epoch", epoch, process.rank))
+    process = run.process
+    seed_everything(derive_seed(run.seed, "epoch", epoch, process.rank))
     under_way = EpochUnderWay(ScoreSums(process.device), batches=0, start=time.perf_counter())
     if partial is not None:
         set_random_state(partial.random_states[process.rank], process.device)

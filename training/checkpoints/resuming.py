@@ -6,14 +6,31 @@ from pathlib import Path
 
 import torch
 
-from training.checkpoints.files import checkpoints_in
+from training.checkpoints.files import BEST_NAME, checkpoints_in
 from training.checkpoints.format import Checkpoint, load_checkpoint
 from training.checkpoints.partial_epoch import order_of
 from training.errors import UserError
-from training.processes.launcher import Process, all_reduce_sum, object_from_main
+from training.processes.ranks import Process, all_reduce_sum, object_from_main
+from training.records.history import LOG_NAME
+from training.run import Run
 from training.settings import Settings
 
 AUTO = "auto"
+
+
+def refuse_other_run(settings: Settings) -> None:
+    """Raise UserError if ``--out-dir`` holds a run that ``--resume`` does not continue."""
+    folder = Path(settings.out_dir)
+    if not folder.is_dir():
+        return
+    found = [name for name in (LOG_NAME, BEST_NAME) if Path(folder, name).exists()]
+    found += [path.name for path in checkpoints_in(folder).values()]
+    continued = settings.resume and Path(settings.resume).resolve().parent == folder.resolve()
+    if found and not continued:
+        raise UserError(
+            f"--out-dir {folder}: holds a run already ({found[0]}); continue it with "
+            "--resume CHECKPOINT, or choose another --out-dir"
+        )
 
 
 def goes_on_by_itself(settings: Settings, process: Process) -> bool:
@@ -54,7 +71,7 @@ def newest_usable(settings: Settings, process: Process) -> Path | None:
     for path in candidates:
         try:
             checkpoint = load_checkpoint(str(path))
-            check_order(replace(settings, resume=str(path)), checkpoint, process)
+            check_order(checkpoint, settings, process)
             print(f"resuming from {path}", flush=True)
             return path
         except UserError as error:
@@ -67,7 +84,7 @@ def newest_usable(settings: Settings, process: Process) -> Path | None:
     return None
 
 
-def check_order(settings: Settings, checkpoint: Checkpoint, process: Process) -> None:
+def check_order(checkpoint: Checkpoint, settings: Settings, process: Process) -> None:
     """Check that a run of ``settings`` can go on within the checkpoint's epoch.
 
     Raises:
@@ -77,7 +94,7 @@ def check_order(settings: Settings, checkpoint: Checkpoint, process: Process) ->
         return
     before = checkpoint.partial_epoch.order
     seed = checkpoint.seed if settings.seed is None else settings.seed
-    now = order_of(settings, seed, process.world_size)
+    now = order_of(Run(settings, process, seed))
     changed = [
         f"{name} was {before.get(name)}, is {value}"
         for name, value in now.items()
@@ -85,7 +102,7 @@ def check_order(settings: Settings, checkpoint: Checkpoint, process: Process) ->
     ]
     if changed:
         raise UserError(
-            f"--resume {settings.resume}: was left within an epoch, which cannot go on otherwise "
+            f"--resume {checkpoint.path}: was left within an epoch, which cannot go on otherwise "
             f"than it began ({'; '.join(changed)}): restore that, or resume from a checkpoint "
             "between epochs"
         )
@@ -99,7 +116,7 @@ def load_start(settings: Settings, process: Process) -> Checkpoint | None:
     """
     checkpoint = load_checkpoint(settings.resume) if settings.resume is not None else None
     if checkpoint is not None and not settings.evaluate:
-        check_order(settings, checkpoint, process)
+        check_order(checkpoint, settings, process)
     here = None if checkpoint is None else tuple(checkpoint.position)
     main = object_from_main(here, process)
     if here != main:

@@ -12,8 +12,8 @@ from gfgp_cupy.layers import PUBLISHED_NAMES
 from models.state_dict import drop_wrapper_names
 from training.checkpoints.format import one_line, read_file
 from training.errors import UserError
-from training.processes.launcher import Process, broadcast_from_main
-from training.settings import Settings
+from training.processes.ranks import broadcast_from_main
+from training.run import Run
 
 VARIANTS = {"netp": "net", "nextp": "next", "orig": "", "bow": ""}
 """What the published names of networks add to torchvision's."""
@@ -25,7 +25,7 @@ VGG_CLASSIFIER_NAMES = {"classifier.3.": "classifier.2.", "classifier.6.": "clas
 """torchvision's, which has dropout between the linear layers, and those of a VGG without any."""
 
 
-def start_from_weights(model: nn.Module, settings: Settings, process: Process) -> None:
+def start_from_weights(model: nn.Module, run: Run) -> None:
     """Give ``model`` the weights of ``--weights`` or ``--pretrained``; print what was taken.
 
     Only the main process reads them; the others get its tensors.
@@ -33,7 +33,8 @@ def start_from_weights(model: nn.Module, settings: Settings, process: Process) -
     Raises:
         UserError: the weights cannot be had, or none of them fits.
     """
-    if process.is_main:
+    settings = run.settings
+    if run.process.is_main:
         if settings.pretrained:
             origin = f"--pretrained {torchvision_name(settings.arch)}"
             weights = torchvision_weights(settings.arch)
@@ -41,7 +42,7 @@ def start_from_weights(model: nn.Module, settings: Settings, process: Process) -
             origin = f"--weights {settings.weights}"
             weights = weights_of_file(settings.weights)
         print(f"{origin}: {take_weights(model, weights, origin)}", flush=True)
-    broadcast_from_main(list(model.state_dict().values()), process)
+    broadcast_from_main(list(model.state_dict().values()), run.process)
 
 
 def torchvision_name(arch: str) -> str:

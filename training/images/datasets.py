@@ -1,4 +1,7 @@
-"""The data sets of ``--dataset``: add one to ``DATASETS`` and the command line takes it."""
+"""The data sets of ``--dataset``.
+
+Add one to ``DATASETS`` and the command line takes it; ``training.options`` names it in the help.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +30,8 @@ class LabelledImages(Protocol):
     their start, or None where each image is found as fast as any other.
     """
 
-    shard_sizes: Sequence[int] | None
+    @property
+    def shard_sizes(self) -> Sequence[int] | None: ...
 
     def __len__(self) -> int: ...
 

@@ -1,4 +1,7 @@
-"""Images in WebDataset shards: tar files that are read from their start, wherever they lie."""
+"""Images in WebDataset shards: tar files that are read from their start, wherever they lie.
+
+The package webdataset is imported where shards are read: no other run needs it.
+"""
 
 import io
 import itertools
@@ -11,9 +14,6 @@ from typing import Any
 
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from webdataset.gopen import gopen
-from webdataset.shardlists import expand_urls
-from webdataset.tariterators import tarfile_samples
 
 from training.errors import UserError
 from training.images.datasets import BrokenSource, Data
@@ -115,6 +115,8 @@ def read_samples(url: str) -> Iterator[EncodedImage]:
     Raises:
         OSError: the shard cannot be read, or a sample has no image or no class.
     """
+    from webdataset.tariterators import tarfile_samples
+
     try:
         for sample in tarfile_samples([{"url": url}]):
             yield encoded_image(sample)
@@ -161,6 +163,8 @@ def load_shards(train_urls: str | None, val_urls: str) -> Data:
 
 def described_shards(option: str, urls: str) -> list[Shard]:
     """Return the shards that ``urls`` names, with what each of them holds."""
+    from webdataset.shardlists import expand_urls
+
     try:
         names = expand_urls(urls)
     except ValueError as error:
@@ -181,6 +185,8 @@ def described_shards(option: str, urls: str) -> list[Shard]:
 
 def described(url: str) -> Shard:
     """Return what the shard at ``url`` says of itself, or what is found in it."""
+    from webdataset.gopen import gopen
+
     with tarfile.open(fileobj=gopen(url), mode="r|*") as tar:
         first = tar.next()
         if first is not None and first.name == DESCRIPTION_NAME:

@@ -1,15 +1,13 @@
-"""Images that cannot be read: how many a run goes without, and ``bad_images.txt``."""
+"""Images that cannot be read: which they are, and how many a run goes without."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.atomic_write import atomic_write
 from training.errors import UserError
-from training.processes.launcher import Process, gather_objects
+from training.processes.ranks import Process, gather_objects
 
-LIST_NAME = "bad_images.txt"
-ON_BAD_IMAGE = ("error", "skip")
+ListBadImages = Callable[[Mapping[str, str], Path], None]
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,15 @@ class BadImages:
     Args:
         kind: of images, for the error.
         images: how many the data set has.
-        path: the list of bad images, which is written before the error.
+        path: the list of bad images.
+        write: gives it reasons by name, before the error.
     """
 
-    def __init__(self, kind: str, images: int, path: Path) -> None:
+    def __init__(self, kind: str, images: int, path: Path, write: ListBadImages) -> None:
         self.kind = kind
         self.images = images
         self.path = path
+        self.write = write
         self.reasons: dict[str, str] = {}  # by name
 
     def add(self, found: Iterable[BadImage]) -> None:
@@ -74,7 +74,7 @@ class BadImages:
     def _check(self) -> None:
         count = len(self.reasons)
         if 100 * count > self.images:
-            list_bad_images(self.reasons, self.path)
+            self.write(self.reasons, self.path)
             raise UserError(
                 f"--on-bad-image skip: {count} of {self.images} {self.kind} images cannot be "
                 f"read, which is over 1%; replace or remove those that {self.path} lists"
@@ -94,23 +94,3 @@ def skipped_of_all(data_sets: Iterable[BadImages | None], process: Process) -> d
         if bad_images is not None:
             skipped |= bad_images.of_all(process)
     return skipped
-
-
-def list_bad_images(reasons: Mapping[str, str], path: Path) -> None:
-    """Add bad images to the list ``path``: a line each, with its name, a tab and the reason.
-
-    What is listed already stays as it is, and is not listed again. Without images nothing is done.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    if not reasons:
-        return
-    # A file name may hold bytes that are no UTF-8.
-    encoding = {"encoding": "utf-8", "errors": "surrogateescape"}
-    with atomic_write(path) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(**encoding).splitlines() if path.exists() else []
-        listed = {line.rpartition("\t")[0] for line in lines}
-        lines += [f"{name}\t{reasons[name]}" for name in sorted(reasons.keys() - listed)]
-        temporary.write_text("".join(f"{line}\n" for line in lines), **encoding)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -16,7 +16,7 @@ from training.images.decoding import Decode, decode_rgb
 from training.images.shard_order import shard_order
 from training.loading.bad_images import BadImage, BadImages
 from training.loading.workers import outlive_stop_signals
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.processes.stop_signals import hold_stop_signals
 from training.recipes import Recipe, Transform
 from training.seeding import derive_seed
@@ -57,6 +57,15 @@ class Batch:
     images: Tensor
     targets: Tensor
     global_size: int
+
+
+class Batches(Protocol):
+    """Batches of one pass, and how many ``images`` it has over all processes."""
+
+    @property
+    def images(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -119,18 +128,23 @@ def training_images(
 ) -> TransformedImages:
     """Return ``images`` as ``recipe`` augments them; for ``replace_bad``, see there."""
     return TransformedImages(
-        images,
-        recipe.train_transform(),
-        recipe.train_batch_transform(),
-        seed,
-        recipe.train_decode,
-        replace_bad,
+        images=images,
+        transform=recipe.train_transform(),
+        batch_transform=recipe.train_batch_transform(),
+        seed=seed,
+        decode=recipe.train_decode,
+        replace_bad=replace_bad,
     )
 
 
 def validation_images(images: LabelledImages, recipe: Recipe, seed: int) -> TransformedImages:
     """Return ``images`` as ``recipe`` prepares them for an evaluation."""
-    return TransformedImages(images, recipe.val_transform(), recipe.val_batch_transform(), seed)
+    return TransformedImages(
+        images=images,
+        transform=recipe.val_transform(),
+        batch_transform=recipe.val_batch_transform(),
+        seed=seed,
+    )
 
 
 class GlobalBatches(Sampler[list[SampleKey]]):
@@ -205,7 +219,11 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         if self.shard_sizes is not None:
             world_size = self.process.world_size
             return shard_order(
-                self.shard_sizes, self.global_sizes, world_size, self.workers, generator
+                shard_sizes=self.shard_sizes,
+                batch_sizes=self.global_sizes,
+                world_size=world_size,
+                workers=self.workers,
+                generator=generator,
             )
         if generator is None:
             return torch.arange(self.num_samples)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from training.processes.launcher import Process, all_reduce_max
+from training.processes.ranks import Process, all_reduce_max
 
 
 class Interrupted(Exception):

@@ -1,4 +1,4 @@
-"""The processes that the command starts on its machine: their start, signals to them, their end."""
+"""Processes that are spawned on this machine: their start, signals to them, their end."""
 
 import math
 import multiprocessing
@@ -13,7 +13,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 from training.errors import UserError
-from training.processes.peer_failure import LostContact
+from training.processes.peer_failure import PeerFailure
 from training.processes.stop_signals import STOP_SIGNALS, caught_stop_signals, hold_stop_signals
 
 # After an error of one process the others notice that it left and leave too, tidily; one that
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LOOKS = 0.1
 STOP_CODES = tuple(128 + signum for signum in STOP_SIGNALS)
 
 
-def run_children(
+def run_spawned(
     target: Callable[..., None], arguments: Sequence[object], ranks: Sequence[int], way_on: str
 ) -> None:
     """Call ``target(local_rank, *arguments)`` in a process of its own for each of ``ranks``.
@@ -48,39 +48,39 @@ def run_children(
     """
     # The resource tracker tidies up after a process that died; its warning would follow the error.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    children: list[Child] = []
+    spawned: list[SpawnedProcess] = []
     with caught_stop_signals() as signals:
         try:
             for local_rank, rank in enumerate(ranks):
-                children.append(Child(rank, target, (local_rank, *arguments)))
-            _wait(children, signals)
+                spawned.append(SpawnedProcess(rank, target, (local_rank, *arguments)))
+            _wait(spawned, signals)
         finally:
-            for child in children:
-                child.kill()
-    _raise_for_ends(children, signals, way_on)
+            for process in spawned:
+                process.kill()
+    _raise_for_ends(spawned, signals, way_on)
 
 
 @dataclass(frozen=True)
-class LastWords:
+class ReportedError:
     """The error that a process ends with, where it is one that a person can put right.
 
     Attributes:
         text: a line.
-        lost_contact: the error follows from the end of another process.
+        peer_failed: the error follows from the end of another process.
         time: when it was raised, on the clock that the processes of a machine share.
     """
 
     text: str
-    lost_contact: bool
+    peer_failed: bool
     time: float
 
 
-class Child:
+class SpawnedProcess:
     """A process that calls ``target(*arguments)``, from its start on.
 
     Attributes:
         rank: its number among the processes of all machines.
-        last_words: its error, once it has told it.
+        reported: its error, once it has told it.
         was_killed: by ``kill``.
     """
 
@@ -88,16 +88,16 @@ class Child:
         self, rank: int, target: Callable[..., None], arguments: tuple[object, ...]
     ) -> None:
         self.rank = rank
-        self.last_words: LastWords | None = None
+        self.reported: ReportedError | None = None
         self.was_killed = False
         context = multiprocessing.get_context("spawn")
         self._receiver, sender = context.Pipe(duplex=False)
         start_method = multiprocessing.get_start_method()
         self._process = context.Process(
-            target=_run_child, args=(sender, start_method, target, *arguments), name=str(rank)
+            target=_run_in_group, args=(sender, start_method, target, *arguments), name=str(rank)
         )
         resource_tracker.ensure_running()  # its start would let the signals through
-        # One that came while the child imports would end it with a traceback, or be lost.
+        # One that came while the process imports would end it with a traceback, or be lost.
         with sender, hold_stop_signals():
             self._process.start()
 
@@ -116,9 +116,9 @@ class Child:
         DataLoader's workers, may outlive it and hold open what tells of its end.
         """
         exit_code = self.exit_code
-        if self.last_words is None and self._receiver.poll():
+        if self.reported is None and self._receiver.poll():
             with suppress(EOFError):  # it has ended without any
-                self.last_words = self._receiver.recv()
+                self.reported = self._receiver.recv()
         if exit_code is not None and exit_code < 0:
             self._kill_group()
         return exit_code is None
@@ -152,52 +152,52 @@ class Child:
 
     def has_failed(self, signals: Sequence[int]) -> bool:
         ended_well = self.exit_code in (None, 0) or self.stop_code(signals) is not None
-        return self.last_words is not None or not ended_well
+        return self.reported is not None or not ended_well
 
 
-def _wait(children: Sequence[Child], signals: Sequence[int]) -> None:
+def _wait(spawned: Sequence[SpawnedProcess], signals: Sequence[int]) -> None:
     """Return when all have ended, by themselves or killed."""
-    running, passed_on, deadline = list(children), 0, math.inf
-    while running := [child for child in running if child.is_running()]:
-        if any(child.has_failed(signals) for child in children):
+    running, passed_on, deadline = list(spawned), 0, math.inf
+    while running := [process for process in running if process.is_running()]:
+        if any(process.has_failed(signals) for process in spawned):
             deadline = min(deadline, time.monotonic() + SECONDS_TO_LEAVE)
         if len(signals) > 1 or time.monotonic() > deadline:
-            for child in running:
-                child.kill()
+            for process in running:
+                process.kill()
         elif len(signals) > passed_on:
             passed_on = 1
-            for child in running:
-                child.send(signals[0])
+            for process in running:
+                process.send(signals[0])
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _raise_for_ends(children: Sequence[Child], signals: Sequence[int], way_on: str) -> None:
-    """Raise what explains the ends of ``children``, if not all have ended well.
+def _raise_for_ends(spawned: Sequence[SpawnedProcess], signals: Sequence[int], way_on: str) -> None:
+    """Raise what explains the ends of ``spawned``, if not all have ended well.
 
     Where one fails, the others lose contact to it: that explains nothing, and comes last.
     """
-    all_words = [child.last_words for child in children if child.last_words is not None]
-    words = min(all_words, key=lambda each: (each.lost_contact, each.time), default=None)
-    if words is not None and not words.lost_contact:
-        raise UserError(words.text)
-    codes = [child.stop_code(signals) for child in children]
+    errors = [process.reported for process in spawned if process.reported is not None]
+    first = min(errors, key=lambda each: (each.peer_failed, each.time), default=None)
+    if first is not None and not first.peer_failed:
+        raise UserError(first.text)
+    codes = [process.stop_code(signals) for process in spawned]
     unexplained = [
-        child
-        for child, code in zip(children, codes, strict=True)
-        if child.exit_code != 0 and not (child.last_words or child.was_killed or code)
+        process
+        for process, code in zip(spawned, codes, strict=True)
+        if process.exit_code != 0 and not (process.reported or process.was_killed or code)
     ]
-    for child in unexplained:
-        if child.exit_code < 0:
-            raise UserError(f"{child} {_cause_of_death(-child.exit_code)}; {way_on}")
+    for process in unexplained:
+        if process.exit_code < 0:
+            raise UserError(f"{process} {_cause_of_death(-process.exit_code)}; {way_on}")
     if unexplained:
         raise SystemExit(1)
     for code in codes:
         if code is not None:
             raise SystemExit(code)
-    if words is not None:
-        silent = [child for child in children if child.was_killed and child.last_words is None]
-        hung = [f"; {child} did not leave and was killed" for child in silent]
-        raise UserError(words.text + "".join(hung))
+    if first is not None:
+        silent = [process for process in spawned if process.was_killed and process.reported is None]
+        hung = [f"; {process} did not leave and was killed" for process in silent]
+        raise UserError(first.text + "".join(hung))
 
 
 def _cause_of_death(signum: int) -> str:
@@ -205,10 +205,10 @@ def _cause_of_death(signum: int) -> str:
     return f"died of signal {signum} ({signal.strsignal(signum)}){hint}"
 
 
-def _run_child(
+def _run_in_group(
     sender: Connection, start_method: str, target: Callable[..., None], *arguments: object
 ) -> None:
-    """Call ``target(*arguments)`` as a child of the command."""
+    """Call ``target(*arguments)`` as a process of its own, in a process group."""
     os.setpgrp()
     # Python starts the children of a spawned process by spawn, too: a DataLoader's workers would
     # import PyTorch anew each epoch.
@@ -220,9 +220,9 @@ def _run_child(
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except UserError as error:
-        words = LastWords(str(error), isinstance(error, LostContact), time.monotonic())
+        reported = ReportedError(str(error), isinstance(error, PeerFailure), time.monotonic())
         with suppress(BrokenPipeError):  # the command was killed: nobody is left to tell
-            sender.send(words)
+            sender.send(reported)
         raise SystemExit(2) from error
 
 

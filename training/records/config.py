@@ -15,14 +15,12 @@ import gfgp_cupy
 from gfgp_cupy.backends import select_backend
 from training.atomic_write import atomic_write
 from training.errors import UserError
-from training.processes.launcher import Process
+from training.options import OPTIONS, flag_of
 from training.records.environment import GitState, device_name, git_state, gpu_driver, versions_of
+from training.run import Run
 from training.settings import Settings
 
 CONFIG_NAME = "config.json"
-
-# Options of a run of several processes, which only clutter the command of one.
-PROCESS_OPTIONS = ("world_size", "rank", "dist_url", "dist_backend", "dist_timeout")
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class RunConfig:
         backend: of ``gfgp_cupy``, for that device.
         threads: of PyTorch on the CPU, in each process; results on the CPU depend on it.
         processes: over all machines.
+        train_images: that the data set has.
         git: state of the repository.
         started: UTC, ISO 8601.
     """
@@ -54,13 +53,14 @@ class RunConfig:
     backend: str
     threads: int
     processes: int
+    train_images: int
     git: GitState
     started: str
 
 
-def config_of(settings: Settings, process: Process, seed: int) -> RunConfig:
-    """Return the configuration of the run of ``settings`` with ``seed`` that starts now."""
-    settings = replace(settings, seed=seed)
+def config_of(run: Run, train_images: int) -> RunConfig:
+    """Return the configuration of ``run``, on ``train_images`` images, which starts now."""
+    settings, process = replace(run.settings, seed=run.seed), run.process
     return RunConfig(
         command=command_of(settings),
         settings=asdict(settings),
@@ -77,6 +77,7 @@ def config_of(settings: Settings, process: Process, seed: int) -> RunConfig:
         backend=select_backend(process.device),
         threads=torch.get_num_threads(),
         processes=process.world_size,
+        train_images=train_images,
         git=git_state(),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -85,11 +86,12 @@ def config_of(settings: Settings, process: Process, seed: int) -> RunConfig:
 def command_of(settings: Settings) -> str:
     """Return the command line that ``settings`` are of."""
     words = ["python", "train_imagenet.py"]
-    for name, value in asdict(settings).items():
-        if name in PROCESS_OPTIONS and not settings.is_distributed:
-            continue
+    for name, option in OPTIONS.items():
+        value = getattr(settings, name)
+        if option.of_several and not settings.is_distributed:
+            continue  # it would only clutter the command of one process
         if value is not None and value is not False:
-            words.append(f"--{name.replace('_', '-')}")
+            words.append(flag_of(name))
             words += [] if value is True else [str(value)]
     return shlex.join(words)
 

@@ -1,13 +1,16 @@
 """The training curves."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from training.atomic_write import atomic_write
 from training.records.history import EpochRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PANELS = (
     ("Learning rate", {"learning rate": "lr"}),
@@ -41,6 +44,9 @@ def save_figure(figure: Figure, pdf_path: Path) -> None:
 
 def draw_curves(history: Sequence[EpochRecord]) -> Figure:
     """Return the figure of ``history``; it belongs to no window and no global backend."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(14, 3.5))
     # A layout engine draws everything four times to find these, after each epoch.
     figure.subplots_adjust(left=0.04, right=0.99, bottom=0.15, top=0.91, wspace=0.2)

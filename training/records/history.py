@@ -55,15 +55,19 @@ class EpochRecord:
     ) -> "EpochRecord":
         """Return the record of an epoch of ``seconds``, ``train_seconds`` of them training."""
         return cls(
-            epoch,
-            lr,
-            *(train.loss, train.err1, train.err5),
-            *(val.loss, val.err1, val.err5),
-            seconds,
-            train.images / train_seconds,
-            usage.data_wait_percent,
-            usage.gpu_memory_gib,
-            float(train.skipped_steps),
+            epoch=epoch,
+            lr=lr,
+            train_loss=train.loss,
+            train_err1=train.err1,
+            train_err5=train.err5,
+            val_loss=val.loss,
+            val_err1=val.err1,
+            val_err5=val.err5,
+            seconds=seconds,
+            images_per_second=train.images / train_seconds,
+            data_wait_percent=usage.data_wait_percent,
+            gpu_memory_gib=usage.gpu_memory_gib,
+            skipped_steps=float(train.skipped_steps),
         )
 
     def __str__(self) -> str:
@@ -82,6 +86,7 @@ class EpochRecord:
         return line
 
 
+LOG_NAME = "log.csv"
 COLUMNS = tuple(field.name for field in fields(EpochRecord))
 PUBLISHED_COLUMNS = tuple(name for name in COLUMNS if name.startswith(("train_", "val_")))
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_lambdas
 from training.atomic_write import atomic_write
 from training.errors import UserError
-from training.loading.batches import Batch, BatchLoader
-from training.processes.launcher import Process
+from training.loading.batches import Batch, Batches
+from training.processes.ranks import Process
 
 LAMBDAS_NAME = "lambdas.csv"
 COLUMNS = ("epoch", "layer", "low", "high", "count")
@@ -32,7 +32,7 @@ class SampledBatches:
         sample: [N, 3, H, W], N up to 64, of this process, on its device; None before the pass.
     """
 
-    def __init__(self, batches: BatchLoader, process: Process) -> None:
+    def __init__(self, batches: Batches, process: Process) -> None:
         self.batches = batches
         self.stride = math.ceil(batches.images / process.world_size / SAMPLE_IMAGES)
         self.sample: Tensor | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.processes.launcher import Process, all_reduce_sum
+from training.processes.ranks import Process, all_reduce_sum
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def scores_from_sums(sums: Tensor, processes: int = 1) -> Scores:
     loss, wrong1, wrong5, images, skipped = sums.tolist()
     divisor = images or math.nan
     return Scores(
-        *(loss / divisor, 100 * wrong1 / divisor, 100 * wrong5 / divisor),
+        loss=loss / divisor,
+        err1=100 * wrong1 / divisor,
+        err5=100 * wrong5 / divisor,
         images=round(images),
         skipped_steps=round(skipped / processes),
     )

@@ -12,7 +12,6 @@ from torch import Tensor
 from training.atomic_write import WriteError
 from training.errors import UserError
 from training.records.history import EpochRecord
-from training.settings import Settings
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -35,14 +34,13 @@ TAGS = {
 }
 
 
-def check_tensorboard(settings: Settings) -> None:
-    """Raise UserError if ``--tensorboard`` was asked for and cannot be done."""
-    if settings.tensorboard:
-        _writer_class()
+def check_tensorboard() -> None:
+    """Raise UserError if ``--tensorboard`` cannot be done."""
+    _writer_class()
 
 
-def open_tensorboard(settings: Settings, start_epoch: int) -> SummaryWriter | None:
-    """Return the writer of a run that has had ``start_epoch`` epochs; None without the option.
+def open_tensorboard(out_dir: Path, start_epoch: int) -> SummaryWriter:
+    """Return the writer, below ``out_dir``, of a run that has had ``start_epoch`` epochs.
 
     What a run before it was resumed wrote of later epochs is hidden.
 
@@ -50,9 +48,7 @@ def open_tensorboard(settings: Settings, start_epoch: int) -> SummaryWriter | No
         UserError: the package tensorboard is missing.
         WriteError: ``--out-dir`` cannot be written.
     """
-    if not settings.tensorboard:
-        return None
-    folder = Path(settings.out_dir, FOLDER_NAME)
+    folder = out_dir / FOLDER_NAME
     try:
         return _writer_class()(folder, purge_step=start_epoch + 1)
     except OSError as error:

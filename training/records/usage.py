@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.processes.launcher import Process, all_reduce_max
+from training.processes.ranks import Process, all_reduce_max
 
 if TYPE_CHECKING:
     # What it imports may be missing where only tests of the GPU are run.
-    from training.loading.batches import Batch, BatchLoader
+    from training.loading.batches import Batch, Batches
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Usage:
 class MeasuredBatches:
     """Iterates ``batches`` as they are, and measures the use made of time and memory."""
 
-    def __init__(self, batches: BatchLoader, process: Process) -> None:
+    def __init__(self, batches: Batches, process: Process) -> None:
         self.batches = batches
         self.process = process
         self.start = time.perf_counter()

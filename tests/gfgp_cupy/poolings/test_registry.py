@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 import gfgp_cupy
-import train_imagenet
 from gfgp_cupy.poolings import create_pooling, list_poolings
 from models import create_model
 from models.pooling import POOL_TYPES
 from tests.support.command_line import error_here, output_here, read_log
 from tests.support.paths import REPOSITORY
 from tests.support.random_numbers import random_numbers
+from training.command_line import make_parser
 
 LAYERS = {
     "max": nn.MaxPool2d,
@@ -105,7 +105,7 @@ def test_command_line_trains_with_a_new_pooling(tmp_path):
 
 
 def test_command_line_names_the_poolings():
-    help_text = train_imagenet.make_parser().format_help()
+    help_text = make_parser().format_help()
     for pool in (*PUBLISHED, *NEW):
         assert re.search(rf"\b{pool}\b", help_text), pool
     assert "'gfgp_gem'" in error_here("--pool", "gfgp_gen")

@@ -184,17 +184,16 @@ def test_published_checkpoint_is_read_into_the_network(tmp_path, monkeypatch, zi
         args = published_args(patch, with_module_transforms=zip_format)
         content = published_content(args)
         torch.save(content, path, _use_new_zipfile_serialization=zip_format)
-    settings = settings_for(tmp_path, "--resume", str(path))
     checkpoint = load_checkpoint(str(path))
     assert (checkpoint.epoch, checkpoint.pool, checkpoint.seed) == (2, "max_ent", None)
     assert [entry.val_err1 for entry in checkpoint.history] == [90.0, 80.0]
     model = create_model("resnet18", "max_ent", 1000)
-    load_model(model, checkpoint, settings)
+    load_model(model, checkpoint, "resnet18", "max_ent")
     published = content["state_dict"]
     assert torch.equal(model.conv1.weight, published["module.conv1.weight"])
     assert torch.equal(model.fc.bias, published["module.fc.bias"])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    load_optimizer(optimizer, model, checkpoint, settings)
+    load_optimizer(optimizer, model, checkpoint)
     # The published optimizer holds a momentum equal to the gradient: here twice the tensor.
     for parameter in model.parameters():
         momentum = optimizer.state[parameter]["momentum_buffer"]
@@ -220,9 +219,9 @@ def network_checkpoint(path, arch, pool, classes):
 )
 def test_checkpoint_of_another_network_is_refused(tmp_path, arch, pool, classes, message):
     saved = network_checkpoint(tmp_path, "resnet18", "avg", 10)
-    settings = parse_settings(["--arch", arch, "--pool", pool, "--resume", str(saved)])
-    with pytest.raises(UserError, match=message):
-        load_model(create_model(arch, pool, classes), load_checkpoint(str(saved)), settings)
+    model, checkpoint = create_model(arch, pool, classes), load_checkpoint(str(saved))
+    with pytest.raises(UserError, match=f"--resume {saved}: .*{message}"):
+        load_model(model, checkpoint, arch, pool)
 
 
 def test_checkpoint_with_other_tensors_is_refused(tmp_path):
@@ -230,15 +229,13 @@ def test_checkpoint_with_other_tensors_is_refused(tmp_path):
     content = torch.load(saved, weights_only=True)
     content["state_dict"]["layer1.0.conv1.weight"] = torch.zeros(1)
     torch.save(content, saved)
-    settings = parse_settings(["--arch", "resnet18", "--pool", "avg", "--resume", str(saved)])
     model = create_model("resnet18", "avg", 10)
     with pytest.raises(UserError, match=r"layer1.0.conv1.weight"):
-        load_model(model, load_checkpoint(str(saved)), settings)
+        load_model(model, load_checkpoint(str(saved)), "resnet18", "avg")
 
 
 def test_optimizer_state_of_other_parameters_is_refused(tmp_path):
     path = save(tmp_path, [5.0])
-    settings = settings_for(tmp_path, "--resume", str(path))
     checkpoint = load_checkpoint(str(path))
     state = checkpoint.optimizer
     (group,) = state["param_groups"]
@@ -252,7 +249,7 @@ def test_optimizer_state_of_other_parameters_is_refused(tmp_path):
         model = nn.Linear(3, 2)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         with pytest.raises(UserError, match="optimizer state"):
-            load_optimizer(optimizer, model, replace(checkpoint, optimizer=other), settings)
+            load_optimizer(optimizer, model, replace(checkpoint, optimizer=other))
 
 
 def without(content, key):

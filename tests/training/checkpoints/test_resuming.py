@@ -20,7 +20,7 @@ MACHINE_COLUMNS = {"seconds", "images_per_second", "data_wait_percent", "gpu_mem
 
 @pytest.fixture(autouse=True)
 def _tiny_network(monkeypatch):
-    monkeypatch.setattr("training.run.create_model", create_tiny_network)
+    monkeypatch.setattr("training.command.create_model", create_tiny_network)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def whole(tmp_path_factory):
     """The output directory of a run that nothing happened to."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.run.create_model", create_tiny_network)
+        patch.setattr("training.command.create_model", create_tiny_network)
         output_here(*RUN, "--out-dir", out)
     return out
 
@@ -132,7 +132,7 @@ def test_stop_within_an_epoch_keeps_the_published_layout(tmp_path, signal_at):
     left = tmp_path / "checkpoint-epoch1-batch1.pth.tar"
     content = torch.load(left, weights_only=True)
     assert content["epoch"] == len(content["stats"]["test_err1"]) == 1
-    printed = output_here(*SMALL_DIGITS, "--evaluate", "--resume", left)
+    printed = output_here(*SMALL_DIGITS, "--evaluate", "--resume", left, "--out-dir", tmp_path)
     assert "of the averaged weights" in printed
 
 

@@ -20,7 +20,7 @@ from training.images import shard_order
 from training.images.datasets import load_image_folders
 from training.images.shards import load_shards, read_samples
 from training.loading.batches import BatchLoader, GlobalBatches, training_images
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.recipes import RECIPES
 
 CPU = torch.device("cpu")
@@ -236,7 +236,7 @@ def test_command_line_trains_resumes_and_evaluates_from_shards(folders, tmp_path
     )
     for name, tensor in expected.items():
         assert torch.equal(actual[name], tensor), name
-    evaluation = (*common, "--evaluate", "--resume", resumed / last)
+    evaluation = (*common, "--evaluate", "--resume", resumed / last, "--out-dir", tmp_path)
     from_shards = output_here(*evaluation, "--val-data", val, "--workers", 0)
     from_files = output_here(*evaluation, "--data", images, "--workers", 0)
     assert from_shards.splitlines()[-1] == from_files.splitlines()[-1]

@@ -13,7 +13,7 @@ from training import write_shards
 from training.errors import UserError
 from training.images.datasets import ImageFiles, load_image_folders
 from training.images.shards import load_shards
-from training.loading.bad_images import BadImages, list_bad_images
+from training.loading.bad_images import BadImages
 from training.loading.batches import (
     BatchLoader,
     GlobalBatches,
@@ -21,8 +21,10 @@ from training.loading.batches import (
     training_images,
     validation_images,
 )
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.recipes import RECIPES
+from training.records.bad_images import list_bad_images
+from training.records.evaluation import read_evaluation
 
 CPU = torch.device("cpu")
 RECIPE = RECIPES["digits"]
@@ -126,6 +128,7 @@ def test_evaluation_leaves_bad_images_out(spoilt, run_that_skipped, tmp_path):
         options = ("--data", spoilt[0], "--workers", workers, "--out-dir", tmp_path / "new")
         *_, scores[workers] = output_here(*evaluation, *options, *SKIP).splitlines()
     assert list(listed(tmp_path / "new")) == [spoilt[1][2]]
+    assert read_evaluation(tmp_path / "new" / "evaluation.json").skipped_images == 1
     without = shutil.copytree(spoilt[0], tmp_path / "without")
     (without / "val" / "class0" / "0_3.JPEG").unlink()
     *_, expected = output_here(*evaluation, "--data", without, "--workers", 0).splitlines()
@@ -176,7 +179,7 @@ def test_another_image_takes_the_place_of_a_bad_one(spoilt, tmp_path):
     for world_size in (1, 3):
         loaded = Counter()
         for rank in range(world_size):
-            bad_images = BadImages("training", 200, tmp_path / "list")
+            bad_images = BadImages("training", 200, tmp_path / "list", list_bad_images)
             for batch in loader(data.train, rank, world_size, bad_images=bad_images):
                 assert len(batch.images) == len(range(rank, 50, world_size))
                 assert batch.global_size == 50
@@ -187,7 +190,7 @@ def test_another_image_takes_the_place_of_a_bad_one(spoilt, tmp_path):
 
 def test_share_of_bad_images_alone_is_passed_over_in_an_evaluation(spoilt, tmp_path):
     data = load_image_folders(str(spoilt[0]), None, True)
-    bad_images = BadImages("validation", 120, tmp_path / "list")
+    bad_images = BadImages("validation", 120, tmp_path / "list", list_bad_images)
     batches = list(loader(data.val, bad_images=bad_images, train=False, batch_size=1))
     assert [len(batch.images) for batch in batches] == [1] * 119
     assert list(bad_images.reasons) == [spoilt[1][2]]
@@ -215,7 +218,7 @@ def test_many_bad_images_in_a_row_are_left_behind(whole, tmp_path):
 def test_no_image_for_the_place_of_a_bad_one(whole, tmp_path):
     """An error although they are few; without it the step would be of fewer images."""
     images = files_with_bad_ones(whole, 2000, {0, *(2**power for power in range(11))})
-    bad_images = BadImages("training", 2000, tmp_path / "list")
+    bad_images = BadImages("training", 2000, tmp_path / "list", list_bad_images)
     with pytest.raises(UserError, match=r"bad1024\.JPEG: cannot be read as an image"):
         list(loader(images, bad_images=bad_images))
     assert not (tmp_path / "list").exists()
@@ -257,7 +260,7 @@ def test_over_a_hundredth_stops_an_evaluation(whole, run_that_skipped, tmp_path)
 def count_of_both(rank, folder):
     """As one of two processes that know of one bad image each, the same one or not."""
     process = Process(rank, 2, CPU)
-    same, other = (BadImages("training", 100, folder / "list") for _ in range(2))
+    same, other = (BadImages("training", 100, folder / "list", list_bad_images) for _ in range(2))
     with gloo_group(folder, rank, world_size=2):
         same.reasons["a"] = "cut"
         assert same.of_all(process) == {"a": "cut"}
@@ -294,7 +297,7 @@ def shards(whole, tmp_path):
 
 def test_bad_image_in_a_shard(shards, tmp_path):
     data = load_shards(*map(str, shards))
-    bad_images = BadImages("training", 200, tmp_path / "list")
+    bad_images = BadImages("training", 200, tmp_path / "list", list_bad_images)
     batches = list(loader(data.train, workers=2, bad_images=bad_images))
     assert [len(batch.images) for batch in batches] == [50] * 4
     ((name, reason),) = bad_images.reasons.items()
@@ -307,7 +310,7 @@ def test_shard_that_breaks_off_is_no_bad_image(shards, tmp_path):
     data = load_shards(*map(str, shards))
     path = tmp_path / "shards" / "train-0002.tar"
     path.write_bytes(path.read_bytes()[:20_000])
-    bad_images = BadImages("training", 200, tmp_path / "list")
+    bad_images = BadImages("training", 200, tmp_path / "list", list_bad_images)
     with pytest.raises(UserError, match=r"train-0002\.tar, image \d+: cannot be read"):
         list(loader(data.train, bad_images=bad_images))
 

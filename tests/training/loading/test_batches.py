@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from training.errors import UserError
 from training.images.datasets import ImageArray, ImageFiles
 from training.loading.batches import BatchLoader, GlobalBatches, SampleKey, training_images
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.recipes import RECIPES
 
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from training.errors import UserError
 from training.images.datasets import ImageArray, ImageFiles
 from training.loading.batches import BatchLoader, GlobalBatches, training_images
 from training.loading.workers import lost_workers_reported, report_of
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.processes.stop_signals import hold_stop_signals
 from training.recipes import RECIPES
 

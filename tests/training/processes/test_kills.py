@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def start():
     """Return a function that starts a run in a process whose server has imported what is slow."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_imagenet", "training.run", "sklearn.datasets"])
+    context.set_forkserver_preload(["train_imagenet", "training.command", "sklearn.datasets"])
 
     def start(out_dir, epochs, output, seed=SEED, die_before_replacing=0):
         options = [*map(str, (*RUN, *seed, "--epochs", epochs, "--out-dir", out_dir))]
@@ -36,12 +36,12 @@ def start():
 
 def run(options, output, die_before_replacing):
     import train_imagenet
-    import training.run
+    import training.command
 
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
-    training.run.create_model = create_tiny_network
+    training.command.create_model = create_tiny_network
     replace, calls = os.replace, iter(range(1, 10**6))
 
     def replace_or_die(source, target):

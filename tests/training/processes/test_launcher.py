@@ -132,7 +132,7 @@ def test_evaluation_of_two_processes_is_that_of_the_checkpoint(tmp_path):
     output_here(*common, *two_processes(), "--out-dir", out)
     (row,) = read_log(out)
     checkpoint = out / "checkpoint-epoch1.pth.tar"
-    printed = output_here(*common, "--cpu", "--evaluate", "--resume", checkpoint)
+    printed = output_here(*common, "--cpu", "--evaluate", "--resume", checkpoint, "--out-dir", out)
     assert f"loss {float(row['val_loss']):.4f} on 21 images" in printed
     assert f"top-1 error {float(row['val_err1']):.2f}%" in printed
 

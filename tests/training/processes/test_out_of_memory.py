@@ -8,15 +8,16 @@ import weakref
 import pytest
 import torch
 
-import training.run
+import training.command
 from models import create_model
 from tests.support.command_line import checked_error, error_here, free_dist_url, output_here
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
 from train_imagenet import parse_settings
+from training.command import out_of_memory_line
 from training.errors import UserError
-from training.processes.launcher import Process
-from training.processes.out_of_memory import is_out_of_memory, names_batch_when_out_of_memory
+from training.processes.out_of_memory import is_out_of_memory, out_of_memory_in_one_line
+from training.processes.ranks import Process
 
 SMALL = (
     *("--dataset", "digits", "--arch", "resnet18", "--pool", "skip", "--cpu", "--seed", 0),
@@ -31,6 +32,7 @@ CPU = torch.device("cpu")
 LIMITED = """
 import resource, sys
 import train_imagenet
+import training.command
 with open("/proc/self/statm") as file:
     taken = int(file.read().split()[0]) * resource.getpagesize()
 limit = taken + int(sys.argv[1])
@@ -105,7 +107,7 @@ def test_run_that_goes_on_leaves_every_file_as_it_was(tmp_path, monkeypatch, in_
     options = (*SMALL, "--batch-size", 8, "--amp", "bf16", "--out-dir", tmp_path)
     output_here(*options)
     before = contents(tmp_path)
-    monkeypatch.setattr(training.run, "create_model", hungry_models(in_training))
+    monkeypatch.setattr(training.command, "create_model", hungry_models(in_training))
     resume = ("--resume", tmp_path / "checkpoint-epoch1.pth.tar")
     message = error_here(*options, *resume, "--epochs", 2)
     assert "out of memory on cpu with batches of 8 images in each process" in message
@@ -138,22 +140,24 @@ def test_what_the_failed_pass_held_is_let_go():
     """Before anything is said of it."""
     held = []
 
+    @out_of_memory_in_one_line(out_of_memory_line)
     def work(settings, process):
         activations = torch.ones(1)
         held.append(weakref.ref(activations))
         torch.empty(MORE_THAN_THERE_IS)
 
-    with pytest.raises(UserError) as caught:
-        names_batch_when_out_of_memory(work)(parse_settings(["--cpu"]), Process(0, 1, CPU))
+    with pytest.raises(UserError, match="out of memory on cpu") as caught:
+        work(parse_settings(["--cpu"]), Process(0, 1, CPU))
     assert caught.value.__cause__ is not None
     assert held[0]() is None
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Invalid device id"), UserError("--lr")])
 def test_other_errors_stay_as_they_are(error):
-    def work(settings, process):
+    @out_of_memory_in_one_line(lambda: "out of memory")
+    def work():
         raise error
 
     with pytest.raises(type(error)) as caught:
-        names_batch_when_out_of_memory(work)(None, Process(0, 1, CPU))
+        work()
     assert caught.value is error

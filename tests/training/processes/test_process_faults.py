@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import train_imagenet
+import training.command
 from tests.support import process_work
 from tests.support.command_line import (
     COMMAND,
@@ -25,8 +25,8 @@ from tests.support.command_line import (
 )
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
-from training.processes import spawn as children
-from training.processes.peer_failure import reason_of_lost_contact
+from training.processes import spawn
+from training.processes.peer_failure import reason_of_peer_failure
 from training.processes.stop_signals import SECONDS_OF_ONE_SIGNAL, STOP_SIGNALS
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
@@ -172,7 +172,7 @@ def in_two_processes(tmp_path, monkeypatch):
     """Return a function that makes a command line whose two processes do some work."""
 
     def options(work, *others):
-        monkeypatch.setattr(train_imagenet, "run", work)
+        monkeypatch.setattr(training.command, "train_or_evaluate", work)
         return (*two_processes(), "--out-dir", tmp_path, *others)
 
     return options
@@ -194,7 +194,7 @@ def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd, victim):
 
 
 def test_process_that_hangs_ends_the_run(tmp_path, in_two_processes, monkeypatch, capfd):
-    monkeypatch.setattr(children, "SECONDS_TO_LEAVE", 1.0)
+    monkeypatch.setattr(spawn, "SECONDS_TO_LEAVE", 1.0)
     hang = partial(process_work.strike, victim=1, signum=signal.SIGSTOP)
     message = error_here(*in_two_processes(hang, "--dist-timeout", 5))
     assert "process 0 has lost contact" in message
@@ -230,12 +230,12 @@ def test_only_failures_of_communication_are_told_in_a_line():
         RuntimeError("CUDA error: an illegal memory access was encountered"): None,
     }
     for error, reason in told.items():
-        assert reason_of_lost_contact(error) == reason
+        assert reason_of_peer_failure(error) == reason
 
 
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_machine_that_never_comes_ends_the_run(tmp_path, monkeypatch, rank):
-    monkeypatch.setattr(train_imagenet, "run", process_work.leave)
+    monkeypatch.setattr(training.command, "train_or_evaluate", process_work.leave)
     message = error_here(
         *("--world-size", 2, "--rank", rank, "--dist-url", free_dist_url(), "--dist-timeout", 1),
         *("--cpu", "--out-dir", tmp_path),
@@ -259,7 +259,7 @@ def test_processes_start_workers_as_the_command_would():
     """And not by spawn, as they are started: each worker would import PyTorch."""
     expected = multiprocessing.get_start_method()
     assert expected != "spawn"
-    children.run_children(process_work.expect_start_method, (expected,), [0], way_on="")
+    spawn.run_spawned(process_work.expect_start_method, (expected,), [0], way_on="")
 
 
 @pytest.mark.slow

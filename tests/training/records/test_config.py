@@ -12,16 +12,17 @@ import torch
 import gfgp_cupy
 from train_imagenet import parse_settings
 from training.errors import UserError
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.records.config import command_of, config_of, read_config, write_config
 from training.records.environment import GitState, git_state
+from training.run import Run
 
 CPU = Process(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def config():
-    return config_of(parse_settings([]), CPU, seed=0)
+    return config_of(Run(parse_settings([]), CPU, seed=0), train_images=5)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,11 @@ def test_command_has_the_settings(options):
 
 def test_content(tmp_path):
     settings = parse_settings(["--batch-size", "16", "--cpu"])
-    write_config(config_of(settings, CPU, seed=7), tmp_path / "config.json", resumed=False)
+    write_config(
+        config_of(Run(settings, CPU, seed=7), train_images=5),
+        tmp_path / "config.json",
+        resumed=False,
+    )
     content = read_config(tmp_path / "config.json")
     assert content["settings"] == asdict(replace(settings, seed=7))
     assert "--seed 7" in content["command"]
@@ -51,7 +56,7 @@ def test_content(tmp_path):
     versions = content["versions"]
     assert set(versions) >= {"python", "torch", "torchvision", "cupy", "numba", "gfgp_cupy"}
     assert (versions["torch"], versions["gfgp_cupy"]) == (torch.__version__, gfgp_cupy.__version__)
-    assert content["processes"] == 1
+    assert (content["processes"], content["train_images"]) == (1, 5)
     assert content["threads"] == torch.get_num_threads()
     assert content["device"] and content["backend"] in ("numba", "torch")
 
@@ -109,4 +114,6 @@ def test_git_state_of_a_checkout(tmp_path, monkeypatch):
 def test_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state() == GitState(None, None)
-    assert json.dumps(asdict(config_of(parse_settings([]), CPU, 0)), default=str)
+    assert json.dumps(
+        asdict(config_of(Run(parse_settings([]), CPU, seed=0), train_images=5)), default=str
+    )

@@ -11,7 +11,7 @@ from torch import nn
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_lambdas
 from training.errors import UserError
 from training.loading.batches import Batch
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.records.lambdas import BINS, SAMPLE_IMAGES, SampledBatches, lambdas_of, write_lambdas
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.records.metrics import ScoreSums, count_errors
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.gloo_group import gloo_group
-from training.processes.launcher import Process
+from training.processes.ranks import Process
 from training.records.usage import MeasuredBatches
 
 CPU = Process(0, 1, torch.device("cpu"))

@@ -1,0 +1,45 @@
+"""Numbers on the command line: each from its text, or an error that says what it must be."""
+
+import argparse
+import math
+
+
+def natural_int(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def seed_int(text: str) -> int:
+    seed = natural_int(text)
+    if seed >= 2**63:  # the processes agree on it as a tensor of 64 bits
+        raise argparse.ArgumentTypeError(f"must be below 2**63, got {text!r}")
+    return seed
+
+
+def fraction(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, got {text!r}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    """Return the number, nan where the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,108 @@
+"""The images of a run, and the batches of them that this process takes."""
+
+from pathlib import Path
+from typing import Any
+
+from training.errors import UserError
+from training.images.datasets import DATASETS, Data, LabelledImages
+from training.images.shards import load_shards
+from training.loading.bad_images import BadImages
+from training.loading.batches import (
+    BatchLoader,
+    GlobalBatches,
+    TransformedImages,
+    training_images,
+    validation_images,
+)
+from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
+from training.run import Run
+from training.settings import Settings
+
+
+def load_data(settings: Settings) -> Data:
+    """Return the images that the settings name, of an evaluation the validation images alone."""
+    if settings.val_data is not None:
+        return load_shards(None if settings.evaluate else settings.data, settings.val_data)
+    load = DATASETS[settings.dataset].load
+    return load(settings.data, settings.exclude, not settings.evaluate)
+
+
+def class_count(num_classes: int | None, data: Data) -> int:
+    """Return the number of the network's outputs: ``--num-classes``, or the data's classes."""
+    if num_classes is None:
+        return len(data.classes)
+    if num_classes < len(data.classes):
+        raise UserError(
+            f"--num-classes {num_classes}: the data has {len(data.classes)} classes; "
+            "raise it or leave it out"
+        )
+    return num_classes
+
+
+def make_train_batches(images: LabelledImages, run: Run) -> BatchLoader:
+    """Return shuffled batches of the training images.
+
+    A last batch too small to give every process two images a part is left out: batch normalisation
+    cannot take a single one.
+    """
+    settings = run.settings
+    sampler = make_sampler(
+        images,
+        run,
+        limit=settings.limit_train_batches,
+        shuffle_seed=run.seed,
+        smallest=settings.smallest_batch_here * settings.machines,
+    )
+    if not len(sampler):
+        raise UserError(
+            f"--data {settings.data}: {len(images)} training images are too few for "
+            f"{run.process.world_size} processes, which need {2 * settings.accum_steps} each"
+        )
+    bad_images = make_bad_images("training", len(images), run)
+    augmented = training_images(
+        images, settings.recipe, run.seed, replace_bad=bad_images is not None
+    )
+    return make_loader(augmented, sampler, bad_images, run)
+
+
+def make_val_batches(images: LabelledImages, run: Run) -> BatchLoader:
+    """Return batches of the validation images, in the data's order."""
+    sampler = make_sampler(images, run, limit=run.settings.limit_val_batches)
+    bad_images = make_bad_images("validation", sum(sampler.global_sizes), run)
+    prepared = validation_images(images, run.settings.recipe, run.seed)
+    return make_loader(prepared, sampler, bad_images, run)
+
+
+def make_sampler(images: LabelledImages, run: Run, **order: Any) -> GlobalBatches:
+    """Return which of ``images`` this process takes at each step; ``order`` as it is there."""
+    return GlobalBatches(
+        num_samples=len(images),
+        global_batch_size=run.settings.images_per_step,
+        process=run.process,
+        shard_sizes=images.shard_sizes,
+        workers=run.settings.workers_each,
+        **order,
+    )
+
+
+def make_bad_images(kind: str, images: int, run: Run) -> BadImages | None:
+    """Return the count of the bad ones of ``images`` images, None if they are not skipped."""
+    if run.settings.on_bad_image == "error":
+        return None
+    path = Path(run.settings.out_dir, BAD_IMAGES_NAME)
+    return BadImages(kind, images, path=path, write=list_bad_images)
+
+
+def make_loader(
+    images: TransformedImages, sampler: GlobalBatches, bad_images: BadImages | None, run: Run
+) -> BatchLoader:
+    """Return the loader of the batches of ``sampler``."""
+    return BatchLoader(
+        dataset=images,
+        sampler=sampler,
+        workers=run.settings.workers_each,
+        process=run.process,
+        seed=run.seed,
+        bad_images=bad_images,
+        worker_timeout=run.settings.worker_timeout,
+    )

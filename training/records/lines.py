@@ -1,0 +1,34 @@
+"""The lines that a run prints: what is about to run, what it came to, and why it has stopped."""
+
+from collections.abc import Sequence
+
+from training.images.datasets import Data
+from training.records.history import EpochRecord, best_record
+from training.run import Run
+
+
+def description(data: Data, run: Run) -> str:
+    """Return what is about to run."""
+    settings, process = run.settings, run.process
+    training = f"{len(data.train)} training and " if data.train is not None else ""
+    processes = f"{process.world_size} processes on " if settings.is_distributed else ""
+    return (
+        f"{settings.arch} with {settings.pool} pooling; {settings.dataset}: {training}"
+        f"{len(data.val)} validation images of {len(data.classes)} classes; recipe "
+        f"{settings.config_name}; {processes}{process.device.type}; seed {run.seed}"
+    )
+
+
+def summary(history: Sequence[EpochRecord], out_dir: str) -> str:
+    """Return what a run came to whose files are in ``out_dir``."""
+    best = best_record(history)
+    return (
+        f"best top-1 error {best.val_err1:.2f}% (top-5 {best.val_err5:.2f}%) after epoch "
+        f"{best.epoch} of {history[-1].epoch}; log, curves and checkpoints in {out_dir}"
+    )
+
+
+def farewell(signal: str, where: str, checkpoint: object) -> str:
+    """Return what a run says that ``signal`` stopped, and that left ``checkpoint`` or none."""
+    left = f"{checkpoint}; go on with --resume auto" if checkpoint else "no checkpoint of it"
+    return f"stopped by {signal} after {where}: {left}"
