@@ -1,0 +1,45 @@
+"""What the documentation names is there: files, links, options of the command line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import run_here
+from tests.support.paths import REPOSITORY
+
+FOLDERS = "benchmarks|docs|examples|experiments|gfgp_cupy|models|notebooks|tests|training"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "benchmarks/README.md"]
+PAGES += sorted(REPOSITORY.glob("docs/**/*.md"))
+
+OF_OTHER_COMMANDS = {"--logdir", "--nnodes"}  # TensorBoard's and torchrun's
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    broken = [link for link in links if not (page.parent / link).exists()]
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_paths_in_the_text_exist(page):
+    paths = re.findall(rf"`((?:{FOLDERS})/[\w./-]*)", page.read_text(encoding="utf-8"))
+    missing = [path for path in paths if not (REPOSITORY / path).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", ["training.md", "when-something-fails.md"])
+def test_options_are_those_of_the_command_line(page):
+    code, known, _ = run_here("--help")
+    assert code == 0
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    commands = re.findall(r"```[^`]+```|`[^`]+`", text)
+    commands = [each for each in commands if not each.startswith("`torchrun")]
+    named = set(re.findall(r"(?<![^\s`])--[a-z][\w-]*", "\n".join(commands)))
+    assert len(named) > 3
+    assert named <= set(re.findall(r"--[a-z][\w-]*", known)) | OF_OTHER_COMMANDS
