@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import sanitizer_target
 from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import pooling as kernels
+from gfgp_cupy.kernels import passes as kernels
 from training.records.environment import REPOSITORY
 
 MOST_PROGRAMS = 150
