@@ -1,0 +1,58 @@
+"""A torchvision network with guided pooling in its max pooling's place, fine-tuned on new classes.
+
+``pip install '.[cpu,train]'`` in the clone, then ``python examples/fine_tune_torchvision.py``: some
+seconds on a CPU. To run without a download it starts from fresh weights; fine-tuning starts from
+``weights="DEFAULT"``.
+"""
+
+import torch
+import torchvision
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from gfgp_cupy import replace_pooling
+
+SIZE = 64
+STEPS = 20
+BATCH_SIZE = 32
+
+
+def load_images() -> tuple[Tensor, Tensor]:
+    """Some images [N, 3, SIZE, SIZE] and their classes [N], in place of a data set of one's own."""
+    digits = load_digits()
+    images = torch.tensor(digits.images / 8 - 1, dtype=torch.float32).unsqueeze(1)
+    images = nn.functional.interpolate(images, size=SIZE, mode="bilinear")
+    return images.expand(-1, 3, -1, -1), torch.tensor(digits.target)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images, labels = load_images()
+
+    # Weights first, poolings second, the optimizer last.
+    net = torchvision.models.resnet18(weights=None)  # weights="DEFAULT": trained on ImageNet
+    print(replace_pooling(net, sample_shape=(2, 3, SIZE, SIZE)))
+    net.fc = nn.Linear(net.fc.in_features, 10)
+    net.to(device).train()
+
+    # What is new learns faster than what was there.
+    is_new = ("maxpool.", "fc.")
+    new = [tensor for name, tensor in net.named_parameters() if name.startswith(is_new)]
+    old = [tensor for name, tensor in net.named_parameters() if not name.startswith(is_new)]
+    optimizer = torch.optim.SGD(
+        [{"params": old, "lr": 0.005}, {"params": new, "lr": 0.05}], momentum=0.9
+    )
+    loss_of = nn.CrossEntropyLoss()
+    for step in range(STEPS):
+        batch = torch.randint(len(images), (BATCH_SIZE,))
+        loss = loss_of(net(images[batch].to(device)), labels[batch].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 5 == 0 or step == STEPS - 1:
+            print(f"step {step + 1}: loss {loss.item():.3f}")
+
+
+if __name__ == "__main__":
+    main()
