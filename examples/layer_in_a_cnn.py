@@ -1,7 +1,6 @@
 """Guided pooling in a network of one's own, which learns scikit-learn's handwritten digits.
 
-``pip install '.[cpu,train]'`` in the clone, then ``python examples/layer_in_a_cnn.py``: some seconds
-on a CPU.
+Run it in the clone after ``pip install '.[cpu,train]'``; it takes a few seconds on a CPU.
 """
 
 import torch

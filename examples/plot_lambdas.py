@@ -1,7 +1,7 @@
 """What guided layers choose: λ of each image and channel, recorded and drawn.
 
-``pip install '.[cpu,train]'`` in the clone, then ``python examples/plot_lambdas.py lambdas.png``:
-some seconds on a CPU. The file's name is where the picture goes.
+Run it in the clone after ``pip install '.[cpu,train]'``, with the name of the picture to write; it
+takes a few seconds on a CPU.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def draw(lambdas: dict[str, Tensor], labels: Tensor, path: Path) -> None:
         histogram.set(title=f"layer {layer}", ylabel="images × channels")
         means = torch.stack([lam[labels == digit].mean(0) for digit in range(10)])
         # Each column, a channel, from 0 to 1, so that layers of any width lie below each other.
-        picture = by_digit.imshow(means, aspect="auto", vmin=0, vmax=1, extent=(0, 1, 9.5, -0.5))
+        picture = by_digit.imshow(
+            means.numpy(), aspect="auto", vmin=0, vmax=1, extent=(0, 1, 9.5, -0.5)
+        )
         by_digit.set(title=f"layer {layer}: mean λ", yticks=range(10), xticks=[], ylabel="digit")
         figure.colorbar(picture, ax=by_digit, label="λ")
     rows[-1][0].set_xlabel("λ")
