@@ -18,10 +18,10 @@ BATCH_SIZE = 32
 
 def load_images() -> tuple[Tensor, Tensor]:
     """Some images [N, 3, SIZE, SIZE] and their classes [N], in place of a data set of one's own."""
-    digits = load_digits()
-    images = torch.tensor(digits.images / 8 - 1, dtype=torch.float32).unsqueeze(1)
+    pixels, digits = load_digits(return_X_y=True)  # [N, 64] from 0 to 16, [N]
+    images = torch.tensor(pixels / 8 - 1, dtype=torch.float32).view(-1, 1, 8, 8)
     images = nn.functional.interpolate(images, size=SIZE, mode="bilinear")
-    return images.expand(-1, 3, -1, -1), torch.tensor(digits.target)
+    return images.expand(-1, 3, -1, -1), torch.tensor(digits)
 
 
 def main() -> None:

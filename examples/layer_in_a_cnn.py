@@ -52,9 +52,9 @@ def train(net: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
 def main() -> None:
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    digits = load_digits()
-    images = torch.tensor(digits.images / 16, dtype=torch.float32, device=device).unsqueeze(1)
-    labels = torch.tensor(digits.target, device=device)
+    pixels, digits = load_digits(return_X_y=True)  # [N, 64] from 0 to 16, [N]
+    images = torch.tensor(pixels / 16, dtype=torch.float32, device=device).view(-1, 1, 8, 8)
+    labels = torch.tensor(digits, device=device)
     order = torch.randperm(len(images))
     training, test = order[:1440], order[1440:]
 

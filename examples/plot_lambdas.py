@@ -56,9 +56,9 @@ def main() -> None:
     path = parser.parse_args().picture
 
     torch.manual_seed(0)
-    digits = load_digits()
-    images = torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1)
-    labels = torch.tensor(digits.target)
+    pixels, digits = load_digits(return_X_y=True)  # [N, 64] from 0 to 16, [N]
+    images = torch.tensor(pixels / 16, dtype=torch.float32).view(-1, 1, 8, 8)
+    labels = torch.tensor(digits)
     net = trained_network(images[:1000], labels[:1000])
 
     net.eval()
