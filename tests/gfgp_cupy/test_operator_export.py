@@ -1,6 +1,7 @@
 """torch.export and ONNX: programs that hold for other sizes, and that others can run."""
 
 import copy
+import importlib.util
 import io
 
 import pytest
@@ -127,8 +128,19 @@ def test_export_of_a_network(training):
 # ---------------------------------------------------------------- ONNX
 
 
+def reason_against_onnx() -> str | None:
+    if torch.__version__ < (2, 7):
+        return "with dynamo=True PyTorch 2.6 does not say that it exports to ONNX"
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"needs {', '.join(missing)}: pip install '.[onnx]'" if missing else None
+
+
+NO_ONNX = reason_against_onnx()
+needs_onnx = pytest.mark.skipif(NO_ONNX is not None, reason=str(NO_ONNX))
+
+
 def assert_onnxruntime_agrees(module, inputs, sizes, *others):
-    # Here, since the rest of this module runs on machines for GPU tests, which may lack it.
     import onnxruntime
 
     program = torch.onnx.export(module, inputs, dynamo=True, dynamic_shapes=sizes, verbose=False)
@@ -144,6 +156,7 @@ def assert_onnxruntime_agrees(module, inputs, sizes, *others):
         torch.testing.assert_close(torch.from_numpy(output), expected, rtol=1e-4, atol=1e-5)
 
 
+@needs_onnx
 @pytest.mark.parametrize("window", ["disjoint", "overhanging"])
 def test_onnx_of_the_function(window):
     # λ of both signs, and so large that a softmax without its maximum taken off would overflow.
@@ -154,12 +167,14 @@ def test_onnx_of_the_function(window):
     assert_onnxruntime_agrees(module, inputs, (ANY_SIZE, None), *others)
 
 
+@needs_onnx
 def test_onnx_of_a_layer():
     others = [(numbers(shape, 2),) for shape in SHAPES]
     layer = LAYERS["guided"]()
     assert_onnxruntime_agrees(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,), *others)
 
 
+@needs_onnx
 def test_onnx_of_a_network():
     network = small_resnet().eval()
     sizes = ({0: Dim.DYNAMIC},)

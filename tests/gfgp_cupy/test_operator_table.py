@@ -5,7 +5,7 @@ import re
 
 from tests.support.paths import REPOSITORY
 
-LINES = (REPOSITORY / "docs/operator-support.md").read_text().splitlines()
+LINES = (REPOSITORY / "docs/operator-support.md").read_text(encoding="utf-8").splitlines()
 ROWS = [line for line in LINES if line.startswith("| ")][1:]
 
 
@@ -18,7 +18,7 @@ def named_tests(row):
 
 
 def names_in(file):
-    tree = ast.parse((REPOSITORY / file).read_text())
+    tree = ast.parse((REPOSITORY / file).read_text(encoding="utf-8"))
     return {
         (file, node.name)
         for node in tree.body

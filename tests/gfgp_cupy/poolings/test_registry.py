@@ -63,7 +63,7 @@ def test_tensors_are_of_the_channels_and_on_the_device(pool):
 
 
 def test_the_docs_list_every_pooling_and_their_example_runs():
-    text = (REPOSITORY / "docs" / "poolings.md").read_text()
+    text = (REPOSITORY / "docs" / "poolings.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| `(?:torch\.nn\.)?(\w+)`", text, flags=re.MULTILINE))
     assert rows == {name: layer.__name__ for name, layer in LAYERS.items()}
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
