@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from gfgp_cupy.backends import backend_module
-from gfgp_cupy.kernels import Launch, pooling
+from gfgp_cupy.kernels import Launch, passes
 from tests.support import stand_in_driver
 from tests.support.cuda_on_cpu import run_launch
 from tests.support.kernel_cases import specialisation, specialisations
@@ -81,7 +81,7 @@ def run_on_cpu(launch: Launch, order: str = "forward") -> None:
 
 def kernels_on_cpu(run: Callable[[Launch], object] = run_on_cpu) -> Implementation:
     """The kernels' sources on the CPU, each launch executed by ``run``."""
-    functions = (getattr(pooling, name) for name in FUNCTIONS)
+    functions = (getattr(passes, name) for name in FUNCTIONS)
     return Implementation("cpu", *(functools.partial(f, run=run) for f in functions))
 
 

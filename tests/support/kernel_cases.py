@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gfgp_cupy.geometry import PoolGeometry, pool_geometry
-from gfgp_cupy.kernels import Launch, pooling
+from gfgp_cupy.kernels import Launch, passes
 from tests.support.memory_layouts import arranged
 from tests.support.random_numbers import random_numbers
 
@@ -222,12 +222,12 @@ def with_wide_indices(launch: Launch) -> Launch:
 def _plan(case: KernelCase, samples: int, needed: tuple[bool, bool], run) -> None:
     """Hands ``run`` the launches of a forward and a backward pass, none of them executed."""
     input, lam, grad_output = case.input(samples), case.lam(samples), case.grad_output(samples)
-    pooling.forward(input, lam, case.geometry, run)
-    pooling.backward(grad_output, input, lam, case.geometry, needed, run)
+    passes.forward(input, lam, case.geometry, run)
+    passes.backward(grad_output, input, lam, case.geometry, needed, run)
 
 
 def _plan_fused(case: KernelCase, samples: int, run) -> None:
     input, lam, grad_output = case.input(samples), case.lam(samples), case.grad_output(samples)
-    _, spread = pooling.forward_with_spread(input, lam, case.geometry, run)
-    pooling.lam_backward(grad_output, spread, lam, run)
-    pooling.backward(grad_output, input, lam, case.geometry, (True, False), run, lam)
+    _, spread = passes.forward_with_spread(input, lam, case.geometry, run)
+    passes.lam_backward(grad_output, spread, lam, run)
+    passes.backward(grad_output, input, lam, case.geometry, (True, False), run, lam)
