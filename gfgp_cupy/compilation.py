@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,7 @@ class _Call:
 
     operator: OpOverload
     backend: str
-    arguments: dict[str, object]
+    arguments: dict[str, Any]
 
     @property
     def device(self) -> torch.device:
@@ -127,8 +128,10 @@ class _Call:
         if self.operator is ops.max_ent_pool2d_lam_backward:
             passes.lam_backward(**arguments, run=launches.append)
             return launches
-        sizes = (tuple(arguments.pop(name)) for name in ("kernel_size", "stride", "padding"))
-        geometry = PoolGeometry(*sizes, arguments.pop("ceil_mode"))
+        kernel_size, stride, padding = (
+            tuple(arguments.pop(name)) for name in ("kernel_size", "stride", "padding")
+        )
+        geometry = PoolGeometry(kernel_size, stride, padding, arguments.pop("ceil_mode"))
         if self.operator is ops.max_ent_pool2d_backward:
             arguments["needed"] = tuple(arguments.pop("output_mask"))
         function = {
