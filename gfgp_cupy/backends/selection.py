@@ -36,8 +36,8 @@ def use_backend(name: str) -> Iterator[None]:
     Args:
         name: ``"auto"`` (the fastest that works for the tensor's device), ``"cupy"``, ``"numba"``
             or ``"torch"``. A backend asked for by name that cannot serve the tensor's device raises
-            an error; ``"auto"`` falls back. The environment variable ``GFGP_CUPY_BACKEND`` sets
-            the same for code outside any such block.
+            an error; ``"auto"`` falls back, and warns once where that is slow. The environment
+            variable ``GFGP_CUPY_BACKEND`` sets the same for code outside any such block.
 
     Raises:
         ValueError: ``name`` is none of these.

@@ -38,17 +38,7 @@ def serves(problem: Problem) -> bool:
 
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.output, tensors.spread)
-    lanes, defines, sizes = _deal(problem, aligned, tensors.switches)
-    return [
-        Launch(
-            name="max_ent_pool2d_disjoint_forward",
-            source=SOURCE,
-            defines=defines,
-            grid=lanes.grid,
-            block=BLOCK,
-            args=(*tensors, *sizes),
-        )
-    ]
+    return [_launch("max_ent_pool2d_disjoint_forward", problem, aligned, tensors)]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -59,19 +49,23 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.grad_output)
+    return [_launch("max_ent_pool2d_disjoint_backward", problem, aligned, tensors)]
+
+
+def _launch(
+    name: str, problem: Problem, aligned: int, tensors: ForwardTensors | BackwardTensors
+) -> Launch:
     lanes, defines, sizes = _deal(problem, aligned, tensors.switches)
-    summed = lanes.reduction_elements * problem.acc_size
-    return [
-        Launch(
-            name="max_ent_pool2d_disjoint_backward",
-            source=SOURCE,
-            defines=defines,
-            grid=lanes.grid,
-            block=BLOCK,
-            args=(*tensors, *sizes),
-            shared_bytes=0 if tensors.grad_lam is None else summed,
-        )
-    ]
+    sums = lanes.reduction_elements if "WRITE_GRAD_LAM" in tensors.switches else 0
+    return Launch(
+        name=name,
+        source=SOURCE,
+        defines=defines,
+        grid=lanes.grid,
+        block=BLOCK,
+        args=(*tensors, *sizes),
+        shared_bytes=sums * problem.acc_size,
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -59,20 +59,14 @@ def serves(problem: Problem) -> bool:
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     march, defines = _specialised(problem, aligned_elements(tensors.input), tensors.switches)
     team_bytes = march.lam_bytes + march.ring_bytes
+    numbers = (
+        march.team_log2, team_bytes, march.ring_rows, march.strip_rows, march.step, march.tile_w,
+    )  # fmt: skip
     return [
-        Launch(
-            name="max_ent_pool2d_overlapping_forward",
-            source=SOURCE,
-            defines=defines,
-            grid=march.grid,
-            block=march.block,
-            args=(
-                *tensors, march.team_log2, team_bytes, march.ring_rows, march.strip_rows,
-                march.step, march.tile_w, *march.sizes,
-            ),
-            shared_bytes=march.teams * team_bytes,
+        march.launch(
+            "max_ent_pool2d_overlapping_forward", defines, (*tensors, *numbers), team_bytes
         )
-    ]  # fmt: skip
+    ]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -83,20 +77,15 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     march, defines = _specialised(problem, aligned_elements(tensors.input), tensors.switches)
+    numbers = (
+        march.team_log2, march.team_bytes, march.ring_bytes, march.ring_rows, march.strip_rows,
+        march.step, march.tile_w, march.strips,
+    )  # fmt: skip
     return [
-        Launch(
-            name="max_ent_pool2d_overlapping_backward",
-            source=SOURCE,
-            defines=defines,
-            grid=march.grid,
-            block=march.block,
-            args=(
-                *tensors, march.team_log2, march.team_bytes, march.ring_bytes, march.ring_rows,
-                march.strip_rows, march.step, march.tile_w, march.strips, *march.sizes,
-            ),
-            shared_bytes=march.teams * march.team_bytes,
+        march.launch(
+            "max_ent_pool2d_overlapping_backward", defines, (*tensors, *numbers), march.team_bytes
         )
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)
@@ -134,6 +123,18 @@ class March:
     def team_log2(self) -> int:
         """A team's threads are a power of two: this one."""
         return (self.block // self.teams).bit_length() - 1
+
+    def launch(self, name: str, defines: tuple[str, ...], args: tuple, team_bytes: int) -> Launch:
+        """The launch whose arguments begin with ``args`` and whose teams have so much memory."""
+        return Launch(
+            name=name,
+            source=SOURCE,
+            defines=defines,
+            grid=self.grid,
+            block=self.block,
+            args=(*args, *self.sizes),
+            shared_bytes=self.teams * team_bytes,
+        )
 
 
 @functools.lru_cache(maxsize=4096)
