@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, shapes: Sequence[Shape]) -> PoolingResults:
     results = PoolingResults(
         SCHEMA,
         "pooling",
-        environment_of(bench.device, "pooling.py", options),
+        environment_of(bench.device, "operators.py", options),
         PoolingSettings(
             options.device, options.dtype, options.layout, options.batch_size,
             [str(shape) for shape in shapes], options.repeats, options.seconds,

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split(",")[0] + ".", allow_abbrev=False)
-    parser.add_argument("--shape", type=Shape.parse, required=True, help="as of pooling.py")
+    parser.add_argument("--shape", type=Shape.parse, required=True, help="as of operators.py")
     parser.add_argument("--direction", choices=("forward", "backward"), required=True)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--layout", choices=("contiguous", "channels_last"), default="contiguous")

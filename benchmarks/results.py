@@ -55,7 +55,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class PoolingSettings:
-    """What a run of ``pooling.py`` was asked for.
+    """What a run of ``operators.py`` was asked for.
 
     Attributes:
         shapes: in the form of :class:`benchmarks.shapes.Shape`.
@@ -144,7 +144,7 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class PoolingResults:
-    """Everything that one run of ``pooling.py`` measured."""
+    """Everything that one run of ``operators.py`` measured."""
 
     schema: int
     benchmark: str

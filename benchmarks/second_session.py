@@ -62,14 +62,14 @@ def comparison(folder: Path, scratch: Path, data: Path) -> list[list[Stage]]:
 
 
 def read_pooling(folder: Path) -> list[PoolingResults]:
-    """The results of pooling.py in ``folder``.
+    """The results of operators.py in ``folder``.
 
     Raises:
         SystemExit: there are none.
     """
     files = sorted(folder.glob("pooling-*.json"))
     if not files:
-        sys.exit(f"--after {folder}: holds no results of pooling.py; name the first session's")
+        sys.exit(f"--after {folder}: holds no results of operators.py; name the first session's")
     return [read_results(path) for path in files]
 
 

@@ -14,11 +14,11 @@ import torch
 from benchmarks import (
     gpu_session,
     networks,
-    pooling,
+    operators,
     profile_target,
-    report,
     sanitizer_target,
     second_session,
+    summary,
 )
 from benchmarks.environment import Environment
 from benchmarks.results import (
@@ -43,9 +43,9 @@ START_SECONDS = 10
 MOST_FILES = 8
 
 PARSERS = {
-    "benchmarks/operators.py": pooling.make_parser,
+    "benchmarks/operators.py": operators.make_parser,
     "benchmarks/networks.py": networks.make_parser,
-    "benchmarks/summary.py": report.make_parser,
+    "benchmarks/summary.py": summary.make_parser,
     "benchmarks/sanitizer_target.py": sanitizer_target.make_parser,
     "benchmarks/profile_target.py": profile_target.make_parser,
     "experiments/fashion_mnist.py": fashion_mnist.make_parser,
@@ -299,7 +299,7 @@ def test_a_large_gpu_that_is_full_fails_the_test_and_a_small_one_skips_it(gpu_wi
 
 
 def results(fractions, **settings):
-    """Those of pooling.py, whose passes reach the given fractions of a copy's speed."""
+    """Those of operators.py, whose passes reach the given fractions of a copy's speed."""
     spread = Spread(1.0, 1.0, 1.0, 1.0, 1.0, 3)
     return PoolingResults(
         SCHEMA, "pooling",
