@@ -128,10 +128,8 @@ class _Call:
         if self.operator is ops.max_ent_pool2d_lam_backward:
             passes.lam_backward(**arguments, run=launches.append)
             return launches
-        kernel_size, stride, padding = (
-            tuple(arguments.pop(name)) for name in ("kernel_size", "stride", "padding")
-        )
-        geometry = PoolGeometry(kernel_size, stride, padding, arguments.pop("ceil_mode"))
+        sizes = (tuple(arguments.pop(name)) for name in ("kernel_size", "stride", "padding"))
+        geometry = PoolGeometry(*sizes, arguments.pop("ceil_mode"))
         if self.operator is ops.max_ent_pool2d_backward:
             arguments["needed"] = tuple(arguments.pop("output_mask"))
         function = {
