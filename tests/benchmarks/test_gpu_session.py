@@ -22,7 +22,6 @@ from benchmarks import (
 )
 from benchmarks.environment import Environment
 from benchmarks.results import (
-    SCHEMA,
     PassTime,
     PoolingResults,
     PoolingSettings,
@@ -302,19 +301,18 @@ def results(fractions, **settings):
     """Those of operators.py, whose passes reach the given fractions of a copy's speed."""
     spread = Spread(1.0, 1.0, 1.0, 1.0, 1.0, 3)
     return PoolingResults(
-        SCHEMA, "pooling",
-        Environment(
+        environment=Environment(
             "GPU", None, None, "2.11", None, None, "3.12", "Linux", "cupy", 1, None, None, "", ""
         ),
-        PoolingSettings(
+        settings=PoolingSettings(
             **{
                 "device": "cuda", "dtype": "float32", "layout": "contiguous", "batch_size": 64,
                 "shapes": [], "repeats": 3, "seconds": 1.0, "cache_bytes": 1, "rotated_bytes": 4,
                 **settings,
             }
         ),
-        [PassTime(*each, spread, 1, 1.0, fraction) for each, fraction in fractions.items()],
-        [], [], [], [],
+        times=[PassTime(*each, spread, 1, 1.0, fraction) for each, fraction in fractions.items()],
+        memory=[], first_calls=[], launches=[], unavailable=[],
     )  # fmt: skip
 
 
@@ -429,7 +427,7 @@ def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch, capfd):
         tool.write_text(TOOL.format(name=name, options="|".join(map(repr, options))))
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests" / "stand_in_gpu"))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests" / "support" / "stand_in_gpu"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = "pooling-bfloat16-channels_last"
     monkeypatch.setattr(gpu_session, "POOLING_RUNS", {run: gpu_session.POOLING_RUNS[run]})
