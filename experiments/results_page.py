@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.page.write_text(with_tables(page, tables(runs, lambdas)))
         draw_errors(runs).savefig(options.plot, dpi=100)
     except UserError as error:
-        print(f"report.py: error: {error}", file=sys.stderr)
+        print(f"results_page.py: error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoints.format import Checkpoint
-from training.checkpoints.format.partial_epoch import EpochUnderWay, begin_epoch, order_of
+from training.checkpoints.partial_epoch import EpochUnderWay, begin_epoch, order_of
 from training.errors import UserError
 from training.loading.bad_images import skipped_of_all
 from training.loading.batches import BatchLoader

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from training.checkpoints.format.partial_epoch import EpochUnderWay
+from training.checkpoints.partial_epoch import EpochUnderWay
 from training.forward import Forward
 from training.loading.batches import BatchLoader
 from training.not_finite import SkippedSteps, check_counted, check_finite, finite

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoints.averaging import load_average, make_average
 from training.checkpoints.format import Checkpoint, load_optimizer, one_line
-from training.checkpoints.format.partial_epoch import PartialEpoch
+from training.checkpoints.partial_epoch import PartialEpoch
 from training.errors import UserError
 from training.forward import Forward
 from training.loading.batches import Batch

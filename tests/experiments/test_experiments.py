@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import train_imagenet
-from experiments import fashion_mnist, report
+from experiments import fashion_mnist, results_page
 from experiments.comparison import PairedDifference, Spread, compare, complete_seeds, holm
 from experiments.lambdas import LayerLambdas, layer_lambdas, position_between
 from experiments.rows import Row, read_rows, write_rows
@@ -133,16 +133,16 @@ def test_tables_by_hand():
 def test_table_takes_its_place_in_the_page():
     page = "before\n<!-- a -->\nold\ntable\n<!-- end of a -->\nafter <!-- end of a -->\n"
     expected = "before\n<!-- a -->\nnew\n<!-- end of a -->\nafter <!-- end of a -->\n"
-    assert report.with_tables(page, {"a": "new"}) == expected
+    assert results_page.with_tables(page, {"a": "new"}) == expected
     with pytest.raises(UserError, match="has no <!-- b -->"):
-        report.with_tables(page, {"b": "new"})
+        results_page.with_tables(page, {"b": "new"})
 
 
 def test_committed_page_has_the_committed_results():
-    page = (report.REPOSITORY / "docs" / "results.md").read_text()
-    runs = complete_seeds(read_rows(Row, report.RESULTS / "fashion_mnist.csv"))
-    lambdas = read_rows(LayerLambdas, report.RESULTS / "fashion_mnist_lambdas.csv")
-    assert report.with_tables(page, report.tables(runs, lambdas)) == page
+    page = (results_page.REPOSITORY / "docs" / "results.md").read_text()
+    runs = complete_seeds(read_rows(Row, results_page.RESULTS / "fashion_mnist.csv"))
+    lambdas = read_rows(LayerLambdas, results_page.RESULTS / "fashion_mnist_lambdas.csv")
+    assert results_page.with_tables(page, results_page.tables(runs, lambdas)) == page
 
 
 def test_spread_of_lambda_over_channels_and_over_images():

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import nn
 from torchvision import transforms
-from training.checkpoints.format.partial_epoch import begin_epoch
 
 from tests.support.command_line import error_here, output_here, read_log
 from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
 from train_imagenet import parse_settings
+from training.checkpoints.partial_epoch import begin_epoch
 from training.errors import UserError
 from training.loading.batches import Batch
 from training.passes import train_one_epoch

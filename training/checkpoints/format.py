@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from training.atomic_write import atomic_write
-from training.checkpoints.format.files import BEST_NAME, Position, checkpoint_name, remove_outdated
-from training.checkpoints.format.partial_epoch import PartialEpoch
+from training.checkpoints.files import BEST_NAME, Position, checkpoint_name, remove_outdated
+from training.checkpoints.partial_epoch import PartialEpoch
 from training.errors import UserError
 from training.records.history import (
     EpochRecord,

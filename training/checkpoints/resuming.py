@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from training.checkpoints.files import checkpoints_in
 from training.checkpoints.format import Checkpoint, load_checkpoint
-from training.checkpoints.format.files import checkpoints_in
-from training.checkpoints.format.partial_epoch import order_of
+from training.checkpoints.partial_epoch import order_of
 from training.errors import UserError
 from training.processes.launcher import Process, all_reduce_sum, object_from_main
 from training.settings import Settings

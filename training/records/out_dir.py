@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from training.atomic_write import remove_leftovers
-from training.checkpoints.format.files import BEST_NAME, checkpoints_in
+from training.checkpoints.files import BEST_NAME, checkpoints_in
 from training.errors import UserError
 from training.settings import Settings
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tests.support.command_line import error_here, output_here
 from tests.support.image_folders import write_image_folder
-from training import shard_order, write_shards
+from training import write_shards
 from training.errors import UserError
+from training.images import shard_order
 from training.images.datasets import load_image_folders
 from training.images.shards import load_shards, read_samples
 from training.loading.batches import BatchLoader, GlobalBatches, training_images
