@@ -1,4 +1,7 @@
-"""Times the input pipeline on JPEG files: ``python benchmarks/input_pipeline.py --help``."""
+"""Times what one core does for the published training augmentation, with this project's input
+pipeline and with a plain one of torchvision's ImageFolder and PIL:
+``python benchmarks/input_pipeline.py --help``.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,6 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.environment import environment_of
 from benchmarks.results import (
-    SCHEMA,
     InputPipelineResults,
     InputPipelineSettings,
     InputPipelineTime,
@@ -73,11 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Times what one core does for the published training augmentation, with this "
-        "project's input pipeline and with a plain one of torchvision's ImageFolder and PIL.",
-        allow_abbrev=False,
-    )
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", allow_abbrev=False)
     parser.add_argument(
         "--images",
         type=positive_int,
@@ -92,27 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=("WIDTH", "HEIGHT"),
         help="of every file, in pixels (default: ImageNet's most frequent sizes)",
     )
-    parser.add_argument(
-        "--repeats",
-        type=positive_int,
-        default=50,
-        metavar="N",
-        help="the most repeats of each measurement (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=positive_float,
-        default=60.0,
-        metavar="S",
-        help="time for the whole run, unless a few repeats take longer (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("input_pipeline.json"),
-        metavar="FILE",
-        help="JSON file to write (default: %(default)s)",
-    )
+    add_run_options(parser, out="input_pipeline.json", repeats=50, seconds=60.0)
     return parser
 
 
@@ -129,18 +107,25 @@ def run(options: argparse.Namespace, folder: str) -> InputPipelineResults:
     for name in pipelines:
         spread = Spread.of([seconds[name] for seconds in rounds])
         speedup = Spread.of([seconds[PLAIN] / seconds[name] for seconds in rounds])
-        times.append(InputPipelineTime(name, spread, options.images / spread.median, speedup))
-    return InputPipelineResults(
-        SCHEMA,
-        "input_pipeline",
-        environment,
-        InputPipelineSettings(
-            options.images, options.size, sum(file.stat().st_size for file in files) / len(files),
-            options.repeats, options.seconds, torchvision.__version__, Image.__version__,
-            features.version("libjpeg_turbo"),
-        ),
-        times,
-    )  # fmt: skip
+        times.append(
+            InputPipelineTime(
+                pipeline=name,
+                seconds=spread,
+                images_per_second=options.images / spread.median,
+                speedup=speedup,
+            )
+        )
+    settings = InputPipelineSettings(
+        images=options.images,
+        size=options.size,
+        bytes_per_image=sum(file.stat().st_size for file in files) / len(files),
+        repeats=options.repeats,
+        seconds=options.seconds,
+        torchvision=torchvision.__version__,
+        pillow=Image.__version__,
+        libjpeg_turbo=features.version("libjpeg_turbo"),
+    )
+    return InputPipelineResults(environment=environment, settings=settings, times=times)
 
 
 def make_pipelines(folder: str) -> dict[str, Callable[[int], object]]:

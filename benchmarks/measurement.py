@@ -133,9 +133,13 @@ def memory_use(contender: Contender, shape: Shape, bench: Bench, inputs: Inputs)
     forward = allocations_of(lambda: contender.forward(inputs.input()), bench.device)
     both = allocations_of(lambda: forward_and_backward(contender, inputs), bench.device)
     return MemoryUse(
-        str(shape), contender.name, input_bytes, output_bytes,
-        peak_bytes=both.peak, saved_bytes=forward.kept - output_bytes,
-    )  # fmt: skip
+        shape=str(shape),
+        contender=contender.name,
+        input_bytes=input_bytes,
+        output_bytes=output_bytes,
+        peak_bytes=both.peak,
+        saved_bytes=forward.kept - output_bytes,
+    )
 
 
 def time_rounds(
@@ -164,9 +168,14 @@ def pass_times(
         spread = Spread.of(seconds)
         achieved = floor_bytes / spread.median
         return PassTime(
-            str(shape), contender.name, direction, spread, floor_bytes, achieved,
-            achieved / bandwidth,
-        )  # fmt: skip
+            shape=str(shape),
+            contender=contender.name,
+            direction=direction,
+            seconds=spread,
+            floor_bytes=floor_bytes,
+            bytes_per_second=achieved,
+            fraction_of_copy=achieved / bandwidth,
+        )
 
     passes = []
     for contender in contenders:

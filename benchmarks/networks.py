@@ -152,20 +152,32 @@ def run(options: argparse.Namespace) -> NetworkResults:
         task()
     environment = environment_of(device, "networks.py", options)
     settings = NetworkSettings(
-        options.device, options.arch, options.pools, options.layout, options.amp,
-        options.batch_size, options.image_size, options.repeats, options.seconds,
-    )  # fmt: skip
+        device=options.device,
+        arch=options.arch,
+        pools=options.pools,
+        layout=options.layout,
+        amp=options.amp,
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        repeats=options.repeats,
+        seconds=options.seconds,
+    )
     rounds = []
-    for times in time_rounds(tasks, device, options.repeats, started + options.seconds):
-        rounds.append(times)
+    deadline = started + options.seconds
+    for one in time_rounds(tasks, device, repeats=options.repeats, deadline=deadline):
+        rounds.append(one)
         spreads = {key: Spread.of([one[key] for one in rounds]) for key in tasks}
-        results = NetworkResults(
-            SCHEMA, "networks", environment, settings,
-            [
-                NetworkTime(options.arch, pool, task, spread, options.batch_size / spread.median)
-                for (pool, task), spread in spreads.items()
-            ],
-        )  # fmt: skip
+        times = [
+            NetworkTime(
+                arch=options.arch,
+                pool=pool,
+                task=task,
+                seconds=spread,
+                images_per_second=options.batch_size / spread.median,
+            )
+            for (pool, task), spread in spreads.items()
+        ]
+        results = NetworkResults(environment=environment, settings=settings, times=times)
         write_results(results, options.out)
     return results
 
@@ -178,16 +190,18 @@ def make_network(options: argparse.Namespace, pool: str) -> Network:
     size = options.image_size
     images = torch.randn(options.batch_size, 3, size, size, device=options.device)
     return Network(
-        model,
-        torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
-        images.contiguous(memory_format=memory_format),
-        torch.randint(CLASSES, (options.batch_size,), device=options.device),
-        memory_format,
-        functools.partial(
-            torch.autocast, options.device,
-            dtype=getattr(torch, options.amp or "bfloat16"), enabled=options.amp is not None,
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4),
+        images=images.contiguous(memory_format=memory_format),
+        labels=torch.randint(CLASSES, (options.batch_size,), device=options.device),
+        memory_format=memory_format,
+        autocast=functools.partial(
+            torch.autocast,
+            options.device,
+            dtype=getattr(torch, options.amp or "bfloat16"),
+            enabled=options.amp is not None,
         ),
-    )  # fmt: skip
+    )
 
 
 def time_rounds(

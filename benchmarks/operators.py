@@ -91,8 +91,11 @@ def run(options: argparse.Namespace, shapes: Sequence[Shape]) -> PoolingResults:
             bench.cache.size, bench.memory.nbytes,
         ),
         launches=launch_costs(bench) if bench.device.type == "cuda" else [],
-        times=[], memory=[], first_calls=[], unavailable=[],
-    )  # fmt: skip
+        times=[],
+        memory=[],
+        first_calls=[],
+        unavailable=[],
+    )
     # The largest first: where it takes longer than its share, the others make up for it.
     left = sorted(shapes, key=lambda shape: shape.input_elements, reverse=True)
     # Half of the time by size, half alike, for what does not depend on the size: compiling.
@@ -104,7 +107,10 @@ def run(options: argparse.Namespace, shapes: Sequence[Shape]) -> PoolingResults:
         deadline = now + remaining * weights[0] / sum(weights)
         compiling = sum(call.seconds for call in results.first_calls if call.contender == COMPILED)
         may_compile = compiling < COMPILE_SHARE * options.seconds
-        print(measure(left.pop(0), bench, deadline, may_compile, results), flush=True)
+        measured = measure(
+            left.pop(0), bench, deadline=deadline, may_compile=may_compile, results=results
+        )
+        print(measured, flush=True)
         write_results(results, options.out)
     return results
 
@@ -117,9 +123,15 @@ def make_bench(options: argparse.Namespace, shapes: Sequence[Shape]) -> Bench:
     elements = max(ROTATED_CACHES * cache.size // dtype.itemsize, 2 * largest + 1024)
     memory = torch.randn(elements, dtype=dtype, device=device)
     return Bench(
-        device, dtype, options.layout, options.batch_size, options.repeats,
-        memory, cache, random.Random(0),
-    )  # fmt: skip
+        device=device,
+        dtype=dtype,
+        layout=options.layout,
+        batch_size=options.batch_size,
+        repeats=options.repeats,
+        memory=memory,
+        cache=cache,
+        shuffle=random.Random(0),
+    )
 
 
 if __name__ == "__main__":

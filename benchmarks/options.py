@@ -1,4 +1,4 @@
-"""The command-line options that the benchmarks share."""
+"""The command-line options that benchmarks share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.argument_types import positive_float, positive_int
 def add_common_options(
     parser: argparse.ArgumentParser, out: str, repeats: int, seconds: float
 ) -> None:
-    """Adds the options of every benchmark, with these defaults."""
+    """Adds ``--device``, ``--layout``, and those of :func:`add_run_options`."""
     parser.add_argument(
         "--device",
         choices=("cpu", "cuda"),
@@ -26,6 +26,13 @@ def add_common_options(
         default="contiguous",
         help="memory format (default: %(default)s)",
     )
+    add_run_options(parser, out, repeats=repeats, seconds=seconds)
+
+
+def add_run_options(
+    parser: argparse.ArgumentParser, out: str, repeats: int, seconds: float
+) -> None:
+    """Adds ``--repeats``, ``--seconds`` and ``--out``, with these defaults."""
     parser.add_argument(
         "--repeats",
         type=positive_int,

@@ -27,9 +27,12 @@ from training.argument_types import positive_int
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     profile(
-        options.shape, options.direction, DTYPES[options.dtype], options.layout,
-        options.batch_size,
-    )  # fmt: skip
+        options.shape,
+        options.direction,
+        dtype=DTYPES[options.dtype],
+        layout=options.layout,
+        batch_size=options.batch_size,
+    )
     return 0
 
 

@@ -54,6 +54,13 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class OfRun:
+    """What is told of one run of a benchmark."""
+
+    environment: Environment
+
+
+@dataclass(frozen=True)
 class PoolingSettings:
     """What a run of ``operators.py`` was asked for.
 
@@ -77,8 +84,28 @@ class PoolingSettings:
 
 
 @dataclass(frozen=True)
-class PassTime:
-    """The time of one pass of one contender.
+class OfContender:
+    """What is told of one contender at one shape, in the form of
+    :class:`benchmarks.shapes.Shape`."""
+
+    shape: str
+    contender: str
+
+
+@dataclass(frozen=True)
+class FirstCall(OfContender):
+    """The first forward and backward pass.
+
+    Attributes:
+        seconds: that they took, with their compilation if it was not on disk yet.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PassTime(OfContender):
+    """The time of one pass.
 
     Attributes:
         direction: ``"forward"``, ``"backward"`` or ``"both"``, the sum of the two in each repeat.
@@ -87,8 +114,6 @@ class PassTime:
         fraction_of_copy: ``bytes_per_second`` over that of a copy of the input.
     """
 
-    shape: str
-    contender: str
     direction: str
     seconds: Spread
     floor_bytes: int
@@ -97,8 +122,8 @@ class PassTime:
 
 
 @dataclass(frozen=True)
-class MemoryUse:
-    """The memory of one forward and backward pass of one contender.
+class MemoryUse(OfContender):
+    """The memory of one forward and backward pass.
 
     Attributes:
         input_bytes, output_bytes: sizes of the pooled tensor and of the result.
@@ -108,8 +133,6 @@ class MemoryUse:
             the parameters not counted.
     """
 
-    shape: str
-    contender: str
     input_bytes: int
     output_bytes: int
     peak_bytes: int
@@ -117,12 +140,10 @@ class MemoryUse:
 
 
 @dataclass(frozen=True)
-class FirstCall:
-    """Seconds of the first forward and backward pass, with its compilation if not on disk yet."""
+class Unavailable(OfContender):
+    """Why there are no times."""
 
-    shape: str
-    contender: str
-    seconds: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -134,8 +155,8 @@ class LaunchCost:
 
 
 @dataclass(frozen=True)
-class Unavailable:
-    """Why a contender has no times for a shape."""
+class PoolingResults(OfRun):
+    """Everything that one run of ``operators.py`` measured."""
 
     shape: str
     contender: str
@@ -194,12 +215,9 @@ class NetworkTime:
 
 
 @dataclass(frozen=True)
-class NetworkResults:
+class NetworkResults(OfRun):
     """Everything that one run of ``networks.py`` measured."""
 
-    schema: int
-    benchmark: str
-    environment: Environment
     settings: NetworkSettings
     times: list[NetworkTime]
 
@@ -239,12 +257,9 @@ class InputPipelineTime:
 
 
 @dataclass(frozen=True)
-class InputPipelineResults:
+class InputPipelineResults(OfRun):
     """Everything that one run of ``input_pipeline.py`` measured."""
 
-    schema: int
-    benchmark: str
-    environment: Environment
     settings: InputPipelineSettings
     times: list[InputPipelineTime]
 
@@ -256,12 +271,15 @@ RESULTS = {
     "networks": NetworkResults,
     "input_pipeline": InputPipelineResults,
 }
+"""By what a file calls the benchmark."""
 
 
 def write_results(results: Results, path: Path) -> None:
     """Writes ``results`` to ``path``, whole or not at all."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(asdict(results), indent=1) + "\n")
+    (benchmark,) = (name for name, kind in RESULTS.items() if type(results) is kind)
+    content = {"schema": SCHEMA, "benchmark": benchmark, **asdict(results)}
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(temporary, path)
 
 
@@ -273,12 +291,13 @@ def read_results(path: Path) -> Results:
         TypeError: an entry is missing or unknown.
     """
     content = json.loads(path.read_text())
-    if content.get("schema") != SCHEMA or content.get("benchmark") not in RESULTS:
+    schema, benchmark = (content.pop(name, None) for name in ("schema", "benchmark"))
+    if schema != SCHEMA or benchmark not in RESULTS:
         raise ValueError(
-            f"{path} holds no results of schema {SCHEMA}: schema {content.get('schema')!r}, "
-            f"benchmark {content.get('benchmark')!r}; run the benchmark again"
+            f"{path} holds no results of schema {SCHEMA}: schema {schema!r}, "
+            f"benchmark {benchmark!r}; run the benchmark again"
         )
-    return _decoded(RESULTS[content["benchmark"]], content)
+    return _decoded(RESULTS[benchmark], content)
 
 
 def _decoded(kind: Any, value: Any) -> Any:

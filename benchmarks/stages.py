@@ -8,14 +8,14 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-__all__ = ["INTERRUPT_SECONDS", "Outcome", "Phase", "Session", "Stage"]
+__all__ = ["INTERRUPT_SECONDS", "Outcome", "Phase", "Session", "Stage", "wait_until"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -33,6 +33,13 @@ POLL_SECONDS = 0.05
 HEAD_BYTES, TAIL_BYTES = 2**19, 2**18
 """Of what a stage prints, so much from the beginning is logged as it comes, and so much up to the
 end when that is known, as the stage ends: twenty stages stay below 16 MiB."""
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Waits for the condition, ``seconds`` at most."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,14 @@ class Session:
 
     Args:
         log: the file to write; a new one.
+        wait: how to wait for a stage, as :func:`wait_until`.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(
+        self, log: Path, wait: Callable[[Callable[[], bool], float], None] = wait_until
+    ) -> None:
         self._file = log.open("wb", buffering=0)
+        self._wait_until = wait
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._handlers: dict[int, object] = {}
@@ -150,7 +161,7 @@ class Session:
         ended = self._wait(process, seconds)
         if not ended:
             os.killpg(process.pid, signal.SIGINT)
-            _wait_until(lambda: _has_ended(process), INTERRUPT_SECONDS)
+            self._wait_until(lambda: _has_ended(process), INTERRUPT_SECONDS)
         # Not waited for, the process keeps its group's number to itself even if it has ended.
         os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
@@ -163,7 +174,7 @@ class Session:
 
     def _wait(self, process: subprocess.Popen, seconds: float) -> bool:
         """Whether the process has ended by itself."""
-        _wait_until(lambda: self._stopped.is_set() or _has_ended(process), seconds)
+        self._wait_until(lambda: self._stopped.is_set() or _has_ended(process), seconds)
         return _has_ended(process)
 
     def _copy(self, mark: bytes, stream: BinaryIO) -> None:
@@ -200,10 +211,3 @@ def _has_ended(process: subprocess.Popen) -> bool:
     """Whether the process has ended; if so, its number is still its own."""
     options = os.WEXITED | os.WNOHANG | os.WNOWAIT
     return os.waitid(os.P_PID, process.pid, options) is not None
-
-
-def _wait_until(condition, seconds: float) -> None:
-    """Waits for the condition, ``seconds`` at most."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,7 @@ class _Call:
 
     operator: OpOverload
     backend: str
-    arguments: dict[str, object]
+    arguments: dict[str, Any]
 
     @property
     def device(self) -> torch.device:

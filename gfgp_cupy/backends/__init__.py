@@ -1,10 +1,11 @@
-"""The implementations that serve the operators, one module each, and the choice between them.
+"""The implementations that serve the operators, and the choice between them.
 
-A backend is one module of this package with three functions: ``forward``, ``backward`` and
-``unavailable(device)``, which says in words why the backend cannot serve a device, or ``None``.
+A backend is one module or package of this one, with the functions of :class:`Backend`, which says
+what they take and give; ``selection.BACKENDS`` names them all.
 """
 
 # No `import torch` here: the submodule of that name becomes this package's attribute `torch`.
+from .contract import Backend
 from .selection import backend_module, backend_report, select_backend, use_backend
 
-__all__ = ["backend_module", "backend_report", "select_backend", "use_backend"]
+__all__ = ["Backend", "backend_module", "backend_report", "select_backend", "use_backend"]

@@ -1,8 +1,9 @@
 """Backend ``cupy``: CUDA kernels compiled at run time, for CUDA tensors.
 
-Tensors cross to CuPy by DLPack, without a copy; the results come from PyTorch's allocator. Kernels
-run on PyTorch's current stream and the tensor's own device, so that the whole path can be captured
-in a CUDA graph once its kernels are compiled.
+It has the functions of :class:`.contract.Backend`; :mod:`gfgp_cupy.kernels.passes` says which
+kernels they launch. Tensors cross to CuPy by DLPack, without a copy; the results come from
+PyTorch's allocator. Kernels run on PyTorch's current stream and the tensor's own device, so that
+the whole path can be captured in a CUDA graph once its kernels are compiled.
 """
 
 from __future__ import annotations
@@ -19,18 +20,22 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils.dlpack import to_dlpack
+from torch.utils.dlpack import to_dlpack  # pyright: ignore[reportPrivateImportUsage] documented
 
-from ..geometry import PoolGeometry
-from ..kernels import Launch, general, passes
-from ..kernels.macros import problem_of
+from ..geometry import PoolGeometry, pool_geometry
+from ..kernels import Launch, passes
 
 __all__ = [
     "backward",
+    "cannot_run_on",
     "compile_launches",
     "forward",
     "forward_with_spread",
     "lam_backward",
+    "loaded_kernel",
+    "pointer_to",
+    "run_launch",
+    "stream_at",
     "unavailable",
 ]
 
@@ -41,35 +46,39 @@ MAX_GRID = 2**31 - 1
 
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
     return passes.forward(input, lam, geometry, _runner(input))
 
 
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry
 ) -> tuple[Tensor, Tensor]:
-    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`."""
     return passes.forward_with_spread(input, lam, geometry, _runner(input))
 
 
 def backward(
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    geometry: PoolGeometry,
-    needed: tuple[bool, bool],
-    mean_grad: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
-
-    ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
-    """
+    grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
+    needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     return passes.backward(grad_output, input, lam, geometry, needed, _runner(input), mean_grad)
 
 
 def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
-    """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
     return passes.lam_backward(grad_output, spread, lam, _runner(spread))
+
+
+def _runner(tensor: Tensor) -> Callable[[Launch], None]:
+    return functools.partial(run_launch, device=tensor.device)
+
+
+def run_launch(launch: Launch, device: torch.device) -> None:
+    """Queues the launch on PyTorch's current stream of ``device``, which its tensors are on.
+
+    Raises:
+        ValueError: more blocks than a GPU can be given at once.
+        RuntimeError: a tensor without memory, or a kernel's first use inside a CUDA graph's
+            capture.
+    """
+    _on_device(device, _launch, launch, device)
 
 
 def compile_launches(launches: Iterable[Launch], device: torch.device) -> int:
@@ -84,7 +93,7 @@ def compile_launches(launches: Iterable[Launch], device: torch.device) -> int:
     def load(program: tuple[str, tuple[str, ...]]) -> None:
         # One after the other: CuPy compiles a program once and finds it on disk from then on.
         for name in programs[program]:
-            _on_device(device, _kernel, name, *program, device.index)
+            _on_device(device, loaded_kernel, name, *program, device.index)
 
     # Threads are enough: NVRTC (since CUDA 12.3) compiles in several at once, outside the GIL.
     with ThreadPoolExecutor() as pool:
@@ -93,15 +102,13 @@ def compile_launches(launches: Iterable[Launch], device: torch.device) -> int:
 
 
 def unavailable(device: torch.device) -> str | None:
-    """Why this backend cannot serve ``device``, found out by running a kernel on it once.
+    """As the contract says; a kernel is run on the device to find out, once.
 
     Raises:
         RuntimeError: asked for the first time inside a CUDA graph's capture, where that cannot be
             found out.
     """
-    if device.type != "cuda":
-        return "it serves CUDA tensors only"
-    return _reason(device)
+    return "it serves CUDA tensors only" if device.type != "cuda" else cannot_run_on(device)
 
 
 class _FirstUseInCapture(RuntimeError):
@@ -109,8 +116,8 @@ class _FirstUseInCapture(RuntimeError):
 
 
 @functools.cache
-def _reason(device: torch.device) -> str | None:
-    """Why kernels cannot run on tensors of ``device``."""
+def cannot_run_on(device: torch.device) -> str | None:
+    """Why kernels cannot run on tensors of ``device``; ``None``: they can."""
     cupy = importlib.util.find_spec("cupy")
     if cupy is None:
         return "CuPy is not installed: pip install cupy-cuda12x (or cupy-cuda13x)"
@@ -148,16 +155,7 @@ def _probe(device: torch.device) -> None:
     """
     with _disable_current_modes(), temporarily_clear_interpreter_stack():
         sample = torch.empty(1, 1, 1, 1, device=device)
-        problem = problem_of(sample, sample, PoolGeometry((1, 1), (1, 1), (0, 0), False))
-        _runner(sample)(general.forward(problem, sample, sample, sample, None))
-
-
-def _runner(tensor: Tensor) -> Callable[[Launch], None]:
-    return functools.partial(_run, device=tensor.device)
-
-
-def _run(launch: Launch, device: torch.device) -> None:
-    _on_device(device, _launch, launch, device)
+        forward(sample, sample, pool_geometry(1))
 
 
 def _on_device(device: torch.device, function: Callable, *args):
@@ -178,18 +176,25 @@ def _launch(launch: Launch, device: torch.device) -> None:
             "that a GPU can be given at once: pool the batch in parts, or inside "
             "use_backend('torch')"
         )
-    kernel = _kernel(launch.name, launch.source, launch.defines, device.index)
-    # Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing. CuPy passes an
-    # int in eight bytes; of None itself, CuPy 13 makes an address that is not null.
-    args = [arg if type(arg) is int else 0 if arg is None else _pointer(arg) for arg in launch.args]
+    kernel = loaded_kernel(launch.name, launch.source, launch.defines, device.index)
+    # CuPy passes on an int in eight bytes; of None itself, CuPy 13 makes an address that is not
+    # null. Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing.
+    args = [
+        arg if isinstance(arg, int) else 0 if arg is None else pointer_to(arg)
+        for arg in launch.args
+    ]
     # What torch.cuda.current_stream() wraps, at a twentieth of its time; it has no public name.
-    stream = _stream(torch._C._cuda_getCurrentRawStream(device.index))
+    stream = stream_at(torch._C._cuda_getCurrentRawStream(device.index))
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared_bytes, stream=stream)
 
 
 @functools.cache
-def _kernel(name: str, source: str, defines: tuple[str, ...], device_index: int):
-    """The kernel, loaded on the device, which is the current one."""
+def loaded_kernel(name: str, source: str, defines: tuple[str, ...], device_index: int):
+    """The ``cupy.RawKernel``, loaded on the device, which is the current one.
+
+    Raises:
+        RuntimeError: first asked for inside a CUDA graph's capture.
+    """
     import cupy
 
     if torch.cuda.is_current_stream_capturing():
@@ -206,7 +211,8 @@ def _kernel(name: str, source: str, defines: tuple[str, ...], device_index: int)
 
 
 @functools.lru_cache(maxsize=1024)
-def _stream(address: int):
+def stream_at(address: int):
+    """The CUDA stream at ``address``, as CuPy takes it."""
     import cupy
 
     if hasattr(cupy.cuda.Stream, "from_external"):
@@ -224,7 +230,7 @@ class _RawStream:
         return 0, self._address
 
 
-def _pointer(tensor: Tensor):
+def pointer_to(tensor: Tensor):
     """``tensor``'s memory as a CuPy pointer, by DLPack.
 
     By what ``cupy.from_dlpack`` is made of: a kernel takes an address, and the array around it
@@ -234,7 +240,8 @@ def _pointer(tensor: Tensor):
     """
     import cupy
 
-    pointer = cupy.cuda.MemoryPointer(cupy._core.dlpack.DLPackMemory(to_dlpack(tensor)), 0)
+    DLPackMemory = cupy._core.dlpack.DLPackMemory  # pyright: ignore[reportAttributeAccessIssue]
+    pointer = cupy.cuda.MemoryPointer(DLPackMemory(to_dlpack(tensor)), 0)
     if pointer.ptr == 0 and tensor.numel() > 0:
         raise RuntimeError(
             f"a kernel was given a tensor without memory, {type(tensor).__name__} of shape "

@@ -14,10 +14,13 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["backend_module", "backend_report", "select_backend", "use_backend"]
+__all__ = ["automatic_backend", "backend_module", "backend_report", "select_backend", "use_backend"]
 
 BACKENDS = ("cupy", "numba", "torch")
 """By preference: the first that can serve a device does."""
+
+MADE_FOR = {"cuda": "cupy", "cpu": "numba"}
+"""The backend that is made for a type of device; ``torch`` serves any, and slowly."""
 
 ENVIRONMENT_VARIABLE = "GFGP_CUPY_BACKEND"
 
@@ -33,8 +36,8 @@ def use_backend(name: str) -> Iterator[None]:
     Args:
         name: ``"auto"`` (the fastest that works for the tensor's device), ``"cupy"``, ``"numba"``
             or ``"torch"``. A backend asked for by name that cannot serve the tensor's device raises
-            an error; ``"auto"`` falls back. The environment variable ``GFGP_CUPY_BACKEND`` sets
-            the same for code outside any such block.
+            an error; ``"auto"`` falls back, and warns once where that is slow. The environment
+            variable ``GFGP_CUPY_BACKEND`` sets the same for code outside any such block.
 
     Raises:
         ValueError: ``name`` is none of these.
@@ -63,7 +66,7 @@ def select_backend(device: torch.device) -> str:
     """
     name = _asked_for()
     if name == "auto":
-        return _automatic(device)
+        return automatic_backend(device)
     reason = backend_module(name).unavailable(device)
     if reason is not None:
         raise RuntimeError(
@@ -74,7 +77,7 @@ def select_backend(device: torch.device) -> str:
 
 
 # torch.compiler.assume_constant_result does this and nothing else, but imports all of Dynamo.
-select_backend._dynamo_marked_constant = True
+select_backend._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @functools.cache
@@ -123,18 +126,17 @@ def backend_report() -> str:
 
 
 @functools.cache
-def _automatic(device: torch.device) -> str:
-    reasons = {}
-    for name in BACKENDS:
-        reason = backend_module(name).unavailable(device)
-        if reason is None:
-            break
-        reasons[name] = reason
-    if device.type == "cuda" and "cupy" in reasons:
-        # The cache makes this one warning a device.
+def automatic_backend(device: torch.device) -> str:
+    """The name of the first backend that can serve ``device``, found out once.
+
+    Warns, once, where that is not the one made for devices of this kind.
+    """
+    name = next(name for name in BACKENDS if backend_module(name).unavailable(device) is None)
+    wanted = MADE_FOR.get(device.type, name)
+    if name != wanted:
         warnings.warn(
-            f"max-ent pooling on {device} runs on the slower '{name}' backend, because 'cupy' "
-            f"cannot: {reasons['cupy']}",
+            f"max-ent pooling on {device} runs on the slower '{name}' backend, because '{wanted}' "
+            f"cannot: {backend_module(wanted).unavailable(device)}",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -9,6 +9,33 @@
 // "Spread" is the square root of a window's variance: it has the range of the input, so it fits
 // into as many bits where the variance might not.
 
+// The kernels' parameters, but for the numbers of channels and planes.
+#define FORWARD_TENSORS                                                                           \
+  const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,                              \
+      scalar_t* __restrict__ output, scalar_t* __restrict__ spread
+#define BACKWARD_TENSORS                                                                          \
+  const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,                   \
+      const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,                         \
+      scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam
+#define SIZES                                                                                     \
+  long long out_h_, long long out_w_, long long lam_n, long long lam_c, long long lam_h,          \
+      long long lam_w
+
+// Replaces a window's elements by their gradients, plus `added` each, where `grad` is that of the
+// window's output. Returns the window's part of lam's gradient.
+__device__ __forceinline__ acc_t send_back(
+    acc_t grad, acc_t lambda, acc_t added, acc_t (&x)[TAPS]) {
+  const Softmax of = softmax(x, LOG2_E * lambda);
+  const acc_t of_lam = WRITE_GRAD_LAM ? grad * variance(of) : 0;
+  const acc_t most = grad * of.inverse_total;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const acc_t sent = most * of.weight[tap];
+    x[tap] = slope(sent, lambda, of.deviation[tap] - of.shift) + added;
+  }
+  return of_lam;
+}
+
 #if CHANNELS_LAST
 
 // 16 float64 leave no registers for offsets that must be widened, one by one, to be added.
@@ -37,10 +64,7 @@ __device__ __forceinline__ void load_windows(
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
-    const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
-    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long channels_,
-    long long out_h_, long long out_w_, long long lam_n, long long lam_c, long long lam_h,
-    long long lam_w) {
+    FORWARD_TENSORS, long long channels_, SIZES) {
   const index_t channels = channels_, out_h = out_h_, out_w = out_w_, windows = out_h * out_w;
   const index_t width = out_w * KERNEL_W;
   const Share share = block_share(channels, windows);
@@ -78,11 +102,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
 // in grad_lam[n, chunk, channel], or where lam varies inside a plane that of each window.
 // ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
-    const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
-    const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
-    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long channels_,
-    long long out_h_, long long out_w_, long long lam_n, long long lam_c, long long lam_h,
-    long long lam_w) {
+    BACKWARD_TENSORS, long long channels_, SIZES) {
   const index_t channels = channels_, out_h = out_h_, out_w = out_w_, windows = out_h * out_w;
   const index_t width = out_w * KERNEL_W;
   const Share share = block_share(channels, windows);
@@ -110,22 +130,9 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
         if (LAM_PER_WINDOW) {
           lambda[v] = load(sample_lam + v * lam_c + row * lam_h + column * lam_w);
         }
-        const acc_t grad = widen(grads.element[v]);
-        const Softmax of = softmax(x[v], LOG2_E * lambda[v]);
-        if (WRITE_GRAD_LAM) {
-          const acc_t found = grad * variance(of);
-          if (LAM_PER_WINDOW) {
-            store(grad_lam + at + v, found);
-          } else {
-            part[v] += found;
-          }
-        }
-        const acc_t most = grad * of.inverse_total;
-#pragma unroll
-        for (int tap = 0; tap < TAPS; ++tap) {
-          const acc_t sent = most * of.weight[tap];
-          x[v][tap] = slope(sent, lambda[v], of.deviation[tap] - of.shift) + added[v];
-        }
+        const acc_t found = send_back(widen(grads.element[v]), lambda[v], added[v], x[v]);
+        if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
+        if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part[v] += found;
       }
       if (WRITE_GRAD_INPUT) {
 #pragma unroll
@@ -183,17 +190,11 @@ __device__ __forceinline__ void store_windows(
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
-    const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
-    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long planes,
-    long long channels, long long out_h_, long long out_w_, long long lam_n, long long lam_c,
-    long long lam_h, long long lam_w) {
-  const index_t plane = own_plane();
-  const index_t out_h = out_h_, out_w = out_w_, groups_w = out_w / VECTOR;
-  const index_t groups = out_h * groups_w;
-  const index_t width = out_w * KERNEL_W;
-  const acc_t* plane_lam =
-      lam + plane / (index_t)channels * lam_n + plane % (index_t)channels * lam_c;
-  acc_t scale = LOG2_E * load_for_plane(plane_lam, plane < planes);
+    FORWARD_TENSORS, long long planes, long long channels, SIZES) {
+  const index_t plane = own_plane(), out_h = out_h_, out_w = out_w_, width = out_w * KERNEL_W;
+  const index_t groups_w = out_w / VECTOR, groups = out_h * groups_w;
+  const acc_t* lams = lam + plane / (index_t)channels * lam_n + plane % (index_t)channels * lam_c;
+  acc_t scale = LOG2_E * load_for_plane(lams, plane < planes);
   if (plane >= planes) return;
   for (index_t group = threadIdx.x % LANES; group < groups; group += LANES) {
     const index_t row = group / groups_w, column = group % groups_w * VECTOR;
@@ -203,7 +204,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
     Pack<VECTOR> output_pack, spread_pack;
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
-      if (LAM_PER_WINDOW) scale = LOG2_E * load(plane_lam + row * lam_h + (column + v) * lam_w);
+      if (LAM_PER_WINDOW) scale = LOG2_E * load(lams + row * lam_h + (column + v) * lam_w);
       const Softmax of = softmax(x[v], scale);
       output_pack.element[v] = narrow(mean(x[v], of));
       if (WRITE_SPREAD) spread_pack.element[v] = pack_spread(sqrt(variance(of)));
@@ -220,18 +221,11 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
 // grad_lam[n, c], or where lam varies inside a plane that of each window. ADD_MEAN_GRAD: adds
 // mean_grad[n, c] to each element.
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
-    const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
-    const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
-    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long planes,
-    long long channels, long long out_h_, long long out_w_, long long lam_n, long long lam_c,
-    long long lam_h, long long lam_w) {
-  const index_t plane = own_plane();
-  const index_t out_h = out_h_, out_w = out_w_, groups_w = out_w / VECTOR;
-  const index_t groups = out_h * groups_w;
-  const index_t width = out_w * KERNEL_W;
-  const acc_t* plane_lam =
-      lam + plane / (index_t)channels * lam_n + plane % (index_t)channels * lam_c;
-  acc_t lambda = load_for_plane(plane_lam, plane < planes);
+    BACKWARD_TENSORS, long long planes, long long channels, SIZES) {
+  const index_t plane = own_plane(), out_h = out_h_, out_w = out_w_, width = out_w * KERNEL_W;
+  const index_t groups_w = out_w / VECTOR, groups = out_h * groups_w;
+  const acc_t* lams = lam + plane / (index_t)channels * lam_n + plane % (index_t)channels * lam_c;
+  acc_t lambda = load_for_plane(lams, plane < planes);
   const acc_t added = ADD_MEAN_GRAD ? load_for_plane(mean_grad + plane, plane < planes) : 0;
   acc_t part = 0;
   if (plane < planes) {
@@ -244,23 +238,10 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
       const Pack<VECTOR> grads = load_pack<VECTOR>(grad_output + at);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
-        if (LAM_PER_WINDOW) lambda = load(plane_lam + row * lam_h + (column + v) * lam_w);
-        const acc_t grad = widen(grads.element[v]);
-        const Softmax of = softmax(x[v], LOG2_E * lambda);
-        if (WRITE_GRAD_LAM) {
-          const acc_t found = grad * variance(of);
-          if (LAM_PER_WINDOW) {
-            store(grad_lam + at + v, found);
-          } else {
-            part += found;
-          }
-        }
-        const acc_t most = grad * of.inverse_total;
-#pragma unroll
-        for (int tap = 0; tap < TAPS; ++tap) {
-          const acc_t sent = most * of.weight[tap];
-          x[v][tap] = slope(sent, lambda, of.deviation[tap] - of.shift) + added;
-        }
+        if (LAM_PER_WINDOW) lambda = load(lams + row * lam_h + (column + v) * lam_w);
+        const acc_t found = send_back(widen(grads.element[v]), lambda, added, x[v]);
+        if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
+        if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part += found;
       }
       if (WRITE_GRAD_INPUT) store_windows(grad_input + first, width, x);
     }

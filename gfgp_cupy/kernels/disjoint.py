@@ -1,4 +1,7 @@
-"""Launches of ``disjoint.cu``: windows that tile the plane, each in the registers of one thread."""
+"""Launches of ``disjoint.cu``: windows that tile the plane, each in the registers of one thread.
+
+The functions are those of a :class:`.family.Family`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import functools
 import torch
 from torch import Tensor
 
+from .family import BackwardTensors, ForwardTensors
 from .lanes import BLOCK, Lanes, aligned_elements, largest_power_of_two
 from .launch import Launch, source
 from .macros import Problem, switches
@@ -32,62 +36,35 @@ def serves(problem: Problem) -> bool:
     )
 
 
-def forward(
-    problem: Problem, input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None
-) -> Launch:
-    """Writes the pooled ``input``, and each window's standard deviation where ``spread`` is given.
-
-    All tensors but λ are dense and in one memory format.
-    """
-    on = () if spread is None else ("WRITE_SPREAD",)
-    lanes, defines, sizes = _deal(problem, aligned_elements(input, output, spread), on)
-    return Launch(
-        name="max_ent_pool2d_disjoint_forward",
-        source=SOURCE,
-        defines=defines,
-        grid=lanes.grid,
-        block=BLOCK,
-        args=(input, lam, output, spread, *sizes),
-    )
+def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
+    aligned = aligned_elements(tensors.input, tensors.output, tensors.spread)
+    return [_launch("max_ent_pool2d_disjoint_forward", problem, aligned, tensors)]
 
 
-def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int:
-    """Into how many parts :func:`backward` sums up a plane's part of λ's gradient."""
+def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
+    if problem.lam_varies_in_plane:
+        return None
     return _deal(problem, aligned_elements(input, grad_output), ())[0].chunks
 
 
-def backward(
-    problem: Problem,
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    mean_grad: Tensor | None,
-    grad_input: Tensor | None,
-    grad_lam: Tensor | None,
-) -> Launch:
-    """Writes the gradients that are given a tensor: ``grad_input``, and ``grad_lam`` in parts,
-    [N, chunks, C], or, where λ varies inside planes, for each window.
+def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
+    aligned = aligned_elements(tensors.input, tensors.grad_output)
+    return [_launch("max_ent_pool2d_disjoint_backward", problem, aligned, tensors)]
 
-    ``mean_grad`` [N, C], of λ's type, is added to every element's gradient.
-    """
-    on = tuple(
-        name
-        for name, tensor in (
-            ("ADD_MEAN_GRAD", mean_grad),
-            ("WRITE_GRAD_INPUT", grad_input),
-            ("WRITE_GRAD_LAM", grad_lam),
-        )
-        if tensor is not None
-    )
-    lanes, defines, sizes = _deal(problem, aligned_elements(input, grad_output), on)
+
+def _launch(
+    name: str, problem: Problem, aligned: int, tensors: ForwardTensors | BackwardTensors
+) -> Launch:
+    lanes, defines, sizes = _deal(problem, aligned, tensors.switches)
+    sums = lanes.reduction_elements if "WRITE_GRAD_LAM" in tensors.switches else 0
     return Launch(
-        name="max_ent_pool2d_disjoint_backward",
+        name=name,
         source=SOURCE,
         defines=defines,
         grid=lanes.grid,
         block=BLOCK,
-        args=(grad_output, input, lam, mean_grad, grad_input, grad_lam, *sizes),
-        shared_bytes=0 if grad_lam is None else lanes.reduction_elements * problem.acc_size,
+        args=(*tensors, *sizes),
+        shared_bytes=sums * problem.acc_size,
     )
 
 

@@ -153,34 +153,40 @@ __device__ __forceinline__ acc_t unpack_spread(scalar_t code) {
 
 #endif
 
-// 2^x: one instruction in float32 (2 units in the last place), exact to rounding in float64.
-#if defined(DTYPE_FLOAT64) || defined(GFGP_HOST)
-__device__ __forceinline__ acc_t power_of_two(acc_t x) { return exp2(x); }
-#else
-__device__ __forceinline__ acc_t power_of_two(acc_t x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-#endif
-
-// 1 / x for x >= 1, to 1 unit in the last place: without the subroutine (and its registers) that a
-// division brings along for subnormal numbers.
+// power_of_two: 2^x, one instruction in float32 (2 units in the last place), exact to rounding in
+// float64.
+// reciprocal: 1 / x for x >= 1, to 1 unit in the last place, without the subroutine (and its
+// registers) that a division brings along for subnormal numbers.
 #if defined(GFGP_HOST)
+
+__device__ __forceinline__ acc_t power_of_two(acc_t x) { return exp2(x); }
 __device__ __forceinline__ acc_t reciprocal(acc_t x) { return 1 / x; }
+
 #elif defined(DTYPE_FLOAT64)
+
+__device__ __forceinline__ acc_t power_of_two(acc_t x) { return exp2(x); }
+
 __device__ __forceinline__ acc_t reciprocal(acc_t x) {
   double result;
   asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(result) : "d"(x));  // 20 bits, doubled twice
   result = fma(fma(-x, result, 1.0), result, result);
   return fma(fma(-x, result, 1.0), result, result);
 }
+
 #else
+
+__device__ __forceinline__ acc_t power_of_two(acc_t x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 __device__ __forceinline__ acc_t reciprocal(acc_t x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
+
 #endif
 
 #define LOG2_E ((acc_t)1.4426950408889634074)

@@ -12,6 +12,12 @@
         (index_t)kernel_h, (index_t)kernel_w, (index_t)stride_h, (index_t)stride_w,               \
         (index_t)padding_h, (index_t)padding_w, (acc_t)taps, reciprocal((acc_t)taps)              \
   }
+#define LAM_OFFSET(at) ((at).n * lam_n + (at).c * lam_c + (at).h * lam_h + (at).w * lam_w)
+
+// The place in memory order of the element that this thread owns.
+__device__ __forceinline__ index_t own_index() {
+  return (index_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
 
 // One thread owns one window: it reads the window's elements (three times, but for the first from
 // cache; a fourth time for `spread`) and its lam, and writes one output element, and where `spread`
@@ -20,18 +26,14 @@
 extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long outputs, PARAMETERS) {
-  const index_t index = (index_t)blockIdx.x * blockDim.x + threadIdx.x;
+  const index_t index = own_index();
   if (index >= outputs) return;
   const Planes planes = PLANES;
-  const Position at = position_at(planes, index, planes.out_h, planes.out_w);
-  const scalar_t* plane =
-      input + plane_offset(planes, at.n, at.c, planes.height, planes.width);
-  const Bounds bounds = window_bounds(planes, at.h, at.w);
-  const acc_t lambda = load(lam + at.n * lam_n + at.c * lam_c + at.h * lam_h + at.w * lam_w);
-  const Softmax of = softmax(plane, planes, bounds, lambda);
-  store(output + index, narrow(mean(plane, planes, bounds, of)));
+  const Window window = window_at(input, planes, index);
+  const Softmax of = softmax(window, planes, load(lam + LAM_OFFSET(window.at)));
+  store(output + index, narrow(mean(window, planes, of)));
   if (spread) {
-    store(spread + index, pack_spread(sqrt(variance(plane, planes, bounds, of))));
+    store(spread + index, pack_spread(sqrt(variance(window, planes, of))));
   }
 }
 
@@ -43,23 +45,20 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
 extern "C" __global__ void BOUNDS(256) max_ent_pool2d_window_statistics(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, acc_t* __restrict__ reference, acc_t* __restrict__ shift,
-    acc_t* __restrict__ sent, acc_t* __restrict__ grad_lam, long long outputs, PARAMETERS) {
-  const index_t index = (index_t)blockIdx.x * blockDim.x + threadIdx.x;
+    acc_t* __restrict__ sent, acc_t* __restrict__ grad_lam, long long outputs,
+    PARAMETERS) {
+  const index_t index = own_index();
   if (index >= outputs) return;
   const Planes planes = PLANES;
-  const Position at = position_at(planes, index, planes.out_h, planes.out_w);
-  const scalar_t* plane =
-      input + plane_offset(planes, at.n, at.c, planes.height, planes.width);
-  const Bounds bounds = window_bounds(planes, at.h, at.w);
-  const acc_t lambda = load(lam + at.n * lam_n + at.c * lam_c + at.h * lam_h + at.w * lam_w);
-  const Softmax of = softmax(plane, planes, bounds, lambda);
+  const Window window = window_at(input, planes, index);
+  const Softmax of = softmax(window, planes, load(lam + LAM_OFFSET(window.at)));
   const acc_t grad = widen(load(grad_output + index));
   if (reference) {
     store(reference + index, of.reference);
     store(shift + index, of.shift);
     store(sent + index, grad * of.inverse_total);
   }
-  if (grad_lam) store(grad_lam + index, grad * variance(plane, planes, bounds, of));
+  if (grad_lam) store(grad_lam + index, grad * variance(window, planes, of));
 }
 
 // One thread owns one input element: it adds up, in a fixed order, what each window that covers
@@ -71,7 +70,7 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_gather(
     const acc_t* __restrict__ reference, const acc_t* __restrict__ shift,
     const acc_t* __restrict__ sent, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, long long inputs, PARAMETERS) {
-  const index_t index = (index_t)blockIdx.x * blockDim.x + threadIdx.x;
+  const index_t index = own_index();
   if (index >= inputs) return;
   const Planes planes = PLANES;
   const Position at = position_at(planes, index, planes.height, planes.width);
@@ -88,8 +87,9 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_gather(
   acc_t gradient = mean_grad ? load(mean_grad + at.n * planes.channels + at.c) : 0;
   for (index_t h = row_begin; h < row_end; ++h) {
     for (index_t w = column_begin; w < column_end; ++w) {
+      const Position output = {at.n, at.c, h, w};
       const index_t window = first + (h * planes.out_w + w) * step;
-      const acc_t lambda = load(lam + at.n * lam_n + at.c * lam_c + h * lam_h + w * lam_w);
+      const acc_t lambda = load(lam + LAM_OFFSET(output));
       const acc_t deviation = x - load(reference + window);
       const acc_t weight = power_of_two(LOG2_E * lambda * deviation);
       gradient += slope(weight * load(sent + window), lambda, deviation - load(shift + window));

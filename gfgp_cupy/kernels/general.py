@@ -1,67 +1,51 @@
-"""Launches of ``general.cu``: any kernel, stride and padding."""
+"""Launches of ``general.cu``: any kernel, stride and padding.
+
+The functions are those of a :class:`.family.Family`.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
 
+import torch
 from torch import Tensor
 
+from .family import BackwardTensors, ForwardTensors
 from .lanes import BLOCK
 from .launch import Launch, source
 from .macros import Problem
 
-__all__ = ["forward", "gather", "window_statistics"]
+__all__ = ["backward", "chunks", "forward", "serves"]
 
 SOURCE = source("element.cu", "window.cu", "general.cu")
 
 
-def forward(
-    problem: Problem, input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None
-) -> Launch:
-    """Writes the pooled ``input``, and each window's standard deviation where ``spread`` is given.
-
-    All tensors but λ are dense and in one memory format.
-    """
-    return _launch("max_ent_pool2d_general_forward", problem, output, (input, lam, output, spread))
+def serves(problem: Problem) -> bool:
+    """Always: what no other family can serve comes here."""
+    return True
 
 
-def window_statistics(
-    problem: Problem,
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    statistics: tuple[Tensor, Tensor, Tensor] | None,
-    grad_lam: Tensor | None,
-) -> Launch:
-    """Writes the three numbers that :func:`gather` needs of each window (``statistics``) and the
-    window's part of λ's gradient.
-
-    All are output-sized, of λ's type, in the memory format of ``grad_output``. ``None`` for what
-    is not needed.
-    """
-    written = (*(statistics or (None, None, None)), grad_lam)
-    return _launch(
-        "max_ent_pool2d_window_statistics", problem, grad_output,
-        (grad_output, input, lam, *written),
-    )  # fmt: skip
+def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
+    return [_launch("max_ent_pool2d_general_forward", problem, tensors.output, tensors)]
 
 
-def gather(
-    problem: Problem,
-    input: Tensor,
-    lam: Tensor,
-    statistics: tuple[Tensor, Tensor, Tensor],
-    mean_grad: Tensor | None,
-    grad_input: Tensor,
-) -> Launch:
-    """Writes the gradient of ``input`` from what :func:`window_statistics` wrote.
+def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
+    return None
 
-    ``mean_grad`` [N, C], of λ's type, is added to every element's gradient.
-    """
-    return _launch(
-        "max_ent_pool2d_gather", problem, input, (input, lam, *statistics, mean_grad, grad_input)
-    )
+
+def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
+    grad_output, input, lam, mean_grad, grad_input, grad_lam = tensors
+    # Three numbers of each window, from which the gradients of its elements are gathered.
+    statistics: tuple[Tensor | None, ...] = (None, None, None)
+    if grad_input is not None:
+        statistics = tuple(torch.empty_like(grad_output, dtype=lam.dtype) for _ in range(3))
+    of_windows = (grad_output, input, lam, *statistics, grad_lam)
+    launches = [_launch("max_ent_pool2d_window_statistics", problem, grad_output, of_windows)]
+    if grad_input is not None:
+        of_elements = (input, lam, *statistics, mean_grad, grad_input)
+        launches.append(_launch("max_ent_pool2d_gather", problem, input, of_elements))
+    return launches
 
 
 def _launch(

@@ -51,7 +51,8 @@ def _deal(
 ) -> tuple[Lanes, tuple[str, ...], tuple[int, int]]:
     samples, channels, out_h, out_w = shape
     row = channels if channels_last else out_h * out_w
-    lanes = Lanes.of(shape, channels_last, largest_power_of_two(aligned, dividing=row))
+    vector = largest_power_of_two(aligned, dividing=row)
+    lanes = Lanes.of((samples, channels, out_h, out_w), channels_last, vector)
     defines = (
         DTYPE_MACROS[dtype],
         f"index_t={index_type(shape.numel())}",

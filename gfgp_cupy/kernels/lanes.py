@@ -57,13 +57,16 @@ class Lanes:
         )
 
 
-def aligned_elements(*tensors: Tensor | None) -> int:
-    """How many elements one access of at most 16 bytes may hold, by the tensors' addresses."""
-    bits = 16
-    for tensor in tensors:
-        if tensor is not None:
-            bits |= tensor.data_ptr()
-    return (bits & -bits) // tensors[0].element_size()
+def aligned_elements(tensor: Tensor, *others: Tensor | None) -> int:
+    """How many elements one access of at most 16 bytes may hold, by the tensors' addresses.
+
+    All have elements of one size.
+    """
+    bits = 16 | tensor.data_ptr()
+    for other in others:
+        if other is not None:
+            bits |= other.data_ptr()
+    return (bits & -bits) // tensor.element_size()
 
 
 def largest_power_of_two(limit: int, dividing: int = 0) -> int:

@@ -44,6 +44,6 @@ def source(*files: str) -> str:
     """
     texts = []
     for file in files:
-        text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+        text = resources.files("gfgp_cupy.kernels").joinpath(file).read_text(encoding="utf-8")
         texts.append(f'#line 1 "{file}"\n{text}')
     return "".join(texts)

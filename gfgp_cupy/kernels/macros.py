@@ -16,7 +16,6 @@ __all__ = [
     "Problem",
     "has_channels_side_by_side",
     "index_type",
-    "lam_varies_in_plane",
     "problem_of",
     "switches",
 ]
@@ -57,7 +56,8 @@ class Problem(NamedTuple):
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
-        return *self.shape[:2], *self.geometry.output_size(*self.shape[2:])
+        samples, channels, height, width = self.shape
+        return samples, channels, *self.geometry.output_size(height, width)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -83,13 +83,17 @@ class Problem(NamedTuple):
     def window_defines(self) -> tuple[str, ...]:
         """The macros of kernels that hold windows in registers."""
         kernel, stride, padding, _ = self.geometry
-        per_window = self.lam_shape[2] > 1 or self.lam_shape[3] > 1
         return (
             f"KERNEL_H={kernel[0]}", f"KERNEL_W={kernel[1]}",
             f"STRIDE_H={stride[0]}", f"STRIDE_W={stride[1]}",
             f"PADDING_H={padding[0]}", f"PADDING_W={padding[1]}",
-            f"LAM_PER_WINDOW={int(per_window)}",
+            f"LAM_PER_WINDOW={int(self.lam_varies_in_plane)}",
         )  # fmt: skip
+
+    @property
+    def lam_varies_in_plane(self) -> bool:
+        """Whether λ differs from window to window of a plane."""
+        return self.lam_shape[2] > 1 or self.lam_shape[3] > 1
 
     @property
     def acc_size(self) -> int:
@@ -115,8 +119,3 @@ SWITCHES = ("ADD_MEAN_GRAD", "WRITE_GRAD_INPUT", "WRITE_GRAD_LAM", "WRITE_SPREAD
 def switches(*on: str) -> tuple[str, ...]:
     """The macros that turn parts of a kernel on (those named) and off (all others)."""
     return tuple(f"{name}={int(name in on)}" for name in SWITCHES)
-
-
-def lam_varies_in_plane(lam: Tensor) -> bool:
-    """Whether 4-D λ differs from window to window of a plane."""
-    return lam.shape[2] > 1 or lam.shape[3] > 1

@@ -185,6 +185,16 @@ __device__ __forceinline__ index_t output_offset(
                    column;
 }
 
+// A strip's lam: one number a channel, or where it varies inside a plane one a window.
+struct Lams {
+  const acc_t* sample;  // where the strip's sample and first channel begin
+  const acc_t* strip;   // of each channel, in shared memory
+  long long c, h, w;    // steps from channel to channel, row to row and column to column of windows
+  __device__ __forceinline__ acc_t at(index_t row, index_t column, int channel) const {
+    return LAM_PER_WINDOW ? load(sample + channel * c + row * h + column * w) : strip[channel];
+  }
+};
+
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 
 // One thread of a team owns one window of a channel at a time. Reads X and lam, writes O (2 O with
@@ -209,8 +219,8 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
   strip.padded_column_end = 0;
   strip.padded_input_end = (strip.row_end - 1) * STRIDE_H + KERNEL_H;
   set_tile(strip, plane, strip.column_begin);
-  const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
-  if (team.lane < CHANNELS) strip_lam[team.lane] = load(sample_lam + team.lane * lam_c);
+  const Lams lams = {lam + strip.n * lam_n + strip.channel * lam_c, strip_lam, lam_c, lam_h, lam_w};
+  if (team.lane < CHANNELS) strip_lam[team.lane] = load(lams.sample + team.lane * lam_c);
 
   const index_t columns = strip.column_end - strip.column_begin;
   const index_t top = strip.row_begin * STRIDE_H;
@@ -228,11 +238,8 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = strip.column_begin + item / CHANNELS % columns;
       acc_t x[TAPS];
-      const unsigned inside =
-          window_elements(rows, ring, plane, strip, row, column, channel, x);
-      const acc_t lambda =
-          LAM_PER_WINDOW ? load(sample_lam + channel * lam_c + row * lam_h + column * lam_w)
-                         : strip_lam[channel];
+      const unsigned inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
+      const acc_t lambda = lams.at(row, column, channel);
       const Softmax of = softmax(x, LOG2_E * lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
       store(output + at, narrow(mean(x, of)));
@@ -278,9 +285,9 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
   acc_t* sent = shift + statistics;
   acc_t* window_lam = sent + statistics;  // only where lam varies inside a plane
 
-  const acc_t* sample_lam = lam + strip.n * lam_n + strip.channel * lam_c;
+  const Lams lams = {lam + strip.n * lam_n + strip.channel * lam_c, strip_lam, lam_c, lam_h, lam_w};
   if (team.lane < CHANNELS) {
-    strip_lam[team.lane] = load(sample_lam + team.lane * lam_c);
+    strip_lam[team.lane] = load(lams.sample + team.lane * lam_c);
     added[team.lane] = ADD_MEAN_GRAD ? load(mean_grad + strip.n * plane.channels + strip.channel +
                                             team.lane)
                                      : 0;
@@ -309,11 +316,8 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = first_column + item / CHANNELS % columns;
       acc_t x[TAPS];
-      const unsigned inside =
-          window_elements(rows, ring, plane, strip, row, column, channel, x);
-      const acc_t lambda =
-          LAM_PER_WINDOW ? load(sample_lam + channel * lam_c + row * lam_h + column * lam_w)
-                         : strip_lam[channel];
+      const unsigned inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
+      const acc_t lambda = lams.at(row, column, channel);
       const Softmax of = softmax(x, LOG2_E * lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
       const acc_t window_grad = widen(load(grad_output + at));

@@ -1,4 +1,7 @@
-"""Launches of ``overlapping.cu``: windows that overlap, or that padding or the edge cuts."""
+"""Launches of ``overlapping.cu``: windows that overlap, or that padding or the edge cuts.
+
+The functions are those of a :class:`.family.Family`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .family import BackwardTensors, ForwardTensors
 from .lanes import aligned_elements, largest_power_of_two
 from .launch import Launch, source
 from .macros import Problem, switches
@@ -52,93 +56,36 @@ def serves(problem: Problem) -> bool:
     return 1 < kernel_h * kernel_w <= MAX_TAPS and _march(problem, 1).team_bytes <= SHARED_BYTES
 
 
-def forward(
-    problem: Problem, input: Tensor, lam: Tensor, output: Tensor, spread: Tensor | None
-) -> Launch:
-    """Writes the pooled ``input``, and each window's standard deviation where ``spread`` is given.
-
-    All tensors but λ are dense and in one memory format.
-    """
-    on = () if spread is None else ("WRITE_SPREAD",)
-    march, defines = _specialised(problem, aligned_elements(input), on)
+def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
+    march, defines = _specialised(problem, aligned_elements(tensors.input), tensors.switches)
     team_bytes = march.lam_bytes + march.ring_bytes
-    return Launch(
-        name="max_ent_pool2d_overlapping_forward",
-        source=SOURCE,
-        defines=defines,
-        grid=march.grid,
-        block=march.block,
-        args=(
-            input,
-            lam,
-            output,
-            spread,
-            march.team_log2,
-            team_bytes,
-            march.ring_rows,
-            march.strip_rows,
-            march.step,
-            march.tile_w,
-            *march.sizes,
-        ),
-        shared_bytes=march.teams * team_bytes,
-    )
+    numbers = (
+        march.team_log2, team_bytes, march.ring_rows, march.strip_rows, march.step, march.tile_w,
+    )  # fmt: skip
+    return [
+        march.launch(
+            "max_ent_pool2d_overlapping_forward", defines, (*tensors, *numbers), team_bytes
+        )
+    ]
 
 
-def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int:
-    """Into how many parts :func:`backward` sums up a plane's part of λ's gradient."""
+def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
+    if problem.lam_varies_in_plane:
+        return None
     return _march(problem, aligned_elements(input)).strips
 
 
-def backward(
-    problem: Problem,
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    mean_grad: Tensor | None,
-    grad_input: Tensor | None,
-    grad_lam: Tensor | None,
-) -> Launch:
-    """Writes the gradients that are given a tensor: ``grad_input``, and ``grad_lam`` in parts,
-    [N, chunks, C], or, where λ varies inside planes, for each window.
-
-    ``mean_grad`` [N, C], of λ's type, is added to every element's gradient.
-    """
-    on = tuple(
-        name
-        for name, tensor in (
-            ("ADD_MEAN_GRAD", mean_grad),
-            ("WRITE_GRAD_INPUT", grad_input),
-            ("WRITE_GRAD_LAM", grad_lam),
+def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
+    march, defines = _specialised(problem, aligned_elements(tensors.input), tensors.switches)
+    numbers = (
+        march.team_log2, march.team_bytes, march.ring_bytes, march.ring_rows, march.strip_rows,
+        march.step, march.tile_w, march.strips,
+    )  # fmt: skip
+    return [
+        march.launch(
+            "max_ent_pool2d_overlapping_backward", defines, (*tensors, *numbers), march.team_bytes
         )
-        if tensor is not None
-    )
-    march, defines = _specialised(problem, aligned_elements(input), on)
-    return Launch(
-        name="max_ent_pool2d_overlapping_backward",
-        source=SOURCE,
-        defines=defines,
-        grid=march.grid,
-        block=march.block,
-        args=(
-            grad_output,
-            input,
-            lam,
-            mean_grad,
-            grad_input,
-            grad_lam,
-            march.team_log2,
-            march.team_bytes,
-            march.ring_bytes,
-            march.ring_rows,
-            march.strip_rows,
-            march.step,
-            march.tile_w,
-            march.strips,
-            *march.sizes,
-        ),
-        shared_bytes=march.teams * march.team_bytes,
-    )
+    ]
 
 
 @dataclass(frozen=True)
@@ -176,6 +123,18 @@ class March:
     def team_log2(self) -> int:
         """A team's threads are a power of two: this one."""
         return (self.block // self.teams).bit_length() - 1
+
+    def launch(self, name: str, defines: tuple[str, ...], args: tuple, team_bytes: int) -> Launch:
+        """The launch whose arguments begin with ``args`` and whose teams have so much memory."""
+        return Launch(
+            name=name,
+            source=SOURCE,
+            defines=defines,
+            grid=self.grid,
+            block=self.block,
+            args=(*args, *self.sizes),
+            shared_bytes=self.teams * team_bytes,
+        )
 
 
 @functools.lru_cache(maxsize=4096)

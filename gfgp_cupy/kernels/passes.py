@@ -12,38 +12,44 @@ from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 from ..spread import spread_dtype
 from . import disjoint, general, lam_gradient, overlapping
+from .family import BackwardTensors, Family, ForwardTensors
 from .launch import Launch
-from .macros import Problem, lam_varies_in_plane, problem_of
+from .macros import Problem, problem_of
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward"]
 
-Run = Callable[[Launch], None]
+Run = Callable[[Launch], object]
+"""Executes a launch, or at least takes note of it. Launches come in their order."""
+
+FAMILIES: tuple[Family, ...] = (disjoint, overlapping, general)
+"""By preference; the last one serves whatever the others do not."""
 
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    return _forward(input, lam, geometry, run, with_spread=False)[0]
+    input = input.contiguous(memory_format=layout_of(input))
+    problem = problem_of(input, lam, geometry)
+    output = _output_sized(input, problem, input.dtype)
+    _forward(problem, ForwardTensors(input, lam, output, spread=None), run)
+    return output
 
 
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run
 ) -> tuple[Tensor, Tensor]:
-    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`.
-
-    The deviation, not the variance: it has the range of the input, so it fits into as many bits.
-    """
-    return _forward(input, lam, geometry, run, with_spread=True)
+    """:func:`forward`, and each window's standard deviation as :mod:`gfgp_cupy.spread` keeps it."""
+    input = input.contiguous(memory_format=layout_of(input))
+    problem = problem_of(input, lam, geometry)
+    output = _output_sized(input, problem, input.dtype)
+    spread = _output_sized(input, problem, spread_dtype(input.dtype))
+    _forward(problem, ForwardTensors(input, lam, output, spread), run)
+    return output, spread
 
 
 def backward(
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    geometry: PoolGeometry,
-    needed: tuple[bool, bool],
-    run: Run,
-    mean_grad: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
+    grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
+    needed: tuple[bool, bool], run: Run, mean_grad: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
 
     ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient. No atomics,
@@ -58,23 +64,13 @@ def backward(
     if mean_grad is not None:
         mean_grad = mean_grad.contiguous()
     problem = problem_of(input, lam, geometry)
-    kernels = _kernels(problem)
-
-    def window_sized() -> Tensor:
-        return torch.empty_like(grad_output, dtype=lam.dtype, memory_format=layout)
-
+    family = _family(problem)
     parts = None
-    if needed[1] and (kernels is general or lam_varies_in_plane(lam)):
-        parts = window_sized().unsqueeze(1)
-    elif needed[1]:
-        parts = _chunks_of_planes(kernels.chunks(problem, input, grad_output), input, lam)
-    if kernels is not general:
-        run(kernels.backward(problem, grad_output, input, lam, mean_grad, grad_input, parts))
-    else:
-        statistics = (window_sized(), window_sized(), window_sized()) if needed[0] else None
-        run(general.window_statistics(problem, grad_output, input, lam, statistics, parts))
-        if needed[0]:
-            run(general.gather(problem, input, lam, statistics, mean_grad, grad_input))
+    if needed[1]:
+        parts = _parts(family.chunks(problem, input, grad_output), grad_output, lam)
+    tensors = BackwardTensors(grad_output, input, lam, mean_grad, grad_input, parts)
+    for launch in family.backward(problem, tensors):
+        run(launch)
     return grad_input, None if parts is None else _summed(parts, lam)
 
 
@@ -83,19 +79,15 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> 
     if grad_output.numel() == 0:
         return torch.zeros_like(lam)
     grad_output = grad_output.contiguous(memory_format=layout_of(spread))
-    parts = _chunks_of_planes(lam_gradient.chunks(grad_output, spread), spread, lam)
+    parts = _parts(lam_gradient.chunks(grad_output, spread), grad_output, lam)
     run(lam_gradient.lam_gradient(grad_output, spread, parts))
     return _summed(parts, lam)
 
 
-def _forward(input, lam, geometry, run, *, with_spread) -> tuple[Tensor, Tensor | None]:
-    input = input.contiguous(memory_format=layout_of(input))
-    problem = problem_of(input, lam, geometry)
-    output = _output_sized(input, problem, input.dtype)
-    spread = _output_sized(input, problem, spread_dtype(input.dtype)) if with_spread else None
-    if output.numel() > 0:
-        run(_kernels(problem).forward(problem, input, lam, output, spread))
-    return output, spread
+def _forward(problem: Problem, tensors: ForwardTensors, run: Run) -> None:
+    if tensors.output.numel() > 0:
+        for launch in _family(problem).forward(problem, tensors):
+            run(launch)
 
 
 def _output_sized(input: Tensor, problem: Problem, dtype: torch.dtype) -> Tensor:
@@ -110,16 +102,17 @@ def _output_shape(problem: Problem) -> tuple[int, int, int, int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _kernels(problem: Problem):
-    """The module whose kernels fit the problem best."""
-    for kernels in (disjoint, overlapping):
-        if kernels.serves(problem):
-            return kernels
-    return general
+def _family(problem: Problem) -> Family:
+    """The family whose kernels fit the problem best."""
+    return next(family for family in FAMILIES if family.serves(problem))
 
 
-def _chunks_of_planes(chunks: int, input: Tensor, lam: Tensor) -> Tensor:
-    return lam.new_empty(input.shape[0], chunks, input.shape[1], 1, 1)
+def _parts(chunks: int | None, grad_output: Tensor, lam: Tensor) -> Tensor:
+    """Memory for λ's gradient in parts: [N, chunks, C, 1, 1], or [N, 1, C, oH, oW], in
+    ``grad_output``'s memory format, where ``chunks`` is None: one for each window."""
+    if chunks is None:
+        return torch.empty_like(grad_output, dtype=lam.dtype).unsqueeze(1)
+    return lam.new_empty(grad_output.shape[0], chunks, grad_output.shape[1], 1, 1)
 
 
 def _summed(parts: Tensor, lam: Tensor) -> Tensor:

@@ -55,30 +55,36 @@ __device__ __forceinline__ Position position_at(
   return at;
 }
 
-struct Bounds {
-  index_t h_begin, h_end, w_begin, w_end;  // the elements of the window inside the input
+struct Window {
+  Position at;                             // of its output
+  const scalar_t* plane;                   // that it lies in
+  index_t h_begin, h_end, w_begin, w_end;  // its elements inside the plane
 };
 
-__device__ __forceinline__ Bounds window_bounds(
-    const Planes& planes, index_t out_row, index_t out_column) {
-  const index_t top = out_row * planes.stride_h - planes.padding_h;
-  const index_t left = out_column * planes.stride_w - planes.padding_w;
-  Bounds bounds;
-  bounds.h_begin = max(top, (index_t)0);
-  bounds.w_begin = max(left, (index_t)0);
-  bounds.h_end = min(top + planes.kernel_h, planes.height);
-  bounds.w_end = min(left + planes.kernel_w, planes.width);
-  return bounds;
+// The window whose output lies at `offset` in memory.
+__device__ __forceinline__ Window window_at(
+    const scalar_t* input, const Planes& planes, index_t offset) {
+  const Position at = position_at(planes, offset, planes.out_h, planes.out_w);
+  const index_t top = at.h * planes.stride_h - planes.padding_h;
+  const index_t left = at.w * planes.stride_w - planes.padding_w;
+  Window window;
+  window.at = at;
+  window.plane = input + plane_offset(planes, at.n, at.c, planes.height, planes.width);
+  window.h_begin = max(top, (index_t)0);
+  window.w_begin = max(left, (index_t)0);
+  window.h_end = min(top + planes.kernel_h, planes.height);
+  window.w_end = min(left + planes.kernel_w, planes.width);
+  return window;
 }
 
 // Calls visit(x) for each element of the window, row by row.
 template <class Visit>
 __device__ __forceinline__ void for_each_element(
-    const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Visit& visit) {
+    const Window& window, const Planes& planes, const Visit& visit) {
   const index_t row = row_step(planes), column = column_step(planes);
-  for (index_t h = bounds.h_begin; h < bounds.h_end; ++h) {
-    for (index_t w = bounds.w_begin; w < bounds.w_end; ++w) {
-      visit(widen(load(plane + h * row + w * column)));
+  for (index_t h = window.h_begin; h < window.h_end; ++h) {
+    for (index_t w = window.w_begin; w < window.w_end; ++w) {
+      visit(widen(load(window.plane + h * row + w * column)));
     }
   }
 }
@@ -105,17 +111,17 @@ __device__ __forceinline__ acc_t weight_of(acc_t x, const Softmax& in) {
 }
 
 __device__ __forceinline__ Softmax softmax(
-    const scalar_t* plane, const Planes& planes, const Bounds& bounds, acc_t lam) {
+    const Window& window, const Planes& planes, acc_t lam) {
   Softmax result;
   result.scale = LOG2_E * lam;
-  acc_t reference = widen(
-      load(plane + bounds.h_begin * row_step(planes) + bounds.w_begin * column_step(planes)));
-  for_each_element(plane, planes, bounds, [&](acc_t x) {
+  acc_t reference = widen(load(window.plane + window.h_begin * row_step(planes) +
+                               window.w_begin * column_step(planes)));
+  for_each_element(window, planes, [&](acc_t x) {
     if (lam < 0 ? x < reference : x > reference) reference = x;
   });
   result.reference = reference;
   Sum total, weighted;
-  for_each_element(plane, planes, bounds, [&](acc_t x) {
+  for_each_element(window, planes, [&](acc_t x) {
     const acc_t weight = weight_of(x, result);
     total.add(weight);
     weighted.add(weight * (planes.factor * (x - reference)));
@@ -127,19 +133,19 @@ __device__ __forceinline__ Softmax softmax(
 
 // y, in the two parts that softmax.cu tells of.
 __device__ __forceinline__ acc_t mean(
-    const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Softmax& of) {
+    const Window& window, const Planes& planes, const Softmax& of) {
   const acc_t first = of.reference + of.shift;
   Sum weighted;
-  for_each_element(plane, planes, bounds, [&](acc_t x) {
+  for_each_element(window, planes, [&](acc_t x) {
     weighted.add(weight_of(x, of) * (planes.factor * (x - first)));
   });
   return first + weighted.total * of.inverse_total * planes.taps;
 }
 
 __device__ __forceinline__ acc_t variance(
-    const scalar_t* plane, const Planes& planes, const Bounds& bounds, const Softmax& of) {
+    const Window& window, const Planes& planes, const Softmax& of) {
   Sum sum;
-  for_each_element(plane, planes, bounds, [&](acc_t x) {
+  for_each_element(window, planes, [&](acc_t x) {
     const acc_t deviation = (x - of.reference) - of.shift;
     // In this order: a weight of 0 must not meet an infinite square.
     sum.add(weight_of(x, of) * deviation * deviation);

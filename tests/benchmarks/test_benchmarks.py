@@ -1,7 +1,7 @@
 """The benchmarks run to their end and report what they measured; no test looks at a time."""
 
-import dataclasses
 import itertools
+import json
 import math
 import os
 import random
@@ -109,7 +109,7 @@ def test_settings_and_environment(results_file):
 
 
 def test_bytes_are_those_of_the_least_traffic(results_file):
-    """Section 4 of the design, with X and O in float64 and max pooling's indices in int64."""
+    """The least traffic, with X and O in float64 and max pooling's indices in int64."""
     x, o = 2 * 4 * 8 * 6 * 8, 2 * 4 * 4 * 3 * 8
     least = {
         "max_ent_pool2d": (x + o, 2 * x + o),
@@ -149,7 +149,8 @@ def test_a_file_is_read_as_it_was_written(results_file, tmp_path):
     write_results(results, tmp_path / "again.json")
     assert read_results(tmp_path / "again.json") == results
     assert [path.name for path in tmp_path.iterdir()] == ["again.json"]
-    write_results(dataclasses.replace(results, schema=0), tmp_path / "old.json")
+    content = {**json.loads(results_file.read_text()), "schema": 0}
+    (tmp_path / "old.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"old\.json.*schema 0"):
         read_results(tmp_path / "old.json")
 
@@ -176,7 +177,7 @@ def test_refused_options(options, message, capsys):
 
 
 def test_shapes_are_those_of_the_networks():
-    """Section 5 of the design."""
+    """Those of 224x224 images, under ``pool="max_ent"``."""
     assert {name: [str(shape) for shape in shapes] for name, shapes in NETWORKS.items()} == {
         "resnet50": [
             "64x224x224:2/2/0", "64x112x112:3/2/1", "512x56x56:2/2/0", "1024x28x28:2/2/0",

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks import stages
-from benchmarks.stages import Phase, Session, Stage
+from benchmarks.stages import Phase, Session, Stage, wait_until
 from training.records.environment import REPOSITORY
 
 SECONDS = 120.0
 """More than anything here takes, however busy the machine: only what hangs gets there."""
+
+LIMIT = SECONDS + 1
+"""Of a stage in a session of its own, told from the time that it has when it is interrupted."""
 
 INTERRUPTED = """
 import signal
@@ -32,21 +35,18 @@ from pathlib import Path
 from benchmarks import stages
 
 stages.INTERRUPT_SECONDS = stages.READ_SECONDS = {SECONDS}
-log, code, *names = sys.argv[1:]
-with stages.Session(Path(log)) as session:
-    track = [stages.Stage(name, (sys.executable, "-c", code), {SECONDS}) for name in names]
-    print([outcome.verdict for outcome in session.run(stages.Phase([track], 2 * {SECONDS}))])
-"""
-
-LIMIT_BY_LINE = """
-import sys
-from benchmarks import stages
+limited_by, log, code, *names = sys.argv[1:]
 
 def until_a_line_comes(condition, seconds):
-    stages._wait_until = wait_until  # next is what the interrupted stage may take
-    sys.stdin.readline()
+    if seconds == {LIMIT}:
+        sys.stdin.readline()
+    else:  # what the interrupted stage may take
+        stages.wait_until(condition, seconds)
 
-wait_until, stages._wait_until = stages._wait_until, until_a_line_comes
+wait = until_a_line_comes if limited_by == "line" else stages.wait_until
+with stages.Session(Path(log), wait) as session:
+    track = [stages.Stage(name, (sys.executable, "-c", code), {LIMIT}) for name in names]
+    print([outcome.verdict for outcome in session.run(stages.Phase([track], 2 * {SECONDS}))])
 """
 
 
@@ -60,17 +60,18 @@ def python(name, code, seconds=SECONDS, **environment):
     return Stage(name, (sys.executable, "-c", code), seconds, environment)
 
 
-def run(path, *tracks, seconds=2 * SECONDS):
+def run(path, *tracks, seconds=2 * SECONDS, wait=wait_until):
     """The verdicts on stages by name, and the log."""
-    with Session(path) as session:
+    with Session(path, wait) as session:
         outcomes = session.run(Phase(tracks, seconds))
     return {outcome.stage: outcome.verdict for outcome in outcomes}, path.read_text()
 
 
 @contextmanager
-def session_of(log, code, *names, before="", **options):
-    """A session in a process of its own whose stages run ``code``, after code for the session."""
-    command = (sys.executable, "-c", before + SESSION, log, code, *names)
+def session_of(log, code, *names, limited_by="time", **options):
+    """A session in a process of its own whose stages run ``code``, each up to its limit: a time,
+    or a line that the process is sent."""
+    command = (sys.executable, "-c", SESSION, limited_by, log, code, *names)
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
     ) as process:
@@ -159,12 +160,12 @@ def test_at_its_limit_a_stage_tells_how_far_it_came(fifo, ignored):
     """Where SIGINT is ignored, as in a shell's background job, a child would inherit that."""
     path, log = fifo("session.log")
     with session_of(
-        path, INTERRUPTED, "first", before=LIMIT_BY_LINE,
+        path, INTERRUPTED, "first", limited_by="line",
         preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
     ) as session:  # fmt: skip
         read_up_to("first| begun\n", log)
         printed, _ = session.communicate("the limit is reached\n", SECONDS)
-    assert "['failed: not done in 120 s']" in printed
+    assert f"['failed: not done in {LIMIT:.0f} s']" in printed
     assert "first| as far as this\n" in read_up_to(None, log)
 
 
@@ -188,17 +189,16 @@ while True:
         read_up_to(2 * ("process\n", "interrupted\n")[len(limits) - 1], alive)
         assert not condition()
 
-    monkeypatch.setattr(stages, "_wait_until", up_to_the_limit)
     monkeypatch.setattr(stages, "INTERRUPT_SECONDS", 7)
-    verdicts, _ = run(tmp_path / "log", [python("stubborn", stubborn)])
+    verdicts, _ = run(tmp_path / "log", [python("stubborn", stubborn)], wait=up_to_the_limit)
     assert verdicts == {"stubborn": "failed: not done in 120 s"}
     assert limits == [SECONDS, 7]
     assert not read_up_to(None, alive)
 
 
 def test_a_wait_ends_at_its_limit_or_with_what_is_waited_for():
-    stages._wait_until(lambda: False, 0.1)
-    stages._wait_until(lambda: True, float("inf"))
+    wait_until(lambda: False, 0.1)
+    wait_until(lambda: True, float("inf"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,6 +1,6 @@
 """Which programs are compiled ahead and which are launched, where there is no GPU."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
@@ -31,9 +31,9 @@ class RecordedLaunches:
         self.compiled |= programs
         return len(programs)
 
-    def runner(self, tensor: torch.Tensor) -> Callable[[Launch], None]:
+    def run_launch(self, launch: Launch, device: torch.device) -> None:
         """Take the place of the backend's."""
-        return lambda launch: self.launched.add(_program_of(launch))
+        self.launched.add(_program_of(launch))
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def recorded_launches() -> Iterator[RecordedLaunches]:
     with (
         mock.patch.object(backend, "unavailable", lambda device: None),
         mock.patch.object(backend, "compile_launches", recorded.compile_launches),
-        mock.patch.object(backend, "_runner", recorded.runner),
+        mock.patch.object(backend, "run_launch", recorded.run_launch),
         use_backend("cupy"),
     ):
         yield recorded

@@ -1,5 +1,8 @@
 """Backend ``numba``: functions compiled for this machine's processor at run time, for CPU tensors.
 
+It has the functions of :class:`..contract.Backend`. :mod:`.tiles` pools 2×2 windows that tile the
+plane, :mod:`.windows` all others; :mod:`.plan` says which, and how a call is divided.
+
 Contiguous and channels_last tensors are used where they lie. float16 and bfloat16 are converted to
 float32, and the results back. The work is shared among ``torch.get_num_threads()`` threads; the
 results are the same bits whatever their number.
@@ -29,11 +32,10 @@ SMALLEST_PART = 32_000
 
 @functools.cache
 def unavailable(device: torch.device) -> str | None:
-    """Why this backend cannot serve ``device``."""
     if device.type != "cpu":
         return "it serves CPU tensors only"
     if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed: pip install numba"
+        return "Numba is not installed: pip install numba (or 'gfgp-cupy[cpu]')"
     try:
         from . import windows  # noqa: F401
     except Exception as error:
@@ -43,29 +45,19 @@ def unavailable(device: torch.device) -> str | None:
 
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
     return _forward(input, lam, geometry, with_spread=False)[0]
 
 
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry
 ) -> tuple[Tensor, Tensor]:
-    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`."""
     return _forward(input, lam, geometry, with_spread=True)
 
 
 def backward(
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    geometry: PoolGeometry,
-    needed: tuple[bool, bool],
-    mean_grad: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
-
-    ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
-    """
+    grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
+    needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     layout = layout_of(input)
     x, grad = (
         tensor.to(lam.dtype).contiguous(memory_format=layout) for tensor in (input, grad_output)

@@ -1,4 +1,4 @@
-"""How the compiled functions of :mod:`.windows` divide a call: sizes, and scratch memory."""
+"""How a call is divided: which compiled functions serve it, its sizes, their scratch memory."""
 
 from __future__ import annotations
 

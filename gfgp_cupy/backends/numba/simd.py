@@ -11,15 +11,23 @@ does for arrays, and which know neither bounds nor negative indices.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.typing import signature
-from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import intrinsic, lower_builtin, models, overload, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin, models, overload, register_model
 
 from .plan import VECTOR_BYTES
+
+if TYPE_CHECKING:
+    # As compiled functions call an intrinsic: without the context. Numba has no such declaration.
+    def intrinsic(function: Callable) -> Callable[..., Any]: ...
+
+else:
+    from numba.extending import intrinsic
 
 __all__ = [
     "LOG2_E",
@@ -76,7 +84,10 @@ class _Arithmetic(AbstractTemplate):
 
 
 def _define_arithmetic(symbol, instruction: str) -> None:
-    infer_global(symbol)(type(instruction, (_Arithmetic,), {}))
+    # Numba does not declare that it returns a decorator.
+    infer_global(symbol)(  # pyright: ignore[reportOptionalCall]
+        type(instruction, (_Arithmetic,), {})
+    )
 
     def lower(context, builder, sig, args):
         values = [

@@ -1,4 +1,4 @@
-"""Max-Ent pooling and its gradients on a CPU, compiled with Numba.
+"""Max-Ent pooling of windows of any geometry, and its gradients, a vector of windows at a time.
 
 Tensors come as 1-D arrays of their memory, contiguous or channels_last. A *segment* is a run of
 windows that lie side by side in the output: a row of a plane (contiguous), or the channels of one
@@ -49,12 +49,8 @@ def forward(input, lam, output, spread, sizes, rows, columns, scratch, start_row
     ``spread``.
     """
     with_spread = spread.size > 0
-    x, lams, inside, work = (
-        pointer_to(input),
-        pointer_to(lam),
-        pointer_to(columns),
-        pointer_to(scratch),
-    )
+    x, lams = pointer_to(input), pointer_to(lam)
+    inside, work = pointer_to(columns), pointer_to(scratch)
     means, deviations = pointer_to(output), pointer_to(spread)
     stop = stop_row * sizes.segments
     at_once = max(1, rows.windows // sizes.segment)
@@ -96,12 +92,8 @@ def backward(
     ``grad_lam`` is not needed. ``mean_grad``, one number a plane (a channel of a sample), is added
     to each element's gradient.
     """
-    x, lams, inside, work = (
-        pointer_to(input),
-        pointer_to(lam),
-        pointer_to(columns),
-        pointer_to(scratch),
-    )
+    x, lams = pointer_to(input), pointer_to(lam)
+    inside, work = pointer_to(columns), pointer_to(scratch)
     grads, means = pointer_to(grad_output), pointer_to(mean_grad)
     x_grads, lam_grads = pointer_to(grad_input), pointer_to(grad_lam)
     of_each_window = grad_lam.size == grad_output.size

@@ -4,7 +4,6 @@
 what that version is tried with.
 """
 
-import functools
 import importlib.util
 import sys
 import types
@@ -21,8 +20,7 @@ from gfgp_cupy import MaxEntPool2d, ops, replace_pooling, use_backend
 from gfgp_cupy.backends import backend_report, select_backend
 from gfgp_cupy.backends import cupy as backend
 from gfgp_cupy.functional import max_ent_pool2d
-from gfgp_cupy.kernels import Launch, general, passes
-from gfgp_cupy.kernels.macros import problem_of
+from gfgp_cupy.kernels import Launch, passes
 from tests.support import stand_in_driver
 from tests.support.implementations import kernels_on_cpu
 from tests.support.kernel_cases import DTYPES, FUSED_CASES
@@ -33,14 +31,18 @@ CASES = FUSED_CASES[:5]
 GEOMETRY = CASES[0].geometry
 
 
+def run(launch: Launch) -> None:
+    backend.run_launch(launch, CPU)
+
+
 @pytest.fixture
 def on_stand_in():
     """The backend serves CPU tensors, and has not been used before."""
-    backend._reason.cache_clear()
-    backend._kernel.cache_clear()
+    backend.cannot_run_on.cache_clear()
+    backend.loaded_kernel.cache_clear()
     with stand_in_driver.on_cpu_tensors():
         yield
-    backend._reason.cache_clear()
+    backend.cannot_run_on.cache_clear()
 
 
 # ---------------------------------------------------------------- tensors and streams cross
@@ -53,14 +55,14 @@ def test_tensors_cross_without_a_copy(monkeypatch, dtype, layout):
     memory = torch.zeros(2, 3, 4, 5, dtype=dtype).to(memory_format=layout).requires_grad_()
     for tensor in (memory, memory[1:], memory.detach()[:, :, 1:], memory[:, :1, :1, 1:2]):
         with torch.no_grad():
-            assert backend._pointer(tensor).ptr == tensor.data_ptr()
+            assert backend.pointer_to(tensor).ptr == tensor.data_ptr()
 
 
 def test_pointer_keeps_the_memory(monkeypatch):
     monkeypatch.setattr(backend, "to_dlpack", capsule_of_gpu)
     tensor = torch.zeros(3)
     storage = weakref.ref(tensor.untyped_storage())
-    pointer = backend._pointer(tensor)
+    pointer = backend.pointer_to(tensor)
     del tensor
     assert storage() is not None and pointer.ptr == storage().data_ptr()
     del pointer
@@ -69,14 +71,14 @@ def test_pointer_keeps_the_memory(monkeypatch):
 
 def test_empty_tensors_cross_and_tensors_without_memory_do_not(monkeypatch):
     monkeypatch.setattr(backend, "to_dlpack", capsule_of_gpu)
-    assert backend._pointer(torch.empty(0, 3)).ptr == torch.empty(0, 3).data_ptr()
+    assert backend.pointer_to(torch.empty(0, 3)).ptr == torch.empty(0, 3).data_ptr()
     with pytest.raises(RuntimeError, match=r"without memory.*\(2, 3\)"):
-        torch.func.functionalize(backend._pointer)(torch.ones(2, 3))
+        torch.func.functionalize(backend.pointer_to)(torch.ones(2, 3))
 
 
 @pytest.mark.parametrize("address", [0, 0x7F00_1234_5678])
 def test_streams_cross_with_any_version_of_pytorch_and_cupy(address):
-    assert backend._stream(address).ptr == address
+    assert backend.stream_at(address).ptr == address
 
 
 # ---------------------------------------------------------------- the whole way
@@ -140,7 +142,7 @@ def test_kernels_share_one_set_of_compiler_options(on_stand_in):
     launches = []
     for case in CASES:
         passes.forward(case.input(2), case.lam(2), case.geometry, launches.append)
-    kernels = [backend._kernel(one.name, one.source, one.defines, 0) for one in launches]
+    kernels = [backend.loaded_kernel(one.name, one.source, one.defines, 0) for one in launches]
     assert len({kernel.options for kernel in kernels}) == 1 < len(set(kernels))
 
 
@@ -185,7 +187,7 @@ def test_first_call_may_be_one_that_is_traced_or_transformed(on_stand_in, call):
     before = launch_count()
     with use_backend("cupy"):
         call(torch.ones(1, 1, 8, 8))
-    assert backend._reason.cache_info().currsize == 1
+    assert backend.cannot_run_on.cache_info().currsize == 1
     assert backend.unavailable(CPU) is None
     launched = launch_count() - before
     # The probe; the operator itself where functionalize lets it run.
@@ -200,11 +202,9 @@ def test_tensors_without_memory_reach_no_launch(on_stand_in):
     backend.unavailable(CPU)
     before = launch_count()
     fake = FakeTensorMode().from_tensor(torch.ones(1, 1, 4, 4))
-    problem = problem_of(fake, fake, GEOMETRY)
     for tensor in (fake, torch.ones(1, 1, 4, 4, device="meta")):
-        launch = general.forward(problem, tensor, tensor, tensor, None)
         with pytest.raises((RuntimeError, BufferError), match=r"without memory|meta"):
-            backend._runner(tensor)(launch)
+            passes.forward(tensor, tensor, GEOMETRY, run)
     assert launch_count() == before
 
 
@@ -255,9 +255,9 @@ def installed(monkeypatch, tmp_path):
         )
         monkeypatch.setitem(sys.modules, "cupy", module)
 
-    backend._reason.cache_clear()
+    backend.cannot_run_on.cache_clear()
     yield install
-    backend._reason.cache_clear()
+    backend.cannot_run_on.cache_clear()
 
 
 @pytest.mark.parametrize("version", ["12.3.0", "9.6.0", "12.0.0rc1"])
@@ -271,12 +271,11 @@ def test_old_cupy_is_the_reason_and_says_what_to_install(installed, version):
 
 
 @pytest.mark.parametrize("version", ["13.0.0", "13.6.0", "14.2.0", "15.0.0a1", None])
-def test_other_versions_are_tried(installed, monkeypatch, version):
+def test_other_versions_are_tried(installed, version):
     installed(version)
-    probed = []
-    monkeypatch.setattr(backend, "_probe", probed.append)
-    assert backend.unavailable(torch.device("cuda", 0)) is None
-    assert probed == [torch.device("cuda", 0)]
+    # Here with no GPU, and with a GPU by a CuPy that cannot be imported.
+    reason = backend.unavailable(torch.device("cuda", 0))
+    assert reason is not None and reason.startswith("CuPy cannot run a kernel on it: ")
 
 
 # ---------------------------------------------------------------- launches that a GPU refuses
@@ -304,17 +303,22 @@ scaled(const float* x, float* y, long long factor, long long n) {
 
 def scaled(x, y, *others, grid=1, block=64, name="scaled", source=SOURCE):
     """Launches y = factor · x, with other arguments where a test gives them."""
-    launch = Launch(name, source, (), grid, block, (x, y, *(others or (3, 8))))
-    backend._runner(launch.args[0])(launch)
+    run(Launch(name, source, (), grid, block, (x, y, *(others or (3, 8)))))
+
+
+def scaled_by_hand(*args, stream=stand_in_driver.STREAM):
+    """Launches ``scaled`` without the backend, with arguments and a stream as CuPy takes them."""
+    kernel = backend.loaded_kernel("scaled", SOURCE, (), 0)
+    kernel((1,), (64,), list(args), stream=backend.stream_at(stream))
 
 
 @pytest.fixture
 def refused(on_stand_in):
-    """Checks that a launch of ``scaled`` comes to an error, raised by CuPy."""
+    """Checks that a launch comes to an error, raised by CuPy."""
 
-    def check(match, *args, **kwargs):
+    def check(match, *args, launch=scaled, **kwargs):
         with pytest.raises(Exception, match=match) as caught:
-            scaled(*args, **kwargs)
+            launch(*args, **kwargs)
         assert type(caught.value).__module__.startswith("cupy")
 
     return check
@@ -343,56 +347,44 @@ def test_wrong_arguments_are_refused(refused):
 
 @needs_stand_in
 @pytest.mark.parametrize("number", [numpy.int32(3), numpy.zeros(1, numpy.int16)])
-def test_wrong_sizes_are_refused(refused, monkeypatch, number):
-    def kernel_for(*program, kernel_for=backend._kernel):
-        kernel = kernel_for(*program)
-        return lambda grid, block, args, **others: kernel(
-            grid, block, [*args[:2], number, *args[3:]], **others
-        )
-
-    monkeypatch.setattr(backend, "_kernel", kernel_for)
-    refused(f"argument 2 of scaled has 8 bytes, got {number.dtype} of", X, Y)
+def test_wrong_sizes_are_refused(refused, number):
+    pointers = map(backend.pointer_to, (X, Y))
+    wrong = f"argument 2 of scaled has 8 bytes, got {number.dtype} of"
+    refused(wrong, *pointers, number, 8, launch=scaled_by_hand)
 
 
 @needs_stand_in
-def test_wrong_addresses_are_refused(refused, monkeypatch):
+def test_wrong_addresses_are_refused(refused):
     memory = torch.zeros(64, dtype=torch.uint8)
     refused("misaligned load of 4 bytes", memory[1:], Y)
     refused("load of 4 bytes out of bounds: at byte 28 of argument 0", X[:7], Y)
     refused("store of 4 bytes out of bounds", X, Y[4:])
-
-    def moved(tensor, bytes):
-        import cupy
-
-        memory = cupy._core.dlpack.DLPackMemory(backend.to_dlpack(tensor))
-        return cupy.cuda.MemoryPointer(memory, bytes)
-
     for bytes, match in (
         (32, "argument 0 .* outside every tensor"),
         (-4, "argument 0 .* outside every tensor"),
         (4, "load of 4 bytes out of bounds"),
         (2, "misaligned load"),
     ):
-        with monkeypatch.context() as patch:
-            patch.setattr(backend, "_pointer", functools.partial(moved, bytes=bytes))
-            refused(match, X, Y)
+        x, y = map(backend.pointer_to, (X, Y))
+        refused(match, x + bytes, y, 3, 8, launch=scaled_by_hand)
 
 
 @needs_stand_in
-def test_memory_of_an_earlier_launch_is_out_of_range(refused, monkeypatch):
-    scaled(X, Y)
-    with monkeypatch.context() as patch:
-        patch.setattr(backend, "to_dlpack", capsule_of_gpu)  # not known to cross
-        refused("argument 0 of scaled points to .*outside every tensor", X, Y)
+def test_memory_of_an_earlier_launch_is_out_of_range(refused):
+    earlier = backend.pointer_to(X)
+    scaled_by_hand(earlier, backend.pointer_to(Y), 3, 8)
+    outside = "argument 0 of scaled points to .*outside every tensor"
+    refused(outside, earlier, backend.pointer_to(Y), 3, 8, launch=scaled_by_hand)
 
 
 @needs_stand_in
-def test_wrong_launches_are_refused(refused, monkeypatch):
+def test_wrong_launches_are_refused(refused):
     refused("128 threads a block, compiled for at most 64", X, Y, block=128)
     refused("no kernel twice, only .*scaled", X, Y, name="twice")
     refused("(?s)error.*undefined", X, Y, source=SOURCE.replace("factor)", "facto)"))
-    monkeypatch.setattr(backend, "_stream", lambda address, to=backend._stream: to(address + 16))
-    refused("not PyTorch's current one", X, Y)
+    pointers = map(backend.pointer_to, (X, Y))
+    elsewhere = stand_in_driver.STREAM + 16
+    refused("not PyTorch's current one", *pointers, 3, 8, launch=scaled_by_hand, stream=elsewhere)
 
 
 @needs_stand_in

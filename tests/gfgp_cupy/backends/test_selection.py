@@ -1,5 +1,6 @@
 """Which backend serves a call, who may say so, and what is said when one cannot."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from gfgp_cupy import backend_report, use_backend
-from gfgp_cupy.backends import backend_module, select_backend
+from gfgp_cupy.backends import Backend, backend_module, select_backend
 from gfgp_cupy.backends.selection import BACKENDS, ENVIRONMENT_VARIABLE
 from gfgp_cupy.functional import max_ent_pool2d
 from tests.support.implementations import needs_cuda
@@ -53,8 +54,14 @@ def test_cuda_tensors_take_the_cupy_backend():
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_has_the_functions_of_a_backend(name):
     module = backend_module(name)
-    for function in ("forward", "forward_with_spread", "backward", "lam_backward", "unavailable"):
-        assert callable(getattr(module, function))
+    contract = {
+        function: list(inspect.signature(declared).parameters.values())[1:]  # but self
+        for function, declared in vars(Backend).items()
+        if inspect.isfunction(declared) and not function.startswith("_")
+    }
+    assert len(contract) == 5
+    for function, parameters in contract.items():
+        assert list(inspect.signature(getattr(module, function)).parameters.values()) == parameters
 
 
 @pytest.mark.parametrize("name", ["Torch", "numpy", "", "cuda"])
@@ -256,23 +263,71 @@ def test_cupy_that_cannot_be_imported_is_the_reason_given(tmp_path):
     assert any(re.match(r"cuda:0 .*: torch$", line) for line in report)
 
 
-def test_without_numba_cpu_tensors_take_the_torch_backend():
-    printed = run_python(
-        """
-        import sys
+def test_without_numba_cpu_tensors_get_the_torch_backend_and_one_warning():
+    output = run_python("""
+    import sys, warnings
+    sys.modules["numba"] = None  # as good as not installed
+    import torch
+    from gfgp_cupy import MaxEntPool2d, use_backend
+    from gfgp_cupy.backends import select_backend
+    from gfgp_cupy.functional import max_ent_pool2d
 
-        sys.modules["numba"] = None  # as good as not installed
-        import torch
-        import gfgp_cupy
-        from gfgp_cupy.backends import select_backend
-
-        print(select_backend(torch.device("cpu")))
-        with gfgp_cupy.use_backend("numba"):
+    input = torch.ones(1, 1, 2, 2, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("torch", "numba"):  # by name: served, or refused
             try:
-                select_backend(torch.device("cpu"))
+                with use_backend(name):
+                    print(max_ent_pool2d(input, 1.0, 2).item())
             except RuntimeError as error:
                 print(error)
-        """
-    )
-    assert printed.startswith("torch\n")
-    assert "numba" in printed.splitlines()[1]
+        print(select_backend(torch.device("meta")))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        max_ent_pool2d(input, 1.0, 2).sum().backward()
+        MaxEntPool2d(2)(input)
+        print(select_backend(torch.device("cpu")))
+    print(len(caught), caught[0].category.__name__, caught[0].filename, caught[0].message)
+    """)
+    served, refusal, of_meta, choice, warning = output.splitlines()
+    assert served == "1.0"
+    assert re.search("'numba' was asked for.*cpu.*pip install numba", refusal)
+    assert of_meta == choice == "torch"
+    assert warning.startswith("1 RuntimeWarning <string> ")
+    assert re.search(r"on cpu.*slower 'torch'.*pip install numba.*gfgp-cupy\[cpu\]", warning)
+
+
+def test_numba_that_cannot_be_imported_is_the_reason_given(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs an older NumPy')")
+    output = run_python(f"""
+    import sys, warnings
+    sys.path.insert(0, {str(tmp_path)!r})
+    import torch
+    from gfgp_cupy.functional import max_ent_pool2d
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        print(max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, 2).item())
+    print(len(caught), caught[0].message)
+    """)
+    assert re.fullmatch(r"1\.0\n1 .*'torch'.*'numba'.*needs an older NumPy\n", output)
+
+
+@pytest.mark.slow
+def test_a_compiled_call_without_numba_warns_and_stays_one_graph():
+    output = run_python("""
+    import sys, warnings
+    sys.modules["numba"] = None
+    import torch
+    from gfgp_cupy.functional import max_ent_pool2d
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def pool(input):
+        return max_ent_pool2d(input, 1.0, 2)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        print([pool(torch.ones(1, 1, 2, size)).shape[3] for size in (2, 4)])
+    print(sum("'numba'" in str(warning.message) for warning in caught))
+    """)
+    assert output == "[1, 2]\n1\n"

@@ -1,6 +1,8 @@
-"""Global memory traffic of the kernels, counted load by load, against DESIGN's least traffic.
+"""Global memory traffic of the kernels, counted load by load, against the least there can be.
 
-X and O are the bytes of the input and of the output.
+X and O are the bytes of the input and of the output. A forward pass reads X and writes O, a
+backward pass reads X and O and writes X. The fused layer's forward pass also writes the spread, O,
+of which its backward pass makes λ's gradient (it reads 2 O) before it does the same.
 """
 
 import pytest

@@ -15,7 +15,6 @@ Test equipment, never a run-time path. It needs Linux, a C++ compiler, CuPy with
 """
 
 import contextlib
-import functools
 import importlib.util
 from collections.abc import Iterator
 from unittest import mock
@@ -72,7 +71,7 @@ def install() -> None:
         tensor([[[[1.]]]])
     """
     _patches().__enter__()
-    selection._automatic.cache_clear()
+    selection.automatic_backend.cache_clear()
 
 
 @contextlib.contextmanager
@@ -82,23 +81,27 @@ def on_cpu_tensors() -> Iterator[None]:
         with _patches():
             yield
     finally:
-        selection._automatic.cache_clear()
+        selection.automatic_backend.cache_clear()
 
 
 def _patches() -> contextlib.ExitStack:
     """What makes a CPU tensor look like one on cuda:0 to the backend."""
     load_driver()
-    unavailable, compile_launches = backend.unavailable, backend.compile_launches
+    unavailable, run_launch, compile_launches = (
+        backend.unavailable,
+        backend.run_launch,
+        backend.compile_launches,
+    )
     cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
     stack = contextlib.ExitStack()
     for target, name, value in (
         (backend, "to_dlpack", crossing),
-        (backend, "_runner", lambda tensor: functools.partial(backend._run, device=cuda)),
+        (backend, "run_launch", lambda launch, device: run_launch(launch, cuda)),
         (backend, "compile_launches", lambda launches, device: compile_launches(launches, cuda)),
         (
             backend,
             "unavailable",
-            lambda device: backend._reason(device) if device == cpu else unavailable(device),
+            lambda device: backend.cannot_run_on(device) if device == cpu else unavailable(device),
         ),
         (torch.cuda, "current_device", lambda: 0),
         (torch.cuda, "is_current_stream_capturing", lambda: False),

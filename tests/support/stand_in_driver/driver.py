@@ -125,10 +125,7 @@ def load_driver() -> None:
 
     import cupy
 
-    cupy.cuda.compiler._compile_module_with_cache = _noting_program(
-        cupy.cuda.compiler._compile_module_with_cache
-    )
-    cupy.RawKernel = _noting_arguments(cupy.RawKernel)
+    cupy.RawKernel = _noting(cupy.RawKernel)
 
 
 @functools.cache
@@ -152,19 +149,15 @@ def _guarded(function):
     return callback
 
 
-def _noting_program(compile_and_load):
-    def noting(source, *others, **named_others):
-        _now.program = source
-        try:
-            return compile_and_load(source, *others, **named_others)
-        finally:
-            _now.program = None
-
-    return noting
-
-
-def _noting_arguments(RawKernel):
+def _noting(RawKernel):
     class NotingRawKernel(RawKernel):
+        def compile(self, *args, **others):
+            _now.program = self.code
+            try:
+                super().compile(*args, **others)
+            finally:
+                _now.program = None
+
         def __call__(self, grid, block, args, **others):
             _now.arguments = [_kind_and_size(arg) for arg in args]
             try:

@@ -1,0 +1,68 @@
+"""The contract between the operators and a backend."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..geometry import PoolGeometry
+
+__all__ = ["Backend"]
+
+
+class Backend(Protocol):
+    """The functions of a backend: one module, or one package, that has all of them.
+
+    Their arguments have been checked (:func:`gfgp_cupy.functional.max_ent_pool2d`):
+
+    - ``input``, [N, C, H, W], of a floating-point type and with any strides, and ``lam``, λ, of
+      4 dimensions that broadcast to [N, C, oH, oW], are on one device. λ has the type that is
+      computed in: float32 for half types, the input's for the others.
+    - ``geometry`` is the windows; oH and oW are its ``output_size(H, W)``, at least 1. N and C may
+      be 0.
+    - ``grad_output``, [N, C, oH, oW], has the input's type and any strides.
+
+    Nothing is differentiated here, and no argument is written to. Results that have the size of the
+    input or the output are dense, in the memory format of the input
+    (:func:`gfgp_cupy.memory_format.layout_of`); λ's gradient is contiguous. A backend gives the
+    same bits on every run, and NaN for a window with a NaN in it.
+    """
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """Why the backend cannot serve tensors on ``device``, in words that go on after a colon and
+        say what to do about it, if anything; ``None``: it can."""
+        ...
+
+    def forward(self, input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+        """The pooled ``input``, [N, C, oH, oW], of its type."""
+        ...
+
+    def forward_with_spread(
+        self, input: Tensor, lam: Tensor, geometry: PoolGeometry
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and each window's standard deviation under its weights,
+        [N, C, oH, oW], as :mod:`gfgp_cupy.spread` keeps it: for :meth:`lam_backward`.
+
+        The deviation, not the variance: it has the range of the input, so it fits into as many
+        bits.
+        """
+        ...
+
+    def backward(
+        self, grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
+        needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+        """The gradients of ``input`` and of ``lam``, with their shapes and types; ``None`` for one
+        that is not ``needed``.
+
+        ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element of the input's gradient;
+        ``None``: nothing is.
+        """
+        ...
+
+    def lam_backward(self, grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
+        """The gradient of a ``lam`` that is constant over planes, [·, ·, 1, 1], from what
+        :meth:`forward_with_spread` gave: from output-sized tensors alone."""
+        ...
