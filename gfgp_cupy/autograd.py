@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import ops
-from .backends import torch as reference
+from . import ops, reference
 from .geometry import PoolGeometry
 
 __all__ = ["GuidedPool2dFunction", "MeanFunction", "PendingGradient", "pool2d"]

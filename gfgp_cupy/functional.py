@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from . import reference
 from .arguments import as_parameter, check_input
 from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
 from .backends import select_backend
-from .backends import torch as reference
 from .geometry import PoolGeometry, pool_geometry
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]

@@ -29,22 +29,24 @@ class PoolGeometry(NamedTuple):
 
     def overhang(self, height: int, width: int) -> tuple[int, int]:
         """Elements by which the last window reaches past the plane's end, per axis (never < 0)."""
-        out = self.output_size(height, width)
-        return tuple(
-            max(
-                0,
-                (out[axis] - 1) * self.stride[axis]
-                + self.kernel_size[axis]
-                - self.padding[axis]
-                - length,
-            )
-            for axis, length in enumerate((height, width))
-        )
+        return self._overhang(height, 0), self._overhang(width, 1)
+
+    @property
+    def largest_overhang(self) -> tuple[int, int]:
+        """What :meth:`overhang` is at the most, over planes of all sizes."""
+        (pad_h, pad_w), (stride_h, stride_w) = self.padding, self.stride
+        if not self.ceil_mode:
+            return pad_h, pad_w
+        return pad_h + stride_h - 1, pad_w + stride_w - 1
 
     @property
     def overlapping(self) -> bool:
         """Whether two windows can share an input element."""
         return self.stride[0] < self.kernel_size[0] or self.stride[1] < self.kernel_size[1]
+
+    def _overhang(self, length: int, axis: int) -> int:
+        last_start = (self._output_length(length, axis) - 1) * self.stride[axis]
+        return max(0, last_start + self.kernel_size[axis] - self.padding[axis] - length)
 
     def _output_length(self, length: int, axis: int) -> int:
         kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
 from ..pool2d import Pool2d
+from ..reference import pad_to_windows
 from .guided import GuidedPool2d
 from .mixed import mix_of_max_and_average
-from .windows import pad_to_windows
 
 __all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
 from ..pool2d import Pool2d
+from ..reference import windows
 from .guided import GuidedPool2d
-from .windows import windows
 
 __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
 
