@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
-from .functional import mean_dtype
+from .autocast import mean_dtype
 
 __all__ = ["fake_images", "skeleton_of", "trace_inputs"]
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
-from ..pool2d import Pool2d
+from ..guided import GuidedPool2d
+from ..learned import LearnedLambdaPool2d
 from ..reference import windows
-from .guided import GuidedPool2d
 
 __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
 
@@ -40,10 +40,8 @@ def log_sum_exp_pool2d(
             its type and memory format. Half types are computed in float32.
         lam: :math:`\lambda`, a floating-point tensor that broadcasts to the output
             [N, C, oH, oW], or a number.
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
@@ -110,21 +108,10 @@ def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:
     return mean + lam * variance / 2 + lam**2 * third_cumulant / 6
 
 
-class LogSumExpPool2d(Pool2d):
+class LogSumExpPool2d(LearnedLambdaPool2d):
     """Log-sum-exp pooling with a λ of its own; see :func:`log_sum_exp_pool2d`.
 
-    Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
-        num_features: number of channels C, for one λ a channel; ``None`` for one λ in all.
-        init_lambda: the value λ starts from.
-        learnable: whether λ is a parameter; otherwise it is a buffer.
-        device, dtype: of λ.
-
-    Attributes:
-        lam: λ, of shape [1, C, 1, 1] or [1, 1, 1, 1].
+    The arguments and the attribute ``lam`` are those of :class:`gfgp_cupy.MaxEntPool2d`.
 
     Example:
         >>> pool = LogSumExpPool2d(kernel_size=2, num_features=16)
@@ -132,35 +119,8 @@ class LogSumExpPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_lambda: float = 1.0,
-        learnable: bool = True,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.init_lambda = init_lambda
-        self._add_parameter("lam", num_features, (1, 1), learnable, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Sets λ back to ``init_lambda``."""
-        nn.init.constant_(self.lam, self.init_lambda)
-
     def forward(self, input: Tensor) -> Tensor:
         return log_sum_exp_pool2d(input, self.lam, *self.window)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, num_features={self.num_features}, "
-            f"init_lambda={self.init_lambda}, learnable={self.learnable}"
-        )
 
 
 class GFGPLogSumExpPool2d(GuidedPool2d):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.types import Device
 
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
-from ..pool2d import Pool2d
-from .guided import GuidedPool2d
+from ..guided import GuidedPool2d
+from ..learned import LearnedPool2d
 
 __all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
 
@@ -36,10 +37,8 @@ def mixed_pool2d(
             its type and memory format. Half types are mixed in float32.
         proportion: a, from 0 to 1 (which is not checked), a floating-point tensor that broadcasts
             to the output [N, C, oH, oW], or a number.
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
@@ -70,17 +69,14 @@ def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeom
     return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
 
 
-class MixedPool2d(Pool2d):
+class MixedPool2d(LearnedPool2d):
     """Mixed max-average pooling with a proportion of its own; see :func:`mixed_pool2d`.
 
     The proportion is the sigmoid of a tensor, so that it stays between 0 and 1 while it is
     learned.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in that function.
         num_features: number of channels C, for one proportion a channel; ``None`` for one in all.
         init_proportion: what the proportion starts from, between 0 and 1; 0 (average pooling) and
             1 (max pooling) only where it is not learned.
@@ -96,6 +92,10 @@ class MixedPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
+    parameter_name = "logit"
+    shown = ("num_features", "init_proportion", "learnable")
+    logit: Tensor
+
     def __init__(
         self,
         kernel_size: int | tuple[int, int],
@@ -105,8 +105,8 @@ class MixedPool2d(Pool2d):
         num_features: int | None = None,
         init_proportion: float = 0.5,
         learnable: bool = True,
-        device=None,
-        dtype=None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
         if not 0 <= init_proportion <= 1:
@@ -117,7 +117,7 @@ class MixedPool2d(Pool2d):
                 "start inside, or pass learnable=False"
             )
         self.init_proportion = init_proportion
-        self._add_parameter("logit", num_features, (1, 1), learnable, device, dtype)
+        self.add_parameter(num_features, learnable, device, dtype)
         self.reset_parameters()
 
     @property
@@ -125,20 +125,13 @@ class MixedPool2d(Pool2d):
         """The proportion a of max pooling, of the shape of ``logit``."""
         return self.logit.sigmoid()
 
-    def reset_parameters(self) -> None:
-        """Sets the proportion back to ``init_proportion``."""
+    def initial_value(self) -> float:
         # On the CPU even inside `with torch.device("meta")`, which holds no numbers.
         proportion = torch.tensor(self.init_proportion, dtype=torch.float64, device="cpu")
-        nn.init.constant_(self.logit, torch.logit(proportion).item())
+        return torch.logit(proportion).item()
 
     def forward(self, input: Tensor) -> Tensor:
         return mixed_pool2d(input, self.proportion, *self.window)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, num_features={self.num_features}, "
-            f"init_proportion={self.init_proportion}, learnable={self.learnable}"
-        )
 
 
 class GFGPMixedPool2d(GuidedPool2d):

@@ -38,10 +38,7 @@ class SoftPool2d(Pool2d):
     """SoftPool as a layer; see :func:`soft_pool2d`.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in that function.
 
     Example:
         >>> pool = SoftPool2d(kernel_size=2)
