@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["PoolGeometry", "pool_geometry"]
 
@@ -58,7 +58,12 @@ class PoolGeometry(NamedTuple):
         return span // stride + 1
 
 
-def pool_geometry(kernel_size, stride=None, padding=0, ceil_mode: bool = False) -> PoolGeometry:
+def pool_geometry(
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+) -> PoolGeometry:
     """Checks pooling arguments and returns them as a :class:`PoolGeometry`.
 
     Args:
@@ -88,17 +93,18 @@ def pool_geometry(kernel_size, stride=None, padding=0, ceil_mode: bool = False) 
     return PoolGeometry(kernel, step, pad, bool(ceil_mode))
 
 
-def _pair(name: str, value) -> tuple[int, int]:
+def _pair(name: str, value: object) -> tuple[int, int]:
     if isinstance(value, (tuple, list)):
         if len(value) == 1:
             value = (value[0], value[0])
         if len(value) != 2:
             raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
         return _int(name, value[0], value), _int(name, value[1], value)
-    return (_int(name, value, value),) * 2
+    both = _int(name, value, value)
+    return both, both
 
 
-def _int(name: str, item, value) -> int:
+def _int(name: str, item: Any, value: object) -> int:
     if isinstance(item, bool) or not hasattr(item, "__index__"):
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
     return operator.index(item)

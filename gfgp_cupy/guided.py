@@ -85,6 +85,10 @@ class GuidedPool2d(Pool2d):
         self.head = gfgp_head(
             num_features, make_activation(self.activation), self.hidden_features, device, dtype
         )
+        self.add_tensors(device, dtype)
+
+    def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
+        """Registers what a subclass learns beside its head; called when a layer is made."""
 
     def reset_parameters(self) -> None:
         """Draws the head's weights anew, as PyTorch's own layers do."""

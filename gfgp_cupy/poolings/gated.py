@@ -141,22 +141,10 @@ class GFGPGatedPool2d(GuidedPool2d):
     """
 
     activation = nn.Identity
+    weight: Tensor
 
-    def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        hidden_features: int | None = None,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            num_features, kernel_size, stride, padding, ceil_mode, hidden_features, device, dtype
-        )
-        weight = torch.zeros(1, num_features, *self.kernel_size, device=device, dtype=dtype)
+    def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
+        weight = torch.zeros(1, self.num_features, *self.kernel_size, device=device, dtype=dtype)
         self.weight = nn.Parameter(weight)
 
     def reset_parameters(self) -> None:
