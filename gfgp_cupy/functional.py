@@ -19,13 +19,10 @@ __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
 
 def max_ent_pool2d(
-    input: Tensor,
-    lam: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling: the softmax-weighted mean of each window.
 
     .. math:: y = \sum_i p_i x_i, \qquad p_i = e^{\lambda x_i} / \sum_j e^{\lambda x_j}
@@ -74,13 +71,10 @@ def max_ent_pool2d(
 
 
 def guided_max_ent_pool2d(
-    input: Tensor,
-    head: Callable[[Tensor], Tensor],
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling whose λ is made of the input's global mean.
 
     The same as ``max_ent_pool2d(input, head(input.mean((2, 3), keepdim=True)), …)``, but its

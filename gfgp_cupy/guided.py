@@ -69,16 +69,11 @@ class GuidedPool2d(Pool2d):
     """What brings θ into its range: the class of a module, or a name of :data:`ACTIVATIONS`."""
 
     def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        hidden_features: int | None = None,
-        device: Device = None,
+        self, num_features: int, kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False, hidden_features: int | None = None, device: Device = None,
         dtype: torch.dtype | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)

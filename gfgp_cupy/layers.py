@@ -89,28 +89,15 @@ class GFGPMaxEntPool2d(GuidedPool2d):
     shown = ("activation", "hidden_features")
 
     def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        activation: str = "sigmoid",
-        hidden_features: int | None = None,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        self, num_features: int, kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         if activation not in list(ACTIVATIONS):  # which takes what has no hash, too
             raise ValueError(f"activation must be 'sigmoid' or 'softplus', got {activation!r}")
         super().__init__(
-            num_features,
-            kernel_size,
-            stride,
-            padding,
-            ceil_mode,
-            hidden_features=hidden_features,
-            device=device,
-            dtype=dtype,
+            num_features, kernel_size, stride, padding, ceil_mode, hidden_features, device, dtype
         )
         self.activation = activation
         self.head.activation = make_activation(activation)
@@ -137,28 +124,13 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
     """
 
     def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        activation: str = "sigmoid",
-        hidden_node: int | None = None,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            num_features,
-            kernel_size,
-            stride,
-            padding,
-            ceil_mode,
-            activation,
-            hidden_features=hidden_node,
-            device=device,
-            dtype=dtype,
-        )
+        self, num_features: int, kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False, activation: str = "sigmoid", hidden_node: int | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        window = (kernel_size, stride, padding, ceil_mode)
+        super().__init__(num_features, *window, activation, hidden_node, device, dtype)
 
 
 def _rename_published_tensors(module, state_dict, prefix, *_) -> None:

@@ -89,17 +89,11 @@ class LearnedLambdaPool2d(LearnedPool2d):
     lam: Tensor
 
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_lambda: float = 1.0,
-        learnable: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        num_features: int | None = None, init_lambda: float = 1.0, learnable: bool = True,
+        device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.init_lambda = init_lambda
         self.add_parameter(num_features, learnable, device, dtype)

@@ -27,12 +27,9 @@ class Pool2d(nn.Module):
     shown: tuple[str, ...] = ()
 
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
         self.kernel_size = geometry.kernel_size

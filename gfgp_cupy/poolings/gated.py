@@ -18,14 +18,10 @@ __all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
 
 
 def gated_pool2d(
-    input: Tensor,
-    weight: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
-    bias: Tensor | float = 0.0,
-) -> Tensor:
+    input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False, bias: Tensor | float = 0.0,
+) -> Tensor:  # fmt: skip
     r"""Gated max-average pooling: the window's own elements set the proportion of max pooling.
 
     .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i, \qquad
@@ -38,8 +34,7 @@ def gated_pool2d(
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
 
     Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are gated and mixed in float32.
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
         weight: w, a floating-point tensor that broadcasts to [1, C, kH, kW], or a number. Where a
             window reaches past the input, that part of w goes unused.
         kernel_size, stride, padding, ceil_mode: the window, as in
@@ -47,12 +42,12 @@ def gated_pool2d(
         bias: b, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a number.
 
     Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
 
     Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``weight`` or ``bias`` that
-            does not broadcast, or tensors on different devices.
+        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`, ``weight`` and
+            ``bias`` in λ's place.
 
     Example:
         >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
@@ -99,15 +94,10 @@ class GatedPool2d(LearnedPool2d):
     weight: Tensor
 
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        num_features: int | None = None, device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.add_parameter(num_features, True, device, dtype)
         self.reset_parameters()

@@ -16,14 +16,10 @@ __all__ = ["GFGPGeneralizedMeanPool2d", "GeneralizedMeanPool2d", "generalized_me
 
 
 def generalized_mean_pool2d(
-    input: Tensor,
-    p: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
-    eps: float = 1e-6,
-) -> Tensor:
+    input: Tensor, p: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False, eps: float = 1e-6,
+) -> Tensor:  # fmt: skip
     r"""Generalised-mean pooling: the power mean of each window.
 
     .. math:: y = \Bigl(\frac{1}{n} \sum_i \max(x_i, \epsilon)^p\Bigr)^{1/p}
@@ -41,8 +37,7 @@ def generalized_mean_pool2d(
     "Convolutional Neural Networks Applied to House Numbers Digit Classification", ICPR 2012 (Lp).
 
     Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are computed in float32.
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
         p: the exponent, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or
             a number.
         kernel_size, stride, padding, ceil_mode: the window, as in
@@ -50,12 +45,12 @@ def generalized_mean_pool2d(
         eps: the smallest value of an element, above 0.
 
     Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
 
     Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``p`` that does not
-            broadcast, tensors on different devices, or ``eps`` that is not above 0.
+        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`; ValueError where
+            ``eps`` is not above 0.
 
     Example:
         >>> x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
@@ -101,18 +96,11 @@ class GeneralizedMeanPool2d(LearnedPool2d):
     p: Tensor
 
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_p: float = 3.0,
-        learnable: bool = True,
-        eps: float = 1e-6,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        num_features: int | None = None, init_p: float = 3.0, learnable: bool = True,
+        eps: float = 1e-6, device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         _check_eps(eps)
         self.init_p = init_p

@@ -16,13 +16,10 @@ __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_ex
 
 
 def log_sum_exp_pool2d(
-    input: Tensor,
-    lam: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Log-sum-exp pooling: the logarithm of the mean exponential of each window.
 
     .. math:: y = \frac{1}{\lambda} \log \frac{1}{n} \sum_i e^{\lambda x_i}
@@ -35,21 +32,7 @@ def log_sum_exp_pool2d(
     Source: P. O. Pinheiro, R. Collobert, "From Image-Level to Pixel-Level Labeling with
     Convolutional Networks", CVPR 2015.
 
-    Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are computed in float32.
-        lam: :math:`\lambda`, a floating-point tensor that broadcasts to the output
-            [N, C, oH, oW], or a number.
-        kernel_size, stride, padding, ceil_mode: the window, as in
-            :func:`gfgp_cupy.functional.max_ent_pool2d`.
-
-    Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
-
-    Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``lam`` that does not
-            broadcast, or tensors on different devices.
+    Arguments, shapes, types and errors are those of :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Example:
         >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])

@@ -16,13 +16,10 @@ __all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_po
 
 
 def mixed_pool2d(
-    input: Tensor,
-    proportion: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, proportion: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Mixed max-average pooling.
 
     .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i
@@ -33,20 +30,18 @@ def mixed_pool2d(
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
 
     Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are mixed in float32.
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
         proportion: a, from 0 to 1 (which is not checked), a floating-point tensor that broadcasts
             to the output [N, C, oH, oW], or a number.
         kernel_size, stride, padding, ceil_mode: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
 
     Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``proportion`` that does not
-            broadcast, or tensors on different devices.
+        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Example:
         >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
@@ -97,17 +92,11 @@ class MixedPool2d(LearnedPool2d):
     logit: Tensor
 
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_proportion: float = 0.5,
-        learnable: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        num_features: int | None = None, init_proportion: float = 0.5, learnable: bool = True,
+        device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         if not 0 <= init_proportion <= 1:
             raise ValueError(f"init_proportion must be from 0 to 1, got {init_proportion}")

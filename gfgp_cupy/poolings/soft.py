@@ -11,12 +11,9 @@ __all__ = ["SoftPool2d", "soft_pool2d"]
 
 
 def soft_pool2d(
-    input: Tensor,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
-) -> Tensor:
+    input: Tensor, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+) -> Tensor:  # fmt: skip
     r"""SoftPool: the mean of each window with weights :math:`e^{x_i}`.
 
     .. math:: y = \sum_i e^{x_i} x_i / \sum_j e^{x_j}
