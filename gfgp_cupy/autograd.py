@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import ops
-from .backends import torch as reference
+from . import ops, reference
 from .geometry import PoolGeometry
 
 __all__ = ["GuidedPool2dFunction", "MeanFunction", "PendingGradient", "pool2d"]
@@ -24,7 +23,7 @@ def pool2d(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> 
     # The operator does the same by way of the dispatcher: a compiler sees one node, an eager call
     # would wait.
     if torch.compiler.is_compiling():
-        return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
+        return ops.max_ent_pool2d(input, lam, *geometry, backend)
     return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
 
 
@@ -41,31 +40,31 @@ class MaxEntPool2dFunction(torch.autograd.Function):
         ctx.geometry, ctx.backend = geometry, backend
         # As torch.library's own autograd functions ask for what lies below; it has no public name.
         with torch._C._AutoDispatchBelowAutograd():
-            return ops.max_ent_pool2d(input, lam, *_values(geometry), backend)
+            return ops.max_ent_pool2d(input, lam, *geometry, backend)
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor):
+    def backward(ctx, *grad_outputs: Tensor):
+        (grad_output,) = grad_outputs
         input, lam = ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
         if _differentiated():
             gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
             return *gradients, None, None
         grad_input, grad_lam = ops.max_ent_pool2d_backward(
-            grad_output, input, lam, *_values(ctx.geometry), ctx.backend, needed
+            grad_output, input, lam, *ctx.geometry, ctx.backend, needed
         )
         return grad_input if needed[0] else None, grad_lam if needed[1] else None, None, None
 
 
 @ops.implementation("max_ent_pool2d", "Autograd")
-def _differentiable(input, lam, kernel_size, stride, padding, ceil_mode, backend):
-    geometry = PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
+def _differentiable(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
     return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
 
 
-# The fused layer (DESIGN section 4). Composed, the gradient of x is written three times: by the
-# pooling, by the mean that feeds the head, and as their sum. Here the pooling's backward computes
-# λ's gradient alone, from output-sized tensors, and leaves the rest pending; autograd runs the
-# head's backward; and the mean's backward, which autograd must run last, writes both at once.
+# The fused layer. Composed, the gradient of x is written three times: by the pooling, by the mean
+# that feeds the head, and as their sum, which is read from both. Here the pooling's backward
+# computes λ's gradient alone, from output-sized tensors, and leaves the rest pending; autograd runs
+# the head's backward; and the mean's backward, which autograd must run last, writes both at once.
 #
 #       x ──> MeanFunction ──> mean ──> head ──> λ ──┐
 #                   └────────> x ────────────────> GuidedPool2dFunction ──> y
@@ -100,7 +99,8 @@ class MeanFunction(torch.autograd.Function):
         return input.mean((2, 3), keepdim=True, dtype=dtype), input[...]
 
     @staticmethod
-    def backward(ctx, grad_mean: Tensor | None, grad_input: Tensor | None):
+    def backward(ctx, *grad_outputs: Tensor | None):
+        grad_mean, grad_input = grad_outputs
         arguments, ctx.pending.arguments = ctx.pending.arguments, None
         per_element = None
         if grad_mean is not None:
@@ -131,13 +131,14 @@ class GuidedPool2dFunction(torch.autograd.Function):
         backend: str,
         pending: PendingGradient,
     ) -> Tensor:
-        output, spread = ops.max_ent_pool2d_with_spread(input, lam, *_values(geometry), backend)
+        output, spread = ops.max_ent_pool2d_with_spread(input, lam, *geometry, backend)
         ctx.save_for_backward(input, lam, spread)
         ctx.geometry, ctx.backend, ctx.pending = geometry, backend, pending
         return output
 
     @staticmethod
-    def backward(ctx, grad_output: Tensor):
+    def backward(ctx, *grad_outputs: Tensor):
+        (grad_output,) = grad_outputs
         input, lam, spread = ctx.saved_tensors
         needed = ctx.needs_input_grad[:2]
         # An earlier pass that ended before the mean's backward may have left something.
@@ -147,15 +148,11 @@ class GuidedPool2dFunction(torch.autograd.Function):
             return *gradients, None, None, None
         grad_input = grad_lam = None
         if needed[0]:
-            ctx.pending.arguments = (grad_output, input, lam, *_values(ctx.geometry), ctx.backend)
+            ctx.pending.arguments = (grad_output, input, lam, *ctx.geometry, ctx.backend)
             grad_input = ctx.pending.placeholder = input.new_zeros(()).expand(input.shape)
         if needed[1]:
             grad_lam = ops.max_ent_pool2d_lam_backward(grad_output, spread, lam, ctx.backend)
         return grad_input, grad_lam, None, None, None
-
-
-def _values(geometry: PoolGeometry) -> tuple:
-    return geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode
 
 
 def _differentiated() -> bool:

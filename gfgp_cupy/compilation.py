@@ -17,7 +17,7 @@ from . import ops
 from .backends import backend_module
 from .geometry import PoolGeometry
 from .kernels import Launch, passes
-from .tracing import fake_images, skeleton_of
+from .tracing import explained, fake_images, skeleton_of
 
 __all__ = ["CompiledKernels", "compile_kernels"]
 
@@ -128,8 +128,7 @@ class _Call:
         if self.operator is ops.max_ent_pool2d_lam_backward:
             passes.lam_backward(**arguments, run=launches.append)
             return launches
-        sizes = (tuple(arguments.pop(name)) for name in ("kernel_size", "stride", "padding"))
-        geometry = PoolGeometry(*sizes, arguments.pop("ceil_mode"))
+        geometry = ops.geometry_of(*map(arguments.pop, PoolGeometry._fields))
         if self.operator is ops.max_ent_pool2d_backward:
             arguments["needed"] = tuple(arguments.pop("output_mask"))
         function = {
@@ -166,14 +165,13 @@ def _calls(
 ) -> list[_Call]:
     """The calls of this package's operators in a step for each of the shapes."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    try:
+    unknown = "the kernels that the network needs cannot be found"
+    without = "or do without compile_kernels, a first step compiles them too"
+    with explained(
+        f"{unknown}, because it cannot be copied",
+        f"pass a batch through it first if it is lazy; {without}",
+    ):
         skeleton = skeleton_of(model, fake)
-    except Exception as error:  # what a network holds can refuse to be copied in any way
-        raise ValueError(
-            f"the kernels that the network needs cannot be found, because it cannot be copied "
-            f"({type(error).__name__}: {error}): pass a batch through it first if it is lazy; or "
-            "do without compile_kernels, a first step compiles them too"
-        ) from error
     if skeleton.training != training:
         skeleton.train(training)
     for module in skeleton.modules():
@@ -181,16 +179,11 @@ def _calls(
             module.eval()  # in training it would wait for other processes
     with fake, _OperatorCalls() as recorded, torch.set_grad_enabled(training):
         for shape in shapes:
-            try:
-                output = skeleton(fake_images(model, shape, dtype, memory_format))
-                _backward(output)
-            except Exception as error:  # a forward can raise anything
-                raise ValueError(
-                    f"the kernels that the network needs cannot be found, because a step fails on "
-                    f"images of shape {tuple(shape)} without data ({type(error).__name__}: "
-                    f"{error}): pass the shape that it takes; or do without compile_kernels, a "
-                    "first step compiles them too"
-                ) from error
+            with explained(
+                f"{unknown}, because a step fails on images of shape {tuple(shape)} without data",
+                f"pass the shape that it takes; {without}",
+            ):
+                _backward(skeleton(fake_images(model, shape, dtype, memory_format)))
     return recorded.calls
 
 

@@ -8,23 +8,21 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from . import reference
 from .arguments import as_parameter, check_input
+from .autocast import mean_dtype
 from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
 from .backends import select_backend
-from .backends import torch as reference
 from .geometry import PoolGeometry, pool_geometry
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
 
 def max_ent_pool2d(
-    input: Tensor,
-    lam: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling: the softmax-weighted mean of each window.
 
     .. math:: y = \sum_i p_i x_i, \qquad p_i = e^{\lambda x_i} / \sum_j e^{\lambda x_j}
@@ -73,13 +71,10 @@ def max_ent_pool2d(
 
 
 def guided_max_ent_pool2d(
-    input: Tensor,
-    head: Callable[[Tensor], Tensor],
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling whose λ is made of the input's global mean.
 
     The same as ``max_ent_pool2d(input, head(input.mean((2, 3), keepdim=True)), …)``, but its
@@ -123,20 +118,6 @@ def guided_max_ent_pool2d(
         lam = as_parameter("lam", head(mean), input, lam_shape)
         output = _pool(batched, lam, geometry, backend)
     return output if input.dim() == 4 else output.squeeze(0)
-
-
-def autocasts(device: torch.device) -> bool:
-    """Whether ``torch.autocast`` chooses the types that operators on ``device`` compute in."""
-    if not torch._C._is_any_autocast_enabled():  # answered much faster than the questions below
-        return False
-    # A device that knows no autocast, as meta, raises an error at the second.
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-
-
-def mean_dtype(input: Tensor) -> torch.dtype:
-    """The type of a head's mean: under autocast, float32 for half types."""
-    half = input.dtype in (torch.float16, torch.bfloat16)
-    return torch.float32 if half and autocasts(input.device) else input.dtype
 
 
 def _pool(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:

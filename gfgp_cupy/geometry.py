@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["PoolGeometry", "pool_geometry"]
 
@@ -29,22 +29,24 @@ class PoolGeometry(NamedTuple):
 
     def overhang(self, height: int, width: int) -> tuple[int, int]:
         """Elements by which the last window reaches past the plane's end, per axis (never < 0)."""
-        out = self.output_size(height, width)
-        return tuple(
-            max(
-                0,
-                (out[axis] - 1) * self.stride[axis]
-                + self.kernel_size[axis]
-                - self.padding[axis]
-                - length,
-            )
-            for axis, length in enumerate((height, width))
-        )
+        return self._overhang(height, 0), self._overhang(width, 1)
+
+    @property
+    def largest_overhang(self) -> tuple[int, int]:
+        """What :meth:`overhang` is at the most, over planes of all sizes."""
+        (pad_h, pad_w), (stride_h, stride_w) = self.padding, self.stride
+        if not self.ceil_mode:
+            return pad_h, pad_w
+        return pad_h + stride_h - 1, pad_w + stride_w - 1
 
     @property
     def overlapping(self) -> bool:
         """Whether two windows can share an input element."""
         return self.stride[0] < self.kernel_size[0] or self.stride[1] < self.kernel_size[1]
+
+    def _overhang(self, length: int, axis: int) -> int:
+        last_start = (self._output_length(length, axis) - 1) * self.stride[axis]
+        return max(0, last_start + self.kernel_size[axis] - self.padding[axis] - length)
 
     def _output_length(self, length: int, axis: int) -> int:
         kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
@@ -56,7 +58,12 @@ class PoolGeometry(NamedTuple):
         return span // stride + 1
 
 
-def pool_geometry(kernel_size, stride=None, padding=0, ceil_mode: bool = False) -> PoolGeometry:
+def pool_geometry(
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False,
+) -> PoolGeometry:
     """Checks pooling arguments and returns them as a :class:`PoolGeometry`.
 
     Args:
@@ -86,17 +93,18 @@ def pool_geometry(kernel_size, stride=None, padding=0, ceil_mode: bool = False) 
     return PoolGeometry(kernel, step, pad, bool(ceil_mode))
 
 
-def _pair(name: str, value) -> tuple[int, int]:
+def _pair(name: str, value: object) -> tuple[int, int]:
     if isinstance(value, (tuple, list)):
         if len(value) == 1:
             value = (value[0], value[0])
         if len(value) != 2:
             raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
         return _int(name, value[0], value), _int(name, value[1], value)
-    return (_int(name, value, value),) * 2
+    both = _int(name, value, value)
+    return both, both
 
 
-def _int(name: str, item, value) -> int:
+def _int(name: str, item: Any, value: object) -> int:
     if isinstance(item, bool) or not hasattr(item, "__index__"):
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
     return operator.index(item)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.types import Device
 
 from .arguments import check_width
-from .functional import autocasts
+from .autocast import autocasts
 
 __all__ = ["PointConv2d", "check_head_input", "gfgp_head", "outside_autocast", "reset_head"]
 
@@ -54,8 +56,8 @@ def gfgp_head(
     num_features: int,
     activation: nn.Module,
     hidden_features: int | None = None,
-    device=None,
-    dtype=None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
 ) -> nn.Sequential:
     r"""act(BN(W₂ relu(BN(W₁ mean)))): means [N, C, 1, 1] to one parameter per sample and channel.
 
@@ -71,28 +73,41 @@ def gfgp_head(
         TypeError: a width that is no int.
         ValueError: a width below 1.
     """
-    check_width("num_features", num_features)
-    if hidden_features is None:
-        hidden_features = max(1, num_features // 2)
-    check_width("hidden_features", hidden_features)
-    options = {"device": device, "dtype": dtype}
+    hidden_features = hidden_width(num_features, hidden_features)
+    linear = partial(PointConv2d, kernel_size=1, device=device, dtype=dtype)
+    norm = partial(nn.BatchNorm2d, device=device, dtype=dtype)
     return nn.Sequential(
         OrderedDict(
-            conv1=PointConv2d(num_features, hidden_features, kernel_size=1, **options),
-            norm1=nn.BatchNorm2d(hidden_features, **options),
+            conv1=linear(num_features, hidden_features),
+            norm1=norm(hidden_features),
             relu=nn.ReLU(),
-            conv2=PointConv2d(hidden_features, num_features, kernel_size=1, **options),
-            norm2=nn.BatchNorm2d(num_features, **options),
+            conv2=linear(hidden_features, num_features),
+            norm2=norm(num_features),
             activation=activation,
         )
     )
 
 
+def hidden_width(num_features: int, hidden_features: int | None) -> int:
+    """The width of a head's hidden layer, by default half of ``num_features``.
+
+    Raises:
+        TypeError: a width that is no int.
+        ValueError: a width below 1.
+    """
+    check_width("num_features", num_features)
+    if hidden_features is None:
+        return max(1, num_features // 2)
+    check_width("hidden_features", hidden_features)
+    return hidden_features
+
+
 def reset_head(head: nn.Sequential) -> None:
     """Draws the head's weights anew, as PyTorch's own layers do."""
     for module in head:
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
 
 def outside_autocast(head: nn.Sequential, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
+from torch.types import Device
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
-from .head import check_head_input, gfgp_head, outside_autocast, reset_head
-from .pool2d import Pool2d
+from .guided import ACTIVATIONS, GuidedPool2d, make_activation
+from .head import check_head_input, outside_autocast
+from .learned import LearnedLambdaPool2d
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d", "MaxEntPoolingCuda2d"]
-
-ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
 
 PUBLISHED_NAMES = {
     "ToParam.1.": "head.conv1.",
@@ -21,16 +22,13 @@ PUBLISHED_NAMES = {
 """Tensor names of the published implementation, and this one's."""
 
 
-class MaxEntPool2d(Pool2d):
+class MaxEntPool2d(LearnedLambdaPool2d):
     r"""Maximum-entropy pooling with a λ of its own, from average (0) to max pooling (∞).
 
     See :func:`gfgp_cupy.functional.max_ent_pool2d` for the formula, the shapes and the errors.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in that function.
         num_features: number of channels C, for one λ a channel; ``None`` for one λ in all.
         init_lambda: the value λ starts from.
         learnable: whether λ is a parameter; otherwise it is a buffer.
@@ -45,38 +43,11 @@ class MaxEntPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_lambda: float = 1.0,
-        learnable: bool = True,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.init_lambda = init_lambda
-        self._add_parameter("lam", num_features, (1, 1), learnable, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Sets λ back to ``init_lambda``."""
-        nn.init.constant_(self.lam, self.init_lambda)
-
     def forward(self, input: Tensor) -> Tensor:
         return max_ent_pool2d(input, self.lam, *self.window)
 
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, num_features={self.num_features}, "
-            f"init_lambda={self.init_lambda}, learnable={self.learnable}"
-        )
 
-
-class GFGPMaxEntPool2d(Pool2d):
+class GFGPMaxEntPool2d(GuidedPool2d):
     r"""Maximum-entropy pooling whose λ a small head predicts from the whole feature map.
 
     .. math:: \lambda = \mathrm{act}(\mathrm{BN}(W_2\, \mathrm{relu}(\mathrm{BN}(W_1\,
@@ -114,43 +85,31 @@ class GFGPMaxEntPool2d(Pool2d):
         torch.Size([8, 64, 14, 14])
     """
 
+    activation = "sigmoid"
+    shown = ("activation", "hidden_features")
+
     def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        activation: str = "sigmoid",
-        hidden_features: int | None = None,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        self, num_features: int, kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         if activation not in list(ACTIVATIONS):  # which takes what has no hash, too
             raise ValueError(f"activation must be 'sigmoid' or 'softplus', got {activation!r}")
-        self.head = gfgp_head(
-            num_features, ACTIVATIONS[activation](), hidden_features, device, dtype
+        super().__init__(
+            num_features, kernel_size, stride, padding, ceil_mode, hidden_features, device, dtype
         )
-        self.num_features = num_features
         self.activation = activation
-        self.hidden_features = self.head.conv1.out_channels
+        self.head.activation = make_activation(activation)
         self.register_load_state_dict_pre_hook(_rename_published_tensors)
 
-    def reset_parameters(self) -> None:
-        """Draws the head's weights anew, as PyTorch's own layers do."""
-        reset_head(self.head)
+    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
+        return max_ent_pool2d(input, parameter, *self.window)
 
     def forward(self, input: Tensor) -> Tensor:
         check_head_input(self.head, self.num_features, input)
         head = outside_autocast(self.head, input.device)
         return guided_max_ent_pool2d(input, head, *self.window)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, {super().extra_repr()}, activation={self.activation!r}, "
-            f"hidden_features={self.hidden_features}"
-        )
 
 
 class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
@@ -165,28 +124,13 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
     """
 
     def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        activation: str = "sigmoid",
-        hidden_node: int | None = None,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(
-            num_features,
-            kernel_size,
-            stride,
-            padding,
-            ceil_mode,
-            activation,
-            hidden_features=hidden_node,
-            device=device,
-            dtype=dtype,
-        )
+        self, num_features: int, kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False, activation: str = "sigmoid", hidden_node: int | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        window = (kernel_size, stride, padding, ceil_mode)
+        super().__init__(num_features, *window, activation, hidden_node, device, dtype)
 
 
 def _rename_published_tensors(module, state_dict, prefix, *_) -> None:

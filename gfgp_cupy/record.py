@@ -1,15 +1,18 @@
-"""Recording the λ that each layer of a network pools with."""
+"""Recording the λ, or whatever parameter, that each layer of a network pools with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.hooks import RemovableHandle
 
-from .layers import GFGPMaxEntPool2d, MaxEntPool2d
+from .guided import GuidedPool2d
+from .layers import MaxEntPool2d
 
 __all__ = ["LambdaRecord", "record_lambdas"]
 
@@ -17,7 +20,8 @@ __all__ = ["LambdaRecord", "record_lambdas"]
 class LambdaRecord(Mapping[str, Tensor]):
     """λ of each layer that has run, by the layer's path in the network, in the order they ran.
 
-    Each is a tensor [N, C] on the CPU, float32 (float64 in networks of that type), with the
+    Of guided layers that are no Max-Ent poolings it is the parameter that their head predicts. Each
+    is a tensor [N, C] on the CPU, float32 (float64 in networks of that type), with the
     samples of all batches one after the other.
     """
 
@@ -51,6 +55,9 @@ class LambdaRecord(Mapping[str, Tensor]):
 def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
     """Records the λ of each Max-Ent layer for the batches run inside the ``with`` block.
 
+    And the parameter of every other guided layer, as its head predicts it: a proportion, a bias,
+    log-sum-exp's λ, what the generalised mean's p is above 1.
+
     Results, gradients and random numbers stay the same, and no graph is kept. Each batch waits for
     its λ to reach the CPU. A compiled model runs uncompiled inside the block, for compiled code
     calls no hooks. Under :class:`torch.nn.DataParallel` with several GPUs, the parts of a batch
@@ -58,10 +65,11 @@ def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
     pass runs layers once more; inside the block that is recorded, too.
 
     Args:
-        model: a network with :class:`~gfgp_cupy.MaxEntPool2d` or
-            :class:`~gfgp_cupy.GFGPMaxEntPool2d` layers, compiled or not. Paths are those of
-            ``model.named_modules()``, without the prefixes of ``DataParallel``,
-            ``DistributedDataParallel`` and ``torch.compile``.
+        model: a network with guided layers, which are all that derive from
+            :class:`~gfgp_cupy.poolings.GuidedPool2d` (:class:`~gfgp_cupy.GFGPMaxEntPool2d`, the
+            other guided poolings, those of your own), or with :class:`~gfgp_cupy.MaxEntPool2d`
+            layers, compiled or not. Paths are those of ``model.named_modules()``, without the
+            prefixes of ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``.
 
     Yields:
         LambdaRecord: a mapping from path to λ [N, C]. It can be read inside the block and after.
@@ -79,41 +87,45 @@ def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
     """
     record = LambdaRecord()
     with ExitStack() as stack:
-        hooks = [
-            stack.enter_context(_hook(path, module, record))
+        layers = {
+            path: module
             for path, module in _unwrapped(model).named_modules()
-            if isinstance(module, (GFGPMaxEntPool2d, MaxEntPool2d))
-        ]
-        if not hooks:
+            if isinstance(module, (GuidedPool2d, MaxEntPool2d))
+        }
+        if not layers:
             raise ValueError(
-                f"{type(model).__name__} has no MaxEntPool2d or GFGPMaxEntPool2d layer to record: "
-                "build it with one, or put them in place of its poolings"
+                f"{type(model).__name__} has no guided layer, such as GFGPMaxEntPool2d, and no "
+                "MaxEntPool2d to record: build it with one, or put them in place of its poolings"
             )
+        for path, layer in layers.items():
+            stack.enter_context(_hook(path, layer, record))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield record
 
 
-def _hook(path: str, layer: nn.Module, record: LambdaRecord):
-    """A handle on the hook that records the λ of ``layer``."""
-    if isinstance(layer, GFGPMaxEntPool2d):
-        # The head sees the mean, [N, C, 1, 1], to which its λ broadcasts.
+def _hook(path: str, layer: GuidedPool2d | MaxEntPool2d, record: LambdaRecord) -> RemovableHandle:
+    """A handle on the hook that records the parameter of ``layer``."""
+    if isinstance(layer, GuidedPool2d):
+        # The head sees the mean, [N, C, 1, 1], to which what it predicts broadcasts.
         return layer.head.register_forward_hook(
-            lambda _, args, lam: record._append(path, lam.expand_as(args[0]))
+            lambda _, args, parameter: record._append(path, parameter.expand_as(args[0]))
         )
-    return layer.register_forward_hook(
-        lambda layer, _, output: record._append(path, layer.lam.expand(*_samples(output), 1, 1))
-    )
+    return layer.register_forward_hook(partial(_record_own, path, record))
 
 
-def _samples(output: Tensor) -> tuple[int, int]:
-    return output.shape[:2] if output.dim() == 4 else (1, output.shape[0])
+def _record_own(
+    path: str, record: LambdaRecord, layer: MaxEntPool2d, _: object, output: Tensor
+) -> None:
+    samples = output.shape[0] if output.dim() == 4 else 1
+    record._append(path, layer.lam.expand(samples, output.shape[-3], 1, 1))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, (nn.DataParallel, DistributedDataParallel)):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+            wrapped = model.module
         else:
+            wrapped = getattr(model, "_orig_mod", None)  # of a compiled module
+        if not isinstance(wrapped, nn.Module):
             return model
+        model = wrapped

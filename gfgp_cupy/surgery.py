@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from .poolings import create_pooling, list_poolings
 from .tracing import trace_inputs
 
 __all__ = ["PooledConv2d", "Replacement", "Replacements", "replace_pooling"]
+
+Replaceable = nn.MaxPool2d | nn.AvgPool2d | nn.Conv2d
 
 
 def replace_pooling(
@@ -155,7 +158,7 @@ class _Plan:
     """A replacement to be made: ``module`` at ``path``, by a pooling of ``geometry``."""
 
     path: str
-    module: nn.Module
+    module: Replaceable
     geometry: PoolGeometry
     num_features: int
     device: torch.device
@@ -217,13 +220,13 @@ def _places(model: nn.Module) -> dict[str, nn.Module]:
     return dict(places.values())
 
 
-def _is_replaceable(module: nn.Module, strided_convs: bool) -> bool:
+def _is_replaceable(module: nn.Module, strided_convs: bool) -> TypeGuard[Replaceable]:
     if isinstance(module, nn.Conv2d):
         return strided_convs and max(module.stride) == 2
     return isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
 
 
-def _check_equivalents_exist(modules: dict[str, nn.Module]) -> None:
+def _check_equivalents_exist(modules: Mapping[str, Replaceable]) -> None:
     """Raise ValueError unless poolings of the same output sizes can take the modules' places."""
     if "" in modules and not isinstance(modules[""], nn.Conv2d):
         raise ValueError(
@@ -240,7 +243,7 @@ def _check_equivalents_exist(modules: dict[str, nn.Module]) -> None:
         )
 
 
-def _reason_against(module: nn.Module) -> str | None:
+def _reason_against(module: Replaceable) -> str | None:
     if type(module) not in (nn.MaxPool2d, nn.AvgPool2d, nn.Conv2d):
         return "is of a class of its own, whose forward may do anything"
     if isinstance(module, nn.MaxPool2d):
@@ -265,11 +268,13 @@ def _leaving_out(path: str) -> str:
 
 def _plan_of_conv(path: str, conv: nn.Conv2d) -> _Plan:
     # In ceil mode the output is of the strided convolution's size for odd sizes, too.
-    geometry = pool_geometry(conv.stride, ceil_mode=True)
+    geometry = pool_geometry((conv.stride[0], conv.stride[1]), ceil_mode=True)
     return _Plan(path, conv, geometry, conv.out_channels, conv.weight.device, conv.weight.dtype)
 
 
-def _plan_of_pooling(path: str, module: nn.Module, inputs: list[Tensor]) -> _Plan | None:
+def _plan_of_pooling(
+    path: str, module: nn.MaxPool2d | nn.AvgPool2d, inputs: list[Tensor]
+) -> _Plan | None:
     """The plan, or None if the pooling is global in each of its uses.
 
     Raises:
@@ -315,7 +320,7 @@ def _warn_that_nothing_changed(model: nn.Module, strided_convs: bool, where: obj
     )
 
 
-def _describe(name: str, window: PoolGeometry | nn.Module) -> str:
+def _describe(name: str, window: PoolGeometry | Replaceable) -> str:
     """``name`` with kernel size, stride and padding, if any: ``MaxPool2d(3/2/1)``."""
     sizes = [_pair(size) for size in (window.kernel_size, window.stride, window.padding)]
     if sizes[-1] == (0, 0):
@@ -325,5 +330,6 @@ def _describe(name: str, window: PoolGeometry | nn.Module) -> str:
     return f"{name}({text}{ceil_mode})"
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+def _pair(value: int | str | tuple[int, ...]) -> tuple[int | str, int | str]:
+    # A convolution's padding may be a word.
+    return (value, value) if isinstance(value, (int, str)) else (value[0], value[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from itertools import chain
@@ -10,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
-from .functional import mean_dtype
+from .autocast import mean_dtype
 
-__all__ = ["fake_images", "skeleton_of", "trace_inputs"]
+__all__ = ["explained", "fake_images", "skeleton_of", "trace_inputs"]
 
 
 def trace_inputs(
@@ -41,14 +43,13 @@ def trace_inputs(
     if not paths:
         return inputs
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    try:
+    unknown = f"the number of channels of {paths[0]!r} cannot be found"
+    with explained(
+        f"{unknown}, because the network cannot be copied",
+        "pass a batch through it first if it is lazy, or call replace_pooling on the part of it "
+        "that can be copied",
+    ):
         skeleton = skeleton_of(model, fake)
-    except Exception as error:  # what a network holds can refuse to be copied in any way
-        raise ValueError(
-            f"the number of channels of {paths[0]!r} cannot be found, because the network cannot "
-            f"be copied ({type(error).__name__}: {error}): pass a batch through it first if it is "
-            "lazy, or call replace_pooling on the part of it that can be copied"
-        ) from error
     for path in paths:
         parent, _, name = path.rpartition(".")
         # One module in two places becomes two, to be told apart.
@@ -59,17 +60,27 @@ def trace_inputs(
     for training in (False, True):
         if all(inputs[path] for path in paths):
             break
-        with fake, torch.no_grad():
-            try:
-                skeleton.train(training)(fake_images(model, sample_shape))
-            except Exception as error:  # a forward can raise anything
-                raise ValueError(
-                    f"the number of channels of {paths[0]!r} cannot be found, because the forward "
-                    f"fails on images of sample_shape={sample_shape} without data "
-                    f"({type(error).__name__}: {error}): pass the shape that it takes, or call "
-                    "replace_pooling on the part of it that takes images"
-                ) from error
+        forward_fails = explained(
+            f"{unknown}, because the forward fails on images of sample_shape={sample_shape} "
+            "without data",
+            "pass the shape that it takes, or call replace_pooling on the part of it that takes "
+            "images",
+        )
+        with fake, torch.no_grad(), forward_fails:
+            skeleton.train(training)(fake_images(model, sample_shape))
     return inputs
+
+
+@contextmanager
+def explained(problem: str, way_out: str) -> Iterator[None]:
+    """Raises whatever the block raises as a ValueError that tells ``problem`` and ``way_out``.
+
+    For what a network's own code does: it can refuse in any way to be copied or run.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{problem} ({type(error).__name__}: {error}): {way_out}") from error
 
 
 def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:

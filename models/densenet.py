@@ -32,8 +32,8 @@ class DenseLayer(nn.Sequential):
             )
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, super().forward(x)], dim=1)
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.cat([input, super().forward(input)], dim=1)
 
 
 def dense_block(in_channels: int, growth_rate: int, depth: int) -> nn.Sequential:

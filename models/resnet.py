@@ -22,26 +22,35 @@ STEM_CHANNELS = 64
 class ResidualBlock(nn.Module):
     """relu(residual(x) + downsample(x)), then a pooling where the block strides.
 
-    [N, in_channels, H, W] -> [N, planes * expansion, H / stride, W / stride]. A subclass
-    defines ``expansion``, the layers of the residual branch and ``residual``.
+    [N, in_channels, H, W] -> [N, planes * expansion, H / stride, W / stride]. A subclass defines
+    ``expansion``, the residual branch's layers, its 3×3 convolutions ``width`` channels wide and
+    in so many ``groups``, and ``residual``.
     """
 
     expansion: int
 
-    def __init__(self, in_channels: int, planes: int, stride: int, pool: str) -> None:
+    def __init__(
+        self, in_channels: int, planes: int, width: int, groups: int, stride: int, pool: str
+    ) -> None:
         super().__init__()
         out_channels = planes * self.expansion
-        self.conv_stride = stride if pool == "skip" else 1
+        conv_stride = stride if pool == "skip" else 1
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, self.conv_stride, bias=False),
+                nn.Conv2d(in_channels, out_channels, 1, conv_stride, bias=False),
                 nn.BatchNorm2d(out_channels),
             )
         self.pooling: nn.Module = nn.Identity()
         if stride > 1:
             self.pooling = create_pooling(pool, out_channels, kernel_size=stride, stride=stride)
+        self.add_residual_layers(in_channels, planes, width, groups, conv_stride)
+
+    def add_residual_layers(
+        self, in_channels: int, planes: int, width: int, groups: int, stride: int
+    ) -> None:
+        raise NotImplementedError
 
     def residual(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -57,13 +66,10 @@ class BasicBlock(ResidualBlock):
 
     expansion = 1
 
-    def __init__(
-        self, in_channels: int, planes: int, width: int, groups: int, stride: int, pool: str
+    def add_residual_layers(
+        self, in_channels: int, planes: int, width: int, groups: int, stride: int
     ) -> None:
-        super().__init__(in_channels, planes, stride, pool)
-        self.conv1 = nn.Conv2d(
-            in_channels, width, 3, self.conv_stride, padding=1, groups=groups, bias=False
-        )
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, groups=groups, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, planes, 3, padding=1, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
@@ -78,16 +84,13 @@ class Bottleneck(ResidualBlock):
 
     expansion = 4
 
-    def __init__(
-        self, in_channels: int, planes: int, width: int, groups: int, stride: int, pool: str
+    def add_residual_layers(
+        self, in_channels: int, planes: int, width: int, groups: int, stride: int
     ) -> None:
-        super().__init__(in_channels, planes, stride, pool)
         out_channels = planes * self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(
-            width, width, 3, self.conv_stride, padding=1, groups=groups, bias=False
-        )
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)

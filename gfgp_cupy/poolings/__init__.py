@@ -1,12 +1,12 @@
 """The other poolings of the literature, one file each, and the factory of all by name."""
 
+from ..guided import GuidedPool2d
 from .gated import GatedPool2d, GFGPGatedPool2d, gated_pool2d
 from .generalized_mean import (
     GeneralizedMeanPool2d,
     GFGPGeneralizedMeanPool2d,
     generalized_mean_pool2d,
 )
-from .guided import GuidedPool2d
 from .log_sum_exp import GFGPLogSumExpPool2d, LogSumExpPool2d, log_sum_exp_pool2d
 from .mixed import GFGPMixedPool2d, MixedPool2d, mixed_pool2d
 from .registry import create_pooling, list_poolings

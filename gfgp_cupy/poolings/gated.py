@@ -5,26 +5,23 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.types import Device
 
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
-from ..pool2d import Pool2d
-from .guided import GuidedPool2d
+from ..guided import GuidedPool2d
+from ..learned import LearnedPool2d
+from ..reference import pad_to_windows
 from .mixed import mix_of_max_and_average
-from .windows import pad_to_windows
 
 __all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
 
 
 def gated_pool2d(
-    input: Tensor,
-    weight: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
-    bias: Tensor | float = 0.0,
-) -> Tensor:
+    input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False, bias: Tensor | float = 0.0,
+) -> Tensor:  # fmt: skip
     r"""Gated max-average pooling: the window's own elements set the proportion of max pooling.
 
     .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i, \qquad
@@ -37,23 +34,20 @@ def gated_pool2d(
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
 
     Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are gated and mixed in float32.
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
         weight: w, a floating-point tensor that broadcasts to [1, C, kH, kW], or a number. Where a
             window reaches past the input, that part of w goes unused.
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
         bias: b, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a number.
 
     Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
 
     Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``weight`` or ``bias`` that
-            does not broadcast, or tensors on different devices.
+        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`, ``weight`` and
+            ``bias`` in λ's place.
 
     Example:
         >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
@@ -76,16 +70,13 @@ def _weighted_sum(input: Tensor, weight: Tensor, geometry: PoolGeometry) -> Tens
     return F.conv2d(padded, weight.transpose(0, 1), stride=geometry.stride, groups=weight.shape[1])
 
 
-class GatedPool2d(Pool2d):
+class GatedPool2d(LearnedPool2d):
     """Gated max-average pooling with learned gates; see :func:`gated_pool2d`.
 
     The gates start at 1/2 for every window.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in that function.
         num_features: number of channels C, for one gate a channel; ``None`` for one in all.
         device, dtype: of the gates.
 
@@ -98,29 +89,28 @@ class GatedPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
+    parameter_name = "weight"
+    shown = ("num_features",)
+    weight: Tensor
+
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        device=None,
-        dtype=None,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        num_features: int | None = None, device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self._add_parameter("weight", num_features, self.kernel_size, True, device, dtype)
+        self.add_parameter(num_features, True, device, dtype)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Sets the gates back to 1/2."""
-        nn.init.zeros_(self.weight)
+    @property
+    def parameter_size(self) -> tuple[int, int]:
+        return self.kernel_size
+
+    def initial_value(self) -> float:
+        return 0.0
 
     def forward(self, input: Tensor) -> Tensor:
         return gated_pool2d(input, self.weight, *self.window)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_features={self.num_features}"
 
 
 class GFGPGatedPool2d(GuidedPool2d):
@@ -141,22 +131,10 @@ class GFGPGatedPool2d(GuidedPool2d):
     """
 
     activation = nn.Identity
+    weight: Tensor
 
-    def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        hidden_features: int | None = None,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(
-            num_features, kernel_size, stride, padding, ceil_mode, hidden_features, device, dtype
-        )
-        weight = torch.zeros(1, num_features, *self.kernel_size, device=device, dtype=dtype)
+    def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
+        weight = torch.zeros(1, self.num_features, *self.kernel_size, device=device, dtype=dtype)
         self.weight = nn.Parameter(weight)
 
     def reset_parameters(self) -> None:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.types import Device
 
 from ..arguments import as_parameter, check_input
 from ..geometry import pool_geometry
-from ..pool2d import Pool2d
-from .guided import GuidedPool2d
+from ..guided import GuidedPool2d
+from ..learned import LearnedPool2d
 from .log_sum_exp import log_mean_exp
 
 __all__ = ["GFGPGeneralizedMeanPool2d", "GeneralizedMeanPool2d", "generalized_mean_pool2d"]
 
 
 def generalized_mean_pool2d(
-    input: Tensor,
-    p: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
-    eps: float = 1e-6,
-) -> Tensor:
+    input: Tensor, p: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+    ceil_mode: bool = False, eps: float = 1e-6,
+) -> Tensor:  # fmt: skip
     r"""Generalised-mean pooling: the power mean of each window.
 
     .. math:: y = \Bigl(\frac{1}{n} \sum_i \max(x_i, \epsilon)^p\Bigr)^{1/p}
@@ -39,23 +37,20 @@ def generalized_mean_pool2d(
     "Convolutional Neural Networks Applied to House Numbers Digit Classification", ICPR 2012 (Lp).
 
     Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are computed in float32.
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
         p: the exponent, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or
             a number.
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
         eps: the smallest value of an element, above 0.
 
     Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
 
     Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``p`` that does not
-            broadcast, tensors on different devices, or ``eps`` that is not above 0.
+        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`; ValueError where
+            ``eps`` is not above 0.
 
     Example:
         >>> x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
@@ -76,14 +71,11 @@ def _check_eps(eps: float) -> None:
         raise ValueError(f"eps must be above 0, got {eps}")
 
 
-class GeneralizedMeanPool2d(Pool2d):
+class GeneralizedMeanPool2d(LearnedPool2d):
     """Generalised-mean pooling with a p of its own; see :func:`generalized_mean_pool2d`.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in that function.
         num_features: number of channels C, for one p a channel; ``None`` for one p in all.
         init_p: the value p starts from.
         learnable: whether p is a parameter; otherwise it is a buffer.
@@ -99,38 +91,28 @@ class GeneralizedMeanPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
+    parameter_name = "p"
+    shown = ("num_features", "init_p", "learnable", "eps")
+    p: Tensor
+
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_p: float = 3.0,
-        learnable: bool = True,
-        eps: float = 1e-6,
-        device=None,
-        dtype=None,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        num_features: int | None = None, init_p: float = 3.0, learnable: bool = True,
+        eps: float = 1e-6, device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         _check_eps(eps)
         self.init_p = init_p
         self.eps = eps
-        self._add_parameter("p", num_features, (1, 1), learnable, device, dtype)
+        self.add_parameter(num_features, learnable, device, dtype)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Sets p back to ``init_p``."""
-        nn.init.constant_(self.p, self.init_p)
+    def initial_value(self) -> float:
+        return self.init_p
 
     def forward(self, input: Tensor) -> Tensor:
         return generalized_mean_pool2d(input, self.p, *self.window, self.eps)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, num_features={self.num_features}, "
-            f"init_p={self.init_p}, learnable={self.learnable}, eps={self.eps}"
-        )
 
 
 class GFGPGeneralizedMeanPool2d(GuidedPool2d):

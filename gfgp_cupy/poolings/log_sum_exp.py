@@ -8,21 +8,18 @@ from torch import Tensor, nn
 
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
-from ..pool2d import Pool2d
-from .guided import GuidedPool2d
-from .windows import windows
+from ..guided import GuidedPool2d
+from ..learned import LearnedLambdaPool2d
+from ..reference import windows
 
 __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
 
 
 def log_sum_exp_pool2d(
-    input: Tensor,
-    lam: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Log-sum-exp pooling: the logarithm of the mean exponential of each window.
 
     .. math:: y = \frac{1}{\lambda} \log \frac{1}{n} \sum_i e^{\lambda x_i}
@@ -35,23 +32,7 @@ def log_sum_exp_pool2d(
     Source: P. O. Pinheiro, R. Collobert, "From Image-Level to Pixel-Level Labeling with
     Convolutional Networks", CVPR 2015.
 
-    Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are computed in float32.
-        lam: :math:`\lambda`, a floating-point tensor that broadcasts to the output
-            [N, C, oH, oW], or a number.
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
-        ceil_mode: round the output size up instead of down.
-
-    Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
-
-    Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``lam`` that does not
-            broadcast, or tensors on different devices.
+    Arguments, shapes, types and errors are those of :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Example:
         >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
@@ -110,21 +91,10 @@ def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:
     return mean + lam * variance / 2 + lam**2 * third_cumulant / 6
 
 
-class LogSumExpPool2d(Pool2d):
+class LogSumExpPool2d(LearnedLambdaPool2d):
     """Log-sum-exp pooling with a λ of its own; see :func:`log_sum_exp_pool2d`.
 
-    Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
-        num_features: number of channels C, for one λ a channel; ``None`` for one λ in all.
-        init_lambda: the value λ starts from.
-        learnable: whether λ is a parameter; otherwise it is a buffer.
-        device, dtype: of λ.
-
-    Attributes:
-        lam: λ, of shape [1, C, 1, 1] or [1, 1, 1, 1].
+    The arguments and the attribute ``lam`` are those of :class:`gfgp_cupy.MaxEntPool2d`.
 
     Example:
         >>> pool = LogSumExpPool2d(kernel_size=2, num_features=16)
@@ -132,35 +102,8 @@ class LogSumExpPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_lambda: float = 1.0,
-        learnable: bool = True,
-        device=None,
-        dtype=None,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.init_lambda = init_lambda
-        self._add_parameter("lam", num_features, (1, 1), learnable, device, dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Sets λ back to ``init_lambda``."""
-        nn.init.constant_(self.lam, self.init_lambda)
-
     def forward(self, input: Tensor) -> Tensor:
         return log_sum_exp_pool2d(input, self.lam, *self.window)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, num_features={self.num_features}, "
-            f"init_lambda={self.init_lambda}, learnable={self.learnable}"
-        )
 
 
 class GFGPLogSumExpPool2d(GuidedPool2d):

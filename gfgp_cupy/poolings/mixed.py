@@ -5,23 +5,21 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.types import Device
 
 from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
-from ..pool2d import Pool2d
-from .guided import GuidedPool2d
+from ..guided import GuidedPool2d
+from ..learned import LearnedPool2d
 
 __all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
 
 
 def mixed_pool2d(
-    input: Tensor,
-    proportion: Tensor | float,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    input: Tensor, proportion: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Mixed max-average pooling.
 
     .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i
@@ -32,22 +30,18 @@ def mixed_pool2d(
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
 
     Args:
-        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
-            its type and memory format. Half types are mixed in float32.
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
         proportion: a, from 0 to 1 (which is not checked), a floating-point tensor that broadcasts
             to the output [N, C, oH, oW], or a number.
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Padding never takes part.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
 
     Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
-        ValueError: wrong rank, sizes out of range, an empty output, ``proportion`` that does not
-            broadcast, or tensors on different devices.
+        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Example:
         >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
@@ -70,17 +64,14 @@ def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeom
     return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
 
 
-class MixedPool2d(Pool2d):
+class MixedPool2d(LearnedPool2d):
     """Mixed max-average pooling with a proportion of its own; see :func:`mixed_pool2d`.
 
     The proportion is the sigmoid of a tensor, so that it stays between 0 and 1 while it is
     learned.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in that function.
         num_features: number of channels C, for one proportion a channel; ``None`` for one in all.
         init_proportion: what the proportion starts from, between 0 and 1; 0 (average pooling) and
             1 (max pooling) only where it is not learned.
@@ -96,18 +87,16 @@ class MixedPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
+    parameter_name = "logit"
+    shown = ("num_features", "init_proportion", "learnable")
+    logit: Tensor
+
     def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        num_features: int | None = None,
-        init_proportion: float = 0.5,
-        learnable: bool = True,
-        device=None,
-        dtype=None,
-    ) -> None:
+        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        num_features: int | None = None, init_proportion: float = 0.5, learnable: bool = True,
+        device: Device = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         if not 0 <= init_proportion <= 1:
             raise ValueError(f"init_proportion must be from 0 to 1, got {init_proportion}")
@@ -117,7 +106,7 @@ class MixedPool2d(Pool2d):
                 "start inside, or pass learnable=False"
             )
         self.init_proportion = init_proportion
-        self._add_parameter("logit", num_features, (1, 1), learnable, device, dtype)
+        self.add_parameter(num_features, learnable, device, dtype)
         self.reset_parameters()
 
     @property
@@ -125,20 +114,13 @@ class MixedPool2d(Pool2d):
         """The proportion a of max pooling, of the shape of ``logit``."""
         return self.logit.sigmoid()
 
-    def reset_parameters(self) -> None:
-        """Sets the proportion back to ``init_proportion``."""
+    def initial_value(self) -> float:
         # On the CPU even inside `with torch.device("meta")`, which holds no numbers.
         proportion = torch.tensor(self.init_proportion, dtype=torch.float64, device="cpu")
-        nn.init.constant_(self.logit, torch.logit(proportion).item())
+        return torch.logit(proportion).item()
 
     def forward(self, input: Tensor) -> Tensor:
         return mixed_pool2d(input, self.proportion, *self.window)
-
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, num_features={self.num_features}, "
-            f"init_proportion={self.init_proportion}, learnable={self.learnable}"
-        )
 
 
 class GFGPMixedPool2d(GuidedPool2d):

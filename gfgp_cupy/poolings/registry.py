@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
+from torch.types import Device
 
 from ..choices import check_choice
 from ..layers import GFGPMaxEntPool2d, MaxEntPool2d
@@ -47,8 +49,8 @@ def create_pooling(
     stride: int | tuple[int, int] | None = None,
     padding: int | tuple[int, int] = 0,
     ceil_mode: bool = False,
-    device=None,
-    dtype=None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """A pooling layer by name, for input [N, num_features, H, W].
 

@@ -11,12 +11,9 @@ __all__ = ["SoftPool2d", "soft_pool2d"]
 
 
 def soft_pool2d(
-    input: Tensor,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
-) -> Tensor:
+    input: Tensor, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+) -> Tensor:  # fmt: skip
     r"""SoftPool: the mean of each window with weights :math:`e^{x_i}`.
 
     .. math:: y = \sum_i e^{x_i} x_i / \sum_j e^{x_j}
@@ -38,10 +35,7 @@ class SoftPool2d(Pool2d):
     """SoftPool as a layer; see :func:`soft_pool2d`.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in that function.
 
     Example:
         >>> pool = SoftPool2d(kernel_size=2)

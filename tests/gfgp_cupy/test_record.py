@@ -15,6 +15,7 @@ from gfgp_cupy import (
     record_lambdas,
     use_backend,
 )
+from gfgp_cupy.poolings import GuidedPool2d, create_pooling, list_poolings
 
 
 def small_network() -> nn.Sequential:
@@ -25,6 +26,15 @@ def small_network() -> nn.Sequential:
             last=nn.Sequential(nn.ReLU(), MaxEntPool2d(2, num_features=4, init_lambda=0.5)),
         )
     )
+
+
+class GuidedSteps(GuidedPool2d):
+    """A guided pooling of a user's own."""
+
+    activation = nn.Tanh
+
+    def pool(self, input, parameter):
+        return input[:, :, :: self.stride[0], :: self.stride[1]] + parameter
 
 
 def images(samples: int = 3) -> torch.Tensor:
@@ -54,6 +64,17 @@ def test_own_lambda_stands_for_every_sample_and_channel(num_features, learnable)
     with record_lambdas(pool) as lambdas:
         pool(torch.randn(3, 4, 6, 6))
     torch.testing.assert_close(lambdas[""], expected)
+
+
+@pytest.mark.parametrize("name", [*(n for n in list_poolings() if n.startswith("gfgp_")), "own"])
+def test_other_guided_poolings_are_recorded(name):
+    pool = GuidedSteps(4, 2) if name == "own" else create_pooling(name, 4, kernel_size=2)
+    x = torch.randn(3, 4, 6, 6).abs()
+    with record_lambdas(nn.Sequential(pool)) as lambdas:
+        output = pool(x)
+    assert lambdas["0"].shape == (3, 4)
+    assert lambdas["0"].std() > 0
+    assert torch.equal(pool.pool(x, lambdas["0"][:, :, None, None]), output)
 
 
 def test_batches_follow_one_another_in_the_order_run():
@@ -225,7 +246,7 @@ def test_published_network():
 
 def test_a_network_without_such_layers():
     with (
-        pytest.raises(ValueError, match="Sequential has no MaxEntPool2d or GFGPMaxEntPool2d"),
+        pytest.raises(ValueError, match=r"Sequential has no guided layer.*no MaxEntPool2d"),
         record_lambdas(nn.Sequential(nn.MaxPool2d(2))),
     ):
         pass

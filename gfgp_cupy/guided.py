@@ -1,16 +1,25 @@
-"""A pooling whose parameter a GFGP head predicts from the whole feature map."""
+"""The base of the poolings whose parameter a GFGP head predicts from the whole feature map."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.types import Device
 
-from ..arguments import check_input
-from ..functional import mean_dtype
-from ..geometry import pool_geometry
-from ..head import check_head_input, gfgp_head, outside_autocast, reset_head
-from ..pool2d import Pool2d
+from .arguments import check_input
+from .autocast import mean_dtype
+from .geometry import pool_geometry
+from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
+from .pool2d import Pool2d
 
-__all__ = ["GuidedPool2d"]
+__all__ = ["ACTIVATIONS", "GuidedPool2d", "make_activation"]
+
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
+
+
+def make_activation(activation: type[nn.Module] | str) -> nn.Module:
+    """A head's last step, by its class or its name."""
+    return ACTIVATIONS[activation]() if isinstance(activation, str) else activation()
 
 
 class GuidedPool2d(Pool2d):
@@ -25,10 +34,8 @@ class GuidedPool2d(Pool2d):
 
     Args:
         num_features: number of channels C.
-        kernel_size: window size, an int or a (height, width) pair.
-        stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
-        ceil_mode: round the output size up instead of down.
+        kernel_size, stride, padding, ceil_mode: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
         device, dtype: of the tensors.
 
@@ -56,23 +63,27 @@ class GuidedPool2d(Pool2d):
         torch.Size([8, 64, 14, 14])
     """
 
-    activation: type[nn.Module]
+    shown = ("hidden_features",)
+
+    activation: type[nn.Module] | str
+    """What brings θ into its range: the class of a module, or a name of :data:`ACTIVATIONS`."""
 
     def __init__(
-        self,
-        num_features: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False,
-        hidden_features: int | None = None,
-        device=None,
-        dtype=None,
-    ) -> None:
+        self, num_features: int, kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False, hidden_features: int | None = None, device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.head = gfgp_head(num_features, self.activation(), hidden_features, device, dtype)
         self.num_features = num_features
-        self.hidden_features = self.head.conv1.out_channels
+        self.hidden_features = hidden_width(num_features, hidden_features)
+        self.head = gfgp_head(
+            num_features, make_activation(self.activation), self.hidden_features, device, dtype
+        )
+        self.add_tensors(device, dtype)
+
+    def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
+        """Registers what a subclass learns beside its head; called when a layer is made."""
 
     def reset_parameters(self) -> None:
         """Draws the head's weights anew, as PyTorch's own layers do."""
@@ -91,6 +102,4 @@ class GuidedPool2d(Pool2d):
         return output if input.dim() == 4 else output.squeeze(0)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, {super().extra_repr()}, hidden_features={self.hidden_features}"
-        )
+        return f"{self.num_features}, {super().extra_repr()}"

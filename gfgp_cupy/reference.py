@@ -1,0 +1,256 @@
+"""Pooling in plain PyTorch: what backends are held against, what transforms and tracing run on.
+
+Max-Ent pooling: each kernel position (i, j) is a strided view of the padded input, one element a
+window, so that a loop over the kH·kW positions needs output-sized temporaries only: the input is
+never unfolded.
+
+All sums are taken relative to a reference element r of the window, its maximum (its minimum
+where λ < 0): with d_i = x_i − r and e_i = exp(λ d_i), every e_i is at most 1 and one of them is
+exactly 1, so c = r + Σ e_i d_i / Σ e_i can neither overflow nor leave [min x, max x]. In a large
+window |c| may be much less than |r|, and c has the rounding errors of sums of r's size; so the
+same sum is taken again relative to c: y = c + Σ e_i (x_i − c) / Σ e_i is right to the last digit
+or two, and with the correction y − c kept apart so are the deviations x_i − y.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .geometry import PoolGeometry
+from .memory_format import layout_of
+
+__all__ = [
+    "Element",
+    "SoftmaxMean",
+    "blocks",
+    "composition",
+    "pad_to_windows",
+    "softmax_mean",
+    "views",
+    "weight_and_deviation",
+    "window_elements",
+    "windows",
+    "zero_padded",
+]
+
+Element = tuple[Tensor, Tensor | None]
+"""Of each window, the element at one kernel position, and the windows that have it inside the
+input; ``None`` where all do."""
+
+
+def composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+    """Max-Ent pooling of [N, C, H, W] ``input`` with λ of 4 dimensions, to [N, C, oH, oW].
+
+    It is made of differentiable operations alone, so that PyTorch can derive it again.
+    """
+    return softmax_mean(window_elements(input, lam.dtype, geometry), lam).mean.to(input.dtype)
+
+
+class SoftmaxMean(NamedTuple):
+    """The softmax-weighted mean of each window, and what it is made of.
+
+    Attributes:
+        reference: r, the element whose exponential is 1.
+        total: Σ e_i.
+        centre: c, the mean but for rounding errors.
+        correction: y − c.
+    """
+
+    reference: Tensor
+    total: Tensor
+    centre: Tensor
+    correction: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """y."""
+        return self.centre + self.correction
+
+
+def softmax_mean(elements: list[Element], lam: Tensor) -> SoftmaxMean:
+    """The mean of each window with weights e_i / Σ e_i.
+
+    It is the same about any centre, and so are its derivatives: r and c are constants.
+    """
+    constants = [(x.detach(), valid) for x, valid in elements]
+    reference = _reference(constants, lam.detach())
+    centre = reference + _sums(constants, lam.detach(), reference, reference)[1]
+    total, correction = _sums(elements, lam, reference, centre)
+    return SoftmaxMean(reference, total, centre, correction)
+
+
+def weight_and_deviation(element: Element, lam: Tensor, mean: SoftmaxMean) -> tuple[Tensor, Tensor]:
+    """p_i = e_i / Σ e_i, which is 0 outside the input, and x_i − y."""
+    weight = _exponential(element, lam, mean.reference) / mean.total
+    return weight, _distance(element, mean.centre) - mean.correction
+
+
+def window_elements(input: Tensor, dtype: torch.dtype, geometry: PoolGeometry) -> list[Element]:
+    """For each kernel position, row by row, each window's element there, of type ``dtype``."""
+    padded = zero_padded(input.to(dtype), geometry)
+    return list(zip(views(padded, input, geometry), _valid(input, geometry), strict=True))
+
+
+def blocks(terms: list) -> list[list]:
+    """About as many blocks as each has terms: sums in two levels keep more digits."""
+    size = math.isqrt(len(terms) - 1) + 1
+    return [terms[start : start + size] for start in range(0, len(terms), size)]
+
+
+def views(padded: Tensor, input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor]:
+    """For each kernel position, row by row, the [N, C, oH, oW] view of its elements.
+
+    ``padded`` is what :func:`zero_padded` makes of ``input`` or of a tensor of its shape.
+    """
+    out_h, out_w = geometry.output_size(*input.shape[2:])
+    step_h, step_w = geometry.stride
+    rows = [slice(i, i + step_h * (out_h - 1) + 1, step_h) for i in range(geometry.kernel_size[0])]
+    columns = [
+        slice(j, j + step_w * (out_w - 1) + 1, step_w) for j in range(geometry.kernel_size[1])
+    ]
+    layout = layout_of(input)
+    for row in rows:
+        for column in columns:
+            if layout is torch.channels_last:
+                # The gradient of a slice is contiguous: here in this order of its axes.
+                yield padded.permute(0, 2, 3, 1)[:, row, column].permute(0, 3, 1, 2)
+            else:
+                yield padded[:, :, row, column]
+
+
+def windows(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
+    """The elements of each window as one tensor, and which of them lie inside the input.
+
+    The element's number in the window comes first: sums over it then run along whole planes,
+    which PyTorch does much faster than many sums over a few neighbours.
+
+    Returns:
+        A tensor [kH · kW, N, C, oH, oW] made of [N, C, H, W] ``input``, zero where windows reach
+        past it; and a bool mask [kH · kW, 1, 1, oH, oW] that is false there.
+
+    Example:
+        >>> geometry = PoolGeometry((2, 2), stride=(2, 2), padding=(0, 0), ceil_mode=True)
+        >>> elements, inside = windows(torch.arange(1.0, 10).reshape(1, 1, 3, 3), geometry)
+        >>> elements[:, 0, 0, 0, 1]
+        tensor([3., 0., 6., 0.])
+        >>> inside[:, 0, 0, 0, 1]
+        tensor([ True, False,  True, False])
+    """
+    mask = torch.ones(1, 1, *input.shape[2:], dtype=torch.bool, device=input.device)
+    return _unfolded(input, geometry), _unfolded(mask, geometry)
+
+
+def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    """``input`` with zeros on every side on which a window reaches past it."""
+    return zero_padded(input, geometry, geometry.overhang(*input.shape[2:]))
+
+
+def zero_padded(
+    input: Tensor, geometry: PoolGeometry, behind: tuple[int, int] | None = None
+) -> Tensor:
+    """``input`` with the zeros of its padding before it, and so many rows and columns behind it.
+
+    ``behind`` is by default the most that windows can reach past the end of an input of any size,
+    since a size may be symbolic.
+    """
+    top, left = geometry.padding
+    bottom, right = geometry.largest_overhang if behind is None else behind
+    if not (top or left or bottom or right):
+        return input
+    return F.pad(input, (left, right, top, bottom))
+
+
+def _sums(
+    elements: list[Element], lam: Tensor, reference: Tensor, centre: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Per window: the total Σ e_i, and the mean minus ``centre``."""
+    # A power of two of at most 1 / Σ e_i: with it no sum outgrows the largest distance.
+    factor = 0.5 ** (len(elements) - 1).bit_length()
+    total = weighted = torch.zeros_like(reference)
+    for block in blocks(elements):
+        block_total = block_weighted = torch.zeros_like(reference)
+        for element in block:
+            exponential = _exponential(element, lam, reference)
+            distance = _distance(element, centre)
+            block_total = block_total + exponential
+            block_weighted = torch.addcmul(block_weighted, exponential, distance, value=factor)
+        total = total + block_total
+        weighted = weighted + block_weighted
+    return total, weighted / (factor * total)
+
+
+def _reference(elements: list[Element], lam: Tensor) -> Tensor:
+    first, *others = elements
+    largest, smallest = _inside(first, -math.inf), _inside(first, math.inf)
+    for element in others:
+        largest = torch.maximum(_inside(element, -math.inf), largest)
+        smallest = torch.minimum(_inside(element, math.inf), smallest)
+    return torch.where(lam < 0, smallest, largest)
+
+
+def _exponential(element: Element, lam: Tensor, reference: Tensor) -> Tensor:
+    exponential = torch.exp(lam * _distance(element, reference))
+    valid = element[1]
+    return exponential if valid is None else exponential * valid
+
+
+def _distance(element: Element, origin: Tensor) -> Tensor:
+    return _inside(element, origin) - origin
+
+
+def _inside(element: Element, elsewhere: Tensor | float) -> Tensor:
+    x, valid = element
+    return x if valid is None else torch.where(valid, x, elsewhere)
+
+
+def _valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:
+    """For each kernel position, which windows have it inside the input; ``None`` where all do."""
+    size, out = input.shape[2:], geometry.output_size(*input.shape[2:])
+    axes = [
+        [
+            _valid_on_axis(
+                offset - geometry.padding[axis],
+                geometry.stride[axis],
+                out[axis],
+                size[axis],
+                input.device,
+            )
+            for offset in range(geometry.kernel_size[axis])
+        ]
+        for axis in (0, 1)
+    ]
+    for row in axes[0]:
+        for column in axes[1]:
+            if row is None or column is None:
+                yield column if row is None else row[:, None]
+            else:
+                yield row[:, None] & column
+
+
+def _valid_on_axis(
+    start: int, step: int, count: int, length: int, device: torch.device
+) -> Tensor | None:
+    # A symbolic length, as exporters have, stands for many.
+    known = isinstance(length, int)
+    if known and start >= 0 and start + step * (count - 1) < length:
+        return None
+    position = torch.arange(count, device=device) * step + start
+    return (position >= 0) & (position < length)
+
+
+def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
+    padded = pad_to_windows(input, geometry)
+    if layout_of(input) is torch.channels_last:
+        # The gradient of an unfolded tensor is contiguous: here in this order of its axes.
+        last = padded.permute(0, 2, 3, 1)
+        view = last.unfold(1, kernel_h, stride_h).unfold(2, kernel_w, stride_w)
+        return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1).permute(0, 1, 4, 2, 3)
+    view = padded.unfold(2, kernel_h, stride_h).unfold(3, kernel_w, stride_w)
+    return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1)
