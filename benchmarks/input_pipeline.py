@@ -27,6 +27,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.environment import environment_of
+from benchmarks.options import add_run_options
 from benchmarks.results import (
     InputPipelineResults,
     InputPipelineSettings,
@@ -34,7 +35,7 @@ from benchmarks.results import (
     Spread,
     write_results,
 )
-from training.argument_types import positive_float, positive_int
+from training.argument_types import positive_int
 from training.images.datasets import load_image_folders
 from training.images.lighting import EIGENVALUES, EIGENVECTORS
 from training.loading.batches import Sample, SampleKey, TransformedImages, collate, training_images

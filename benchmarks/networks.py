@@ -21,14 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.environment import environment_of
 from benchmarks.options import add_common_options
-from benchmarks.results import (
-    SCHEMA,
-    NetworkResults,
-    NetworkSettings,
-    NetworkTime,
-    Spread,
-    write_results,
-)
+from benchmarks.results import NetworkResults, NetworkSettings, NetworkTime, Spread, write_results
 from benchmarks.timing import timer_of
 from gfgp_cupy import compile_kernels
 from models import create_model, list_models

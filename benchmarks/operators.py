@@ -20,7 +20,7 @@ from benchmarks.contenders import COMPILED
 from benchmarks.environment import environment_of
 from benchmarks.measurement import Bench, launch_costs, measure
 from benchmarks.options import add_common_options
-from benchmarks.results import SCHEMA, PoolingResults, PoolingSettings, write_results
+from benchmarks.results import PoolingResults, PoolingSettings, write_results
 from benchmarks.shapes import NETWORKS, Shape, select_shapes
 from benchmarks.timing import Cache, cache_bytes
 from training.argument_types import positive_int
@@ -82,13 +82,17 @@ def run(options: argparse.Namespace, shapes: Sequence[Shape]) -> PoolingResults:
     started = time.monotonic()
     bench = make_bench(options, shapes)
     results = PoolingResults(
-        SCHEMA,
-        "pooling",
-        environment_of(bench.device, "operators.py", options),
-        PoolingSettings(
-            options.device, options.dtype, options.layout, options.batch_size,
-            [str(shape) for shape in shapes], options.repeats, options.seconds,
-            bench.cache.size, bench.memory.nbytes,
+        environment=environment_of(bench.device, "operators.py", options),
+        settings=PoolingSettings(
+            device=options.device,
+            dtype=options.dtype,
+            layout=options.layout,
+            batch_size=options.batch_size,
+            shapes=[str(shape) for shape in shapes],
+            repeats=options.repeats,
+            seconds=options.seconds,
+            cache_bytes=bench.cache.size,
+            rotated_bytes=bench.memory.nbytes,
         ),
         launches=launch_costs(bench) if bench.device.type == "cuda" else [],
         times=[],

@@ -9,6 +9,8 @@ import torch
 
 from training.argument_types import positive_float, positive_int
 
+__all__ = ["add_common_options", "add_run_options"]
+
 
 def add_common_options(
     parser: argparse.ArgumentParser, out: str, repeats: int, seconds: float

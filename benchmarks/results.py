@@ -158,18 +158,6 @@ class LaunchCost:
 class PoolingResults(OfRun):
     """Everything that one run of ``operators.py`` measured."""
 
-    shape: str
-    contender: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class PoolingResults:
-    """Everything that one run of ``operators.py`` measured."""
-
-    schema: int
-    benchmark: str
-    environment: Environment
     settings: PoolingSettings
     times: list[PassTime]
     memory: list[MemoryUse]
