@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gfgp_cupy import replace_pooling
 
 SIZE = 32
-STEPS = 21
+STEPS = 11
 BATCH_SIZE = 32
 
 
@@ -47,7 +47,7 @@ def main() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 10 == 0 or step == STEPS - 1:
+        if step % 5 == 0:
             print(f"step {step + 1}: loss {loss.item():.3f}")
 
 
