@@ -162,7 +162,8 @@ def test_picture_is_what_the_library_draws(tmp_path):
     command = [sys.executable, REPOSITORY / "docs/idea.py", "--out", drawn]
     subprocess.run(command, check=True, timeout=300)
     difference = np.abs(plt.imread(drawn) - plt.imread(committed))
-    assert difference.mean() < 0.02  # fonts may differ
+    # Another λ in one of its four photographs makes it more.
+    assert difference.mean() < 0.001, "draw it again: python docs/idea.py"
     assert committed.stat().st_size < 300_000
 
 
