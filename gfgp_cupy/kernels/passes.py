@@ -30,7 +30,7 @@ def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Ten
     input = input.contiguous(memory_format=layout_of(input))
     problem = problem_of(input, lam, geometry)
     output = _output_sized(input, problem, input.dtype)
-    _forward(problem, ForwardTensors(input, lam, output, spread=None), run)
+    _forward(problem, ForwardTensors(input, lam, output, None), run)
     return output
 
 
