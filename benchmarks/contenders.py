@@ -81,18 +81,21 @@ def make_contenders(
     indices = batch_size * shape.output_elements * INDEX_BYTES
     return [
         Contender(OP, lambda input: max_ent_pool2d(input, lam, *window), (lam,),
-                  x + o, 2 * x + o),
+                  forward_bytes=x + o, backward_bytes=2 * x + o),
         # Its forward pass writes each window's spread too, so that its backward reads x once.
-        Contender(FUSED, layer, head, 2 * x + 2 * o, 2 * x + 3 * o),
-        Contender(COMPOSED, layer_composed, head, 2 * x + o, 6 * x + o),
+        Contender(FUSED, layer, head,
+                  forward_bytes=2 * x + 2 * o, backward_bytes=2 * x + 3 * o),
+        Contender(COMPOSED, layer_composed, head,
+                  forward_bytes=2 * x + o, backward_bytes=6 * x + o),
         Contender(EAGER, lambda input: composition(input, lam, *window), (lam,),
-                  x + o, 2 * x + o),
+                  forward_bytes=x + o, backward_bytes=2 * x + o),
         Contender(COMPILED, lambda input: compiled(input, lam, *window), (lam,),
-                  x + o, 2 * x + o),
+                  forward_bytes=x + o, backward_bytes=2 * x + o),
         Contender(MAX_POOL, lambda input: F.max_pool2d(input, *window), (),
-                  x + o + indices, x + o + indices),
-        Contender(AVG_POOL, lambda input: F.avg_pool2d(input, *window), (), x + o, x + o),
-        Contender(COPY, copy, (), 2 * x, None),
+                  forward_bytes=x + o + indices, backward_bytes=x + o + indices),
+        Contender(AVG_POOL, lambda input: F.avg_pool2d(input, *window), (),
+                  forward_bytes=x + o, backward_bytes=x + o),
+        Contender(COPY, copy, (), forward_bytes=2 * x, backward_bytes=None),
     ]  # fmt: skip
 
 

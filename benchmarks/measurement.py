@@ -56,10 +56,12 @@ class Bench:
     shuffle: random.Random
 
     def inputs(self, shape: Shape) -> Inputs:
-        return Inputs.of(self.memory, shape, self.batch_size, self.layout)
+        return Inputs.of(self.memory, shape, batch_size=self.batch_size, layout=self.layout)
 
     def contenders(self, shape: Shape) -> list[Contender]:
-        return make_contenders(shape, self.batch_size, self.dtype, self.device)
+        return make_contenders(
+            shape, batch_size=self.batch_size, dtype=self.dtype, device=self.device
+        )
 
 
 def measure(
@@ -150,7 +152,9 @@ def time_rounds(
     while len(rounds) < min(MIN_REPEATS, bench.repeats) or (
         len(rounds) < bench.repeats and time.monotonic() < deadline
     ):
-        rounds.append(time_round(contenders, inputs, timer, bench.cache, bench.shuffle))
+        rounds.append(
+            time_round(contenders, inputs, timer=timer, cache=bench.cache, shuffle=bench.shuffle)
+        )
     return rounds
 
 

@@ -50,11 +50,13 @@ def profile(shape: Shape, direction: str, dtype: torch.dtype, layout: str, batch
     """Runs both passes once, which compiles them, and then the one in the profiler's sight."""
     device = torch.device("cuda")
     (contender,) = (
-        one for one in make_contenders(shape, batch_size, dtype, device) if one.name == OP
+        one
+        for one in make_contenders(shape, batch_size=batch_size, dtype=dtype, device=device)
+        if one.name == OP
     )
     elements = batch_size * shape.input_elements
     memory = torch.randn(elements + SPACING, dtype=dtype, device=device)
-    inputs = Inputs.of(memory, shape, batch_size, layout)
+    inputs = Inputs.of(memory, shape, batch_size=batch_size, layout=layout)
     input, grad_output = inputs.input(), inputs.grad_outputs.next()
     output = contender.forward(input)
     backward(contender, output, input, grad_output)

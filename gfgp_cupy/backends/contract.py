@@ -17,12 +17,14 @@ class Backend(Protocol):
 
     Their arguments have been checked (:func:`gfgp_cupy.functional.max_ent_pool2d`):
 
-    - ``input``, [N, C, H, W], of a floating-point type and with any strides, and ``lam``, λ, of
-      4 dimensions that broadcast to [N, C, oH, oW], are on one device. λ has the type that is
-      computed in: float32 for half types, the input's for the others.
-    - ``geometry`` is the windows; oH and oW are its ``output_size(H, W)``, at least 1. N and C may
+    - ``input``, [N, C, H, W], is float16, bfloat16, float32 or float64; ``lam``, λ, has 4
+      dimensions that broadcast to [N, C, oH, oW], is on the same device and has the type that is
+      computed in: float64 for float64, float32 for the others.
+    - ``geometry`` is the windows; oH and oW are its ``output_size(H, W)``. Of the sizes only N may
       be 0.
-    - ``grad_output``, [N, C, oH, oW], has the input's type and any strides.
+    - ``grad_output``, [N, C, oH, oW], has the input's type.
+
+    All may have any strides.
 
     Nothing is differentiated here, and no argument is written to. Results that have the size of the
     input or the output are dense, in the memory format of the input

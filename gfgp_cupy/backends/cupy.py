@@ -46,24 +46,27 @@ MAX_GRID = 2**31 - 1
 
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    return passes.forward(input, lam, geometry, _runner(input))
+    return passes.forward(input, lam, geometry, run=_runner(input))
 
 
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry
 ) -> tuple[Tensor, Tensor]:
-    return passes.forward_with_spread(input, lam, geometry, _runner(input))
+    return passes.forward_with_spread(input, lam, geometry, run=_runner(input))
 
 
 def backward(
     grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
     needed: tuple[bool, bool], mean_grad: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    return passes.backward(grad_output, input, lam, geometry, needed, _runner(input), mean_grad)
+    return passes.backward(
+        grad_output, input, lam, geometry=geometry, needed=needed, run=_runner(input),
+        mean_grad=mean_grad,
+    )  # fmt: skip
 
 
 def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
-    return passes.lam_backward(grad_output, spread, lam, _runner(spread))
+    return passes.lam_backward(grad_output, spread, lam, run=_runner(spread))
 
 
 def _runner(tensor: Tensor) -> Callable[[Launch], None]:

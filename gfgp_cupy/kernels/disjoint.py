@@ -55,8 +55,9 @@ def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
 def _launch(
     name: str, problem: Problem, aligned: int, tensors: ForwardTensors | BackwardTensors
 ) -> Launch:
-    lanes, defines, sizes = _deal(problem, aligned, tensors.switches)
-    sums = lanes.reduction_elements if "WRITE_GRAD_LAM" in tensors.switches else 0
+    on = tensors.switches
+    lanes, defines, sizes = _deal(problem, aligned, on)
+    sums = lanes.reduction_elements if "WRITE_GRAD_LAM" in on else 0
     return Launch(
         name=name,
         source=SOURCE,

@@ -61,10 +61,10 @@ class BackwardTensors(NamedTuple):
     @property
     def switches(self) -> tuple[str, ...]:
         """The parts of a kernel that are wanted, named as in :data:`.macros.SWITCHES`."""
-        tensors = (self.mean_grad, self.grad_input, self.grad_lam)
-        names = ("ADD_MEAN_GRAD", "WRITE_GRAD_INPUT", "WRITE_GRAD_LAM")
-        return tuple(
-            name for name, tensor in zip(names, tensors, strict=True) if tensor is not None
+        return (
+            *(() if self.mean_grad is None else ("ADD_MEAN_GRAD",)),
+            *(() if self.grad_input is None else ("WRITE_GRAD_INPUT",)),
+            *(() if self.grad_lam is None else ("WRITE_GRAD_LAM",)),
         )
 
 

@@ -42,7 +42,7 @@ def forward_with_spread(
     problem = problem_of(input, lam, geometry)
     output = _output_sized(input, problem, input.dtype)
     spread = _output_sized(input, problem, spread_dtype(input.dtype))
-    _forward(problem, ForwardTensors(input, lam, output, spread), run)
+    _forward(problem, ForwardTensors(input, lam, output, spread=spread), run)
     return output, spread
 
 
@@ -68,7 +68,9 @@ def backward(
     parts = None
     if needed[1]:
         parts = _parts(family.chunks(problem, input, grad_output), grad_output, lam)
-    tensors = BackwardTensors(grad_output, input, lam, mean_grad, grad_input, parts)
+    tensors = BackwardTensors(
+        grad_output, input, lam, mean_grad=mean_grad, grad_input=grad_input, grad_lam=parts
+    )
     for launch in family.backward(problem, tensors):
         run(launch)
     return grad_input, None if parts is None else _summed(parts, lam)

@@ -74,7 +74,7 @@ def run_on_cpu(launch: Launch, order: str = "forward") -> None:
     """Runs a kernel's source on CPU tensors, if it is among those that are compiled for GPUs."""
     assert specialisation(launch) in specialisations(), (
         f"{launch.name} with {' '.join(launch.defines)} is not among the specialisations that "
-        "test_kernels.py compiles: add a case to kernel_cases.py"
+        "test_launches.py compiles: add a case to kernel_cases.py"
     )
     run_launch(launch, order=order)
 

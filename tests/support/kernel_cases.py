@@ -4,7 +4,7 @@ A kernel is compiled anew for each type and layout, where it holds windows in re
 geometry, and for what the sizes allow (whether rows divide into 16 bytes, how many threads a small
 plane fills). The tests run no specialisation that
 does not come from KERNEL_CASES, and each of these compiles for every architecture
-(``test_kernels.py``). To cover more, add a line.
+(``test_launches.py``). To cover more, add a line.
 """
 
 import dataclasses

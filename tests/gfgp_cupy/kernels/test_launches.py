@@ -31,7 +31,7 @@ from tests.support.random_numbers import random_numbers
 
 OLDEST = "75"
 """It does without asynchronous copies. For sm_90, the stand-in driver has what it runs compiled;
-test_kernel_resources.py compiles for others."""
+test_resources.py compiles for others."""
 
 ORDER_CASES = tuple(case for case in KERNEL_CASES if max(case.sizes) < 100)
 
