@@ -114,7 +114,7 @@ def run_all(
         for pool in pools:
             if any((row.pool, row.seed) == (pool, seed) for row in rows):
                 continue
-            row = run(recipe, pool, seed, runs)
+            row = run(recipe, pool, seed, runs=runs)
             rows.append(row)
             write_rows(rows, results)
             print(
@@ -134,7 +134,7 @@ def measure_lambdas(recipe: Recipe, runs: Path, results: Path, lambdas: Path) ->
     for row in read_rows(Row, results):
         if row.pool in POOLS_WITH_LAMBDA:
             checkpoint = recipe.last_checkpoint(folder_of(runs, row.pool, row.seed))
-            layers += lambdas_of_run(row.pool, row.seed, checkpoint, images)
+            layers += lambdas_of_run(row.pool, row.seed, checkpoint, images=images)
     if layers:
         write_rows(layers, lambdas)
 

@@ -19,7 +19,7 @@ from training.checkpoints.resuming import (
 from training.checkpoints.weights import start_from_weights
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
-from training.images.datasets import Data
+from training.images.datasets import Data, LabelledImages
 from training.kernel_compilation import compile_kernels_of_run
 from training.loading.bad_images import skipped_of_all
 from training.loading.workers import lost_workers_reported
@@ -100,9 +100,9 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
     if checkpoint is None and (settings.pretrained or settings.weights is not None):
         start_from_weights(model, run)
     if settings.evaluate:
-        evaluate_checkpoint(model, checkpoint, data, run)
+        evaluate_checkpoint(model, checkpoint, images=data.val, run=run)
     else:
-        train(model, checkpoint, data, run)
+        train(model, checkpoint, data=data, run=run)
 
 
 def is_finished(checkpoint: Checkpoint, settings: Settings) -> bool:
@@ -128,12 +128,14 @@ def make_model(classes: int, checkpoint: Checkpoint | None, run: Run) -> nn.Modu
     seed_everything(derive_seed(run.seed, "weights"))
     model = create_model(settings.arch, settings.pool, classes)
     if checkpoint is not None:
-        load_model(model, checkpoint, settings.arch, settings.pool)
+        load_model(model, checkpoint, arch=settings.arch, pool=settings.pool)
     return model.to(device, memory_format=settings.memory_format)
 
 
-def evaluate_checkpoint(model: nn.Module, checkpoint: Checkpoint, data: Data, run: Run) -> None:
-    """Print the scores of ``checkpoint`` on the validation images; write ``evaluation.json``.
+def evaluate_checkpoint(
+    model: nn.Module, checkpoint: Checkpoint, images: LabelledImages, run: Run
+) -> None:
+    """Print the scores of ``checkpoint`` on validation ``images``; write ``evaluation.json``.
 
     It goes to ``--out-dir``, in place of an earlier one.
 
@@ -142,11 +144,11 @@ def evaluate_checkpoint(model: nn.Module, checkpoint: Checkpoint, data: Data, ru
             is unreadable, or the loss is not finite.
     """
     settings, process = run.settings, run.process
-    val_batches = make_val_batches(data.val, run)
+    val_batches = make_val_batches(images, run)
     model = averaged_model(model, checkpoint)
     if process.is_main:
         make_out_dir(settings.out_dir)
-    compile_kernels_of_run(model, None, val_batches, run)
+    compile_kernels_of_run(model, run, train_batches=None, val_batches=val_batches)
     if settings.compile:
         model.compile()
     scores = evaluate(model, val_batches, run, title="evaluation")
@@ -175,7 +177,7 @@ def train(model: nn.Module, checkpoint: Checkpoint | None, data: Data, run: Run)
     if run.settings.sync_bn and run.process.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     train_batches = make_train_batches(data.train, run)
-    compile_kernels_of_run(model, train_batches, val_batches, run)
+    compile_kernels_of_run(model, run, train_batches=train_batches, val_batches=val_batches)
     train_epochs(
         model=model,
         train_batches=train_batches,

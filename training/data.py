@@ -62,7 +62,7 @@ def make_train_batches(images: LabelledImages, run: Run) -> BatchLoader:
     augmented = training_images(
         images, settings.recipe, run.seed, replace_bad=bad_images is not None
     )
-    return make_loader(augmented, sampler, bad_images, run)
+    return make_loader(augmented, sampler, run, bad_images=bad_images)
 
 
 def make_val_batches(images: LabelledImages, run: Run) -> BatchLoader:
@@ -70,7 +70,7 @@ def make_val_batches(images: LabelledImages, run: Run) -> BatchLoader:
     sampler = make_sampler(images, run, limit=run.settings.limit_val_batches)
     bad_images = make_bad_images("validation", sum(sampler.global_sizes), run)
     prepared = validation_images(images, run.settings.recipe, run.seed)
-    return make_loader(prepared, sampler, bad_images, run)
+    return make_loader(prepared, sampler, run, bad_images=bad_images)
 
 
 def make_sampler(images: LabelledImages, run: Run, **order: Any) -> GlobalBatches:
@@ -94,7 +94,7 @@ def make_bad_images(kind: str, images: int, run: Run) -> BadImages | None:
 
 
 def make_loader(
-    images: TransformedImages, sampler: GlobalBatches, bad_images: BadImages | None, run: Run
+    images: TransformedImages, sampler: GlobalBatches, run: Run, bad_images: BadImages | None
 ) -> BatchLoader:
     """Return the loader of the batches of ``sampler``."""
     return BatchLoader(

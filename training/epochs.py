@@ -1,6 +1,6 @@
 """The epochs of a training run, from the first or from where an earlier start left it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,17 +71,14 @@ def train_epochs(
                     train_batches=train_batches,
                     val_batches=val_batches,
                     under_way=under_way,
-                    epoch=epoch,
                     check=interruption.check,
                 )
             except Interrupted as interrupted:
-                left = under_way.partial(run)
-                so_far = scores_from_sums(left.score_sums, run.process.world_size)
-                check_finite(step.model, so_far, f"epoch {epoch + 1}")
+                checkpoint = checkpoint_within(under_way, step, history)
                 skipped = skipped_of_all([train_batches.bad_images], run.process)
                 if saving is not None:
-                    path = saving.partial_epoch(step.checkpoint(epoch, history, left), skipped)
-                    where = f"batch {left.batches} of epoch {epoch + 1}"
+                    path = saving.partial_epoch(checkpoint, skipped)
+                    where = f"batch {under_way.batches} of epoch {epoch + 1}"
                     print(farewell(str(interrupted), where, path), flush=True)
                 raise SystemExit(interrupted.exit_code) from None
             history.append(result.record)
@@ -119,7 +116,6 @@ def run_epoch(
     train_batches: BatchLoader,
     val_batches: BatchLoader,
     under_way: EpochUnderWay,
-    epoch: int,
     check: Callable[[], None],
 ) -> EpochResult:
     """Train for the rest of an epoch and validate.
@@ -128,7 +124,7 @@ def run_epoch(
         Interrupted: from ``check``, which is called after each batch; ``under_way`` then says
             how far the epoch has come.
     """
-    run = step.run
+    run, epoch = step.run, under_way.epoch
     learning_rates = run.settings.learning_rates
     title = f"epoch {epoch + 1}/{len(learning_rates)}"
     measured = MeasuredBatches(train_batches, run.process)
@@ -159,6 +155,20 @@ def run_epoch(
         print(f"{title}: {record}{bad}", flush=True)
         lambdas = lambdas_of(step.result, sampled.sample)
     return EpochResult(record, lambdas, skipped)
+
+
+def checkpoint_within(
+    under_way: EpochUnderWay, step: TrainingStep, history: Sequence[EpochRecord]
+) -> Checkpoint:
+    """Return what it takes to go on within an epoch; every process must call it.
+
+    Raises:
+        UserError: the loss or a weight is not finite.
+    """
+    left = under_way.partial(step.run)
+    so_far = scores_from_sums(left.score_sums, step.run.process.world_size)
+    check_finite(step.model, so_far, f"epoch {under_way.epoch + 1}")
+    return step.checkpoint(under_way.epoch, history, left)
 
 
 def stop_if_interrupted(interruption: Interruption, epoch: int, saving: Saving | None) -> None:

@@ -11,9 +11,9 @@ from training.run import Run
 
 def compile_kernels_of_run(
     model: nn.Module,
+    run: Run,
     train_batches: BatchLoader | None,
     val_batches: BatchLoader,
-    run: Run,
 ) -> None:
     """Compile what training (None: there is none) and evaluation of ``model`` need, on a GPU.
 

@@ -65,7 +65,13 @@ class Recipe:
             [0.1, 0.1, 0.01, 0.01]
         """
         return [
-            learning_rate(self.lr, self.lr_schedule, epoch, self.epochs, self.warmup_epochs)
+            learning_rate(
+                lr=self.lr,
+                schedule=self.lr_schedule,
+                epoch=epoch,
+                epochs=self.epochs,
+                warmup_epochs=self.warmup_epochs,
+            )
             for epoch in range(self.epochs)
         ]
 

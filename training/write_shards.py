@@ -33,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             ("val", data.val, list(range(len(data.val)))),
         ):
             count = write_split(
-                images, indices, data.classes, Path(options.shards), split, options.samples
+                images=images,
+                indices=indices,
+                classes=data.classes,
+                folder=Path(options.shards),
+                split=split,
+                samples=options.samples,
             )
             print(f"{options.shards}/{split}-{{0000..{count - 1:04d}}}.tar: {len(indices)} images")
     except (UserError, OSError) as error:
@@ -78,7 +83,9 @@ def write_split(
     for number, start in enumerate(starts):
         path = folder / f"{split}-{number:04d}.tar"
         partial = path.with_name(f"{path.name}.part")
-        write_shard(images, indices[start : start + samples], classes, partial)
+        write_shard(
+            images=images, indices=indices[start : start + samples], classes=classes, path=partial
+        )
         partial.replace(path)
     return len(starts)
 

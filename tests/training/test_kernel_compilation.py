@@ -80,7 +80,7 @@ def test_steps_and_evaluation_launch_what_was_compiled():
     with recorded_launches() as recorded:
         model = model.to(memory_format=settings.memory_format)
         train, val = loader(10, 6), loader(5, 4)
-        compile_kernels_of_run(model, train, val, Run(settings, Process(0, 1, CUDA), seed=0))
+        compile_kernels_of_run(model, Run(settings, Process(0, 1, CUDA), seed=0), train, val)
         assert not recorded.launched
         step = make_training_step(model, None, Run(settings, Process(0, 1, CPU), seed=0))
         for batch in train:
@@ -104,7 +104,7 @@ def test_the_line_that_says_so(capsys):
         assert not capsys.readouterr().out
         with recorded_launches():
             run = Run(parse_settings(options), Process(rank, 2, device), seed=0)
-            compile_kernels_of_run(model, *of_run, run)
+            compile_kernels_of_run(model, run, *of_run)
     line = r"compiled \d+ GPU programs in \d+\.\d s for evaluation, \d+ .* for training\n"
     assert re.fullmatch(line, capsys.readouterr().out)
 

@@ -51,12 +51,14 @@ class EpochUnderWay:
     """A training epoch of one process.
 
     Attributes:
+        epoch: its number, from 0.
         sums: the scores of the batches so far; of all processes together those before an
             interruption, in the main process alone.
         batches: number of global batches so far.
         start: ``time.perf_counter()`` when it began, or would have without the interruption.
     """
 
+    epoch: int
     sums: ScoreSums
     batches: int
     start: float
@@ -81,7 +83,9 @@ def begin_epoch(epoch: int, partial: PartialEpoch | None, run: Run) -> EpochUnde
     """Begin ``epoch``, or go on within it, with the random state that belongs to it."""
     process = run.process
     seed_everything(derive_seed(run.seed, "epoch", epoch, process.rank))
-    under_way = EpochUnderWay(ScoreSums(process.device), batches=0, start=time.perf_counter())
+    under_way = EpochUnderWay(
+        epoch=epoch, sums=ScoreSums(process.device), batches=0, start=time.perf_counter()
+    )
     if partial is not None:
         set_random_state(partial.random_states[process.rank], process.device)
         under_way.batches = partial.batches

@@ -37,7 +37,7 @@ def launch(work: Work, placement: Placement) -> None:
         check_port_is_free(placement.dist_url)
     first = placement.machine * placement.processes_here
     ranks = range(first, first + placement.processes_here)
-    run_spawned(_work_distributed, (work, placement), ranks, placement.way_on)
+    run_spawned(_work_distributed, (work, placement), ranks, way_on=placement.way_on)
 
 
 def work_under_torchrun(work: Work, placement: Placement, place: Torchrun) -> None:

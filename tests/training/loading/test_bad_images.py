@@ -131,7 +131,9 @@ def test_evaluation_leaves_bad_images_out(spoilt, run_that_skipped, tmp_path):
     assert read_evaluation(tmp_path / "new" / "evaluation.json").skipped_images == 1
     without = shutil.copytree(spoilt[0], tmp_path / "without")
     (without / "val" / "class0" / "0_3.JPEG").unlink()
-    *_, expected = output_here(*evaluation, "--data", without, "--workers", 0).splitlines()
+    *_, expected = output_here(
+        *evaluation, "--data", without, "--workers", 0, "--out-dir", tmp_path
+    ).splitlines()
     assert "on 119 images" in expected
     assert scores[0] == scores[2] == f"{expected}, 1 bad ones skipped"
     (row, _) = read_log(out)

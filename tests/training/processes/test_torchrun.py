@@ -1,5 +1,8 @@
 """What torchrun's environment comes to, and what does not go with it."""
 
+import shlex
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from tests.support.command_line import error_here
 from train_imagenet import parse_settings
 from training.errors import UserError
 from training.processes.torchrun import Torchrun, read_torchrun
+from training.records.config import command_of
 
 ENVIRONMENT = {
     "RANK": "5",
@@ -58,6 +62,16 @@ def test_batch_is_that_of_each_machine(under_torchrun):
     assert settings.is_distributed
     assert (settings.machines, settings.processes_here) == (3, 2)
     assert settings.images_per_step_here == 8
+
+
+def test_command_that_repeats_the_run_leaves_torchrun_to_torchrun(under_torchrun, monkeypatch):
+    settings = parse_settings(["--cpu", "--seed", "1"])
+    _, script, *options = shlex.split(command_of(settings))
+    assert script == "train_imagenet.py"
+    assert parse_settings(options) == settings
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name)
+    assert parse_settings(options) == replace(settings, torchrun=None)
 
 
 @pytest.mark.parametrize(
