@@ -33,7 +33,7 @@ class PoolGeometry(NamedTuple):
 
     @property
     def largest_overhang(self) -> tuple[int, int]:
-        """What :meth:`overhang` is at the most, over planes of all sizes."""
+        """A bound that :meth:`overhang` keeps to, whatever the plane's size."""
         (pad_h, pad_w), (stride_h, stride_w) = self.padding, self.stride
         if not self.ceil_mode:
             return pad_h, pad_w

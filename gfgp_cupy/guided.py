@@ -12,14 +12,20 @@ from .geometry import pool_geometry
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
 from .pool2d import Pool2d
 
-__all__ = ["ACTIVATIONS", "GuidedPool2d", "make_activation"]
+__all__ = ["GuidedPool2d", "activation_by_name"]
 
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
 
 
-def make_activation(activation: type[nn.Module] | str) -> nn.Module:
-    """A head's last step, by its class or its name."""
-    return ACTIVATIONS[activation]() if isinstance(activation, str) else activation()
+def activation_by_name(name: str) -> nn.Module:
+    """A head's last step.
+
+    Raises:
+        ValueError: ``name`` is not ``"sigmoid"`` or ``"softplus"``.
+    """
+    if name not in list(ACTIVATIONS):  # which takes what has no hash, too
+        raise ValueError(f"activation must be 'sigmoid' or 'softplus', got {name!r}")
+    return ACTIVATIONS[name]()
 
 
 class GuidedPool2d(Pool2d):
@@ -66,7 +72,7 @@ class GuidedPool2d(Pool2d):
     shown = ("hidden_features",)
 
     activation: type[nn.Module] | str
-    """What brings θ into its range: the class of a module, or a name of :data:`ACTIVATIONS`."""
+    """What brings θ into its range: the class of a module, ``"sigmoid"`` or ``"softplus"``."""
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
@@ -77,9 +83,9 @@ class GuidedPool2d(Pool2d):
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)
-        self.head = gfgp_head(
-            num_features, make_activation(self.activation), self.hidden_features, device, dtype
-        )
+        activation = self.activation
+        last_step = activation_by_name(activation) if isinstance(activation, str) else activation()
+        self.head = gfgp_head(num_features, last_step, self.hidden_features, device, dtype)
         self.add_tensors(device, dtype)
 
     def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.types import Device
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
-from .guided import ACTIVATIONS, GuidedPool2d, make_activation
+from .guided import GuidedPool2d, activation_by_name
 from .head import check_head_input, outside_autocast
 from .learned import LearnedLambdaPool2d
 
@@ -94,13 +94,12 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        if activation not in list(ACTIVATIONS):  # which takes what has no hash, too
-            raise ValueError(f"activation must be 'sigmoid' or 'softplus', got {activation!r}")
+        last_step = activation_by_name(activation)
         super().__init__(
             num_features, kernel_size, stride, padding, ceil_mode, hidden_features, device, dtype
         )
         self.activation = activation
-        self.head.activation = make_activation(activation)
+        self.head.activation = last_step
         self.register_load_state_dict_pre_hook(_rename_published_tensors)
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ class LambdaRecord(Mapping[str, Tensor]):
 def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
     """Records the λ of each Max-Ent layer for the batches run inside the ``with`` block.
 
-    And the parameter of every other guided layer, as its head predicts it: a proportion, a bias,
-    log-sum-exp's λ, what the generalised mean's p is above 1.
+    Of every other guided layer it records what the head predicts: log-sum-exp's λ, a proportion, a
+    bias, the generalised mean's p − 1.
 
     Results, gradients and random numbers stay the same, and no graph is kept. Each batch waits for
     its λ to reach the CPU. A compiled model runs uncompiled inside the block, for compiled code

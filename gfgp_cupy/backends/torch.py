@@ -55,13 +55,9 @@ def forward_with_spread(
 
 
 def backward(
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    geometry: PoolGeometry,
-    needed: tuple[bool, bool],
-    mean_grad: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
+    grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
+    needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
 
     ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.

@@ -31,6 +31,20 @@ def test_output_size_is_that_of_max_pool2d():
     assert refused > 100
 
 
+def test_overhang_is_what_windows_need_and_keeps_to_its_bound():
+    reached = 0
+    for kernel, stride, ceil_mode in itertools.product(range(1, 6), range(1, 7), (False, True)):
+        for padding, length in itertools.product(range(kernel // 2 + 1), range(kernel, 14)):
+            geometry = pool_geometry((1, kernel), (1, stride), (0, padding), ceil_mode)
+            _, count = geometry.output_size(1, length)
+            last_element = (count - 1) * stride + kernel - 1 - padding
+            assert geometry.overhang(1, length) == (0, max(0, last_element - (length - 1)))
+            bound = geometry.largest_overhang
+            assert geometry.overhang(1, length)[1] <= bound[1]
+            reached += geometry.overhang(1, length) == bound
+    assert reached > 100
+
+
 def test_height_and_width_are_not_mixed_up():
     geometry = pool_geometry((3, 2), (1, 3), (1, 0))
     plane = torch.empty(1, 1, 7, 11, device="meta")

@@ -23,6 +23,7 @@ from gfgp_cupy import (
     SoftPool2d,
 )
 from gfgp_cupy.poolings import (
+    GuidedPool2d,
     gated_pool2d,
     generalized_mean_pool2d,
     log_sum_exp_pool2d,
@@ -219,6 +220,44 @@ def test_reset_parameters_of_guided_layers(layer):
     fresh = layer(6, 2)
     for name, tensor in fresh.state_dict().items():
         assert torch.equal(pool.state_dict()[name], tensor), name
+
+
+def test_max_ent_is_the_guided_pooling_that_its_base_would_compose():
+    pool = with_random_tensors(GFGPMaxEntPool2d(6, *WINDOW, activation="softplus"))
+    results = []
+    for forward in (pool.forward, lambda input: GuidedPool2d.forward(pool, input)):
+        input = images().requires_grad_()
+        output = forward(input)
+        gradients = torch.autograd.grad(output.square().sum(), (input, *pool.parameters()))
+        results.append((output, *gradients))
+    torch.testing.assert_close(*results)
+
+
+class GuidedScaling(GuidedPool2d):
+    """A pooling of a user's own: every other element of each axis, times the parameter."""
+
+    def pool(self, input, parameter):
+        return parameter * input[:, :, ::2, ::2]
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("softplus", F.softplus), ("sigmoid", torch.sigmoid), (nn.Tanh, torch.tanh)],
+)
+def test_activation_of_a_guided_pooling_of_ones_own(activation, function):
+    Guided = type("Guided", (GuidedScaling,), {"activation": activation})
+    pool = with_random_tensors(Guided(6, 2))
+    before = pool.head[:-1](images().mean((2, 3), keepdim=True))
+    pool = with_random_tensors(Guided(6, 2))
+    torch.testing.assert_close(pool(images()), function(before) * images()[:, :, ::2, ::2])
+
+
+def test_unknown_activation_of_a_guided_pooling_of_ones_own():
+    class Guided(GuidedScaling):
+        activation = "relu"
+
+    with pytest.raises(ValueError, match="activation must be 'sigmoid' or 'softplus', got 'relu'"):
+        Guided(6, 2)
 
 
 def test_guided_gates_start_as_guided_mixing():
