@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from training.command_line import parse_options
-from training.errors import UserError
+from training.errors import exit_code
 from training.processes.torchrun import read_torchrun
 
 if TYPE_CHECKING:
@@ -27,17 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: 143 or 130 after a signal during training; 1 if one of the processes that
             train has failed with a traceback.
     """
-    try:
+
+    def work() -> None:
         settings = parse_settings(argv)
         from training.command import start
 
         start(settings)
-    except UserError as error:
-        print(f"train_imagenet.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+
+    try:
+        return exit_code("train_imagenet.py", work)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    return 0
 
 
 def parse_settings(argv: Sequence[str] | None) -> "Settings":

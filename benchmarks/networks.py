@@ -8,7 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -144,17 +144,8 @@ def run(options: argparse.Namespace) -> NetworkResults:
     for task in tasks.values():
         task()
     environment = environment_of(device, "networks.py", options)
-    settings = NetworkSettings(
-        device=options.device,
-        arch=options.arch,
-        pools=options.pools,
-        layout=options.layout,
-        amp=options.amp,
-        batch_size=options.batch_size,
-        image_size=options.image_size,
-        repeats=options.repeats,
-        seconds=options.seconds,
-    )
+    asked = {field.name: getattr(options, field.name) for field in fields(NetworkSettings)}
+    settings = NetworkSettings(**asked)
     rounds = []
     deadline = started + options.seconds
     for one in time_rounds(tasks, device, repeats=options.repeats, deadline=deadline):

@@ -17,7 +17,7 @@ from experiments.lambdas import lambdas_of_run, sample_images
 from experiments.rows import Row, read_rows, write_rows
 from experiments.runs import Recipe, folder_of, run
 from training.argument_types import positive_float, positive_int
-from training.errors import UserError
+from training.errors import UserError, exit_code
 from training.images.datasets import DATASETS
 
 POOLS = ("skip", "max", "avg", "soft", "max_ent_unguided", "max_ent")
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs of the command line ``argv`` that are not in the results yet."""
     options = make_parser().parse_args(argv)
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
-    try:
+
+    def work() -> None:
         run_all(
             recipe=recipe,
             pools=options.pools,
@@ -38,10 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             results=options.results,
         )
         measure_lambdas(recipe, options.runs, options.results, lambdas=options.lambdas)
-    except UserError as error:
-        print(f"fashion_mnist.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code("fashion_mnist.py", work)
 
 
 def make_parser() -> argparse.ArgumentParser:

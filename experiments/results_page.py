@@ -15,7 +15,7 @@ from experiments.figures import draw_errors
 from experiments.lambdas import LayerLambdas
 from experiments.rows import Row, read_rows
 from experiments.tables import differences_table, lambdas_table, results_table
-from training.errors import UserError
+from training.errors import UserError, exit_code
 from training.records.environment import REPOSITORY
 
 RESULTS = REPOSITORY / "experiments" / "results"
@@ -24,16 +24,15 @@ RESULTS = REPOSITORY / "experiments" / "results"
 def main(argv: Sequence[str] | None = None) -> int:
     """Write what the command line ``argv`` asks for."""
     options = make_parser().parse_args(argv)
-    try:
+
+    def write() -> None:
         runs = complete_seeds(read_rows(Row, options.results))
         lambdas = read_rows(LayerLambdas, options.lambdas)
         page = options.page.read_text()
         options.page.write_text(with_tables(page, tables(runs, lambdas)))
         draw_errors(runs).savefig(options.plot, dpi=100)
-    except UserError as error:
-        print(f"results_page.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code("results_page.py", write)
 
 
 def make_parser() -> argparse.ArgumentParser:

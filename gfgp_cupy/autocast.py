@@ -12,8 +12,10 @@ def autocasts(device: torch.device) -> bool:
     """Whether ``torch.autocast`` chooses the types that operators on ``device`` compute in."""
     if not torch._C._is_any_autocast_enabled():  # answered much faster than the questions below
         return False
-    # A device that knows no autocast, as meta, raises an error at the second.
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    # A device that knows no autocast, as meta, raises an error at the last question. The one
+    # before, which PyTorch 2.6 cannot compile, is for those alone.
+    known = device.type in ("cpu", "cuda") or torch.amp.is_autocast_available(device.type)
+    return known and torch.is_autocast_enabled(device.type)
 
 
 def mean_dtype(input: Tensor) -> torch.dtype:

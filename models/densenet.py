@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from models.initialization import reset_convolutions
 from models.pooling import create_pooling
 
 BOTTLENECK_WIDTH = 4  # channels of a layer's 1×1 convolution, in growth rates
@@ -113,13 +114,7 @@ class DenseNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(channels, num_classes)
-        self.reset_weights()
-
-    def reset_weights(self) -> None:
-        """Kaiming normal (fan in) for every convolution; zero bias for the classifier."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
+        reset_convolutions(self)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:

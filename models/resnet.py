@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from models.initialization import reset_convolutions
 from models.pooling import create_pooling
 
 STEM_CHANNELS = 64
@@ -171,13 +172,7 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
-        self.reset_conv_weights()
-
-    def reset_conv_weights(self) -> None:
-        """Kaiming normal (fan out, ReLU) for every convolution, the GFGP heads' included."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        reset_convolutions(self, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))

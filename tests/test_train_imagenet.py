@@ -1,6 +1,7 @@
 """The command line from end to end: the published command, digits, kill and resume, evaluation."""
 
 import fcntl
+import multiprocessing.connection
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +19,16 @@ from PIL import Image
 
 from models import create_model
 from tests.support.command_line import (
-    COMMAND,
     free_dist_url,
     output_here,
     read_log,
     run_command,
+    run_script,
+    start_command,
 )
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
+from tests.support.warm_python import HANG, exit_code
 from training.records.evaluation import read_evaluation
 
 SMALL_DIGITS = (
@@ -181,18 +185,18 @@ def test_lines_where_there_is_no_terminal(tmp_path):
 def test_bar_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 150, 0, 0))
-    command = [*COMMAND, *map(str, SMALL_DIGITS), "--epochs", "1", "--out-dir", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True)
-    os.close(theirs)
+    process = start_command(
+        *(*SMALL_DIGITS, "--epochs", 1, "--out-dir", tmp_path / "out"),
+        stdout=tmp_path / "stdout",
+        stderr=Path(os.ttyname(theirs)),
+    )
     shown = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-    except OSError:  # how Linux reports that the other end of a terminal was closed
-        pass
+    while ours in multiprocessing.connection.wait([ours, process.sentinel], HANG):
+        shown += os.read(ours, 4096)
+    assert exit_code(process) == 0
     os.close(ours)
-    output, _ = process.communicate()
-    assert process.returncode == 0
+    os.close(theirs)
+    output = (tmp_path / "stdout").read_text()
     bar = shown.decode()
     assert re.search(r"epoch 1/1: +\d+%\|", bar)
     assert "32/32" in bar
@@ -204,7 +208,7 @@ def test_bar_on_a_terminal(tmp_path):
 
 def test_help_names_every_published_option():
     """The options of the published imagenet_train.py."""
-    result = run_command("--help")
+    result = run_script("--help")
     assert result.returncode == 0
     for option in (
         *("--data", "--dataset", "-a", "--arch", "--pool", "--config-name", "--pretrained"),

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from training.atomic_write import atomic_write
-from training.errors import UserError
+from training.errors import UserError, exit_code
 from training.options import OPTIONS, flag_of
 from training.records.config import CONFIG_NAME, read_config
 from training.records.curves import save_figure
@@ -55,12 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out-dir", default=".", metavar="DIR", help="where the files go (default: %(default)s)"
     )
     options = parser.parse_args(argv)
-    try:
-        print(compare([Path(run) for run in options.runs], Path(options.out_dir)), end="")
-    except UserError as error:
-        print(f"training.compare: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    folders, out_dir = [Path(run) for run in options.runs], Path(options.out_dir)
+    return exit_code("training.compare", lambda: print(compare(folders, out_dir), end=""))
 
 
 def compare(folders: Sequence[Path], out_dir: Path) -> str:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import torch
 from webdataset import TarWriter
 
-from training.errors import UserError
+from training.errors import UserError, exit_code
 from training.images.datasets import ImageFiles, load_image_folders
 from training.images.shards import DESCRIPTION_NAME
 
@@ -23,28 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.samples < 1:
         parser.error(f"--samples {options.samples}: must be 1 or more")
-    try:
-        data = load_image_folders(options.images, None, True)
-        order = torch.randperm(
-            len(data.train), generator=torch.Generator().manual_seed(options.seed)
-        )
-        for split, images, indices in (
-            ("train", data.train, order.tolist()),
-            ("val", data.val, list(range(len(data.val)))),
-        ):
-            count = write_split(
-                images=images,
-                indices=indices,
-                classes=data.classes,
-                folder=Path(options.shards),
-                split=split,
-                samples=options.samples,
-            )
-            print(f"{options.shards}/{split}-{{0000..{count - 1:04d}}}.tar: {len(indices)} images")
-    except (UserError, OSError) as error:
-        print(f"write_shards.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code("write_shards.py", lambda: write_data(options))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -67,6 +46,33 @@ def make_parser() -> argparse.ArgumentParser:
         help="of the training images' order (default: %(default)s)",
     )  # fmt: skip
     return parser
+
+
+def write_data(options: argparse.Namespace) -> None:
+    """Write the shards that the command line asks for, and say which.
+
+    Raises:
+        UserError: the images cannot be read, or the shards cannot be written.
+    """
+    data = load_image_folders(options.images, None, True)
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(options.seed))
+    splits = (
+        ("train", data.train, order.tolist()),
+        ("val", data.val, list(range(len(data.val)))),
+    )
+    try:
+        for split, images, indices in splits:
+            count = write_split(
+                images=images,
+                indices=indices,
+                classes=data.classes,
+                folder=Path(options.shards),
+                split=split,
+                samples=options.samples,
+            )
+            print(f"{options.shards}/{split}-{{0000..{count - 1:04d}}}.tar: {len(indices)} images")
+    except OSError as error:
+        raise UserError(str(error)) from error
 
 
 def write_split(

@@ -35,7 +35,10 @@ CONTENDERS = {
 
 @pytest.fixture(scope="module")
 def results_file(tmp_path_factory):
-    """Of the script, called from elsewhere, where ``torch.compile`` finds no C++ compiler."""
+    """Of the script, called from elsewhere, where ``torch.compile`` finds no C++ compiler.
+
+    It times 16 contenders, so the tests that look at it are slow ones.
+    """
     folder = tmp_path_factory.mktemp("benchmark")
     path = folder / "pooling.json"
     options = (
@@ -62,6 +65,7 @@ def results_file(tmp_path_factory):
 # ---------------------------------------------------------------- operators.py
 
 
+@pytest.mark.slow
 def test_every_contender_is_measured_or_explained(results_file):
     results = read_results(results_file)
     measured = {(one.shape, one.contender, one.direction) for one in results.times}
@@ -83,6 +87,7 @@ def test_every_contender_is_measured_or_explained(results_file):
     }
 
 
+@pytest.mark.slow
 def test_time_that_is_up_leaves_enough_repeats(results_file):
     for one in read_results(results_file).times:
         assert one.seconds.repeats >= MIN_REPEATS
@@ -90,6 +95,7 @@ def test_time_that_is_up_leaves_enough_repeats(results_file):
         assert 0 < spread.min <= spread.q1 <= spread.median <= spread.q3 <= spread.max
 
 
+@pytest.mark.slow
 def test_settings_and_environment(results_file):
     results = read_results(results_file)
     assert (results.settings.dtype, results.settings.layout) == ("float64", "channels_last")
@@ -108,6 +114,7 @@ def test_settings_and_environment(results_file):
     assert str(results_file.parent) not in repr((environment, results.settings))
 
 
+@pytest.mark.slow
 def test_bytes_are_those_of_the_least_traffic(results_file):
     """The least traffic, with X and O in float64 and max pooling's indices in int64."""
     x, o = 2 * 4 * 8 * 6 * 8, 2 * 4 * 4 * 3 * 8
@@ -132,6 +139,7 @@ def test_bytes_are_those_of_the_least_traffic(results_file):
             assert one.fraction_of_copy == pytest.approx(rate / copy.bytes_per_second)
 
 
+@pytest.mark.slow
 def test_memory_that_is_known(results_file):
     use = {one.contender: one for one in read_results(results_file).memory if one.shape == TILING}
     x, o = 2 * 4 * 8 * 6 * 8, 2 * 4 * 4 * 3 * 8
@@ -144,6 +152,7 @@ def test_memory_that_is_known(results_file):
     assert use["eager composition"].saved_bytes >= 2 * x
 
 
+@pytest.mark.slow
 def test_a_file_is_read_as_it_was_written(results_file, tmp_path):
     results = read_results(results_file)
     write_results(results, tmp_path / "again.json")
@@ -343,6 +352,7 @@ def test_a_training_step_trains():
     assert not any(map(torch.equal, before, network.model.parameters()))
 
 
+@pytest.mark.slow
 def test_report(results_file, networks_file, tmp_path):
     table, plot = tmp_path / "table.md", tmp_path / "plot.png"
     summary.main(
@@ -379,7 +389,7 @@ def test_table_does_not_need_matplotlib(networks_file, tmp_path):
     )
     table = tmp_path / "table.md"
     command = (sys.executable, "-c", code, str(networks_file), "--table", str(table))
-    subprocess.run(command, cwd=REPOSITORY, check=True)
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
     assert "| max_ent | training |" in table.read_text()
 
 

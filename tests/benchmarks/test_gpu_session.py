@@ -194,7 +194,9 @@ def test_tests_are_found_where_little_is_installed(tmp_path):
 
 
 def run(command, cwd=REPOSITORY, **options):
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=600, **options
+    )
 
 
 WITHOUT_MOST = """

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import sanitizer_target
 from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import passes as kernels
+from gfgp_cupy.kernels import passes
 from training.records.environment import REPOSITORY
 
 MOST_PROGRAMS = 150
@@ -33,15 +33,15 @@ def planned(case):
     geometry = pool_geometry(*case.window)
     dtype = torch.promote_types(case.dtype, torch.float32)
     one = torch.ones(1, 1, 1, 1, dtype=dtype)
-    output = kernels.forward(input, one, geometry, noted.append)
+    output = passes.forward(input, one, geometry, noted.append)
     shape = output.shape if case.lam_in_plane else (*output.shape[:2], 1, 1)
     lam = torch.ones(shape, dtype=dtype)
-    kernels.forward(input, lam, geometry, noted.append)
-    kernels.backward(output, input, lam, geometry, (True, True), noted.append)
+    passes.forward(input, lam, geometry, noted.append)
+    passes.backward(output, input, lam, geometry, (True, True), noted.append)
     if not case.lam_in_plane:
-        _, spread = kernels.forward_with_spread(input, lam, geometry, noted.append)
-        kernels.lam_backward(output, spread, lam, noted.append)
-        kernels.backward(output, input, lam, geometry, (True, False), noted.append, lam)
+        _, spread = passes.forward_with_spread(input, lam, geometry, noted.append)
+        passes.lam_backward(output, spread, lam, noted.append)
+        passes.backward(output, input, lam, geometry, (True, False), noted.append, lam)
     return noted
 
 

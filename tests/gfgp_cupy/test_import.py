@@ -23,6 +23,7 @@ def test_import_brings_in_nothing_costly():
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert process.returncode == 0, process.stderr
     brought = set(process.stdout.split())

@@ -107,6 +107,7 @@ def test_layer(backend, create, training):
         assert_compiled_equals_eager(create().train(training), SHAPES, "aot_eager", backend.device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_resnet(training):
     network = small_resnet().train(training)

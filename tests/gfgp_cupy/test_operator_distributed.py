@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
 from tests.support.gloo_group import gloo_group
 from tests.support.random_numbers import random_numbers
+from tests.support.warm_python import run_warm
 
 PROCESSES = 2
 
@@ -86,7 +87,7 @@ def run_process(rank, folder):
 def results(tmp_path_factory):
     """What each process gave, by rank; one start of two processes serves all tests."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(run_process, (folder,), PROCESSES)
+    run_warm(run_process, (folder,), PROCESSES)
     return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
 
 

@@ -156,6 +156,7 @@ def assert_onnxruntime_agrees(module, inputs, sizes, *others):
         torch.testing.assert_close(torch.from_numpy(output), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_onnx
 @pytest.mark.parametrize("window", ["disjoint", "overhanging"])
 def test_onnx_of_the_function(window):
@@ -174,6 +175,7 @@ def test_onnx_of_a_layer():
     assert_onnxruntime_agrees(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,), *others)
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_onnx_of_a_network():
     network = small_resnet().eval()

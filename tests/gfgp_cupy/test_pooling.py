@@ -81,7 +81,7 @@ def assert_laid_out_like(result, input):
 
 @each_implementation
 @each_case(EXHAUSTIVE_CASES)
-@settings(max_examples=4)
+@settings(max_examples=2)  # of each of many cases
 @given(data=st.data())
 def test_output_and_gradients_are_those_of_the_formulas(implementation, case, data):
     samples = data.draw(st.integers(1, 5), "samples")
@@ -154,7 +154,7 @@ def test_only_the_gradients_needed_are_computed(implementation, case):
 
 @each_implementation
 @each_case(FUSED_CASES)
-@settings(max_examples=4)
+@settings(max_examples=2)  # of each of many cases
 @given(data=st.data())
 def test_the_parts_of_the_fused_layer(implementation, case, data):
     samples = data.draw(st.integers(1, 5), "samples")

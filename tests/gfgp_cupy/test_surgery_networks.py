@@ -66,11 +66,29 @@ def replaced(network: Network, strided_convs: bool) -> tuple[nn.Module, list[Rep
         return model, replace_pooling(model, strided_convs=strided_convs)
 
 
+# One each of residual, grouped and depthwise blocks, of concatenation, of auxiliary outputs and of
+# average poolings; those of the others that have something to replace take their time.
+OFTEN = {
+    ("torchvision resnet18", True),
+    ("torchvision densenet121", False),
+    ("torchvision googlenet", False),
+    ("torchvision squeezenet1_1", False),
+    ("torchvision shufflenet_v2_x0_5", True),
+    ("timm resnet10t", True),
+    ("timm dla46_c", True),
+    ("timm convnext_atto", True),
+}
 CASES = [
-    pytest.param(name, strided_convs, id=f"{name}{' strided_convs' * strided_convs}")
+    pytest.param(
+        name,
+        strided_convs,
+        id=f"{name}{' strided_convs' * strided_convs}",
+        marks=() if (name, strided_convs) in OFTEN or not changes else pytest.mark.slow,
+    )
     for name, network in NETWORKS.items()
     for strided_convs in (False, True)
     if not strided_convs or network.strided_convs
+    for changes in [network.poolings + strided_convs * network.strided_convs]
 ]
 
 
@@ -117,8 +135,11 @@ def test_the_rest_of_a_network_is_as_it_was(name):
 
 @pytest.mark.parametrize(
     "make",
-    [vision("resnet50"), vision("densenet121"), timms("resnet50")],
-    ids=["torchvision resnet50", "torchvision densenet121", "timm resnet50"],
+    [
+        pytest.param(vision("resnet50"), id="torchvision resnet50"),
+        pytest.param(vision("densenet121"), id="torchvision densenet121", marks=pytest.mark.slow),
+        pytest.param(timms("resnet50"), id="timm resnet50", marks=pytest.mark.slow),
+    ],
 )
 def test_ten_steps_of_training(make):
     model = make()

@@ -2,23 +2,60 @@
 
 import csv
 import io
+import re
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import train_imagenet
 from tests.support.paths import REPOSITORY
+from tests.support.warm_python import HANG, exit_code, start_warm
 
+# "Exception ignored in: …" or "… in thread started by: …", and the traceback that may follow.
+IGNORED_BY_PYTHON = re.compile(
+    r"^Exception ignored in.*\n(?:\s*Traceback \(most recent call last\):\n(?: .*\n)*(?:\S.*\n)?)?",
+    re.MULTILINE,
+)
 COMMAND = (sys.executable, str(REPOSITORY / "train_imagenet.py"))
 
 
-def run_command(*options: object) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own and wait for its end."""
+def run_script(*options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person does, and wait for its end."""
     return subprocess.run(
-        [*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=300
+        [*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=HANG
     )
+
+
+def run_command(*options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, which starts warm, and wait for its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "stdout"), Path(folder, "stderr")
+        code = exit_code(start_command(*options, stdout=out, stderr=err))
+        return subprocess.CompletedProcess(options, code, out.read_text(), err.read_text())
+
+
+def output_of_command(*options: object) -> str:
+    """Run the command as ``run_command`` does; it must succeed. Return what it printed."""
+    result = run_command(*options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def start_command(
+    *options: object, stdout: Path, stderr: Path, environment: dict[str, str] | None = None
+) -> BaseProcess:
+    """Start the command in a process of its own, which starts warm, for the caller to join."""
+    arguments = [str(option) for option in options]
+    return start_warm(_main, arguments, stdout=stdout, stderr=stderr, environment=environment)
+
+
+def _main(arguments: list[str]) -> int:
+    sys.argv = [COMMAND[1], *arguments]
+    return train_imagenet.main(arguments)
 
 
 def torchrun_command(*options: object) -> list[str]:
@@ -53,10 +90,20 @@ def error_here(*options: object) -> str:
 
 def checked_error(code: int, stderr: str) -> str:
     assert code == 2, stderr
-    assert "Traceback" not in stderr, stderr
-    assert stderr.startswith("train_imagenet.py: error: ")
-    assert stderr.count("\n") == 1
-    return stderr
+    said = said_by_program(stderr)
+    assert "Traceback" not in said, stderr
+    assert said.startswith("train_imagenet.py: error: "), stderr
+    assert said.count("\n") == 1, stderr
+    return said
+
+
+def said_by_program(stderr: str) -> str:
+    """Return ``stderr`` without what Python adds of itself.
+
+    An error in a finalizer or a thread that outlives the interpreter changes nothing; that of a
+    process which is killed or leaves on a busy machine cannot be kept from it.
+    """
+    return IGNORED_BY_PYTHON.sub("", stderr)
 
 
 def read_log(out_dir: Path) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -96,7 +97,12 @@ def note(settings: Settings, process: Process, what: str, number: int) -> None:
         file.write(f"{number}\n")
 
 
-if __name__ == "__main__":
+def instead_of_training(work: Callable[[Settings, Process], None], options: list[str]) -> int:
+    """Be ``train_imagenet.py`` with that work; return the exit code."""
     spawn.SECONDS_TO_LEAVE = SECONDS_TO_LEAVE
-    training.command.train_or_evaluate = globals()[sys.argv[1]]
-    sys.exit(train_imagenet.main(sys.argv[2:]))
+    training.command.train_or_evaluate = work
+    return train_imagenet.main(options)
+
+
+if __name__ == "__main__":
+    sys.exit(instead_of_training(globals()[sys.argv[1]], sys.argv[2:]))

@@ -15,6 +15,7 @@ from torchvision import transforms
 from tests.support.command_line import error_here, output_here, read_log
 from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
+from tests.support.warm_python import run_warm
 from train_imagenet import parse_settings
 from training.checkpoints.partial_epoch import begin_epoch
 from training.errors import UserError
@@ -337,7 +338,7 @@ def test_all_processes_skip_what_one_of_them_cannot_take(tmp_path):
     assert sums.scores().loss == math.inf
     assert all(each.grad.isfinite().all() for each in loud.model.parameters())
 
-    torch.multiprocessing.spawn(run_process, (tmp_path,), 2)
+    run_warm(run_process, (tmp_path,), 2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
     for accum_steps in ("1", "2"):
         for bad in (math.nan, 3e38):

@@ -1,9 +1,11 @@
 """The machine and the software that a run or a measurement is made with."""
 
+import functools
 import importlib.metadata
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +38,18 @@ def versions_of(*modules: str) -> dict[str, str | None]:
 
     CuPy's distributions have other names than the module.
     """
-    distributions = importlib.metadata.packages_distributions()
+    distributions = _distributions()
     return {
         module: importlib.metadata.version(distributions[module][0])
         if module in distributions
         else None
         for module in modules
     }
+
+
+@functools.cache  # it reads the files of every installed distribution
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def device_name(device: torch.device) -> str:

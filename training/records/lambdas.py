@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_lambdas
+from gfgp_cupy import MaxEntPool2d, record_lambdas
+from gfgp_cupy.poolings import GuidedPool2d
 from training.atomic_write import atomic_write
 from training.errors import UserError
 from training.loading.batches import Batch, Batches
@@ -56,9 +57,10 @@ class SampledBatches:
 def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Return λ [N, C] by layer of ``model`` in evaluation mode on ``images`` [N, 3, H, W].
 
-    No entries where the network has no such layers. ``model`` is left in evaluation mode.
+    Of another guided pooling it is what its head predicts. No entries where the network has no such
+    layers. ``model`` is left in evaluation mode.
     """
-    if not any(isinstance(each, (GFGPMaxEntPool2d, MaxEntPool2d)) for each in model.modules()):
+    if not any(isinstance(each, (GuidedPool2d, MaxEntPool2d)) for each in model.modules()):
         return {}
     model.eval()
     with record_lambdas(model) as lambdas:

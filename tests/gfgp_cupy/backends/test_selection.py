@@ -111,9 +111,9 @@ def test_other_threads_are_not_affected():
     thread.start()
     with use_backend("cupy"):
         entered.set()
-        assert checked.wait(timeout=60)
+        assert checked.wait(timeout=300)
         assert "refused" in served_by("cupy")
-        thread.join(timeout=60)
+        thread.join(timeout=300)
     assert seen == {"while the block lasts": AUTOMATIC, "after its own block": AUTOMATIC}
 
 
@@ -196,6 +196,7 @@ def run_python(program: str) -> str:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout

@@ -80,7 +80,14 @@ def test_unknown_name():
 
 
 @pytest.mark.parametrize("pool", NEW)
-@pytest.mark.parametrize("name", ["resnetp18", "densenet121", "vgg11bow_bn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnetp18",
+        pytest.param("densenet121", marks=pytest.mark.slow),
+        pytest.param("vgg11bow_bn", marks=pytest.mark.slow),
+    ],
+)
 def test_networks_learn_with_each_pooling(name, pool):
     model = create_model(name, pool, num_classes=7)
     layers = [module for module in model.modules() if type(module) is LAYERS[pool]]

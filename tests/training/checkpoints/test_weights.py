@@ -51,12 +51,16 @@ def taken_and_left(summary):
     return int(taken), 0 if left == "none" else int(left)
 
 
+# Of each family: with every kind of pooling, the others with the published one.
+SMALLEST = ("resnet18", "resnetp18", "resnext50_32x4d", "vgg11bow", "vgg11orig_bn", "densenet121")
+
+
 @pytest.mark.parametrize("arch", list_models())
 def test_every_convolution_and_norm_of_torchvision_fits(arch):
     """And everything else but the classifier of the bow networks, which torchvision lacks."""
     with torch.device("meta"):
         weights = torchvision_network(torchvision_name(arch)).state_dict()
-        for pool in ("max", "max_ent", "skip"):
+        for pool in ("max", "max_ent", "skip") if arch in SMALLEST else ("max_ent",):
             model = create_model(arch, pool)
             before = model.state_dict()
             summary = take_weights(model, weights, "here")

@@ -6,9 +6,16 @@ from collections import Counter
 import pytest
 import torch
 
-from tests.support.command_line import error_here, free_dist_url, output_here, read_log
+from tests.support.command_line import (
+    error_here,
+    free_dist_url,
+    output_here,
+    output_of_command,
+    read_log,
+)
 from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
+from tests.support.warm_python import run_warm
 from training import write_shards
 from training.errors import UserError
 from training.images.datasets import ImageFiles, load_image_folders
@@ -141,13 +148,13 @@ def test_evaluation_leaves_bad_images_out(spoilt, run_that_skipped, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_list_and_count_what_either_meets(spoilt, tmp_path, capfd):
-    output_here(
+def test_two_processes_list_and_count_what_either_meets(spoilt, tmp_path):
+    printed = output_of_command(
         *(*TRAINING, "--data", spoilt[0], "--workers", 2, "--out-dir", tmp_path, *SKIP),
         *("--multiprocessing-distributed", "--nproc", 2),
         *("--dist-url", free_dist_url(), "--dist-backend", "gloo"),
     )
-    assert ", 3 bad images skipped" in capfd.readouterr().out
+    assert ", 3 bad images skipped" in printed
     assert sorted(listed(tmp_path)) == sorted(spoilt[1])
     assert len(read_log(tmp_path)) == 1
 
@@ -274,7 +281,7 @@ def count_of_both(rank, folder):
 @pytest.mark.slow
 def test_over_a_hundredth_in_all_processes_together(tmp_path):
     """No process alone knows of too many."""
-    torch.multiprocessing.spawn(count_of_both, (tmp_path,), nprocs=2)
+    run_warm(count_of_both, (tmp_path,), 2)
     assert (tmp_path / "list").read_text() == "0\tcut\n1\tcut\n"
 
 

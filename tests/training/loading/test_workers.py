@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.command_line import COMMAND, checked_error, free_dist_url
+from tests.support.command_line import checked_error, free_dist_url, start_command
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
+from tests.support.warm_python import HANG, exit_code
 from tests.support.worker_processes import (
     children,
     is_worker,
@@ -33,6 +34,7 @@ from training.processes.stop_signals import hold_stop_signals
 from training.recipes import RECIPES
 
 CPU = torch.device("cpu")
+STUCK = Path("train", "class0", "stuck.JPEG")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +58,7 @@ def loader(images, workers=2, batch_size=1, **options):
     return BatchLoader(augmented, sampler, workers, process, 0, **options)
 
 
-def wait_until(holds, seconds=60):
+def wait_until(holds, seconds=HANG):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -70,35 +72,44 @@ def write_stuck_file(path):
 
 
 @contextmanager
+def reader_of(path):
+    """Wait for one that opens a stuck file, and keep it waiting within the block."""
+
+    def opened():
+        with suppress(OSError):  # ENXIO: nobody has opened it
+            found.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        return found
+
+    found = []
+    wait_until(opened)
+    yield
+    os.close(found[0])
+
+
+@contextmanager
 def long_run(folder, *options, stuck=False):
     """A run with worker processes that would take hours, if no file is stuck.
 
-    Its standard error goes to the file ``stderr``: a pipe has no end while a worker is left.
+    Its standard error goes to the file ``stderr``.
     """
     data = write_image_folder(folder / "data", train=10, val=2)
     if stuck:
-        write_stuck_file(data / "train" / "class0" / "stuck.JPEG")
+        write_stuck_file(data / STUCK)
     command = (
         *("--data", data, "--arch", "resnet18", "--pool", "skip", "--config-name", "digits"),
         *("--epochs", 10_000, "--batch-size", 4, "--workers", 2, "--cpu"),
         *("--out-dir", folder / "out", "--save-last-checkpoint"),
     )
-    with open(folder / "stderr", "w") as stderr:
-        run = subprocess.Popen(
-            [*COMMAND, *map(str, (*command, *options))],
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+    run = start_command(*command, *options, stdout=Path(os.devnull), stderr=folder / "stderr")
     try:
         yield run
     finally:
         run.kill()
-        run.wait()
+        run.join()
 
 
 def error_of(run, folder):
-    return checked_error(run.wait(timeout=300), (folder / "stderr").read_text())
+    return checked_error(exit_code(run), (folder / "stderr").read_text())
 
 
 def kill_workers_until_the_end(run, employers):
@@ -108,9 +119,9 @@ def kill_workers_until_the_end(run, employers):
         for employer in employers():
             for worker in workers_of(employer)[:1]:
                 kill(worker)
-        return run.poll() is not None
+        return run.exitcode is not None
 
-    wait_until(ended, seconds=300)
+    wait_until(ended)
 
 
 @needs_proc
@@ -153,7 +164,7 @@ def no_worker_left():
 
 def test_hung_worker_is_an_error_and_leaves(tmp_path, no_worker_left):
     stuck = ImageFiles([(str(write_stuck_file(tmp_path / "x.JPEG")), 0)])
-    with time_limit(60), pytest.raises(UserError) as error, lost_workers_reported():
+    with time_limit(HANG), pytest.raises(UserError) as error, lost_workers_reported():
         list(loader(stuck, workers=1, worker_timeout=1))
     assert str(error.value).startswith("--worker-timeout 1: no worker process delivered a batch")
     del error
@@ -183,7 +194,7 @@ class OtherFaultyImages(FaultyImages):
 def test_error_in_the_code_of_a_worker_stays_as_it_is(images):
     faulty = images(array(4).images, array(4).targets)
     with (
-        time_limit(60),
+        time_limit(HANG),
         pytest.raises(type(faulty.fault), match="Traceback"),
         lost_workers_reported(),
     ):
@@ -242,21 +253,22 @@ def send(name, pid):
 
 
 @needs_proc
-def test_workers_stay_when_everybody_is_told_to_stop():
-    with time_limit(60):
+def test_workers_stay_when_everybody_is_told_to_stop(monkeypatch):
+    # Nobody has to end them: they leave when there is nothing left to do.
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "terminate", lambda process: None)
+    with time_limit(HANG):
         batches, workers = started(loader(array(40)))
         for worker in workers:
             for name in ("TERM", "INT", "TERM"):
                 send(name, worker)
         assert len(list(batches)) == 39
-        # At once: nobody had to end them.
-        wait_until(lambda: not any(map(is_worker, workers)), seconds=3)
+        wait_until(lambda: not any(map(is_worker, workers)))
 
 
 @needs_proc
 def test_workers_are_born_deaf_to_stop_signals():
     """One may come before a worker has been set up."""
-    with time_limit(60):
+    with time_limit(HANG):
         batches, workers = started(loader(array(400)))
         for worker in workers:
             (line,) = (
@@ -286,7 +298,7 @@ def test_held_signals_come_later():
 
 @needs_proc
 def test_workers_of_a_pass_that_is_given_up_leave():
-    with time_limit(60):
+    with time_limit(HANG):
         batches, workers = started(loader(array(400)))
         batches.close()
         assert not any(map(is_worker, workers))
@@ -305,7 +317,7 @@ if __name__ == "__main__":
 def test_error_with_workers_about_ends_the_process():
     """Python then holds on to them, and ``multiprocessing`` waits for those it told to leave."""
     result = subprocess.run(
-        [sys.executable, "-c", BUG], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", BUG], cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG
     )
     assert result.returncode == 1
     assert result.stderr.rstrip().endswith("RuntimeError: a bug of ours")
@@ -315,12 +327,13 @@ def test_error_with_workers_about_ends_the_process():
 @pytest.mark.slow
 def test_workers_of_a_killed_process_leave(tmp_path):
     """Also one that hangs, which does not look by itself whether there is anybody left."""
-    with long_run(tmp_path, stuck=True) as run:
-        wait_until(lambda: len(workers_of(run.pid)) == 2)
-        workers = workers_of(run.pid)
-        time.sleep(5)  # until one hangs
-    try:
-        wait_until(lambda: not any(map(is_worker, workers)))
-    finally:
-        for worker in workers:
-            kill(worker)
+    with ExitStack() as stuck:
+        with long_run(tmp_path, stuck=True) as run:
+            wait_until(lambda: len(workers_of(run.pid)) == 2)
+            workers = workers_of(run.pid)
+            stuck.enter_context(reader_of(tmp_path / "data" / STUCK))
+        try:
+            wait_until(lambda: not any(map(is_worker, workers)))
+        finally:
+            for worker in workers:
+                kill(worker)

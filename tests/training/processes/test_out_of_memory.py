@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import training.command
-from models import create_model
 from tests.support.command_line import checked_error, error_here, free_dist_url, output_here
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
+from tests.support.tiny_network import create_tiny_network
 from train_imagenet import parse_settings
 from training.command import out_of_memory_line
 from training.errors import UserError
@@ -63,6 +63,7 @@ def error_with_little_memory(*options):
 
 
 @needs_limits
+@pytest.mark.slow
 def test_batch_that_does_not_fit_is_named(tmp_path, large_images):
     message = error_with_little_memory(*large_images, "--accum-steps", 2, "--out-dir", tmp_path)
     assert "out of memory on cpu with batches of 900 images in each process" in message
@@ -91,7 +92,7 @@ def hungry_models(in_training):
             torch.empty(MORE_THAN_THERE_IS)
 
     def create(*args):
-        model = create_model(*args)
+        model = create_tiny_network(*args)
         model.register_forward_pre_hook(want)
         return model
 
@@ -105,6 +106,7 @@ def contents(folder):
 @pytest.mark.parametrize("in_training", [True, False], ids=["training", "validation"])
 def test_run_that_goes_on_leaves_every_file_as_it_was(tmp_path, monkeypatch, in_training):
     options = (*SMALL, "--batch-size", 8, "--amp", "bf16", "--out-dir", tmp_path)
+    monkeypatch.setattr(training.command, "create_model", create_tiny_network)
     output_here(*options)
     before = contents(tmp_path)
     monkeypatch.setattr(training.command, "create_model", hungry_models(in_training))

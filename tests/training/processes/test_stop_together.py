@@ -7,7 +7,12 @@ import threading
 import pytest
 import torch
 
-from tests.support.command_line import COMMAND, free_dist_url, torchrun_command
+from tests.support.command_line import (
+    COMMAND,
+    free_dist_url,
+    output_of_command,
+    torchrun_command,
+)
 from tests.training.checkpoints.test_resuming import assert_same_bits, checkpoint_names
 
 EPOCHS = 2
@@ -32,7 +37,7 @@ def under_torchrun(out_dir):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    subprocess.run(two_processes(out), check=True, timeout=300)
+    output_of_command(*two_processes(out)[len(COMMAND) :])
     return out
 
 
