@@ -50,7 +50,7 @@ class Spread:
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
         smallest, q1, median, q3, largest = np.quantile(seconds, (0, 0.25, 0.5, 0.75, 1)).tolist()
-        return cls(median, q1, q3, smallest, largest, len(seconds))
+        return cls(median=median, q1=q1, q3=q3, min=smallest, max=largest, repeats=len(seconds))
 
 
 @dataclass(frozen=True)

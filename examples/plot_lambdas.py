@@ -18,9 +18,16 @@ from gfgp_cupy import GFGPMaxEntPool2d, record_lambdas
 def trained_network(images: Tensor, labels: Tensor) -> nn.Module:
     """A small network of two guided layers after some steps, each over all of the images."""
     net = nn.Sequential(
-        *(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), GFGPMaxEntPool2d(16, 2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), GFGPMaxEntPool2d(32, 2)),
-        *(nn.Flatten(), nn.Linear(32 * 2 * 2, 10)),
+        nn.Conv2d(1, 16, kernel_size=3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        GFGPMaxEntPool2d(16, kernel_size=2),
+        nn.Conv2d(16, 32, kernel_size=3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        GFGPMaxEntPool2d(32, kernel_size=2),
+        nn.Flatten(),
+        nn.Linear(32 * 2 * 2, 10),
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
     for _ in range(30):

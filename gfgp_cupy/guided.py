@@ -72,7 +72,7 @@ class GuidedPool2d(Pool2d):
     shown = ("hidden_features",)
 
     activation: type[nn.Module] | str
-    """What brings θ into its range: the class of a module, ``"sigmoid"`` or ``"softplus"``."""
+    """What brings θ into its range, by its class or as ``"sigmoid"`` or ``"softplus"``."""
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],

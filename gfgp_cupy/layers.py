@@ -96,8 +96,9 @@ class GFGPMaxEntPool2d(GuidedPool2d):
     ) -> None:  # fmt: skip
         last_step = activation_by_name(activation)
         super().__init__(
-            num_features, kernel_size, stride, padding, ceil_mode, hidden_features, device, dtype
-        )
+            num_features, kernel_size, stride, padding, ceil_mode,
+            hidden_features=hidden_features, device=device, dtype=dtype,
+        )  # fmt: skip
         self.activation = activation
         self.head.activation = last_step
         self.register_load_state_dict_pre_hook(_rename_published_tensors)
@@ -128,8 +129,10 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_node: int | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        window = (kernel_size, stride, padding, ceil_mode)
-        super().__init__(num_features, *window, activation, hidden_node, device, dtype)
+        super().__init__(
+            num_features, kernel_size, stride, padding, ceil_mode, activation=activation,
+            hidden_features=hidden_node, device=device, dtype=dtype,
+        )  # fmt: skip
 
 
 def _rename_published_tensors(module, state_dict, prefix, *_) -> None:

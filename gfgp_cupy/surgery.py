@@ -269,7 +269,14 @@ def _leaving_out(path: str) -> str:
 def _plan_of_conv(path: str, conv: nn.Conv2d) -> _Plan:
     # In ceil mode the output is of the strided convolution's size for odd sizes, too.
     geometry = pool_geometry((conv.stride[0], conv.stride[1]), ceil_mode=True)
-    return _Plan(path, conv, geometry, conv.out_channels, conv.weight.device, conv.weight.dtype)
+    return _Plan(
+        path=path,
+        module=conv,
+        geometry=geometry,
+        num_features=conv.out_channels,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    )
 
 
 def _plan_of_pooling(
@@ -295,7 +302,14 @@ def _plan_of_pooling(
             f"{' and '.join(map(str, channels))} channels, and the new one takes one number of "
             f"them: give each place a module of its own, or {_leaving_out(path)}"
         )
-    return _Plan(path, module, geometry, channels[0], inputs[0].device, inputs[0].dtype)
+    return _Plan(
+        path=path,
+        module=module,
+        geometry=geometry,
+        num_features=channels[0],
+        device=inputs[0].device,
+        dtype=inputs[0].dtype,
+    )
 
 
 def _covers_the_map(geometry: PoolGeometry, input: Tensor) -> bool:

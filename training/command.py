@@ -162,7 +162,7 @@ def evaluate_checkpoint(
         images=scores.images,
         skipped_images=len(skipped),
         averaged=checkpoint.ema is not None,
-        checkpoint=str(checkpoint.path),
+        checkpoint=str(Path(checkpoint.path).resolve()),
         dataset=settings.dataset,
         data=settings.data if settings.val_data is None else settings.val_data,
     )

@@ -303,7 +303,7 @@ class Options:
         parse=positive_int,
     )
 
-    cpu: bool = option("processes", "leave the GPUs alone", default=False, tells=False)
+    cpu: bool = option("processes", "leave the GPUs alone", default=False)
     gpu: int | None = option("processes", "the one GPU to use (default: 0)", parse=natural_int)
     multiprocessing_distributed: bool = option(
         "processes",

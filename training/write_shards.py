@@ -54,14 +54,15 @@ def write_data(options: argparse.Namespace) -> None:
     Raises:
         UserError: the images cannot be read, or the shards cannot be written.
     """
-    data = load_image_folders(options.images, None, True)
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(options.seed))
-    splits = (
-        ("train", data.train, order.tolist()),
-        ("val", data.val, list(range(len(data.val)))),
-    )
     try:
-        for split, images, indices in splits:
+        data = load_image_folders(options.images, None, True)
+        order = torch.randperm(
+            len(data.train), generator=torch.Generator().manual_seed(options.seed)
+        )
+        for split, images, indices in (
+            ("train", data.train, order.tolist()),
+            ("val", data.val, list(range(len(data.val)))),
+        ):
             count = write_split(
                 images=images,
                 indices=indices,

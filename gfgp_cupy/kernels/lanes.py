@@ -40,12 +40,12 @@ class Lanes:
             lanes = largest_power_of_two(min(vectors, 32))
             chunks = -(-out_h * out_w // (BLOCK // lanes * WINDOWS_PER_THREAD))
             grid = samples * -(-vectors // lanes) * chunks
-            return cls(vector, lanes, chunks, grid, BLOCK * vector)
+            return cls(vector, lanes, chunks=chunks, grid=grid, reduction_elements=BLOCK * vector)
         groups = out_h * out_w // vector
         # About four rounds a lane, on whole warps where the plane is large enough for one.
         lanes = largest_power_of_two(min(max(groups // 4, min(groups, 32)), BLOCK))
         grid = -(-samples * channels * lanes // BLOCK)
-        return cls(vector, lanes, 1, grid, BLOCK // 32)
+        return cls(vector, lanes, chunks=1, grid=grid, reduction_elements=BLOCK // 32)
 
     @property
     def defines(self) -> tuple[str, ...]:

@@ -188,9 +188,21 @@ def _march(problem: Problem, aligned: int) -> March:
     teams = largest_power_of_two(most, dividing=groups)
     block = max(MIN_BLOCK, teams * team)
     return March(
-        block, groups * strips // teams, teams, group, pack, team_bytes, lam_bytes, ring_bytes,
-        ring_rows, strip_rows, step, tile_w, strips, problem.sizes,
-    )  # fmt: skip
+        block=block,
+        grid=groups * strips // teams,
+        teams=teams,
+        channels=group,
+        pack=pack,
+        team_bytes=team_bytes,
+        lam_bytes=lam_bytes,
+        ring_bytes=ring_bytes,
+        ring_rows=ring_rows,
+        strip_rows=strip_rows,
+        step=step,
+        tile_w=tile_w,
+        strips=strips,
+        sizes=problem.sizes,
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -122,9 +122,8 @@ class GFGPGeneralizedMeanPool2d(GuidedPool2d):
     for the arguments and :func:`generalized_mean_pool2d` for the pooling.
 
     Example:
-        >>> pool = GFGPGeneralizedMeanPool2d(64, kernel_size=3, stride=2, padding=1)
-        >>> pool(torch.rand(8, 64, 28, 28)).shape
-        torch.Size([8, 64, 14, 14])
+        >>> GFGPGeneralizedMeanPool2d(8, kernel_size=2)(torch.rand(2, 8, 4, 4)).shape
+        torch.Size([2, 8, 2, 2])
     """
 
     activation = nn.Softplus

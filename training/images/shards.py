@@ -3,6 +3,7 @@
 The package webdataset is imported where shards are read: no other run needs it.
 """
 
+import importlib.util
 import io
 import itertools
 import json
@@ -16,8 +17,8 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from training.errors import UserError
+from training.images import shard_order
 from training.images.datasets import BrokenSource, Data
-from training.images.shard_order import WINDOW
 
 DESCRIPTION_NAME = "__description__/shard.json"
 """The first file of the shards of ``training.write_shards``; WebDataset takes it for no sample."""
@@ -94,8 +95,8 @@ class ShardImages:
     def _read_window_of(self, index: int) -> None:
         number = self._shard_of(index)
         start, end = self.starts[number], self.starts[number + 1]
-        first = index - (index - start) % WINDOW
-        last = min(first + WINDOW, end)
+        first = index - (index - start) % shard_order.WINDOW
+        last = min(first + shard_order.WINDOW, end)
         if self.reading != number or self.next_index > first:
             self.samples, self.next_index = read_samples(self.shards[number].url), start
         self.reading = None  # after an error the shard is not read on, but from its start
@@ -146,8 +147,11 @@ def load_shards(train_urls: str | None, val_urls: str) -> Data:
             are expanded; None without the training images.
 
     Raises:
-        UserError: a shard cannot be read, or shards disagree about the classes.
+        UserError: the package webdataset is missing, a shard cannot be read, or shards disagree
+            about the classes.
     """
+    if importlib.util.find_spec("webdataset") is None:
+        raise UserError(f"--val-data {val_urls}: shards need a package: pip install webdataset")
     val = described_shards("--val-data", val_urls)
     train = described_shards("--data", train_urls) if train_urls is not None else None
     classes = max((shard.classes for shard in (train or val)), key=len)

@@ -20,7 +20,7 @@ class Evaluation:
         images: number of images that count.
         skipped_images: number of those that could not be read, which do not count.
         averaged: the weights are the averaged ones of ``--ema``.
-        checkpoint: the file.
+        checkpoint: the file's whole path.
         dataset, data: what the images are, as the options of these names; ``data`` is what
             ``--val-data`` says where that is given.
     """

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import sys
 import tarfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,6 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def small_windows(monkeypatch):
     monkeypatch.setattr("training.images.shard_order.WINDOW", 3)
-    monkeypatch.setattr("training.images.shards.WINDOW", 3)
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +249,15 @@ def test_options_that_do_not_fit(folders, tmp_path):
     assert "not digits" in error_here("--dataset", "digits", "--val-data", val)
     error = error_here("--data", tmp_path / "x.tar", "--val-data", val, "--out-dir", tmp_path)
     assert "x.tar cannot be read as a shard" in error
+
+
+def test_missing_package_is_named(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)  # importing it fails
+    with pytest.raises(UserError, match="pip install webdataset"):
+        load_shards(*shard_urls(folders[1]))
+
+
+def test_folder_that_cannot_be_read_is_named(tmp_path, capsys):
+    assert write_shards.main(["x" * 5000, str(tmp_path)]) == 2  # too long for any file system
+    error = capsys.readouterr().err
+    assert error.startswith("write_shards.py: error: ") and error.count("\n") == 1
