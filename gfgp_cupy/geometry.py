@@ -31,7 +31,7 @@ class PoolGeometry(NamedTuple):
         """Elements by which the last window reaches past the plane's end, per axis (never < 0)."""
         return self._overhang(height, 0), self._overhang(width, 1)
 
-    @property
+    # No property: PyTorch 2.6 cannot compile those of named tuples.
     def largest_overhang(self) -> tuple[int, int]:
         """A bound that :meth:`overhang` keeps to, whatever the plane's size."""
         (pad_h, pad_w), (stride_h, stride_w) = self.padding, self.stride

@@ -160,7 +160,7 @@ def zero_padded(
     since a size may be symbolic.
     """
     top, left = geometry.padding
-    bottom, right = geometry.largest_overhang if behind is None else behind
+    bottom, right = geometry.largest_overhang() if behind is None else behind
     if not (top or left or bottom or right):
         return input
     return F.pad(input, (left, right, top, bottom))

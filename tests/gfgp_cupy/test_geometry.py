@@ -39,7 +39,7 @@ def test_overhang_is_what_windows_need_and_keeps_to_its_bound():
             _, count = geometry.output_size(1, length)
             last_element = (count - 1) * stride + kernel - 1 - padding
             assert geometry.overhang(1, length) == (0, max(0, last_element - (length - 1)))
-            bound = geometry.largest_overhang
+            bound = geometry.largest_overhang()
             assert geometry.overhang(1, length)[1] <= bound[1]
             reached += geometry.overhang(1, length) == bound
     assert reached > 100
