@@ -49,7 +49,7 @@ def composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
 
     It is made of differentiable operations alone, so that PyTorch can derive it again.
     """
-    return softmax_mean(window_elements(input, lam.dtype, geometry), lam).mean.to(input.dtype)
+    return softmax_mean(window_elements(input, lam.dtype, geometry), lam).mean().to(input.dtype)
 
 
 class SoftmaxMean(NamedTuple):
@@ -67,7 +67,7 @@ class SoftmaxMean(NamedTuple):
     centre: Tensor
     correction: Tensor
 
-    @property
+    # No property: PyTorch 2.6 cannot compile those of named tuples.
     def mean(self) -> Tensor:
         """y."""
         return self.centre + self.correction

@@ -49,7 +49,7 @@ def forward_with_spread(
         variance += part
     layout = layout_of(input)
     return (
-        dense(mean.mean.to(input.dtype), layout),
+        dense(mean.mean().to(input.dtype), layout),
         dense(pack_spread(variance.sqrt(), input.dtype), layout),
     )
 
