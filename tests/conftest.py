@@ -9,6 +9,8 @@ import sys
 # Before PyTorch is imported, for this process and those it starts: tests run side by side, and
 # OpenMP's threads would keep the cores busy with waiting.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Inductor would start processes of its own to compile what few kernels the tests have.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import hypothesis
 import pytest
@@ -49,6 +51,9 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)  # the terminal is there by then
 def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        # Workers share the cores. Their children choose for themselves.
+        torch.set_num_threads(1)
     if config.getoption("failures_at_once") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(FailuresAtOnce(config.get_terminal_writer()))
 
@@ -105,4 +110,8 @@ def pytest_runtest_teardown(item):
 
 @pytest.fixture(autouse=True)
 def _fixed_seed():
-    torch.manual_seed(0)
+    """What ``torch.manual_seed(0)`` does, which without a GPU would take a millisecond a test for
+    the stack traces of seeds that wait for one."""
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.device_count():
+        torch.cuda.manual_seed_all(0)

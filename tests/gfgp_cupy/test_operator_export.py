@@ -168,6 +168,7 @@ def test_onnx_of_the_function(window):
     assert_onnxruntime_agrees(module, inputs, (ANY_SIZE, None), *others)
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_onnx_of_a_layer():
     others = [(numbers(shape, 2),) for shape in SHAPES]

@@ -136,7 +136,8 @@ def test_the_rest_of_a_network_is_as_it_was(name):
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(vision("resnet50"), id="torchvision resnet50"),
+        pytest.param(vision("resnet18"), id="torchvision resnet18"),
+        pytest.param(vision("resnet50"), id="torchvision resnet50", marks=pytest.mark.slow),
         pytest.param(vision("densenet121"), id="torchvision densenet121", marks=pytest.mark.slow),
         pytest.param(timms("resnet50"), id="timm resnet50", marks=pytest.mark.slow),
     ],

@@ -8,6 +8,7 @@ replaced by its formula, for the tensors of ``fill`` and the images of ``images`
 """
 
 import copy
+import functools
 import gzip
 import json
 import math
@@ -68,9 +69,16 @@ def empty_model(name: str, pool: str, num_classes: int = 1000) -> nn.Module:
     return model.double().to_empty(device="cpu").eval()
 
 
-def filled_model(name: str, pool: str, num_classes: int = 10) -> nn.Module:
-    model = empty_model(name, pool, num_classes)
-    model.load_state_dict(fill({key: list(t.shape) for key, t in model.state_dict().items()}))
+@functools.lru_cache(maxsize=2)  # of neighbouring tests
+def filled_tensors(name: str, pool: str) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        shapes = create_model(name, pool, num_classes=10).state_dict()
+    return fill({key: list(tensor.shape) for key, tensor in shapes.items()})
+
+
+def filled_model(name: str, pool: str) -> nn.Module:
+    model = empty_model(name, pool, num_classes=10)
+    model.load_state_dict(filled_tensors(name, pool))
     return model
 
 
@@ -195,14 +203,16 @@ def test_densenet121_avg_is_torchvisions_but_for_the_transitions_second_norm():
 
 def test_vgg11orig_max_is_torchvisions_without_dropout():
     torch.manual_seed(0)
-    model = create_model("vgg11orig", "max", num_classes=10).eval()
+    with torch.device("meta"):  # 130 million weights that are drawn once only
+        model = create_model("vgg11orig", "max", num_classes=10).eval()
+        reference = torchvision.models.vgg11(weights=None, init_weights=False, num_classes=10)
+    model.to_empty(device="cpu")
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.03)  # the initial weights let the signal vanish
-    reference = torchvision.models.vgg11(weights=None, init_weights=False, num_classes=10)
     reference.classifier = nn.Sequential(
         *(layer for layer in reference.classifier if not isinstance(layer, nn.Dropout))
     )
-    reference.load_state_dict(model.state_dict())
+    reference.load_state_dict(model.state_dict(), assign=True)
     image = images(height=240, width=256)[:1].float()  # a 7×8 map, averaged to 7×7
     with torch.no_grad():
         output, expected = model(image), reference(image)
