@@ -29,6 +29,7 @@ from tests.support.command_line import (
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
 from tests.support.warm_python import HANG, exit_code
+from tests.training.conftest import no_curves  # noqa: F401  for all of its runs here
 from training.records.evaluation import read_evaluation
 
 SMALL_DIGITS = (
