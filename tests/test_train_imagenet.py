@@ -28,6 +28,7 @@ from tests.support.command_line import (
 )
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
+from tests.support.tiny_network import create_tiny_network
 from tests.support.warm_python import HANG, exit_code
 from tests.training.conftest import no_curves  # noqa: F401  for all of its runs here
 from training.records.evaluation import read_evaluation
@@ -105,6 +106,13 @@ def test_readmes_digits_command_reaches_its_accuracy(tmp_path):
     assert "on 360 images" in printed
 
 
+@pytest.fixture
+def tiny_network(monkeypatch):
+    """Train a network whose checkpoints are quickly written."""
+    monkeypatch.setattr("training.command.create_model", create_tiny_network)
+
+
+@pytest.mark.usefixtures("tiny_network")
 def test_resumed_epochs_replace_their_rows(tmp_path):
     out = tmp_path / "out"
     output_here(*SMALL_DIGITS, "--epochs", 2, "--seed", 0, "--out-dir", out)
@@ -119,6 +127,7 @@ def test_resumed_epochs_replace_their_rows(tmp_path):
     assert again[1]["train_loss"] != rows[1]["train_loss"]
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_seed_decides_the_weights(tmp_path):
     def first_weights(name, *seed):
         output_here(*SMALL_DIGITS, "--epochs", 1, "--out-dir", tmp_path / name, *seed)
