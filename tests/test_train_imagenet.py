@@ -28,7 +28,9 @@ from tests.support.command_line import (
 )
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
+from tests.support.tiny_network import create_tiny_network
 from tests.support.warm_python import HANG, exit_code
+from tests.training.conftest import no_curves  # noqa: F401  for all of its runs here
 from training.records.evaluation import read_evaluation
 
 SMALL_DIGITS = (
@@ -77,15 +79,20 @@ def test_published_command_runs_unchanged(tmp_path):
 
 @pytest.mark.slow
 def test_readmes_digits_command_reaches_its_accuracy(tmp_path):
-    """In a shell, as it stands there but for the installation that comes before."""
+    """In a shell, as it stands there but for the installation that comes before.
+
+    One thread takes little longer than two, which wait for each other, and leaves the others to
+    the tests that run beside it.
+    """
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- command: digits -->\n```bash\n(.*)\n```", readme)[1]
     _, command = block.split("pip install -r requirements.txt && ")
     out = tmp_path / "digits"
     this_python = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    variables = {"PATH": this_python, "OMP_NUM_THREADS": "1"}
     subprocess.run(
         command.replace("results/digits", shlex.quote(str(out))),
-        shell=True, cwd=REPOSITORY, env=os.environ | {"PATH": this_python}, check=True,
+        shell=True, cwd=REPOSITORY, env=os.environ | variables, check=True,
     )  # fmt: skip
     log = read_log(out)
     assert float(log[-1]["val_err1"]) <= 3
@@ -99,6 +106,13 @@ def test_readmes_digits_command_reaches_its_accuracy(tmp_path):
     assert "on 360 images" in printed
 
 
+@pytest.fixture
+def tiny_network(monkeypatch):
+    """Train a network whose checkpoints are quickly written."""
+    monkeypatch.setattr("training.command.create_model", create_tiny_network)
+
+
+@pytest.mark.usefixtures("tiny_network")
 def test_resumed_epochs_replace_their_rows(tmp_path):
     out = tmp_path / "out"
     output_here(*SMALL_DIGITS, "--epochs", 2, "--seed", 0, "--out-dir", out)
@@ -113,6 +127,7 @@ def test_resumed_epochs_replace_their_rows(tmp_path):
     assert again[1]["train_loss"] != rows[1]["train_loss"]
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_seed_decides_the_weights(tmp_path):
     def first_weights(name, *seed):
         output_here(*SMALL_DIGITS, "--epochs", 1, "--out-dir", tmp_path / name, *seed)

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from gfgp_cupy import record_lambdas
 from models import create_model
 from tests.support.command_line import error_here, output_here, read_log
+from tests.training.conftest import no_curves  # noqa: F401  for all of its runs here
 from training.images.datasets import load_digits_data
 from training.recipes import RECIPES
 from training.records.config import read_config

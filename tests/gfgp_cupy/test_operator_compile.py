@@ -34,9 +34,12 @@ IMAGES_OF_ONE_SIZE = ((4, 3, 64, 96), (3, 3, 64, 96))
 
 @pytest.fixture(autouse=True)
 def _forget_compiled_code():
-    """Take no code from earlier tests, nor of other sizes from PyTorch's cache on the disk."""
+    """Take no code from earlier tests, nor of other sizes from PyTorch's cache on the disk.
+
+    Inductor compiles in this process: to start others takes longer than what there is to compile.
+    """
     torch._dynamo.reset()
-    with torch._inductor.config.patch(force_disable_caches=True):
+    with torch._inductor.config.patch(force_disable_caches=True, compile_threads=1):
         yield
     torch._dynamo.reset()
 

@@ -15,7 +15,7 @@ def small_resnet() -> nn.Module:
 
 
 def small_densenet() -> nn.Module:
-    return DenseNet(8, (2, 2, 2, 2), 16, pool="max_ent", num_classes=10)
+    return DenseNet(8, (2, 1, 1, 1), 16, pool="max_ent", num_classes=10)
 
 
 def plain_network() -> nn.Module:

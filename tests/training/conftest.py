@@ -17,7 +17,7 @@ def write_no_curves(history: Sequence[object], pdf_path: Path) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_curves() -> Iterator[None]:
+def no_curves() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.records.run_files.write_curves", write_no_curves)
         yield

@@ -13,7 +13,6 @@ from torch import nn
 
 from models import create_model
 from tests.support.command_line import (
-    COMMAND,
     checked_error,
     error_here,
     free_dist_url,
@@ -21,10 +20,11 @@ from tests.support.command_line import (
     output_of_command,
     read_log,
     run_command,
+    start_command,
     torchrun_command,
 )
 from tests.support.image_folders import write_image_folder
-from tests.support.warm_python import HANG
+from tests.support.warm_python import HANG, exit_code
 from training.records.history import COLUMNS
 
 # What depends on the machine rather than on the run.
@@ -99,14 +99,6 @@ def test_two_processes_give_the_result_of_one(tmp_path, vgg, vgg_of_one_process,
     assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])
 
 
-@pytest.mark.slow
-def test_torchrun_gives_the_result_of_one(tmp_path, vgg, vgg_of_one_process):
-    command = torchrun_command(*vgg, "--accum-steps", 2, "--out-dir", tmp_path)
-    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])
-
-
 def assert_same_run(two_out, one_out, first_weights):
     """Two processes and one moved the weights alike, and their logs say the same."""
     first = torch.load(first_weights, weights_only=True)["state_dict"]
@@ -145,9 +137,12 @@ def children(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds the workers in /proc")
-def test_torchrun_restarts_from_the_newest_checkpoint(tmp_path, vgg, vgg_of_one_process):
-    """One of the two processes is killed after the first epoch; torchrun starts both anew."""
-    command = torchrun_command(*vgg, "--out-dir", tmp_path)
+def test_torchrun_restarts_and_gives_the_result_of_one(tmp_path, vgg, vgg_of_one_process):
+    """One of the two processes is killed after the first epoch; torchrun starts both anew.
+
+    They go on from the newest checkpoint: each of the two starts makes an epoch of the result.
+    """
+    command = torchrun_command(*vgg, "--accum-steps", 2, "--out-dir", tmp_path)
     launcher = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -155,7 +150,7 @@ def test_torchrun_restarts_from_the_newest_checkpoint(tmp_path, vgg, vgg_of_one_
         assert launcher.poll() is None
         time.sleep(0.01)
     os.kill(children(launcher.pid)[1], signal.SIGKILL)
-    printed, _ = launcher.communicate(timeout=300)
+    printed, _ = launcher.communicate(timeout=HANG)
     assert launcher.returncode == 0, printed
     assert printed.count("epoch 1/2: lr") == 1, printed
     assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])
@@ -190,19 +185,20 @@ def test_machines_that_see_different_checkpoints_are_refused(tmp_path, vgg):
     """Each machine has a --resume FILE of its own: one after no epoch, the other after one."""
     other = tmp_path / "other.pth.tar"
     torch.save({**torch.load(vgg[1], weights_only=True), "epoch": 1}, other)
-    url = free_dist_url()
-    commands = [
-        [*COMMAND, "--resume", start, *vgg[2:], "--world-size", 2, "--rank", rank]
+    url, out_dir = free_dist_url(), tmp_path / "out"
+    errors = [tmp_path / "stderr0", tmp_path / "stderr1"]
+    machines = [
+        start_command(
+            *("--resume", start, *vgg[2:], "--world-size", 2, "--rank", rank),
+            *("--dist-url", url, "--out-dir", out_dir),
+            stdout=tmp_path / "stdout",
+            stderr=errors[rank],
+        )
         for rank, start in enumerate((vgg[1], other))
     ]
-    machines = [
-        subprocess.Popen(
-            [*map(str, command), "--dist-url", url, "--out-dir", tmp_path / "out"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command in commands
-    ]
-    errors = [machine.communicate(timeout=300)[1] for machine in machines]
-    assert "process 1 would go on from after epoch 1, the main one from after epoch 0" in errors[1]
-    assert not list((tmp_path / "out").glob("*"))
+    assert all(map(exit_code, machines))
+    assert (
+        "process 1 would go on from after epoch 1, the main one from after epoch 0"
+        in errors[1].read_text()
+    )
+    assert not list(out_dir.glob("*"))

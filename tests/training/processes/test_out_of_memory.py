@@ -1,18 +1,19 @@
 """Out of memory: one line that names what was tried, and nothing overwritten."""
 
 import errno
-import subprocess
+import resource
 import sys
 import weakref
 
 import pytest
 import torch
 
+import train_imagenet
 import training.command
 from tests.support.command_line import checked_error, error_here, free_dist_url, output_here
 from tests.support.image_folders import write_image_folder
-from tests.support.paths import REPOSITORY
 from tests.support.tiny_network import create_tiny_network
+from tests.support.warm_python import exit_code, start_warm
 from train_imagenet import parse_settings
 from training.command import out_of_memory_line
 from training.errors import UserError
@@ -27,19 +28,6 @@ MORE_THAN_THERE_IS = 2**50
 ROOM = 2**31
 CPU = torch.device("cpu")
 
-# Gives the command, and the processes it starts, so much address space beyond what the imports
-# take, as `ulimit -v` does.
-LIMITED = """
-import resource, sys
-import train_imagenet
-import training.command
-with open("/proc/self/statm") as file:
-    taken = int(file.read().split()[0]) * resource.getpagesize()
-limit = taken + int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-if __name__ == "__main__":
-    sys.exit(train_imagenet.main(sys.argv[2:]))
-"""
 needs_limits = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 
 
@@ -55,33 +43,45 @@ def large_images(tmp_path_factory):
     return ("--data", data, "--arch", "resnet18", "--pool", "skip", "--cpu", "--batch-size", 900)
 
 
-def error_with_little_memory(*options):
+def command_with_little_memory(options):
+    """Be the command with ``ROOM`` beyond the address space that the imports take.
+
+    So have the processes that it starts, as of a shell's ``ulimit -v``.
+    """
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
+    return train_imagenet.main(options)
+
+
+def error_with_little_memory(tmp_path, *options):
     """Run the command with ``ROOM``; it must refuse. Return the one line of its error."""
-    command = [sys.executable, "-c", LIMITED, str(ROOM), *map(str, options)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
-    return checked_error(result.returncode, result.stderr)
+    options = [*map(str, options), "--out-dir", str(tmp_path / "out")]
+    out, err = tmp_path / "stdout", tmp_path / "stderr"
+    code = exit_code(start_warm(command_with_little_memory, options, stdout=out, stderr=err))
+    assert not list((tmp_path / "out").glob("*"))
+    return checked_error(code, err.read_text())
 
 
 @needs_limits
 @pytest.mark.slow
 def test_batch_that_does_not_fit_is_named(tmp_path, large_images):
-    message = error_with_little_memory(*large_images, "--accum-steps", 2, "--out-dir", tmp_path)
+    message = error_with_little_memory(tmp_path, *large_images, "--accum-steps", 2)
     assert "out of memory on cpu with batches of 900 images in each process" in message
     assert "--batch-size 900, --accum-steps 2, --amp off" in message
     for way_out in ("lower --batch-size", "raise --accum-steps", "--amp bf16"):
         assert way_out in message
-    assert not list(tmp_path.iterdir())
 
 
 @needs_limits
 @pytest.mark.slow
 def test_batch_that_does_not_fit_two_processes(tmp_path, large_images):
     message = error_with_little_memory(
+        tmp_path,
         *("--multiprocessing-distributed", "--nproc", 2, "--dist-url", free_dist_url()),
-        *(*large_images, "--dist-backend", "gloo", "--out-dir", tmp_path),
+        *(*large_images, "--dist-backend", "gloo"),
     )
     assert "with batches of 450 images in each process (--batch-size 900" in message
-    assert not list(tmp_path.iterdir())
 
 
 def hungry_models(in_training):

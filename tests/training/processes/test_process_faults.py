@@ -23,6 +23,7 @@ from tests.support.command_line import (
     free_dist_url,
     run_here,
     said_by_program,
+    start_command,
 )
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
@@ -118,22 +119,15 @@ def started_with(words, pids):
 
 
 class Started:
-    """A command with a process group of its own, as a shell starts one."""
+    """A command with a process group of its own, as a shell starts one.
 
-    def __init__(self, out_dir, *words):
-        self.out_dir = out_dir
-        self.stderr = out_dir / "stderr"
-        # To files: whatever is left of the command holds up no one who reads a pipe to its end.
-        with open(out_dir / "stdout", "wb") as out, open(self.stderr, "wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, *map(str, words), "--out-dir", str(out_dir)],
-                cwd=REPOSITORY,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        self.pid = self.process.pid
-        self.seen = {self.pid}
+    Attributes:
+        wait: takes seconds and returns its exit code; an error if it has not ended by then.
+    """
+
+    def __init__(self, out_dir, pid, wait):
+        self.out_dir, self.pid, self.wait = out_dir, pid, wait
+        self.seen = {pid}
 
     def look(self):
         """Remember which processes the command has started; return them."""
@@ -147,26 +141,61 @@ class Started:
 
     def end(self):
         """Wait for the end, of all that it has started; return exit code and what it said."""
-        code = self.process.wait(LIMIT)
+        code = self.wait(LIMIT)
         assert_gone(*self.seen)
-        return code, said_by_program(self.stderr.read_text())
+        return code, said_by_program((self.out_dir / "stderr").read_text())
 
 
 @pytest.fixture
-def start(tmp_path):
+def started(tmp_path):
+    """The commands of a test, nothing of which is left."""
     started = []
-
-    def start(*words):
-        started.append(Started(tmp_path, *words))
-        return started[-1]
-
-    yield start
+    yield started
     for command in started:
         command.look()
         command.seen.update(pids(tmp_path))
         for pid in command.seen:
             if state(pid) != "Z":
                 os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def start(tmp_path, started):
+    """Return a function that starts Python as a person does."""
+
+    def start(*words):
+        # To files: whatever is left of the command holds up no one who reads a pipe to its end.
+        with open(tmp_path / "stdout", "wb") as out, open(tmp_path / "stderr", "wb") as err:
+            process = subprocess.Popen(
+                [sys.executable, *map(str, words), "--out-dir", str(tmp_path)],
+                cwd=REPOSITORY,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        started.append(Started(tmp_path, process.pid, process.wait))
+        return started[-1]
+
+    return start
+
+
+@pytest.fixture
+def start_work(tmp_path, started):
+    """Return a function that starts a command that does some work, warm."""
+
+    def start_work(work, *options):
+        arguments = [str(option) for option in (*options, "--out-dir", tmp_path)]
+        files = {"stdout": tmp_path / "stdout", "stderr": tmp_path / "stderr"}
+        process = start_warm(in_a_session, work, arguments, **files)
+        started.append(Started(tmp_path, process.pid, lambda _: exit_code(process)))
+        return started[-1]
+
+    return start_work
+
+
+def in_a_session(work, arguments):
+    os.setsid()
+    return process_work.instead_of_training(work, arguments)
 
 
 @pytest.fixture
@@ -278,12 +307,15 @@ def test_processes_start_workers_as_the_command_would():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["kill", "Ctrl-C", "timeout"])
-def test_signal_reaches_each_process_once_and_waits_for_them(start, tmp_path, way):
+def test_signal_reaches_each_process_once_and_waits_for_them(start, start_work, tmp_path, way):
     """The main process takes longer to leave than one may after an error.
 
     A terminal's Ctrl-C goes to the process group, and ``timeout`` sends its signal twice.
     """
-    command = start(*WORK, "stop", *two_processes())
+    if way == "Ctrl-C":
+        command = start(*WORK, "stop", *two_processes())
+    else:
+        command = start_work(process_work.stop, *two_processes())
     command.wait_for_work()
     signum = signal.SIGINT if way == "Ctrl-C" else signal.SIGTERM
     if way == "Ctrl-C":
@@ -298,8 +330,8 @@ def test_signal_reaches_each_process_once_and_waits_for_them(start, tmp_path, wa
 
 
 @pytest.mark.slow
-def test_second_signal_ends_all_at_once(start, tmp_path):
-    command = start(*WORK, "stay", *two_processes())
+def test_second_signal_ends_all_at_once(start_work, tmp_path):
+    command = start_work(process_work.stay, *two_processes())
     command.wait_for_work()
     os.kill(command.pid, signal.SIGTERM)
     wait_until(lambda: len(numbers(tmp_path, "signal")) == 2, "the signal has been passed on")
@@ -324,8 +356,8 @@ def test_interrupt_before_training(start):
     os.kill(command.pid, signal.SIGINT)
     # Python drops a KeyboardInterrupt that comes while it runs a finalizer. A person presses again.
     with suppress(subprocess.TimeoutExpired):
-        command.process.wait(LIMIT / 3)
-    if command.process.poll() is None:
+        command.wait(LIMIT / 3)
+    if state(command.pid) != "Z":
         os.kill(command.pid, signal.SIGINT)
     assert command.end() == (130, "")
 
@@ -343,33 +375,45 @@ def test_processes_stop_in_order_when_the_command_is_killed(start, tmp_path, at_
     assert numbers(tmp_path, "left") == ([[signal.SIGTERM]] * 2 if at_work else [])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "victim"), [("--multiprocessing-distributed", 1), ("torchrun", 0)]
-)
-def test_training_whose_process_is_killed(start, tmp_path, launcher, victim):
-    """With DataLoader workers, which must not stay; what it has written is whole."""
-    data = write_image_folder(tmp_path / "data")
-    options = (
-        *("--data", data, "--arch", "resnet18", "--pool", "skip", "--config-name", "digits"),
-        *("--epochs", 100, "--batch-size", 4, "--workers", 2, "--cpu"),
+def training_with_workers(folder):
+    """Return the options of a run that goes on until it is ended.
+
+    Its processes have DataLoader workers, which must not stay.
+    """
+    return (
+        *("--data", write_image_folder(folder / "data"), "--arch", "resnet18", "--pool", "skip"),
+        *("--config-name", "digits", "--epochs", 100, "--batch-size", 4, "--workers", 2, "--cpu"),
     )
-    if launcher == "torchrun":
-        command = start(*TORCHRUN[1:], COMMAND[1], *options)
-    else:
-        command = start(COMMAND[1], *options, *two_processes())
-    checkpoint = tmp_path / "checkpoint-epoch1.pth.tar"
+
+
+def kill_after_first_epoch(command, victim, name=""):
+    """Kill the ``victim``-th process of the command, with ``name`` in its command line.
+
+    Return what the command's end says; what it has written is whole.
+    """
+    checkpoint = command.out_dir / "checkpoint-epoch1.pth.tar"
     wait_until(checkpoint.exists, "the first epoch is over")
-    name = "train_imagenet.py" if launcher == "torchrun" else "spawn_main"
     command.look()
     os.kill(started_with(name, children_of(command.pid))[victim], signal.SIGKILL)
-    code, stderr = command.end()
+    end = command.end()
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
-    if launcher == "torchrun":
-        assert code != 0
-        assert "RuntimeError" not in stderr
-    else:
-        assert f"process {victim} (pid " in checked_error(code, stderr)
+    return end
+
+
+@pytest.mark.slow
+def test_training_whose_process_is_killed(tmp_path, started):
+    options = (*training_with_workers(tmp_path), *two_processes(), "--out-dir", tmp_path)
+    process = start_command(*options, stdout=tmp_path / "stdout", stderr=tmp_path / "stderr")
+    started.append(Started(tmp_path, process.pid, lambda _: exit_code(process)))
+    assert "process 1 (pid " in checked_error(*kill_after_first_epoch(started[0], victim=1))
+
+
+@pytest.mark.slow
+def test_training_whose_process_is_killed_under_torchrun(tmp_path, start):
+    command = start(*TORCHRUN[1:], COMMAND[1], *training_with_workers(tmp_path))
+    code, stderr = kill_after_first_epoch(command, victim=0, name="train_imagenet.py")
+    assert code != 0
+    assert "RuntimeError" not in stderr
 
 
 @pytest.mark.slow

@@ -1,18 +1,20 @@
 """A signal to a run of two processes: both stop after the same step, and go on to the same bits."""
 
+import os
 import signal
 import subprocess
-import threading
+import time
 
 import pytest
 import torch
 
 from tests.support.command_line import (
-    COMMAND,
     free_dist_url,
     output_of_command,
+    start_command,
     torchrun_command,
 )
+from tests.support.warm_python import HANG, exit_code
 from tests.training.checkpoints.test_resuming import assert_same_bits, checkpoint_names
 
 EPOCHS = 2
@@ -27,52 +29,55 @@ pytestmark = pytest.mark.slow
 
 def two_processes(out_dir):
     options = ("--multiprocessing-distributed", "--nproc", 2, "--dist-url", free_dist_url())
-    return [*COMMAND, *map(str, (*RUN, *options, "--out-dir", out_dir))]
-
-
-def under_torchrun(out_dir):
-    return torchrun_command(*RUN, "--out-dir", out_dir)
+    return (*RUN, *options, "--out-dir", out_dir)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    output_of_command(*two_processes(out)[len(COMMAND) :])
+    output_of_command(*two_processes(out))
     return out
 
 
-@pytest.mark.parametrize(
-    ("command", "signum", "code"),
-    # torchrun's own code is 1, whatever ends its processes.
-    [(two_processes, signal.SIGTERM, 128 + signal.SIGTERM), (under_torchrun, signal.SIGINT, 1)],
-)
-def test_both_stop_and_go_on(tmp_path, whole, command, signum, code):
-    run = subprocess.Popen(
-        command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    watchdog = threading.Timer(300, run.kill)
-    watchdog.start()
-    printed = ""
-    for line in run.stdout:
-        printed += line
-        if line.startswith(f"epoch {EPOCHS}/{EPOCHS} [16/"):
-            run.send_signal(signum)
-    watchdog.cancel()
-    assert run.wait() == code, printed
-    assert f"stopped by {signum.name} after batch" in printed
-    if command is two_processes:
-        assert "Traceback" not in printed
-    (left,) = (name for name in checkpoint_names(tmp_path) if "batch" in name)
-    assert f"{tmp_path / left}; go on with --resume auto" in printed
+def send_in_last_epoch(signum, pid, output):
+    """Send ``signum`` to the run ``pid`` once the file ``output`` tells of its last epoch."""
+    in_last_epoch = f"\nepoch {EPOCHS}/{EPOCHS} [16/"
+    end = time.monotonic() + HANG
+    while not (output.exists() and in_last_epoch in output.read_text()):
+        assert time.monotonic() < end, f"waited {HANG} s for {in_last_epoch!r}"
+        time.sleep(0.005)
+    os.kill(pid, signum)
 
-    again = subprocess.run(
-        command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
-    )
-    assert again.returncode == 0, again.stdout
-    assert f"resuming from {tmp_path / left}" in again.stdout
+
+def assert_goes_on(out_dir, whole, printed, signum):
+    assert f"stopped by {signum.name} after batch" in printed
+    (left,) = (name for name in checkpoint_names(out_dir) if "batch" in name)
+    assert f"{out_dir / left}; go on with --resume auto" in printed
+    assert f"resuming from {out_dir / left}" in output_of_command(*two_processes(out_dir))
     ours, theirs = (
         torch.load(folder / f"checkpoint-epoch{EPOCHS}.pth.tar", weights_only=True)
-        for folder in (tmp_path, whole)
+        for folder in (out_dir, whole)
     )
     for part in ("state_dict", "ema", "optimizer"):
         assert_same_bits(ours[part], theirs[part])
+
+
+def test_both_stop_and_go_on(tmp_path, whole):
+    out_dir, output = tmp_path / "out", tmp_path / "output"
+    run = start_command(*two_processes(out_dir), stdout=output, stderr=output)
+    send_in_last_epoch(signal.SIGTERM, run.pid, output)
+    code, printed = exit_code(run), output.read_text()
+    assert code == 128 + signal.SIGTERM, printed
+    assert "Traceback" not in printed
+    assert_goes_on(out_dir, whole, printed, signal.SIGTERM)
+
+
+def test_both_stop_under_torchrun_and_go_on(tmp_path, whole):
+    out_dir, output = tmp_path / "out", tmp_path / "output"
+    with open(output, "wb") as file:
+        command = torchrun_command(*RUN, "--out-dir", out_dir)
+        run = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    send_in_last_epoch(signal.SIGINT, run.pid, output)
+    code, printed = run.wait(HANG), output.read_text()
+    assert code == 1, printed  # torchrun's own, whatever ends its processes
+    assert_goes_on(out_dir, whole, printed, signal.SIGINT)
