@@ -16,7 +16,7 @@ __all__ = ["second_phases"]
 
 PYTHON = sys.executable
 
-TRAINER_NEEDS = ("matplotlib", "PIL", "torchvision", "tqdm", "webdataset")
+TRAINER_NEEDS = ("matplotlib", "PIL", "torchvision", "tqdm")
 
 
 def second_phases(folder: Path, scratch: Path, first: Path, data: Path) -> list[Phase]:

@@ -157,7 +157,7 @@ def _probe(device: torch.device) -> None:
     would be one without memory, as happens where the first call of a process is a traced one.
     """
     with _disable_current_modes(), temporarily_clear_interpreter_stack():
-        sample = torch.empty(1, 1, 1, 1, device=device)
+        sample = torch.zeros(1, 1, 1, 1, device=device)
         forward(sample, sample, pool_geometry(1))
 
 
