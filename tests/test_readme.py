@@ -130,19 +130,25 @@ def test_numbers_of_poolings():
     assert places == ["pool1", "pool", "layer2", "layer3", "layer4"]
 
 
-def test_table_of_speed_is_that_of_the_results():
-    results = json.loads((REPOSITORY / "benchmarks/results/cpu-targets.json").read_text())
-    medians = {
+def medians_of(file):
+    """Milliseconds of forward and backward by shape, without its padding, and contender."""
+    results = json.loads((REPOSITORY / "benchmarks/results" / file).read_text())
+    return {
         (time["shape"].rpartition("/")[0], time["contender"]): 1e3 * time["seconds"]["median"]
         for time in results["times"]
         if time["direction"] == "both"
     }
+
+
+def test_table_of_speed_is_that_of_the_results():
+    files = re.findall(r"\(benchmarks/results/(\S+\.json)\)", README)
+    medians = dict(zip(("CPU", "GPU"), map(medians_of, files), strict=True))
     contenders = "max_ent_pool2d", "GFGP fused", "max_pool2d", "avg_pool2d", "eager composition"
-    rows = re.findall(r"^\| (\S+), (\d/\d) \| (.*) \|$", README, re.MULTILINE)
-    assert len(rows) == 3
-    for shape, window, cells in rows:
+    rows = re.findall(r"^\| (CPU|GPU) \| (\S+), (\d/\d) \| (.*) \|$", README, re.MULTILINE)
+    assert len(rows) == 6
+    for device, shape, window, cells in rows:
         place = f"{shape.replace('×', 'x')}:{window}"
-        expected = [medians[place, contender] for contender in contenders]
+        expected = [medians[device][place, contender] for contender in contenders]
         shown = [float(cell) for cell in cells.split(" | ")]
         assert shown == [float(f"{milliseconds:.3g}") for milliseconds in expected]
 
