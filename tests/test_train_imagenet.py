@@ -187,6 +187,7 @@ def test_published_checkpoint_is_evaluated(tmp_path):
     assert names(tmp_path / "out") == ["evaluation.json"]
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_lines_where_there_is_no_terminal(tmp_path):
     printed = output_here(*(*SMALL_DIGITS, "--epochs", 1, "--out-dir", tmp_path, "--print-freq", 1))
     lines = [line for line in printed.splitlines() if line.startswith("epoch 1/1 [")]
@@ -246,7 +247,9 @@ def test_run_on_a_folder_needs_no_package_of_other_runs(tmp_path):
     program = (
         "import sys\n"
         "sys.modules.update(webdataset=None, tensorboard=None)\n"  # importing them fails
-        "import train_imagenet\n"
+        "import train_imagenet, training.command\n"
+        "from tests.support.tiny_network import create_tiny_network\n"
+        "training.command.create_model = create_tiny_network\n"
         "sys.exit(train_imagenet.main(sys.argv[1:]))"
     )
     done = subprocess.run(

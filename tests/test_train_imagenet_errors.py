@@ -1,5 +1,7 @@
 """What bad input on the command line gets: one line, exit code 2, nothing overwritten."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -175,8 +177,8 @@ def test_resume_of_a_finished_run(finished_run):
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, finished_run):
     out = tmp_path / "out"
+    shutil.copytree(finished_run, out)
     options = (*SMALL_DIGITS, "--out-dir", out, "--seed", 0)
-    output_here(*options)
     before = contents(out)
     last = out / "checkpoint-epoch1.pth.tar"
     message = error_here(*options, "--resume", last, "--epochs", 3, "--lr", "1e38")

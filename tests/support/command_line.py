@@ -58,11 +58,15 @@ def _main(arguments: list[str]) -> int:
     return train_imagenet.main(arguments)
 
 
-def torchrun_command(*options: object) -> list[str]:
-    """Return the command line that runs the command under torchrun, in two processes here."""
+def torchrun_command(*options: object, program: tuple[str, ...] = (COMMAND[1],)) -> list[str]:
+    """Return the command line that runs the command under torchrun, in two processes here.
+
+    Args:
+        program: the script, or ``-m`` and a module.
+    """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += ["--local-addr", "127.0.0.1", "--nproc-per-node", "2", "--max-restarts", "1"]
-    return [*torchrun, COMMAND[1], *map(str, options)]
+    return [*torchrun, *program, *map(str, options)]
 
 
 def run_here(*options: object) -> tuple[int, str, str]:

@@ -15,6 +15,7 @@ from torchvision import transforms
 from tests.support.command_line import error_here, output_here, read_log
 from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
+from tests.support.tiny_network import create_tiny_network
 from tests.support.warm_python import run_warm
 from train_imagenet import parse_settings
 from training.checkpoints.partial_epoch import begin_epoch
@@ -242,6 +243,7 @@ def standardised(image):
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """Options of a run with batch normalisation of 16 images, whose recipe cannot take a blank."""
+    monkeypatch.setattr("training.command.create_model", create_tiny_network)
     recipe = replace(
         RECIPES["digits"],
         train_transform=lambda: standardised,

@@ -15,6 +15,7 @@ from tests.support.command_line import (
     output_here,
     run_command,
 )
+from tests.support.networks_without_memory import without_memory
 from training.checkpoints.weights import (
     layer_of,
     take_weights,
@@ -58,7 +59,7 @@ SMALLEST = ("resnet18", "resnetp18", "resnext50_32x4d", "vgg11bow", "vgg11orig_b
 @pytest.mark.parametrize("arch", list_models())
 def test_every_convolution_and_norm_of_torchvision_fits(arch):
     """And everything else but the classifier of the bow networks, which torchvision lacks."""
-    with torch.device("meta"):
+    with without_memory():
         weights = torchvision_network(torchvision_name(arch)).state_dict()
         for pool in ("max", "max_ent", "skip") if arch in SMALLEST else ("max_ent",):
             model = create_model(arch, pool)
@@ -73,7 +74,7 @@ def test_every_convolution_and_norm_of_torchvision_fits(arch):
 @pytest.mark.parametrize(("arch", "kind"), [("resnet18", "head"), ("densenet121", "head|norm2")])
 def test_what_starts_fresh(arch, kind):
     """The poolings' heads, and the norms that the published DenseNet adds."""
-    with torch.device("meta"):
+    with without_memory():
         model = create_model(arch)
         weights = torchvision_network(torchvision_name(arch)).state_dict()
         summary = take_weights(model, weights, "here")
@@ -95,7 +96,7 @@ def test_resnet_skip_is_torchvisions_network():
 
 
 def test_vgg_classifiers_match_layer_by_layer():
-    with torch.device("meta"):
+    with without_memory():
         for arch, places in (("vgg11orig", (0, 2, 4)), ("vgg11orig_bn", (0, 3, 6))):
             theirs = torchvision_network(torchvision_name(arch)).state_dict()
             named = with_own_names(create_model(arch), theirs)

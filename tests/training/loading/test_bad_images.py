@@ -15,6 +15,7 @@ from tests.support.command_line import (
 )
 from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
+from tests.support.tiny_network import create_tiny_network
 from tests.support.warm_python import run_warm
 from training import write_shards
 from training.errors import UserError
@@ -38,6 +39,14 @@ RECIPE = RECIPES["digits"]
 NETWORK = ("--arch", "resnet18", "--pool", "skip", "--config-name", "digits", "--cpu")
 TRAINING = (*NETWORK, "--epochs", 1, "--batch-size", 50, "--seed", 0)
 SKIP = ("--on-bad-image", "skip")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_network():
+    """What becomes of the images is the same for every network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.command.create_model", create_tiny_network)
+        yield
 
 
 def cut(path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import create_model
+from tests.support import plain_training
 from tests.support.command_line import (
     checked_error,
     error_here,
@@ -20,11 +20,11 @@ from tests.support.command_line import (
     output_of_command,
     read_log,
     run_command,
-    start_command,
     torchrun_command,
 )
 from tests.support.image_folders import write_image_folder
-from tests.support.warm_python import HANG, exit_code
+from tests.support.paths import REPOSITORY
+from tests.support.warm_python import HANG, exit_code, start_warm
 from training.records.history import COLUMNS
 
 # What depends on the machine rather than on the run.
@@ -39,13 +39,9 @@ def two_processes():
 
 
 def write_start(path, arch, pool, classes):
-    """Save a checkpoint of no epochs whose weights have a gradient worth comparing.
-
-    The published VGG starts at a standard deviation of 0.01, where its logits and gradients
-    all but vanish.
-    """
+    """Save a checkpoint of no epochs whose weights have a gradient worth comparing."""
     torch.manual_seed(0)
-    model = create_model(arch, pool, classes)
+    model = plain_training.create_plain_network(arch, pool, classes)
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -69,34 +65,43 @@ def weights(out_dir, epoch):
 
 
 @pytest.fixture(scope="module")
-def vgg(tmp_path_factory):
-    """Options of a run of a VGG without batch normalisation on a few images of odd numbers."""
-    folder = tmp_path_factory.mktemp("vgg")
+def plain(tmp_path_factory):
+    """Options of a run of the plain network on a few images of odd numbers."""
+    folder = tmp_path_factory.mktemp("plain")
     data = write_image_folder(folder / "data", train=9, val=5, classes=2)
-    start = write_start(folder / "start.pth.tar", "vgg11bow", "avg", 2)
+    start = write_start(folder / "start.pth.tar", "resnet18", "skip", 2)
     return (
-        *("--resume", start, "--data", data, "--arch", "vgg11bow", "--pool", "avg"),
+        *("--resume", start, "--data", data, "--arch", "resnet18", "--pool", "skip"),
         *("--config-name", "digits", "--epochs", 2, "--batch-size", 9, "--lr", 0.001),
         *("--workers", 0, "--cpu", "--ema", 0.5),
     )
 
 
 @pytest.fixture(scope="module")
-def vgg_of_one_process(vgg, tmp_path_factory):
+def plain_of_one_process(plain, tmp_path_factory):
     out = tmp_path_factory.mktemp("one")
-    output_here(*vgg, "--out-dir", out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.command.create_model", plain_training.create_plain_network)
+        output_here(*plain, "--out-dir", out)
     return out
 
 
-@pytest.mark.parametrize("accumulation", [(), ("--accum-steps", 2)])
-def test_two_processes_give_the_result_of_one(tmp_path, vgg, vgg_of_one_process, accumulation):
-    """For the same global batches, of odd sizes, so that the two shares differ.
+def start_plain(*options, stdout, stderr):
+    """Start a run of the plain network in a process of its own."""
+    return start_warm(plain_training.main, list(map(str, options)), stdout=stdout, stderr=stderr)
 
-    A network with batch normalisation cannot give it: each process normalises by the
-    statistics of its own share. VGG without ``_bn`` and GFGP has none, and no dropout.
-    """
-    output_of_command(*vgg, *two_processes(), *accumulation, "--out-dir", tmp_path)
-    assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])
+
+@pytest.mark.parametrize("accumulation", [(), ("--accum-steps", 2)])
+def test_two_processes_give_the_result_of_one(tmp_path, plain, plain_of_one_process, accumulation):
+    """For the same global batches, of odd sizes, so that the two shares differ."""
+    out, printed = tmp_path / "out", tmp_path / "printed"
+    command = start_plain(
+        *(*plain, *two_processes(), *accumulation, "--out-dir", out),
+        stdout=printed,
+        stderr=printed,
+    )
+    assert exit_code(command) == 0, printed.read_text()
+    assert_same_run(out, plain_of_one_process, first_weights=plain[1])
 
 
 def assert_same_run(two_out, one_out, first_weights):
@@ -137,14 +142,16 @@ def children(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds the workers in /proc")
-def test_torchrun_restarts_and_gives_the_result_of_one(tmp_path, vgg, vgg_of_one_process):
+def test_torchrun_restarts_and_gives_the_result_of_one(tmp_path, plain, plain_of_one_process):
     """One of the two processes is killed after the first epoch; torchrun starts both anew.
 
     They go on from the newest checkpoint: each of the two starts makes an epoch of the result.
     """
-    command = torchrun_command(*vgg, "--accum-steps", 2, "--out-dir", tmp_path)
+    program = ("-m", plain_training.__name__)
+    options = (*plain, "--accum-steps", 2, "--out-dir", tmp_path)
+    command = torchrun_command(*options, program=program)
     launcher = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
     )
     while not (tmp_path / "checkpoint-epoch1.pth.tar").exists():
         assert launcher.poll() is None
@@ -153,7 +160,7 @@ def test_torchrun_restarts_and_gives_the_result_of_one(tmp_path, vgg, vgg_of_one
     printed, _ = launcher.communicate(timeout=HANG)
     assert launcher.returncode == 0, printed
     assert printed.count("epoch 1/2: lr") == 1, printed
-    assert_same_run(tmp_path, vgg_of_one_process, first_weights=vgg[1])
+    assert_same_run(tmp_path, plain_of_one_process, first_weights=plain[1])
 
 
 @pytest.fixture
@@ -181,20 +188,20 @@ def test_port_in_use_ends_the_command(tiny_command):
 
 
 @pytest.mark.slow
-def test_machines_that_see_different_checkpoints_are_refused(tmp_path, vgg):
+def test_machines_that_see_different_checkpoints_are_refused(tmp_path, plain):
     """Each machine has a --resume FILE of its own: one after no epoch, the other after one."""
     other = tmp_path / "other.pth.tar"
-    torch.save({**torch.load(vgg[1], weights_only=True), "epoch": 1}, other)
+    torch.save({**torch.load(plain[1], weights_only=True), "epoch": 1}, other)
     url, out_dir = free_dist_url(), tmp_path / "out"
     errors = [tmp_path / "stderr0", tmp_path / "stderr1"]
     machines = [
-        start_command(
-            *("--resume", start, *vgg[2:], "--world-size", 2, "--rank", rank),
+        start_plain(
+            *("--resume", start, *plain[2:], "--world-size", 2, "--rank", rank),
             *("--dist-url", url, "--out-dir", out_dir),
             stdout=tmp_path / "stdout",
             stderr=errors[rank],
         )
-        for rank, start in enumerate((vgg[1], other))
+        for rank, start in enumerate((plain[1], other))
     ]
     assert all(map(exit_code, machines))
     assert (
