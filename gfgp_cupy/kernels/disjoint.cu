@@ -54,9 +54,10 @@ __device__ __forceinline__ void load_windows(
     const scalar_t* first, index_t channels, index_t width, acc_t (&x)[VECTOR][TAPS]) {
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
-    const Pack<VECTOR> pack = load_pack<VECTOR>(first + tap_offset(tap, width, channels));
+    acc_t values[VECTOR];
+    widen_pack(load_pack<VECTOR>(first + tap_offset(tap, width, channels)), values);
 #pragma unroll
-    for (int v = 0; v < VECTOR; ++v) x[v][tap] = widen(pack.element[v]);
+    for (int v = 0; v < VECTOR; ++v) x[v][tap] = values[v];
   }
 }
 
@@ -80,18 +81,19 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
         share.channel;
     acc_t x[VECTOR][TAPS];
     load_windows(input + first, channels, width, x);
-    Pack<VECTOR> output_pack, spread_pack;
+    acc_t pooled[VECTOR];
+    Pack<VECTOR> spread_pack;
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
       if (LAM_PER_WINDOW) {
         scale[v] = LOG2_E * load(sample_lam + v * lam_c + row * lam_h + column * lam_w);
       }
       const Softmax of = softmax(x[v], scale[v]);
-      output_pack.element[v] = narrow(mean(x[v], of));
+      pooled[v] = mean(x[v], of);
       if (WRITE_SPREAD) spread_pack.element[v] = pack_spread(sqrt(variance(of)));
     }
     const index_t at = (share.n * windows + window) * channels + share.channel;
-    store_pack(output + at, output_pack);
+    store_pack(output + at, narrow_pack(pooled));
     if (WRITE_SPREAD) store_pack(spread + at, spread_pack);
   }
 }
@@ -124,23 +126,25 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
       const index_t at = (share.n * windows + window) * channels + share.channel;
       acc_t x[VECTOR][TAPS];
       load_windows(input + first, channels, width, x);
-      const Pack<VECTOR> grads = load_pack<VECTOR>(grad_output + at);
+      acc_t grads[VECTOR];
+      widen_pack(load_pack<VECTOR>(grad_output + at), grads);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
         if (LAM_PER_WINDOW) {
           lambda[v] = load(sample_lam + v * lam_c + row * lam_h + column * lam_w);
         }
-        const acc_t found = send_back(widen(grads.element[v]), lambda[v], added[v], x[v]);
+        const acc_t found = send_back(grads[v], lambda[v], added[v], x[v]);
         if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
         if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part[v] += found;
       }
       if (WRITE_GRAD_INPUT) {
 #pragma unroll
         for (int tap = 0; tap < TAPS; ++tap) {
-          Pack<VECTOR> pack;
+          acc_t values[VECTOR];
 #pragma unroll
-          for (int v = 0; v < VECTOR; ++v) pack.element[v] = narrow(x[v][tap]);
-          store_pack(grad_input + first + tap_offset(tap, width, channels), pack);
+          for (int v = 0; v < VECTOR; ++v) values[v] = x[v][tap];
+          store_pack(
+              grad_input + first + tap_offset(tap, width, channels), narrow_pack(values));
         }
       }
     }
@@ -160,10 +164,11 @@ __device__ __forceinline__ void load_windows(
   for (int i = 0; i < KERNEL_H; ++i) {
 #pragma unroll
     for (int start = 0; start < VECTOR * KERNEL_W; start += PACK) {
-      const Pack<PACK> pack = load_pack<PACK>(first + i * width + start);
+      acc_t values[PACK];
+      widen_pack(load_pack<PACK>(first + i * width + start), values);
 #pragma unroll
       for (int k = 0; k < PACK; ++k) {
-        x[(start + k) / KERNEL_W][i * KERNEL_W + (start + k) % KERNEL_W] = widen(pack.element[k]);
+        x[(start + k) / KERNEL_W][i * KERNEL_W + (start + k) % KERNEL_W] = values[k];
       }
     }
   }
@@ -175,13 +180,12 @@ __device__ __forceinline__ void store_windows(
   for (int i = 0; i < KERNEL_H; ++i) {
 #pragma unroll
     for (int start = 0; start < VECTOR * KERNEL_W; start += PACK) {
-      Pack<PACK> pack;
+      acc_t values[PACK];
 #pragma unroll
       for (int k = 0; k < PACK; ++k) {
-        pack.element[k] = narrow(
-            x[(start + k) / KERNEL_W][i * KERNEL_W + (start + k) % KERNEL_W]);
+        values[k] = x[(start + k) / KERNEL_W][i * KERNEL_W + (start + k) % KERNEL_W];
       }
-      store_pack(first + i * width + start, pack);
+      store_pack(first + i * width + start, narrow_pack(values));
     }
   }
 }
@@ -201,16 +205,17 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(
     acc_t x[VECTOR][TAPS];
     load_windows(
         input + (plane * out_h + row) * KERNEL_H * width + column * KERNEL_W, width, x);
-    Pack<VECTOR> output_pack, spread_pack;
+    acc_t pooled[VECTOR];
+    Pack<VECTOR> spread_pack;
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
       if (LAM_PER_WINDOW) scale = LOG2_E * load(lams + row * lam_h + (column + v) * lam_w);
       const Softmax of = softmax(x[v], scale);
-      output_pack.element[v] = narrow(mean(x[v], of));
+      pooled[v] = mean(x[v], of);
       if (WRITE_SPREAD) spread_pack.element[v] = pack_spread(sqrt(variance(of)));
     }
     const index_t at = (plane * groups + group) * VECTOR;
-    store_pack(output + at, output_pack);
+    store_pack(output + at, narrow_pack(pooled));
     if (WRITE_SPREAD) store_pack(spread + at, spread_pack);
   }
 }
@@ -235,11 +240,12 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
       const index_t at = (plane * groups + group) * VECTOR;
       acc_t x[VECTOR][TAPS];
       load_windows(input + first, width, x);
-      const Pack<VECTOR> grads = load_pack<VECTOR>(grad_output + at);
+      acc_t grads[VECTOR];
+      widen_pack(load_pack<VECTOR>(grad_output + at), grads);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
         if (LAM_PER_WINDOW) lambda = load(lams + row * lam_h + (column + v) * lam_w);
-        const acc_t found = send_back(widen(grads.element[v]), lambda, added, x[v]);
+        const acc_t found = send_back(grads[v], lambda, added, x[v]);
         if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
         if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part += found;
       }

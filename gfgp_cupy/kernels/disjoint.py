@@ -6,6 +6,7 @@ The functions are those of a :class:`.family.Family`.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -87,8 +88,11 @@ def _deal(
     if problem.dtype is torch.float64:
         most //= 4
     vector = largest_power_of_two(min(aligned, most // taken), dividing=row)
-    lanes = Lanes.of(problem.output_shape, problem.channels_last, vector)
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
+    if not problem.channels_last:
+        # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.
+        vector = pack // math.gcd(pack, kernel_w)
+    lanes = Lanes.of(problem.output_shape, problem.channels_last, vector)
     defines = (
         *problem.defines, *problem.window_defines, *lanes.defines, f"PACK={pack}", *switches(*on)
     )  # fmt: skip

@@ -67,11 +67,25 @@ __device__ __forceinline__ acc_t widen(scalar_t bits) {
   return __uint_as_float((unsigned)bits << 16);
 }
 
+#if defined(GFGP_HOST) || __CUDA_ARCH__ < 800
+
 __device__ __forceinline__ scalar_t narrow(acc_t value) {
   const unsigned bits = __float_as_uint(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // rounding could turn a NaN into inf
   return (scalar_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
+
+#else
+
+__device__ __forceinline__ scalar_t narrow(acc_t value) {
+  unsigned short bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+#define NARROW_PAIR "cvt.rn.bf16x2.f32 %0, %1, %2;"
+
+#endif
 
 #elif defined(GFGP_HOST)  // float16 without PTX
 
@@ -111,7 +125,47 @@ __device__ __forceinline__ scalar_t narrow(acc_t value) {
   return bits;
 }
 
+#if __CUDA_ARCH__ >= 800
+#define NARROW_PAIR "cvt.rn.f16x2.f32 %0, %1, %2;"
 #endif
+
+#endif
+
+// All of a pack's elements, by fewer instructions than one by one where two share a register.
+template <int N>
+__device__ __forceinline__ void widen_pack(const Pack<N>& pack, acc_t (&values)[N]) {
+#if defined(DTYPE_BFLOAT16)
+#pragma unroll
+  for (int k = 0; k + 1 < N; k += 2) {
+    const unsigned pair = pack.element[k] | (unsigned)pack.element[k + 1] << 16;
+    values[k] = __uint_as_float(pair << 16);
+    values[k + 1] = __uint_as_float(pair & 0xffff0000u);
+  }
+  if (N == 1) values[0] = widen(pack.element[0]);
+#else
+#pragma unroll
+  for (int k = 0; k < N; ++k) values[k] = widen(pack.element[k]);
+#endif
+}
+
+template <int N>
+__device__ __forceinline__ Pack<N> narrow_pack(const acc_t (&values)[N]) {
+  Pack<N> pack;
+#if defined(NARROW_PAIR)
+#pragma unroll
+  for (int k = 0; k + 1 < N; k += 2) {
+    unsigned pair;
+    asm(NARROW_PAIR : "=r"(pair) : "f"(values[k + 1]), "f"(values[k]));
+    pack.element[k] = (scalar_t)pair;
+    pack.element[k + 1] = (scalar_t)(pair >> 16);
+  }
+  if (N == 1) pack.element[0] = narrow(values[0]);
+#else
+#pragma unroll
+  for (int k = 0; k < N; ++k) pack.element[k] = narrow(values[k]);
+#endif
+  return pack;
+}
 
 // A window's standard deviation, which is never negative, as a fused forward pass keeps it: in the
 // input's type or, for half types, in 16 bits of its own that hold more digits. gfgp_cupy/spread.py
