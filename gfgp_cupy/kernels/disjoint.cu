@@ -54,10 +54,9 @@ __device__ __forceinline__ void load_windows(
     const scalar_t* first, index_t channels, index_t width, acc_t (&x)[VECTOR][TAPS]) {
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
-    acc_t values[VECTOR];
-    widen_pack(load_pack<VECTOR>(first + tap_offset(tap, width, channels)), values);
+    const Pack<VECTOR> pack = load_pack<VECTOR>(first + tap_offset(tap, width, channels));
 #pragma unroll
-    for (int v = 0; v < VECTOR; ++v) x[v][tap] = values[v];
+    for (int v = 0; v < VECTOR; ++v) x[v][tap] = widen_from(pack, v);
   }
 }
 
@@ -126,14 +125,13 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
       const index_t at = (share.n * windows + window) * channels + share.channel;
       acc_t x[VECTOR][TAPS];
       load_windows(input + first, channels, width, x);
-      acc_t grads[VECTOR];
-      widen_pack(load_pack<VECTOR>(grad_output + at), grads);
+      const Pack<VECTOR> grads = load_pack<VECTOR>(grad_output + at);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
         if (LAM_PER_WINDOW) {
           lambda[v] = load(sample_lam + v * lam_c + row * lam_h + column * lam_w);
         }
-        const acc_t found = send_back(grads[v], lambda[v], added[v], x[v]);
+        const acc_t found = send_back(widen_from(grads, v), lambda[v], added[v], x[v]);
         if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
         if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part[v] += found;
       }
@@ -164,11 +162,10 @@ __device__ __forceinline__ void load_windows(
   for (int i = 0; i < KERNEL_H; ++i) {
 #pragma unroll
     for (int start = 0; start < VECTOR * KERNEL_W; start += PACK) {
-      acc_t values[PACK];
-      widen_pack(load_pack<PACK>(first + i * width + start), values);
+      const Pack<PACK> pack = load_pack<PACK>(first + i * width + start);
 #pragma unroll
       for (int k = 0; k < PACK; ++k) {
-        x[(start + k) / KERNEL_W][i * KERNEL_W + (start + k) % KERNEL_W] = values[k];
+        x[(start + k) / KERNEL_W][i * KERNEL_W + (start + k) % KERNEL_W] = widen_from(pack, k);
       }
     }
   }
@@ -240,12 +237,11 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
       const index_t at = (plane * groups + group) * VECTOR;
       acc_t x[VECTOR][TAPS];
       load_windows(input + first, width, x);
-      acc_t grads[VECTOR];
-      widen_pack(load_pack<VECTOR>(grad_output + at), grads);
+      const Pack<VECTOR> grads = load_pack<VECTOR>(grad_output + at);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
         if (LAM_PER_WINDOW) lambda = load(lams + row * lam_h + (column + v) * lam_w);
-        const acc_t found = send_back(grads[v], lambda, added, x[v]);
+        const acc_t found = send_back(widen_from(grads, v), lambda, added, x[v]);
         if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
         if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part += found;
       }

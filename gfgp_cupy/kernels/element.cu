@@ -40,10 +40,21 @@ __device__ __forceinline__ void store(T* address, T value) {
   *address = value;
 }
 
-// N neighbouring elements that cross global memory in one access.
+// N neighbouring elements that cross global memory in one access. Half types also lie there in
+// pairs, as the registers hold them.
 template <int N>
 struct __align__(N * sizeof(scalar_t)) Pack {
-  scalar_t element[N];
+  union {
+    scalar_t element[N];
+#if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
+    unsigned pair[N / 2];
+#endif
+  };
+};
+
+template <>
+struct Pack<1> {
+  scalar_t element[1];
 };
 
 template <int N>
@@ -131,39 +142,38 @@ __device__ __forceinline__ scalar_t narrow(acc_t value) {
 
 #endif
 
-// All of a pack's elements, by fewer instructions than one by one where two share a register.
+// An element of a pack, by one instruction where the other half of its pair would be in the way.
 template <int N>
-__device__ __forceinline__ void widen_pack(const Pack<N>& pack, acc_t (&values)[N]) {
+__device__ __forceinline__ acc_t widen_from(const Pack<N>& pack, int k) {
 #if defined(DTYPE_BFLOAT16)
-#pragma unroll
-  for (int k = 0; k + 1 < N; k += 2) {
-    const unsigned pair = pack.element[k] | (unsigned)pack.element[k + 1] << 16;
-    values[k] = __uint_as_float(pair << 16);
-    values[k + 1] = __uint_as_float(pair & 0xffff0000u);
-  }
-  if (N == 1) values[0] = widen(pack.element[0]);
+  return __uint_as_float(k % 2 ? pack.pair[k / 2] & 0xffff0000u : pack.pair[k / 2] << 16);
 #else
-#pragma unroll
-  for (int k = 0; k < N; ++k) values[k] = widen(pack.element[k]);
+  return widen(pack.element[k]);
+#endif
+}
+
+template <>
+__device__ __forceinline__ acc_t widen_from(const Pack<1>& pack, int k) {
+  return widen(pack.element[0]);
+}
+
+// Puts two numbers where elements k and k + 1 of a pack are; k is even.
+template <int N>
+__device__ __forceinline__ void narrow_pair(acc_t first, acc_t second, Pack<N>& pack, int k) {
+#if defined(NARROW_PAIR)
+  asm(NARROW_PAIR : "=r"(pack.pair[k / 2]) : "f"(second), "f"(first));
+#else
+  pack.element[k] = narrow(first);
+  pack.element[k + 1] = narrow(second);
 #endif
 }
 
 template <int N>
 __device__ __forceinline__ Pack<N> narrow_pack(const acc_t (&values)[N]) {
   Pack<N> pack;
-#if defined(NARROW_PAIR)
 #pragma unroll
-  for (int k = 0; k + 1 < N; k += 2) {
-    unsigned pair;
-    asm(NARROW_PAIR : "=r"(pair) : "f"(values[k + 1]), "f"(values[k]));
-    pack.element[k] = (scalar_t)pair;
-    pack.element[k + 1] = (scalar_t)(pair >> 16);
-  }
-  if (N == 1) pack.element[0] = narrow(values[0]);
-#else
-#pragma unroll
-  for (int k = 0; k < N; ++k) pack.element[k] = narrow(values[k]);
-#endif
+  for (int k = 0; k + 1 < N; k += 2) narrow_pair(values[k], values[k + 1], pack, k);
+  if (N % 2) pack.element[N - 1] = narrow(values[N - 1]);
   return pack;
 }
 
