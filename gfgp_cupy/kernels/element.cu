@@ -171,9 +171,12 @@ __device__ __forceinline__ void narrow_pair(acc_t first, acc_t second, Pack<N>& 
 template <int N>
 __device__ __forceinline__ Pack<N> narrow_pack(const acc_t (&values)[N]) {
   Pack<N> pack;
+  if constexpr (N == 1) {
+    pack.element[0] = narrow(values[0]);
+  } else {
 #pragma unroll
-  for (int k = 0; k + 1 < N; k += 2) narrow_pair(values[k], values[k + 1], pack, k);
-  if (N % 2) pack.element[N - 1] = narrow(values[N - 1]);
+    for (int k = 0; k < N; k += 2) narrow_pair(values[k], values[k + 1], pack, k);
+  }
   return pack;
 }
 
