@@ -65,14 +65,6 @@ __device__ __forceinline__ index_t own_plane() {
   return (index_t)blockIdx.x * ROWS_OF_LANES + threadIdx.x / LANES;
 }
 
-// What lies at `address`, the same for all threads of a plane: one of each warp reads it for the
-// others. All threads of the block must call it; those that own no plane get 0.
-__device__ __forceinline__ acc_t load_for_plane(const acc_t* address, bool has_plane) {
-  acc_t value = 0;
-  if (has_plane && threadIdx.x % min(LANES, 32) == 0) value = load(address);
-  return __shfl_sync(0xffffffffu, value, 0, min(LANES, 32));
-}
-
 // Adds up `part` over the LANES threads of a plane and writes it to to[plane]. All threads of the
 // block must call it. Shared memory: one acc_t a warp.
 __device__ __forceinline__ void store_sum(acc_t part, index_t plane, index_t planes, acc_t* to) {

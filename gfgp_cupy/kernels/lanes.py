@@ -47,6 +47,10 @@ class Lanes:
         grid = -(-samples * channels * lanes // BLOCK)
         return cls(vector, lanes, chunks=1, grid=grid, reduction_elements=BLOCK // 32)
 
+    def shared_elements(self, sums: bool) -> int:
+        """The size of a block's shared memory where it adds up λ's gradient, or does not."""
+        return self.reduction_elements if sums else 0
+
     @property
     def defines(self) -> tuple[str, ...]:
         """The macros of ``lanes.cu``, but CHANNELS_LAST."""
