@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
-from .lanes import BLOCK, Lanes, aligned_elements, largest_power_of_two
+from .lanes import BLOCK, Lanes, aligned_elements, inverse, largest_power_of_two
 from .launch import Launch, source
 from .macros import Problem, switches
 from .planes import Planes
@@ -20,10 +20,10 @@ from .planes import Planes
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 CONTIGUOUS = source(
-    "element.cu", "planes.cu", "softmax.cu", "disjoint.cu", "disjoint_contiguous.cu"
+    "element.cu", "softmax.cu", "disjoint.cu", "planes.cu", "disjoint_contiguous.cu"
 )
 CHANNELS_LAST = source(
-    "element.cu", "lanes.cu", "softmax.cu", "disjoint.cu", "disjoint_channels_last.cu"
+    "element.cu", "softmax.cu", "disjoint.cu", "lanes.cu", "disjoint_channels_last.cu"
 )
 
 MAX_TAPS = 16
@@ -97,8 +97,9 @@ def _deal(
     defines = (*problem.defines, *problem.window_defines, *switches(*on))
     steps = problem.sizes[5:]
     if problem.channels_last:
-        lanes = Lanes.of(problem.output_shape, True, vector)
-        sizes = (channels, *problem.output_shape[2:], *steps)
+        lanes = Lanes.of(problem.output_shape, True, vector, problem.dtype.itemsize)
+        out_h = problem.output_shape[2]
+        sizes = (channels, out_h * out_w, lanes.most, out_w, inverse(out_w), *steps)
         return lanes, (*defines, *lanes.defines), sizes
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
     # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.

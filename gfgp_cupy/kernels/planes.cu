@@ -16,14 +16,6 @@
       long long groups_w, long long by_groups_w, long long lam_n, long long lam_c,                \
       long long lam_h, long long lam_w
 
-// number / divisor for 0 <= number < 2^31, without a division: planes.py makes `inverse`, of a
-// multiplier below 2^32 and a shift. 64-bit numbers are divided.
-__device__ __forceinline__ index_t divide(index_t number, long long divisor, long long inverse) {
-  if (sizeof(index_t) > sizeof(int)) return number / divisor;
-  const unsigned multiplier = (unsigned)inverse, above = (unsigned)number + 1;
-  return (unsigned)((unsigned long long)above * multiplier >> 32) >> (int)(inverse >> 32);
-}
-
 struct Deal {
   index_t plane, count;  // the block's first plane, and how many it owns
   index_t chunk;         // which of the plane's

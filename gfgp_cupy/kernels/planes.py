@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BLOCK", "Planes", "inverse"]
+from .lanes import BLOCK, inverse
 
-BLOCK = 256
+__all__ = ["Planes"]
 
 BYTES_AHEAD = 64
 """Of the input, that a thread asks for before it computes: enough to keep the memory busy."""
@@ -86,13 +86,3 @@ class Planes:
         adds up λ's gradient, one of each group or warp."""
         table = 2 * self.share if self.whole else 0
         return table + (0 if not sums else self.most if self.whole else BLOCK // 32)
-
-
-def inverse(divisor: int) -> int:
-    """What ``divide`` of ``planes.cu`` multiplies and shifts by in place of dividing.
-
-    With shift = ⌊log2 divisor⌋ and multiplier = ⌊(2^(32 + shift) − 1) / divisor⌋, below 2^32,
-    ⌊(n + 1) multiplier / 2^(32 + shift)⌋ = ⌊n / divisor⌋ for 0 ≤ n < 2^31.
-    """
-    shift = divisor.bit_length() - 1
-    return (2 ** (32 + shift) - 1) // divisor + (shift << 32)
