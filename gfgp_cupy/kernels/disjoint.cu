@@ -3,8 +3,8 @@
 //
 // This is what both memory formats have in common; disjoint_contiguous.cu or
 // disjoint_channels_last.cu follows. A program holds one kernel: the backward pass's where a
-// gradient is to be written. Macros: KERNEL_H, KERNEL_W; LAM_PER_WINDOW, whether lam varies inside a
-// plane; WRITE_SPREAD; WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD.
+// gradient is to be written. Macros: KERNEL_H, KERNEL_W; LAM_PER_WINDOW, whether lam varies inside
+// a plane; WRITE_SPREAD; WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD.
 //
 // "Spread" is the square root of a window's variance: it has the range of the input, so it fits
 // into as many bits where the variance might not.

@@ -137,7 +137,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
           if (LAM_PER_WINDOW) scale = LOG2_E * load(LAM_OF_GROUP(group) + v * lam_w);
           const Softmax softmax_of = softmax(x, scale);
           pooled[v] = mean(x, softmax_of);
-          if (WRITE_SPREAD) spreads.element[v] = pack_spread(sqrt(variance(softmax_of)));
+          if (WRITE_SPREAD) spreads.element[v] = pack_spread(root(variance(softmax_of)));
         }
         const index_t at = windows + group * VECTOR;
         store_pack(output + at, narrow_pack(pooled));

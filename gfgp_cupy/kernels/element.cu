@@ -201,14 +201,15 @@ __device__ __forceinline__ acc_t unpack_spread(scalar_t spread) { return spread;
 #define POWER_OF_TWO(exponent) __int_as_float(((exponent) + 127) << 23)
 
 __device__ __forceinline__ scalar_t pack_spread(acc_t deviation) {
-  if (deviation != deviation) return 0xffff;
-  if (deviation < POWER_OF_TWO(SPREAD_EXPONENT)) {  // rounded to units by what it is added to
-    const acc_t large = POWER_OF_TWO(SPREAD_EXPONENT + SPREAD_SHIFT);
-    return (scalar_t)(__float_as_int(deviation + large) - __float_as_int(large));
-  }
+  // Rounded to units by what it is added to.
+  const acc_t large = POWER_OF_TWO(SPREAD_EXPONENT + SPREAD_SHIFT);
+  const int units = __float_as_int(deviation + large) - __float_as_int(large);
   const int bits = __float_as_int(deviation) - SPREAD_CONSTANT;
   const int half = (1 << (SPREAD_SHIFT - 1)) - 1;
-  return (scalar_t)min((bits + half + (bits >> SPREAD_SHIFT & 1)) >> SPREAD_SHIFT, 0xfffe);
+  const int digits = min((bits + half + (bits >> SPREAD_SHIFT & 1)) >> SPREAD_SHIFT, 0xfffe);
+  // Chosen from, not branched to: neighbouring windows are of both kinds.
+  const int code = deviation < POWER_OF_TWO(SPREAD_EXPONENT) ? units : digits;
+  return (scalar_t)(deviation != deviation ? 0xffff : code);
 }
 
 __device__ __forceinline__ acc_t unpack_spread(scalar_t code) {
@@ -255,6 +256,17 @@ __device__ __forceinline__ acc_t reciprocal(acc_t x) {
 }
 
 #endif
+
+// The root of a variance that is packed into 16 bits needs no more than 22 right ones.
+__device__ __forceinline__ acc_t root(acc_t x) {
+#if defined(GFGP_HOST) || defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
+  return sqrt(x);
+#else
+  float result;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#endif
+}
 
 #define LOG2_E ((acc_t)1.4426950408889634074)
 

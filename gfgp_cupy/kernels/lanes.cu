@@ -4,9 +4,9 @@
 //         LANES, neighbouring threads that share a plane (contiguous) or stand side by side along
 //         the channels (channels_last).
 //
-// Contiguous: LANES threads own one plane. Channels_last: one thread owns VECTOR channels of some of
-// a sample's windows; blocks, each of at most `most` windows, are numbered by sample, channels, then
-// windows.
+// Contiguous: LANES threads own one plane. Channels_last: one thread owns VECTOR channels of some
+// of a sample's windows; blocks, each of at most `most` windows, are numbered by sample, channels,
+// then windows.
 
 #define BLOCK 256
 #define ROWS_OF_LANES (BLOCK / LANES)

@@ -11,8 +11,8 @@ __all__ = ["BLOCK", "Lanes", "aligned_elements", "inverse", "largest_power_of_tw
 BLOCK = 256
 
 RUN_BYTES = 128
-"""In channels_last: how much neighbouring threads read of one pixel. A line of the cache; with more,
-a block would hold fewer windows of a small plane."""
+"""In channels_last: how much neighbouring threads read of one pixel. A line of the cache; with
+more, a block would hold fewer windows of a small plane."""
 
 MOST_WINDOWS = 4
 """In channels_last: windows a thread, of a plane that is cut into chunks: enough to spread the

@@ -44,7 +44,7 @@ class Planes:
 
     @classmethod
     def of(cls, shape: tuple[int, int, int, int], vector: int, window_bytes: int) -> Planes:
-        """The deal of output-sized tensors of ``shape``, of whose windows each has so many bytes."""
+        """The deal of output-sized tensors of ``shape``, whose windows have so many bytes each."""
         samples, channels, out_h, out_w = shape
         items = min(max(BYTES_AHEAD // (vector * window_bytes), 1), MOST_ITEMS)
         groups_w = out_w // vector
