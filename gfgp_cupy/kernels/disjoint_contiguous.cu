@@ -6,6 +6,11 @@
 #define PACKS (VECTOR * KERNEL_W / PACK)
 #define ONE_LAM (!LAM_PER_WINDOW)
 
+// Whether threads compute for groups beyond their block's last, too, and only do not store: without
+// branches between them, a thread's groups are worked on side by side. Blocks of whole planes have
+// few such groups.
+#define BRANCHLESS (WHOLE_PLANES && ONE_LAM)
+
 // A group's elements, as they lie in memory. They are widened where they are used: a load is
 // waited for no earlier, and takes as few registers as it can.
 struct Group {
@@ -114,7 +119,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
   }
   const index_t windows = deal.plane * (index_t)groups * VECTOR;
   for (index_t round = deal.begin; round < deal.end; round += BLOCK * ITEMS) {
-    Group of[ITEMS];
+    Group of[ITEMS] = {};
 #pragma unroll
     for (int item = 0; item < ITEMS; ++item) {
       const index_t group = round + item * BLOCK + threadIdx.x;
@@ -126,8 +131,11 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
 #pragma unroll
     for (int item = 0; item < ITEMS; ++item) {
       const index_t group = round + item * BLOCK + threadIdx.x;
-      if (group < deal.end) {
-        if (ONE_LAM && WHOLE_PLANES) scale = lams[divide(group, groups, by_groups)];
+      const bool has_group = group < deal.end;
+      if (BRANCHLESS || has_group) {
+        if (ONE_LAM && WHOLE_PLANES) {
+          scale = lams[divide(min(group, deal.end - 1), groups, by_groups)];
+        }
         acc_t pooled[VECTOR];
         Pack<VECTOR> spreads;
 #pragma unroll
@@ -140,8 +148,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
           if (WRITE_SPREAD) spreads.element[v] = pack_spread(root(variance(softmax_of)));
         }
         const index_t at = windows + group * VECTOR;
-        store_pack(output + at, narrow_pack(pooled));
-        if (WRITE_SPREAD) store_pack(spread + at, spreads);
+        if (has_group) store_pack(output + at, narrow_pack(pooled));
+        if (WRITE_SPREAD && has_group) store_pack(spread + at, spreads);
       }
     }
   }
@@ -174,8 +182,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
   }
   const index_t windows = deal.plane * (index_t)groups * VECTOR;
   for (index_t round = deal.begin; round < deal.end; round += BLOCK * ITEMS) {
-    Group of[ITEMS];
-    Pack<VECTOR> grads[ITEMS];
+    Group of[ITEMS] = {};
+    Pack<VECTOR> grads[ITEMS] = {};
 #pragma unroll
     for (int item = 0; item < ITEMS; ++item) {
       const index_t group = round + item * BLOCK + threadIdx.x;
@@ -188,9 +196,10 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
 #pragma unroll
     for (int item = 0; item < ITEMS; ++item) {
       const index_t group = round + item * BLOCK + threadIdx.x;
-      if (group < deal.end) {
+      const bool has_group = group < deal.end;
+      if (BRANCHLESS || has_group) {
         if (WHOLE_PLANES) {
-          const index_t plane = divide(group, groups, by_groups);
+          const index_t plane = divide(min(group, deal.end - 1), groups, by_groups);
           if (ONE_LAM) lambda = lams[plane];
           if (ADD_MEAN_GRAD) added = all_added[plane];
           part = 0;
@@ -207,8 +216,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
           }
           if (WRITE_GRAD_LAM && ONE_LAM) part += found;
         }
-        if (WRITE_GRAD_LAM && ONE_LAM && WHOLE_PLANES) partial[group] = part;
-        if (WRITE_GRAD_INPUT) {
+        if (WRITE_GRAD_LAM && ONE_LAM && WHOLE_PLANES && has_group) partial[group] = part;
+        if (WRITE_GRAD_INPUT && has_group) {
           store_group(grad_input + FIRST_ELEMENT(group), width, of[item]);
         }
       }
