@@ -18,19 +18,6 @@
       const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,                         \
       scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam
 
-// number / divisor for 0 <= number < 2^31, without a division: lanes.py makes `inverse`, of a
-// multiplier below 2^32 and a shift. 64-bit numbers are divided.
-__device__ __forceinline__ index_t divide(index_t number, long long divisor, long long inverse) {
-  if (sizeof(index_t) > sizeof(int)) return number / divisor;
-  const unsigned multiplier = (unsigned)inverse, above = (unsigned)number + 1;
-#ifdef GFGP_HOST
-  const unsigned high = (unsigned)((unsigned long long)above * multiplier >> 32);
-#else
-  const unsigned high = __umulhi(above, multiplier);
-#endif
-  return high >> (int)(inverse >> 32);
-}
-
 // Replaces a window's elements by their gradients, plus `added` each, where `grad` is that of the
 // window's output. Returns the window's part of lam's gradient.
 __device__ __forceinline__ acc_t send_back(

@@ -20,10 +20,10 @@ from .planes import Planes
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 CONTIGUOUS = source(
-    "element.cu", "softmax.cu", "disjoint.cu", "planes.cu", "disjoint_contiguous.cu"
+    "element.cu", "divide.cu", "planes.cu", "softmax.cu", "disjoint.cu", "disjoint_contiguous.cu"
 )
 CHANNELS_LAST = source(
-    "element.cu", "softmax.cu", "disjoint.cu", "lanes.cu", "disjoint_channels_last.cu"
+    "element.cu", "divide.cu", "lanes.cu", "softmax.cu", "disjoint.cu", "disjoint_channels_last.cu"
 )
 
 MAX_TAPS = 16
@@ -99,7 +99,7 @@ def _deal(
     if problem.channels_last:
         lanes = Lanes.of(problem.output_shape, True, vector, problem.dtype.itemsize)
         out_h = problem.output_shape[2]
-        sizes = (channels, out_h * out_w, lanes.most, out_w, inverse(out_w), *steps)
+        sizes = (channels, out_h * out_w, *lanes.sizes, out_w, inverse(out_w), *steps)
         return lanes, (*defines, *lanes.defines), sizes
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
     # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.

@@ -274,5 +274,5 @@ __device__ __forceinline__ acc_t root(acc_t x) {
 // where p is 0, lam times the deviation may be infinite. `deviation` is (x - r) - (y - r): from the
 // rounded y it would be off by what y was rounded by.
 __device__ __forceinline__ acc_t slope(acc_t sent, acc_t lam, acc_t deviation) {
-  return sent + lam * (sent * deviation);
+  return fma(lam, sent * deviation, sent);  // alike in every program, whatever else it computes
 }

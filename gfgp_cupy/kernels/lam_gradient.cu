@@ -8,9 +8,10 @@
 
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ spread,
-    acc_t* __restrict__ grad_lam, long long channels_, long long windows_, long long most) {
+    acc_t* __restrict__ grad_lam, long long channels_, long long windows_, DEAL) {
   const index_t channels = channels_, windows = windows_;
-  const Share share = block_share(channels, windows, most);
+  const Share share = block_share(
+      channels, windows, most, chunks, by_chunks, channel_blocks, by_channel_blocks);
   acc_t part[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) part[v] = 0;

@@ -13,7 +13,7 @@ from .macros import DTYPE_MACROS, has_channels_side_by_side, index_type
 
 __all__ = ["chunks", "lam_gradient"]
 
-SOURCE = source("element.cu", "lanes.cu", "lam_gradient.cu")
+SOURCE = source("element.cu", "divide.cu", "lanes.cu", "lam_gradient.cu")
 
 
 def chunks(grad_output: Tensor, spread: Tensor) -> int:
@@ -60,5 +60,5 @@ def _deal(
         *lanes.defines,
     )
     if channels_last:
-        return lanes, defines, (channels, out_h * out_w, lanes.most)
+        return lanes, defines, (channels, out_h * out_w, *lanes.sizes)
     return lanes, defines, (samples * channels, out_h * out_w)

@@ -21,21 +21,25 @@ struct Share {
   bool active;
 };
 
-__device__ __forceinline__ Share block_share(
-    index_t channels, index_t windows, index_t most) {
+// What the host tells of the deal; lanes.py says of each number what it is.
+#define DEAL                                                                                      \
+  long long most, long long chunks, long long by_chunks, long long channel_blocks,                \
+      long long by_channel_blocks
+
+__device__ __forceinline__ Share block_share(index_t channels, index_t windows, DEAL) {
   Share share;
-  share.chunks = (windows + most - 1) / most;
-  const index_t vectors = channels / VECTOR;
-  const index_t channel_blocks = (vectors + LANES - 1) / LANES;
-  const index_t block = blockIdx.x;
-  share.chunk = block % share.chunks;
-  share.n = block / share.chunks / channel_blocks;
-  const index_t vector = block / share.chunks % channel_blocks * LANES + threadIdx.x % LANES;
+  const index_t block = blockIdx.x, vectors = channels / VECTOR;
+  const index_t column = divide(block, chunks, by_chunks);
+  share.chunks = chunks;
+  share.chunk = block - column * share.chunks;
+  share.n = divide(column, channel_blocks, by_channel_blocks);
+  const index_t channel_block = column - share.n * (index_t)channel_blocks;
+  const index_t vector = channel_block * LANES + threadIdx.x % LANES;
   share.active = vector < vectors;
   share.channel = vector * VECTOR;
   share.block_channel = share.channel - threadIdx.x % LANES * VECTOR;
-  share.begin = share.chunk * most;
-  share.end = min((share.chunk + 1) * most, windows);
+  share.begin = share.chunk * (index_t)most;
+  share.end = min(share.begin + (index_t)most, windows);
   return share;
 }
 

@@ -35,6 +35,7 @@ class Lanes:
         lanes: neighbouring threads that share a plane, or stand side by side along the channels.
         chunks: parts a plane is cut into, each of which a block adds up.
         most: windows of a chunk (channels_last).
+        channel_blocks: parts the channels are cut into (channels_last).
         grid: number of blocks.
         reduction_elements: size of the shared memory in which a block adds up.
     """
@@ -43,6 +44,7 @@ class Lanes:
     lanes: int
     chunks: int
     most: int
+    channel_blocks: int
     grid: int
     reduction_elements: int
 
@@ -56,7 +58,8 @@ class Lanes:
             run = max(RUN_BYTES // (vector * element_size), 1)
             lanes = largest_power_of_two(min(vectors, run, 32))
             rows = BLOCK // lanes
-            blocks = samples * -(-vectors // lanes)  # of one chunk a plane
+            channel_blocks = -(-vectors // lanes)
+            blocks = samples * channel_blocks
             chunks = 1
             if windows > MOST_WINDOWS_UNCUT * rows:
                 chunks = -(-windows // (MOST_WINDOWS * rows))
@@ -64,19 +67,30 @@ class Lanes:
             most = -(-windows // (chunks * rows)) * rows
             chunks = -(-windows // most)
             return cls(
-                vector, lanes, chunks=chunks, most=most, grid=blocks * chunks,
-                reduction_elements=BLOCK // 32 * lanes * vector,
+                vector, lanes, chunks=chunks, most=most, channel_blocks=channel_blocks,
+                grid=blocks * chunks, reduction_elements=BLOCK // 32 * lanes * vector,
             )  # fmt: skip
         groups = out_h * out_w // vector
         # About four rounds a lane, on whole warps where the plane is large enough for one.
         lanes = largest_power_of_two(min(max(groups // 4, min(groups, 32)), BLOCK))
         grid = -(-samples * channels * lanes // BLOCK)
-        return cls(vector, lanes, chunks=1, most=0, grid=grid, reduction_elements=BLOCK // 32)
+        return cls(
+            vector, lanes, chunks=1, most=groups, channel_blocks=1, grid=grid,
+            reduction_elements=BLOCK // 32,
+        )  # fmt: skip
 
     def shared_elements(self, sums: bool) -> int:
         """The size of a block's shared memory (channels_last): two numbers of each channel, and
         where a block adds up λ's gradient, what that takes."""
         return 2 * self.lanes * self.vector + (self.reduction_elements if sums else 0)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """``DEAL`` of ``lanes.cu`` (channels_last)."""
+        return (
+            self.most, self.chunks, inverse(self.chunks),
+            self.channel_blocks, inverse(self.channel_blocks),
+        )  # fmt: skip
 
     @property
     def defines(self) -> tuple[str, ...]:
@@ -105,7 +119,7 @@ def largest_power_of_two(limit: int, dividing: int = 0) -> int:
 
 
 def inverse(divisor: int) -> int:
-    """What ``divide`` of ``disjoint.cu`` multiplies and shifts by in place of dividing.
+    """What ``divide`` of ``divide.cu`` multiplies and shifts by in place of dividing.
 
     With shift = ⌊log2 divisor⌋ and multiplier = ⌊(2^(32 + shift) − 1) / divisor⌋, below 2^32,
     ⌊(n + 1) multiplier / 2^(32 + shift)⌋ = ⌊n / divisor⌋ for 0 ≤ n < 2^31.
