@@ -6,18 +6,25 @@ The functions are those of a :class:`.family.Family`.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
-from .lanes import BLOCK, Lanes, aligned_elements, largest_power_of_two
+from .lanes import BLOCK, Lanes, aligned_elements, inverse, largest_power_of_two
 from .launch import Launch, source
 from .macros import Problem, switches
+from .planes import Planes
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source("element.cu", "lanes.cu", "softmax.cu", "disjoint.cu")
+CONTIGUOUS = source(
+    "element.cu", "divide.cu", "planes.cu", "softmax.cu", "disjoint.cu", "disjoint_contiguous.cu"
+)
+CHANNELS_LAST = source(
+    "element.cu", "divide.cu", "lanes.cu", "softmax.cu", "disjoint.cu", "disjoint_channels_last.cu"
+)
 
 MAX_TAPS = 16
 """Elements of a window, which one thread holds in registers."""
@@ -57,28 +64,28 @@ def _launch(
 ) -> Launch:
     on = tensors.switches
     lanes, defines, sizes = _deal(problem, aligned, on)
-    sums = lanes.reduction_elements if "WRITE_GRAD_LAM" in on else 0
+    shared = lanes.shared_elements(sums="WRITE_GRAD_LAM" in on)
     return Launch(
         name=name,
-        source=SOURCE,
+        source=CHANNELS_LAST if problem.channels_last else CONTIGUOUS,
         defines=defines,
         grid=lanes.grid,
         block=BLOCK,
         args=(*tensors, *sizes),
-        shared_bytes=sums * problem.acc_size,
+        shared_bytes=shared * problem.acc_size,
     )
 
 
 @functools.lru_cache(maxsize=4096)
 def _deal(
     problem: Problem, aligned: int, on: tuple[str, ...]
-) -> tuple[Lanes, tuple[str, ...], tuple[int, ...]]:
+) -> tuple[Lanes | Planes, tuple[str, ...], tuple[int, ...]]:
     """How planes are dealt to threads, the macros, and the sizes that the kernels are told.
 
     Accesses are as wide as addresses (``aligned`` elements), the row of windows (or the channels)
     and a thread's registers allow.
     """
-    samples, channels, out_h, out_w = problem.output_shape
+    channels, out_w = problem.shape[1], problem.output_shape[3]
     kernel_h, kernel_w = problem.geometry.kernel_size
     row, most, taken = out_w, 32, kernel_h * kernel_w
     if problem.channels_last:
@@ -87,10 +94,17 @@ def _deal(
     if problem.dtype is torch.float64:
         most //= 4
     vector = largest_power_of_two(min(aligned, most // taken), dividing=row)
-    lanes = Lanes.of(problem.output_shape, problem.channels_last, vector)
+    defines = (*problem.defines, *problem.window_defines, *switches(*on))
+    steps = problem.sizes[5:]
+    if problem.channels_last:
+        lanes = Lanes.of(problem.output_shape, True, vector, problem.dtype.itemsize)
+        out_h = problem.output_shape[2]
+        sizes = (channels, out_h * out_w, *lanes.sizes, out_w, inverse(out_w), *steps)
+        return lanes, (*defines, *lanes.defines), sizes
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
-    defines = (
-        *problem.defines, *problem.window_defines, *lanes.defines, f"PACK={pack}", *switches(*on)
-    )  # fmt: skip
-    sizes = (channels, out_h, out_w, *problem.sizes[5:])
-    return lanes, defines, sizes if problem.channels_last else (samples * channels, *sizes)
+    # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.
+    vector = pack // math.gcd(pack, kernel_w)
+    window_bytes = kernel_h * kernel_w * problem.dtype.itemsize
+    planes = Planes.of(problem.output_shape, vector, window_bytes)
+    sizes = (*planes.sizes(channels), *steps)
+    return planes, (*defines, *planes.defines, f"PACK={pack}"), sizes

@@ -8,14 +8,16 @@
 
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ spread,
-    acc_t* __restrict__ grad_lam, long long channels_, long long windows_) {
+    acc_t* __restrict__ grad_lam, long long channels_, long long windows_, DEAL) {
   const index_t channels = channels_, windows = windows_;
-  const Share share = block_share(channels, windows);
+  const Share share = block_share(
+      channels, windows, most, chunks, by_chunks, channel_blocks, by_channel_blocks);
   acc_t part[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) part[v] = 0;
   if (share.active) {
-    for (index_t window = share.begin; window < share.end; window += ROWS_OF_LANES) {
+    for (index_t window = share.begin + threadIdx.x / LANES; window < share.end;
+         window += ROWS_OF_LANES) {
       const index_t at = (share.n * windows + window) * channels + share.channel;
       const Pack<VECTOR> grads = load_pack<VECTOR>(grad_output + at);
       const Pack<VECTOR> spreads = load_pack<VECTOR>(spread + at);
@@ -26,7 +28,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
       }
     }
   }
-  store_sum(part, share, channels, grad_lam);
+  extern __shared__ __align__(16) unsigned char smem[];
+  store_sum(part, share, channels, reinterpret_cast<acc_t*>(smem), grad_lam);
 }
 
 #else

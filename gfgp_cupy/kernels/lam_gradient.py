@@ -13,7 +13,7 @@ from .macros import DTYPE_MACROS, has_channels_side_by_side, index_type
 
 __all__ = ["chunks", "lam_gradient"]
 
-SOURCE = source("element.cu", "lanes.cu", "lam_gradient.cu")
+SOURCE = source("element.cu", "divide.cu", "lanes.cu", "lam_gradient.cu")
 
 
 def chunks(grad_output: Tensor, spread: Tensor) -> int:
@@ -48,15 +48,17 @@ def _key(grad_output: Tensor, spread: Tensor) -> tuple:
 @functools.lru_cache(maxsize=4096)
 def _deal(
     shape: torch.Size, dtype: torch.dtype, channels_last: bool, aligned: int
-) -> tuple[Lanes, tuple[str, ...], tuple[int, int]]:
+) -> tuple[Lanes, tuple[str, ...], tuple[int, ...]]:
     samples, channels, out_h, out_w = shape
     row = channels if channels_last else out_h * out_w
     vector = largest_power_of_two(aligned, dividing=row)
-    lanes = Lanes.of((samples, channels, out_h, out_w), channels_last, vector)
+    lanes = Lanes.of((samples, channels, out_h, out_w), channels_last, vector, dtype.itemsize)
     defines = (
         DTYPE_MACROS[dtype],
         f"index_t={index_type(shape.numel())}",
         f"CHANNELS_LAST={int(channels_last)}",
         *lanes.defines,
     )
-    return lanes, defines, (channels if channels_last else samples * channels, out_h * out_w)
+    if channels_last:
+        return lanes, defines, (channels, out_h * out_w, *lanes.sizes)
+    return lanes, defines, (samples * channels, out_h * out_w)

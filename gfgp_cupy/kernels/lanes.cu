@@ -2,60 +2,73 @@
 //
 // Macros: CHANNELS_LAST; VECTOR, elements a thread takes at once of output-sized tensors;
 //         LANES, neighbouring threads that share a plane (contiguous) or stand side by side along
-//         the channels (channels_last); channels_last: WINDOWS_PER_THREAD.
+//         the channels (channels_last).
 //
-// Contiguous: LANES threads own one plane. Channels_last: one thread owns VECTOR channels of
-// WINDOWS_PER_THREAD windows of one sample; blocks are numbered by sample, channels, then windows.
+// Contiguous: LANES threads own one plane. Channels_last: one thread owns VECTOR channels of some
+// of a sample's windows; blocks, each of at most `most` windows, are numbered by sample, channels,
+// then windows.
 
 #define BLOCK 256
 #define ROWS_OF_LANES (BLOCK / LANES)
 
 #if CHANNELS_LAST
 
-#define WINDOWS_PER_BLOCK (ROWS_OF_LANES * WINDOWS_PER_THREAD)
-
 struct Share {
   index_t n, channel;           // sample, first channel
-  index_t begin, end;           // windows, ROWS_OF_LANES apart
+  index_t begin, end;           // the block's windows; each row of lanes takes the next one
+  index_t block_channel;        // the first channel of the block's first thread
   index_t chunk, chunks;        // which of the plane's chunks of windows this is, of how many
   bool active;
 };
 
-__device__ __forceinline__ Share block_share(index_t channels, index_t windows) {
+// What the host tells of the deal; lanes.py says of each number what it is.
+#define DEAL                                                                                      \
+  long long most, long long chunks, long long by_chunks, long long channel_blocks,                \
+      long long by_channel_blocks
+
+__device__ __forceinline__ Share block_share(index_t channels, index_t windows, DEAL) {
   Share share;
-  share.chunks = (windows + WINDOWS_PER_BLOCK - 1) / WINDOWS_PER_BLOCK;
-  const index_t vectors = channels / VECTOR;
-  const index_t channel_blocks = (vectors + LANES - 1) / LANES;
-  const index_t block = blockIdx.x;
-  share.chunk = block % share.chunks;
-  share.n = block / share.chunks / channel_blocks;
-  const index_t vector = block / share.chunks % channel_blocks * LANES + threadIdx.x % LANES;
+  const index_t block = blockIdx.x, vectors = channels / VECTOR;
+  const index_t column = divide(block, chunks, by_chunks);
+  share.chunks = chunks;
+  share.chunk = block - column * share.chunks;
+  share.n = divide(column, channel_blocks, by_channel_blocks);
+  const index_t channel_block = column - share.n * (index_t)channel_blocks;
+  const index_t vector = channel_block * LANES + threadIdx.x % LANES;
   share.active = vector < vectors;
   share.channel = vector * VECTOR;
-  share.begin = share.chunk * WINDOWS_PER_BLOCK + threadIdx.x / LANES;
-  share.end = min((share.chunk + 1) * WINDOWS_PER_BLOCK, windows);
+  share.block_channel = share.channel - threadIdx.x % LANES * VECTOR;
+  share.begin = share.chunk * (index_t)most;
+  share.end = min(share.begin + (index_t)most, windows);
   return share;
 }
 
+// Channels of a block.
+#define COLUMNS (LANES * VECTOR)
+
 // Adds up `part` over the block's windows and writes it to to[n, chunk, channel]. All threads of
-// the block must call it. Shared memory: BLOCK * VECTOR acc_t.
+// the block must call it. `partial`, in shared memory, holds COLUMNS numbers a warp.
 __device__ __forceinline__ void store_sum(
-    const acc_t (&part)[VECTOR], const Share& share, index_t channels, acc_t* to) {
-  extern __shared__ __align__(16) unsigned char smem[];
-  acc_t* partial = reinterpret_cast<acc_t*>(smem);
-#pragma unroll
-  for (int v = 0; v < VECTOR; ++v) partial[threadIdx.x * VECTOR + v] = part[v];
-  __syncthreads();
-  if (threadIdx.x >= LANES || !share.active) return;
+    acc_t (&part)[VECTOR], const Share& share, index_t channels, acc_t* partial, acc_t* to) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
-    acc_t sum = 0;
-    // Unrolled as a whole, all rows would be read before the first is added.
-#pragma unroll 4
-    for (int row = 0; row < ROWS_OF_LANES; ++row) {
-      sum += partial[(row * LANES + threadIdx.x) * VECTOR + v];
+#pragma unroll
+    for (int step = LANES; step < 32; step *= 2) {
+      part[v] += __shfl_xor_sync(0xffffffffu, part[v], step);
     }
-    store(to + (share.n * share.chunks + share.chunk) * channels + share.channel + v, sum);
+    if (lane < LANES) partial[warp * COLUMNS + lane * VECTOR + v] = part[v];
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int column = threadIdx.x; column < COLUMNS; column += BLOCK) {
+    acc_t sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < BLOCK / 32; ++warp) sum += partial[warp * COLUMNS + column];
+    const index_t channel = share.block_channel + column;
+    if (channel < channels) {
+      store(to + (share.n * share.chunks + share.chunk) * channels + channel, sum);
+    }
   }
 }
 
@@ -63,14 +76,6 @@ __device__ __forceinline__ void store_sum(
 
 __device__ __forceinline__ index_t own_plane() {
   return (index_t)blockIdx.x * ROWS_OF_LANES + threadIdx.x / LANES;
-}
-
-// What lies at `address`, the same for all threads of a plane: one of each warp reads it for the
-// others. All threads of the block must call it; those that own no plane get 0.
-__device__ __forceinline__ acc_t load_for_plane(const acc_t* address, bool has_plane) {
-  acc_t value = 0;
-  if (has_plane && threadIdx.x % min(LANES, 32) == 0) value = load(address);
-  return __shfl_sync(0xffffffffu, value, 0, min(LANES, 32));
 }
 
 // Adds up `part` over the LANES threads of a plane and writes it to to[plane]. All threads of the

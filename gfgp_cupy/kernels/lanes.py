@@ -6,12 +6,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["BLOCK", "Lanes", "aligned_elements", "largest_power_of_two"]
+__all__ = ["BLOCK", "Lanes", "aligned_elements", "inverse", "largest_power_of_two"]
 
 BLOCK = 256
 
-WINDOWS_PER_THREAD = 8
-"""In channels_last: enough to spread the reading of λ, few enough to fill the GPU."""
+RUN_BYTES = 128
+"""In channels_last: how much neighbouring threads read of one pixel. A line of the cache; with
+more, a block would hold fewer windows of a small plane."""
+
+MOST_WINDOWS = 4
+"""In channels_last: windows a thread, of a plane that is cut into chunks: enough to spread the
+reading of λ, few enough to fill the GPU to the end."""
+
+MOST_WINDOWS_UNCUT = 8
+"""Windows a thread, of a plane that a block adds up alone: the chunks' sums would be one more
+launch."""
+
+ENOUGH_BLOCKS = 512
+"""With fewer, planes are cut into more chunks."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,8 @@ class Lanes:
         vector: elements a thread takes at once.
         lanes: neighbouring threads that share a plane, or stand side by side along the channels.
         chunks: parts a plane is cut into, each of which a block adds up.
+        most: windows of a chunk (channels_last).
+        channel_blocks: parts the channels are cut into (channels_last).
         grid: number of blocks.
         reduction_elements: size of the shared memory in which a block adds up.
     """
@@ -29,32 +43,59 @@ class Lanes:
     vector: int
     lanes: int
     chunks: int
+    most: int
+    channel_blocks: int
     grid: int
     reduction_elements: int
 
     @classmethod
-    def of(cls, shape: tuple[int, int, int, int], channels_last: bool, vector: int) -> Lanes:
+    def of(
+        cls, shape: tuple[int, int, int, int], channels_last: bool, vector: int, element_size: int
+    ) -> Lanes:
         samples, channels, out_h, out_w = shape
         if channels_last:
-            vectors = channels // vector
-            lanes = largest_power_of_two(min(vectors, 32))
-            chunks = -(-out_h * out_w // (BLOCK // lanes * WINDOWS_PER_THREAD))
-            grid = samples * -(-vectors // lanes) * chunks
-            return cls(vector, lanes, chunks=chunks, grid=grid, reduction_elements=BLOCK * vector)
+            vectors, windows = channels // vector, out_h * out_w
+            run = max(RUN_BYTES // (vector * element_size), 1)
+            lanes = largest_power_of_two(min(vectors, run, 32))
+            rows = BLOCK // lanes
+            channel_blocks = -(-vectors // lanes)
+            blocks = samples * channel_blocks
+            chunks = 1
+            if windows > MOST_WINDOWS_UNCUT * rows:
+                chunks = -(-windows // (MOST_WINDOWS * rows))
+            chunks = max(chunks, min(-(-ENOUGH_BLOCKS // blocks), -(-windows // rows)))
+            most = -(-windows // (chunks * rows)) * rows
+            chunks = -(-windows // most)
+            return cls(
+                vector, lanes, chunks=chunks, most=most, channel_blocks=channel_blocks,
+                grid=blocks * chunks, reduction_elements=BLOCK // 32 * lanes * vector,
+            )  # fmt: skip
         groups = out_h * out_w // vector
         # About four rounds a lane, on whole warps where the plane is large enough for one.
         lanes = largest_power_of_two(min(max(groups // 4, min(groups, 32)), BLOCK))
         grid = -(-samples * channels * lanes // BLOCK)
-        return cls(vector, lanes, chunks=1, grid=grid, reduction_elements=BLOCK // 32)
+        return cls(
+            vector, lanes, chunks=1, most=groups, channel_blocks=1, grid=grid,
+            reduction_elements=BLOCK // 32,
+        )  # fmt: skip
+
+    def shared_elements(self, sums: bool) -> int:
+        """The size of a block's shared memory (channels_last): two numbers of each channel, and
+        where a block adds up λ's gradient, what that takes."""
+        return 2 * self.lanes * self.vector + (self.reduction_elements if sums else 0)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """``DEAL`` of ``lanes.cu`` (channels_last)."""
+        return (
+            self.most, self.chunks, inverse(self.chunks),
+            self.channel_blocks, inverse(self.channel_blocks),
+        )  # fmt: skip
 
     @property
     def defines(self) -> tuple[str, ...]:
         """The macros of ``lanes.cu``, but CHANNELS_LAST."""
-        return (
-            f"VECTOR={self.vector}",
-            f"LANES={self.lanes}",
-            f"WINDOWS_PER_THREAD={WINDOWS_PER_THREAD}",
-        )
+        return (f"VECTOR={self.vector}", f"LANES={self.lanes}")
 
 
 def aligned_elements(tensor: Tensor, *others: Tensor | None) -> int:
@@ -75,3 +116,13 @@ def largest_power_of_two(limit: int, dividing: int = 0) -> int:
     while 2 * power <= limit and dividing % (2 * power) == 0:
         power *= 2
     return power
+
+
+def inverse(divisor: int) -> int:
+    """What ``divide`` of ``divide.cu`` multiplies and shifts by in place of dividing.
+
+    With shift = ⌊log2 divisor⌋ and multiplier = ⌊(2^(32 + shift) − 1) / divisor⌋, below 2^32,
+    ⌊(n + 1) multiplier / 2^(32 + shift)⌋ = ⌊n / divisor⌋ for 0 ≤ n < 2^31.
+    """
+    shift = divisor.bit_length() - 1
+    return (2 ** (32 + shift) - 1) // divisor + (shift << 32)

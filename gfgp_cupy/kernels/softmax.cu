@@ -51,13 +51,16 @@ __device__ __forceinline__ Softmax softmax(
     const acc_t (&x)[TAPS], acc_t scale, unsigned inside = ALL_INSIDE) {
   Softmax result;
   const acc_t infinity = (acc_t)__int_as_float(0x7f800000);
-  acc_t reference = scale < 0 ? infinity : -infinity;
+  // Both extremes and one choice take fewer instructions than a choice for each element.
+  acc_t least = inside & 1 ? x[0] : infinity, most = inside & 1 ? x[0] : -infinity;
 #pragma unroll
-  for (int tap = 0; tap < TAPS; ++tap) {
+  for (int tap = 1; tap < TAPS; ++tap) {
     if (inside >> tap & 1) {
-      reference = scale < 0 ? min(reference, x[tap]) : max(reference, x[tap]);
+      least = min(least, x[tap]);
+      most = max(most, x[tap]);
     }
   }
+  const acc_t reference = scale < 0 ? least : most;
   acc_t weighted = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {

@@ -155,6 +155,7 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(TWO, FLOAT64, (6, 8, 8), "misaligned channels_last"),
     KernelCase(TWO, FLOAT16, (3, 8, 16), "misaligned contiguous"),
     KernelCase(TWO, FLOAT32, (2, 64, 64)),
+    KernelCase(TWO, BFLOAT16, (1, 160, 224)),  # large enough to be cut into chunks
     KernelCase(TWO, FLOAT32, (32, 16, 32), "channels_last"),  # a window for each of a block's rows
     KernelCase(TWO, FLOAT16, (2, 32, 32), lam_in_plane=True),
     KernelCase(FOUR, FLOAT32, (3, 8, 16), "transposed"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gfgp_cupy.geometry import pool_geometry
-from gfgp_cupy.kernels import Launch, passes
+from gfgp_cupy.kernels import Launch, disjoint, lanes, passes
 from gfgp_cupy.kernels.launch import source
 from gfgp_cupy.kernels.macros import DTYPE_MACROS
 from gfgp_cupy.spread import pack_spread, unpack_spread
@@ -106,6 +106,40 @@ def test_order_of_threads_does_not_show(case):
 def test_64_bit_indices_give_the_same_bits(case):
     wide = results(case, lambda launch: run_on_cpu(with_wide_indices(launch)))
     assert all(map(torch.equal, results(case, run_on_cpu), wide))
+
+
+CUT_CASES = (
+    KernelCase(pool_geometry(2), torch.float32, (32, 16, 32), "channels_last"),
+    KernelCase(pool_geometry(2), torch.bfloat16, (5, 6, 10), "channels_last", lam_in_plane=True),
+)
+
+
+@needs_cxx
+@pytest.mark.parametrize("case", CUT_CASES, ids=str)
+def test_into_how_many_chunks_planes_are_cut_does_not_show(case, monkeypatch):
+    cut = results(case, run_on_cpu)
+    monkeypatch.setattr(lanes, "ENOUGH_BLOCKS", 1)
+    monkeypatch.setattr(disjoint, "_deal", disjoint._deal.__wrapped__)
+    uncut = results(case, run_on_cpu)
+    assert torch.equal(uncut[0], cut[0])
+    assert torch.equal(uncut[1], cut[1])
+    torch.testing.assert_close(uncut[2], cut[2])
+
+
+def test_divisors_and_their_inverses():
+    generator = random.Random(0)
+    divisors = {1, 2, 3, 7, 49, 98, 641, 2**16, 2**30, 2**31 - 1}
+    divisors |= {
+        generator.randint(1, 2**31 - 1) >> generator.randint(0, 30) or 1 for _ in range(500)
+    }
+    for divisor in divisors:
+        packed = lanes.inverse(divisor)
+        multiplier, shift = packed % 2**32, packed >> 32
+        numbers = {0, 1, divisor - 1, divisor, 2**31 - 1, 2**31 - 2}
+        numbers |= {2**31 // divisor * divisor - k for k in (0, 1)}
+        numbers |= {generator.randrange(2**31) for _ in range(100)}
+        for number in numbers - {-1, 2**31}:
+            assert ((number + 1) * multiplier >> 32) >> shift == number // divisor
 
 
 KEEP_SPREAD = (
