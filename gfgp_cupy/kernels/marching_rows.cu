@@ -1,0 +1,426 @@
+// Max-Ent pooling of contiguous planes whose windows overlap, or that padding or the plane's edge
+// cuts. Threads share nothing: no shared memory, no barriers.
+//
+// A thread owns COLUMNS windows side by side, OWN input columns, and marches down a strip of the
+// plane, a row of windows at a time. It holds the KERNEL_H input rows of these windows, with the
+// columns that they reach into left and right, loads STRIDE_H rows more for the next ones, and keeps
+// the rest. What neighbours read, too, comes from the first-level cache. While it works on a row of
+// windows, the rows of the next are on their way.
+//
+// The backward pass also works on the windows of the neighbours that reach into the thread's own
+// columns and rows, and adds up in registers what each element receives.
+//
+// A program holds one kernel: the backward pass's where a gradient is to be written.
+//
+// Macros: KERNEL_*, STRIDE_*, PADDING_* (no stride exceeds its kernel);
+//         COLUMNS; PACK, elements an access of the own input columns; OUT_PACK, windows an access;
+//         FIT, whether the plane's columns and windows are whole groups;
+//         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
+// What follows from the plane's size are arguments: strip_rows, rows of windows a strip; groups of
+// columns; plane_threads, of which the last may own nothing; lanes, see below.
+//
+// Rows are counted from the padded plane's top: row q of the padded plane belongs to the windows
+// q / STRIDE_H - HALO_H ... q / STRIDE_H. So the rows that no window below needs, once the windows
+// of row o are done, are o STRIDE_H ... o STRIDE_H + STRIDE_H - 1.
+
+#define OWN (COLUMNS * STRIDE_W)
+#define HALO_H (WRITE_GRAD_INPUT ? (KERNEL_H - 1) / STRIDE_H : 0)
+#define KEPT (KERNEL_H - STRIDE_H)
+
+// The windows that reach into own columns, counted from the first own window.
+#define FIRST (WRITE_GRAD_INPUT ? -((KERNEL_W - 1 - PADDING_W) / STRIDE_W) : 0)
+#define LAST (WRITE_GRAD_INPUT ? (OWN - 1 + PADDING_W) / STRIDE_W : COLUMNS - 1)
+#define WINDOWS (LAST - FIRST + 1)
+
+// The columns of these windows: so many left and right of the own ones.
+#define LEFT (PADDING_W - FIRST * STRIDE_W)
+#define END (LAST * STRIDE_W - PADDING_W + KERNEL_W)
+#define RIGHT (END > OWN ? END - OWN : 0)
+#define WIDTH (LEFT + OWN + RIGHT)
+
+#define INFINITY_ ((acc_t)__int_as_float(0x7f800000))
+
+struct Plane {
+  index_t height, width, out_h, out_w;
+};
+
+// n / divisor for n < 2^31, by what marching_rows.py made of the divisor.
+__device__ __forceinline__ int divided(int n, long long magic, long long shift) {
+  const unsigned product = (unsigned)(((unsigned long long)(unsigned)n * (unsigned)magic) >> 32);
+  return (int)((product + (unsigned)n) >> (int)shift);
+}
+
+// Where a thread's patch lies in a row of the plane.
+struct Columns {
+  index_t first;         // own column
+  acc_t absent[WIDTH];   // 0, or minus infinity outside the plane
+  bool outside[WIDTH];
+};
+
+__device__ __forceinline__ Columns columns_from(index_t first, const Plane& plane) {
+  Columns columns;
+  columns.first = first;
+#pragma unroll
+  for (int c = 0; c < WIDTH; ++c) {
+    const index_t at = first - LEFT + c;
+    columns.outside[c] = (c < LEFT && at < 0) || ((!FIT || c >= LEFT + OWN) && at >= plane.width);
+    columns.absent[c] = columns.outside[c] ? -INFINITY_ : 0;
+  }
+  return columns;
+}
+
+// A row of the patch as memory holds it: it is widened where it is used, so that nothing waits for
+// it before.
+struct RawRow {
+  Pack<PACK> own[OWN / PACK];
+  scalar_t left[LEFT + 1], right[RIGHT + 1];
+};
+
+// `row` is the plane's row; columns outside are left alone.
+__device__ __forceinline__ void load_row(
+    RawRow& raw, const scalar_t* row, const Columns& columns) {
+  const scalar_t* own = row + columns.first;
+#pragma unroll
+  for (int c = 0; c < LEFT; ++c) {
+    raw.left[c] = 0;
+    if (!columns.outside[c]) raw.left[c] = load(own - LEFT + c);
+  }
+#pragma unroll
+  for (int k = 0; k < OWN / PACK; ++k) {
+    if (!FIT) {
+#pragma unroll
+      for (int c = 0; c < PACK; ++c) raw.own[k].element[c] = 0;
+      if (columns.outside[LEFT + k * PACK]) continue;
+    }
+    raw.own[k] = load_pack<PACK>(own + k * PACK);
+  }
+#pragma unroll
+  for (int c = 0; c < RIGHT; ++c) {
+    raw.right[c] = 0;
+    if (!columns.outside[LEFT + OWN + c]) raw.right[c] = load(own + OWN + c);
+  }
+}
+
+// Outside the plane: the nearest element inside, which windows that reach there hold, too.
+__device__ __forceinline__ void widen_row(
+    acc_t (&x)[WIDTH], const RawRow& raw, const Columns& columns) {
+#pragma unroll
+  for (int c = 0; c < WIDTH; ++c) {
+    const int own = c - LEFT;
+    x[c] = widen(own < 0      ? raw.left[c]
+                 : own >= OWN ? raw.right[own - OWN]
+                              : raw.own[own / PACK].element[own % PACK]);
+    if (c > 0 && (!FIT || own >= OWN) && columns.outside[c]) x[c] = x[c - 1];
+  }
+#pragma unroll
+  for (int c = LEFT - 1; c >= 0; --c) {
+    if (columns.outside[c]) x[c] = x[c + 1];
+  }
+}
+
+// The KERNEL_H rows of a row of windows, and those that are on their way.
+struct Patch {
+  acc_t x[KERNEL_H][WIDTH];
+  acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
+  RawRow raw[STRIDE_H];
+};
+
+__device__ __forceinline__ void load_patch_row(
+    RawRow& raw, const scalar_t* input, const Plane& plane, const Columns& columns, index_t row) {
+  load_row(raw, input + min(max(row, (index_t)0), plane.height - 1) * plane.width, columns);
+}
+
+__device__ __forceinline__ acc_t row_absent(const Plane& plane, index_t row) {
+  return row >= 0 && row < plane.height ? 0 : -INFINITY_;
+}
+
+// The rows of the patch of window row o that it shares with the one before.
+__device__ __forceinline__ void start_patch(
+    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o) {
+  const index_t top = o * STRIDE_H - PADDING_H;
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) {
+    RawRow raw;
+    load_patch_row(raw, input, plane, columns, top + r);
+    widen_row(patch.x[r], raw, columns);
+    patch.absent[r] = row_absent(plane, top + r);
+  }
+}
+
+__device__ __forceinline__ void load_ahead(
+    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o) {
+#pragma unroll
+  for (int r = 0; r < STRIDE_H; ++r) {
+    load_patch_row(
+        patch.raw[r], input, plane, columns, o * STRIDE_H - PADDING_H + KEPT + r);
+  }
+}
+
+__device__ __forceinline__ void arrive(
+    Patch& patch, const Plane& plane, const Columns& columns, index_t o) {
+#pragma unroll
+  for (int r = 0; r < STRIDE_H; ++r) {
+    widen_row(patch.x[KEPT + r], patch.raw[r], columns);
+    patch.absent[KEPT + r] = row_absent(plane, o * STRIDE_H - PADDING_H + KEPT + r);
+  }
+}
+
+__device__ __forceinline__ void move_down(Patch& patch) {
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+    for (int c = 0; c < WIDTH; ++c) patch.x[r][c] = patch.x[STRIDE_H + r][c];
+    patch.absent[r] = patch.absent[STRIDE_H + r];
+  }
+}
+
+// The elements of window `w` of the patch, counted from the first that reaches into it.
+__device__ __forceinline__ void take_window(
+    acc_t (&x)[TAPS], acc_t (&absent)[TAPS], const Patch& patch, const Columns& columns, int w) {
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W;
+    const bool edge = !FIT || c < LEFT || c >= LEFT + OWN;
+    x[tap] = patch.x[r][c];
+    absent[tap] = edge ? patch.absent[r] + columns.absent[c] : patch.absent[r];
+  }
+}
+
+// What a thread owns.
+struct Part {
+  int plane, strip, group;
+  index_t row_begin, row_end;  // of windows; one more where the last rows of input have none
+};
+
+__device__ __forceinline__ Part own_part(
+    const Plane& plane, int number, long long strip_rows, long long plane_threads,
+    long long plane_magic, long long plane_shift, long long groups, long long groups_magic,
+    long long groups_shift) {
+  Part part;
+  part.plane = divided(number, plane_magic, plane_shift);
+  const int inside = number - part.plane * (int)plane_threads;
+  part.strip = divided(inside, groups_magic, groups_shift);
+  part.group = inside - part.strip * (int)groups;
+  part.row_begin = part.strip * (index_t)strip_rows;
+  const index_t rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
+  part.row_end = min(
+      part.row_begin + (index_t)strip_rows, WRITE_GRAD_INPUT ? rows : plane.out_h);
+  return part;
+}
+
+#define PARAMETERS                                                                               \
+  long long channels, long long height, long long width, long long out_h, long long out_w,       \
+      long long lam_n, long long lam_c, long long lam_h, long long lam_w, long long planes,      \
+      long long strip_rows, long long lanes, long long plane_threads, long long plane_magic,     \
+      long long plane_shift, long long groups, long long groups_magic, long long groups_shift,   \
+      long long channels_magic, long long channels_shift
+#define OWN_PART                                                                                 \
+  own_part(plane, number, strip_rows, plane_threads, plane_magic, plane_shift, groups,           \
+           groups_magic, groups_shift)
+
+__device__ __forceinline__ index_t lam_offset(
+    int plane, long long channels, long long lam_n, long long lam_c, long long channels_magic,
+    long long channels_shift) {
+  const int n = divided(plane, channels_magic, channels_shift);
+  return n * (index_t)lam_n + (plane - n * (int)channels) * (index_t)lam_c;
+}
+
+#define LAM_OFFSET(plane)                                                                        \
+  lam_offset(plane, channels, lam_n, lam_c, channels_magic, channels_shift)
+
+// The own windows' numbers, side by side; those past the plane's edge are left out.
+__device__ __forceinline__ void store_windows(
+    scalar_t* row, index_t first, const Plane& plane, const scalar_t (&value)[COLUMNS]) {
+#pragma unroll
+  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+    if (!FIT && first + k * OUT_PACK >= plane.out_w) continue;
+    Pack<OUT_PACK> pack;
+#pragma unroll
+    for (int w = 0; w < OUT_PACK; ++w) pack.element[w] = value[k * OUT_PACK + w];
+    store_pack(row + first + k * OUT_PACK, pack);
+  }
+}
+
+#if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
+// Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
+// one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
+// X + O; with the spread X + 2 O.
+extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_forward(
+    const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
+    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
+  const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
+  const int number = blockIdx.x * 128 + threadIdx.x;
+  const Part part = OWN_PART;
+  if (part.plane >= planes) return;
+  const scalar_t* from = input + part.plane * (plane.height * plane.width);
+  const Columns columns = columns_from(part.group * OWN, plane);
+  const index_t first = part.group * COLUMNS;
+  const index_t to = part.plane * (plane.out_h * plane.out_w);
+  Patch patch;
+  load_ahead(patch, from, plane, columns, part.row_begin);
+  const Parameter of = parameter(load(lam + LAM_OFFSET(part.plane)));
+  start_patch(patch, from, plane, columns, part.row_begin);
+#pragma unroll 2
+  for (index_t o = part.row_begin; o < part.row_end; ++o) {
+    arrive(patch, plane, columns, o);
+    if (o + 1 < part.row_end) load_ahead(patch, from, plane, columns, o + 1);
+    scalar_t y[COLUMNS], deviation[COLUMNS];
+#pragma unroll
+    for (int w = 0; w < COLUMNS; ++w) {
+      acc_t x[TAPS], absent[TAPS];
+      take_window(x, absent, patch, columns, w);
+      const Window window = window_of(x, absent, of);
+      y[w] = narrow(mean(x, window));
+      if (WRITE_SPREAD) deviation[w] = pack_spread(sqrt(variance(window)));
+    }
+    store_windows(output + to + o * plane.out_w, first, plane, y);
+    if (WRITE_SPREAD) store_windows(spread + to + o * plane.out_w, first, plane, deviation);
+    move_down(patch);
+  }
+}
+
+#else
+
+// The numbers of the windows that reach into own columns.
+struct RawWindows {
+  Pack<OUT_PACK> own[COLUMNS / OUT_PACK];
+  scalar_t others[WINDOWS - COLUMNS + 1];
+};
+
+__device__ __forceinline__ bool window_exists(const Plane& plane, index_t first, int w) {
+  const int own = FIRST + w;
+  return (own >= 0 || first + own >= 0) &&
+         ((FIT && own < COLUMNS) || first + own < plane.out_w);
+}
+
+__device__ __forceinline__ void load_windows(
+    RawWindows& raw, const scalar_t* row, const Plane& plane, index_t first) {
+#pragma unroll
+  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+#pragma unroll
+    for (int w = 0; w < OUT_PACK; ++w) raw.own[k].element[w] = 0;
+    if (!FIT && first + k * OUT_PACK >= plane.out_w) continue;
+    raw.own[k] = load_pack<OUT_PACK>(row + first + k * OUT_PACK);
+  }
+#pragma unroll
+  for (int w = 0; w < WINDOWS; ++w) {
+    const int own = FIRST + w, other = own < 0 ? w : w - COLUMNS;
+    if (own >= 0 && own < COLUMNS) continue;
+    raw.others[other] = 0;
+    if (window_exists(plane, first, w)) raw.others[other] = load(row + first + own);
+  }
+}
+
+// Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
+// into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM, for `lanes`
+// threads of a plane together, their part of lam's gradient. Traffic: 2 X + O.
+extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_backward(
+    const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
+    const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
+    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {
+  const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
+  const int number = blockIdx.x * 128 + threadIdx.x;
+  const Part part = OWN_PART;
+  if (!WRITE_GRAD_LAM && part.plane >= planes) return;
+  acc_t lam_part = 0;
+  if (!WRITE_GRAD_LAM || (part.plane < planes && part.row_begin < part.row_end)) {
+    const index_t plane_offset = part.plane * (plane.height * plane.width);
+    const scalar_t* from = input + plane_offset;
+    const scalar_t* grads = grad_output + part.plane * (plane.out_h * plane.out_w);
+    const Columns columns = columns_from(part.group * OWN, plane);
+    const index_t first = part.group * COLUMNS;
+    const index_t begin = max(part.row_begin - HALO_H, (index_t)0);
+    Patch patch;
+    RawWindows raw_grads;
+    load_ahead(patch, from, plane, columns, begin);
+    load_windows(raw_grads, grads + min(begin, plane.out_h - 1) * plane.out_w, plane, first);
+    const Parameter of = parameter(load(lam + LAM_OFFSET(part.plane)));
+    const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;
+    start_patch(patch, from, plane, columns, begin);
+    acc_t gradient[KERNEL_H][OWN];
+#pragma unroll
+    for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+      for (int c = 0; c < OWN; ++c) gradient[r][c] = added;
+    }
+#pragma unroll 2
+    for (index_t o = begin; o < part.row_end; ++o) {
+      arrive(patch, plane, columns, o);
+      const RawWindows arrived = raw_grads;
+      if (o + 1 < part.row_end) {
+        load_ahead(patch, from, plane, columns, o + 1);
+        load_windows(raw_grads, grads + min(o + 1, plane.out_h - 1) * plane.out_w, plane, first);
+      }
+#pragma unroll
+      for (int r = KEPT; r < KERNEL_H; ++r) {
+#pragma unroll
+        for (int c = 0; c < OWN; ++c) gradient[r][c] = added;
+      }
+#pragma unroll
+      for (int w = 0; w < WINDOWS; ++w) {
+        const int own = FIRST + w;
+        const bool mine = own >= 0 && own < COLUMNS;
+        const scalar_t raw = mine      ? arrived.own[own / OUT_PACK].element[own % OUT_PACK]
+                             : own < 0 ? arrived.others[w]
+                                       : arrived.others[w - COLUMNS];
+        acc_t x[TAPS], absent[TAPS];
+        take_window(x, absent, patch, columns, w);
+        const Window window = window_of(x, absent, of);
+        const bool exists = o < plane.out_h && window_exists(plane, first, w);
+        const acc_t grad = widen(raw);
+        if (WRITE_GRAD_LAM && mine && o >= part.row_begin) {
+          lam_part += exists ? grad * variance(window) : 0;
+        }
+        if (WRITE_GRAD_INPUT) {
+          const Sent back = sent(window, of, grad);
+#pragma unroll
+          for (int tap = 0; tap < TAPS; ++tap) {
+            const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
+            if (c < 0 || c >= OWN || !exists) continue;
+            gradient[r][c] = received(window, back, tap, gradient[r][c]);
+          }
+        }
+      }
+      if (WRITE_GRAD_INPUT) {
+#pragma unroll
+        for (int r = 0; r < STRIDE_H; ++r) {
+          const index_t row = o * STRIDE_H - PADDING_H + r;
+          if (o < part.row_begin || row < 0 || row >= plane.height) continue;
+          scalar_t* to = grad_input + plane_offset + row * plane.width + columns.first;
+#pragma unroll
+          for (int k = 0; k < OWN / PACK; ++k) {
+            if (!FIT && columns.outside[LEFT + k * PACK]) continue;
+            Pack<PACK> result;
+#pragma unroll
+            for (int c = 0; c < PACK; ++c) {
+              result.element[c] = narrow(gradient[r][k * PACK + c]);
+            }
+            store_pack(to + k * PACK, result);
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+          for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
+        }
+      }
+      move_down(patch);
+    }
+  }
+  if (WRITE_GRAD_LAM) {
+    for (int half = (int)lanes / 2; half; half /= 2) {
+      lam_part += __shfl_down_sync(0xffffffffu, lam_part, half, 32);
+    }
+    if (part.plane < planes && threadIdx.x % (int)lanes == 0) {
+      const int n = divided(part.plane, channels_magic, channels_shift);
+      const int chunks = (int)plane_threads / (int)lanes;
+      const int chunk = (number - part.plane * (int)plane_threads) / (int)lanes;
+      store(grad_lam + (n * chunks + chunk) * (index_t)channels + part.plane -
+                n * (int)channels,
+            lam_part);
+    }
+  }
+}
+
+#endif
