@@ -38,6 +38,12 @@
 #define RIGHT (END > OWN ? END - OWN : 0)
 #define WIDTH (LEFT + OWN + RIGHT)
 
+// Elements an access of these: of columns that lie inside the plane, or outside, together.
+constexpr int pack_of(int count) { return count % PACK ? (count & -count) : PACK; }
+
+#define LEFT_PACK pack_of(LEFT)
+#define RIGHT_PACK pack_of(RIGHT)
+
 #define INFINITY_ ((acc_t)__int_as_float(0x7f800000))
 
 struct Plane {
@@ -73,32 +79,32 @@ __device__ __forceinline__ Columns columns_from(index_t first, const Plane& plan
 // it before.
 struct RawRow {
   Pack<PACK> own[OWN / PACK];
-  scalar_t left[LEFT + 1], right[RIGHT + 1];
+  Pack<LEFT_PACK> left[LEFT / LEFT_PACK + 1];
+  Pack<RIGHT_PACK> right[RIGHT / RIGHT_PACK + 1];
 };
 
-// `row` is the plane's row; columns outside are left alone.
+// COUNT elements from `from` on; those from column `c` of the patch on that lie outside are 0.
+template <int COUNT, bool INSIDE, int N, int SIZE>
+__device__ __forceinline__ void load_packs(
+    Pack<N> (&packs)[SIZE], const scalar_t* from, const Columns& columns, int c) {
+#pragma unroll
+  for (int k = 0; k < COUNT / N; ++k) {
+    if (!INSIDE) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) packs[k].element[i] = 0;
+      if (columns.outside[c + k * N]) continue;
+    }
+    packs[k] = load_pack<N>(from + k * N);
+  }
+}
+
+// `row` is the plane's row.
 __device__ __forceinline__ void load_row(
     RawRow& raw, const scalar_t* row, const Columns& columns) {
   const scalar_t* own = row + columns.first;
-#pragma unroll
-  for (int c = 0; c < LEFT; ++c) {
-    raw.left[c] = 0;
-    if (!columns.outside[c]) raw.left[c] = load(own - LEFT + c);
-  }
-#pragma unroll
-  for (int k = 0; k < OWN / PACK; ++k) {
-    if (!FIT) {
-#pragma unroll
-      for (int c = 0; c < PACK; ++c) raw.own[k].element[c] = 0;
-      if (columns.outside[LEFT + k * PACK]) continue;
-    }
-    raw.own[k] = load_pack<PACK>(own + k * PACK);
-  }
-#pragma unroll
-  for (int c = 0; c < RIGHT; ++c) {
-    raw.right[c] = 0;
-    if (!columns.outside[LEFT + OWN + c]) raw.right[c] = load(own + OWN + c);
-  }
+  load_packs<LEFT, false>(raw.left, own - LEFT, columns, 0);
+  load_packs<OWN, FIT>(raw.own, own, columns, LEFT);
+  load_packs<RIGHT, false>(raw.right, own + OWN, columns, LEFT + OWN);
 }
 
 // Outside the plane: the nearest element inside, which windows that reach there hold, too.
@@ -107,9 +113,10 @@ __device__ __forceinline__ void widen_row(
 #pragma unroll
   for (int c = 0; c < WIDTH; ++c) {
     const int own = c - LEFT;
-    x[c] = widen(own < 0      ? raw.left[c]
-                 : own >= OWN ? raw.right[own - OWN]
-                              : raw.own[own / PACK].element[own % PACK]);
+    const int past = own - OWN;
+    x[c] = widen(own < 0     ? raw.left[c / LEFT_PACK].element[c % LEFT_PACK]
+                 : past >= 0 ? raw.right[past / RIGHT_PACK].element[past % RIGHT_PACK]
+                             : raw.own[own / PACK].element[own % PACK]);
     if (c > 0 && (!FIT || own >= OWN) && columns.outside[c]) x[c] = x[c - 1];
   }
 #pragma unroll
@@ -175,15 +182,46 @@ __device__ __forceinline__ void move_down(Patch& patch) {
 }
 
 // The elements of window `w` of the patch, counted from the first that reaches into it.
-__device__ __forceinline__ void take_window(
-    acc_t (&x)[TAPS], acc_t (&absent)[TAPS], const Patch& patch, const Columns& columns, int w) {
+__device__ __forceinline__ void take_window(acc_t (&x)[TAPS], const Patch& patch, int w) {
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
-    const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W;
-    const bool edge = !FIT || c < LEFT || c >= LEFT + OWN;
-    x[tap] = patch.x[r][c];
-    absent[tap] = edge ? patch.absent[r] + columns.absent[c] : patch.absent[r];
+    x[tap] = patch.x[tap / KERNEL_W][w * STRIDE_W + tap % KERNEL_W];
   }
+}
+
+// Their windows' references. Branches hold a loop each, since the compiler would find both the least
+// and the largest.
+__device__ __forceinline__ void find_references(
+    acc_t (&reference)[WINDOWS], const Patch& patch, const Parameter& of) {
+  if (of.lam < 0) {
+#pragma unroll
+    for (int w = 0; w < WINDOWS; ++w) {
+      acc_t x[TAPS];
+      take_window(x, patch, w);
+      reference[w] = chosen(x, [](acc_t a, acc_t b) { return min(a, b); });
+    }
+  } else {
+#pragma unroll
+    for (int w = 0; w < WINDOWS; ++w) {
+      acc_t x[TAPS];
+      take_window(x, patch, w);
+      reference[w] = chosen(x, [](acc_t a, acc_t b) { return max(a, b); });
+    }
+  }
+}
+
+__device__ __forceinline__ Window own_window(
+    const Patch& patch, const Columns& columns, int w, acc_t reference, const Parameter& of) {
+  acc_t x[TAPS], absent[TAPS];
+  take_window(x, patch, w);
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const int c = w * STRIDE_W + tap % KERNEL_W;
+    const bool edge = !FIT || c < LEFT || c >= LEFT + OWN;
+    const acc_t row = patch.absent[tap / KERNEL_W];
+    absent[tap] = edge ? row + columns.absent[c] : row;
+  }
+  return window_of(x, absent, reference, of);
 }
 
 // What a thread owns.
@@ -241,12 +279,20 @@ __device__ __forceinline__ void store_windows(
   }
 }
 
+// Two at a time: the registers of what arrives are those of what is kept every other time.
+#define FOR_EACH_ROW(begin, end, do_row)       \
+  for (index_t o = begin; o < (end); o += 2) { \
+    do_row(o);                                 \
+    if (o + 1 == (end)) break;                 \
+    do_row(o + 1);                             \
+  }
+
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_forward(
+extern "C" __global__ void __launch_bounds__(128, 5) max_ent_pool2d_rows_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
@@ -261,23 +307,25 @@ extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_forward(
   load_ahead(patch, from, plane, columns, part.row_begin);
   const Parameter of = parameter(load(lam + LAM_OFFSET(part.plane)));
   start_patch(patch, from, plane, columns, part.row_begin);
-#pragma unroll 2
-  for (index_t o = part.row_begin; o < part.row_end; ++o) {
+  const auto do_row = [&](index_t o) {
     arrive(patch, plane, columns, o);
     if (o + 1 < part.row_end) load_ahead(patch, from, plane, columns, o + 1);
     scalar_t y[COLUMNS], deviation[COLUMNS];
+    acc_t reference[WINDOWS];
+    find_references(reference, patch, of);
 #pragma unroll
     for (int w = 0; w < COLUMNS; ++w) {
-      acc_t x[TAPS], absent[TAPS];
-      take_window(x, absent, patch, columns, w);
-      const Window window = window_of(x, absent, of);
+      const Window window = own_window(patch, columns, w, reference[w], of);
+      acc_t x[TAPS];
+      take_window(x, patch, w);
       y[w] = narrow(mean(x, window));
-      if (WRITE_SPREAD) deviation[w] = pack_spread(sqrt(variance(window)));
+      if (WRITE_SPREAD) deviation[w] = pack_spread(square_root(variance(window)));
     }
     store_windows(output + to + o * plane.out_w, first, plane, y);
     if (WRITE_SPREAD) store_windows(spread + to + o * plane.out_w, first, plane, deviation);
     move_down(patch);
-  }
+  };
+  FOR_EACH_ROW(part.row_begin, part.row_end, do_row)
 }
 
 #else
@@ -315,7 +363,7 @@ __device__ __forceinline__ void load_windows(
 // Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
 // into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM, for `lanes`
 // threads of a plane together, their part of lam's gradient. Traffic: 2 X + O.
-extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_backward(
+extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {
@@ -344,8 +392,7 @@ extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_backward(
 #pragma unroll
       for (int c = 0; c < OWN; ++c) gradient[r][c] = added;
     }
-#pragma unroll 2
-    for (index_t o = begin; o < part.row_end; ++o) {
+    const auto do_row = [&](index_t o) {
       arrive(patch, plane, columns, o);
       const RawWindows arrived = raw_grads;
       if (o + 1 < part.row_end) {
@@ -357,28 +404,29 @@ extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_backward(
 #pragma unroll
         for (int c = 0; c < OWN; ++c) gradient[r][c] = added;
       }
+      if (o < plane.out_h) {
+        acc_t reference[WINDOWS];
+        find_references(reference, patch, of);
 #pragma unroll
-      for (int w = 0; w < WINDOWS; ++w) {
-        const int own = FIRST + w;
-        const bool mine = own >= 0 && own < COLUMNS;
-        const scalar_t raw = mine      ? arrived.own[own / OUT_PACK].element[own % OUT_PACK]
-                             : own < 0 ? arrived.others[w]
-                                       : arrived.others[w - COLUMNS];
-        acc_t x[TAPS], absent[TAPS];
-        take_window(x, absent, patch, columns, w);
-        const Window window = window_of(x, absent, of);
-        const bool exists = o < plane.out_h && window_exists(plane, first, w);
-        const acc_t grad = widen(raw);
-        if (WRITE_GRAD_LAM && mine && o >= part.row_begin) {
-          lam_part += exists ? grad * variance(window) : 0;
-        }
-        if (WRITE_GRAD_INPUT) {
-          const Sent back = sent(window, of, grad);
+        for (int w = 0; w < WINDOWS; ++w) {
+          const int own = FIRST + w;
+          const bool mine = own >= 0 && own < COLUMNS;
+          const bool exists = window_exists(plane, first, w);
+          const acc_t grad = widen(mine      ? arrived.own[own / OUT_PACK].element[own % OUT_PACK]
+                                   : own < 0 ? arrived.others[w]
+                                             : arrived.others[w - COLUMNS]);
+          const Window window = own_window(patch, columns, w, reference[w], of);
+          if (WRITE_GRAD_LAM && mine && o >= part.row_begin && exists) {
+            lam_part = fma(grad, variance(window), lam_part);
+          }
+          if (WRITE_GRAD_INPUT) {
+            const Sent back = sent(window, of, grad);
 #pragma unroll
-          for (int tap = 0; tap < TAPS; ++tap) {
-            const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
-            if (c < 0 || c >= OWN || !exists) continue;
-            gradient[r][c] = received(window, back, tap, gradient[r][c]);
+            for (int tap = 0; tap < TAPS; ++tap) {
+              const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
+              if (c < 0 || c >= OWN || !exists) continue;
+              gradient[r][c] = received(window, back, tap, gradient[r][c]);
+            }
           }
         }
       }
@@ -406,7 +454,8 @@ extern "C" __global__ void BOUNDS(128) max_ent_pool2d_rows_backward(
         }
       }
       move_down(patch);
-    }
+    };
+    FOR_EACH_ROW(begin, part.row_end, do_row)
   }
   if (WRITE_GRAD_LAM) {
     for (int half = (int)lanes / 2; half; half /= 2) {

@@ -55,7 +55,7 @@ __device__ __forceinline__ acc_t sum_of(const acc_t (&terms)[TAPS]) {
 
 // Columns first: windows side by side share them.
 template <class Choose>
-__device__ __forceinline__ acc_t reduced(const acc_t (&x)[TAPS], const Choose& choose) {
+__device__ __forceinline__ acc_t chosen(const acc_t (&x)[TAPS], const Choose& choose) {
   acc_t result = 0;
 #pragma unroll
   for (int k = 0; k < KERNEL_W; ++k) {
@@ -70,22 +70,21 @@ __device__ __forceinline__ acc_t reduced(const acc_t (&x)[TAPS], const Choose& c
 // `absent` is 0 for an element of the plane and minus infinity for one outside, which repeats
 // another of the window.
 __device__ __forceinline__ Window window_of(
-    const acc_t (&x)[TAPS], const acc_t (&absent)[TAPS], const Parameter& of) {
+    const acc_t (&x)[TAPS], const acc_t (&absent)[TAPS], acc_t reference, const Parameter& of) {
   Window window;
-  const acc_t reference = reduced(x, [&](acc_t a, acc_t b) {
-    return of.lam < 0 ? min(a, b) : max(a, b);
-  });
   const acc_t origin = -reference / ROOM;
+  acc_t weighted = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
     const acc_t deviation = fma(x[tap], 1 / ROOM, origin);
     window.deviation[tap] = deviation;
     window.weight[tap] = power_of_two(fma(of.scale, deviation, absent[tap]));
     window.product[tap] = window.weight[tap] * deviation;
+    weighted = fma(window.weight[tap], deviation, weighted);
   }
   window.reference = reference;
   window.inverse_total = reciprocal(sum_of(window.weight));
-  window.shift = sum_of(window.product) * window.inverse_total;
+  window.shift = weighted * window.inverse_total;
   return window;
 }
 
@@ -102,6 +101,17 @@ __device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Window& of) 
     weighted = fma(of.weight[tap], fma(x[tap], 1 / ROOM, origin), weighted);
   }
   return fma(weighted * of.inverse_total, ROOM, first);
+}
+
+// Approximately, which is to 1 unit in the last place.
+__device__ __forceinline__ acc_t square_root(acc_t x) {
+#if defined(GFGP_HOST)
+  return sqrt(x);
+#else
+  acc_t result;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#endif
 }
 
 __device__ __forceinline__ acc_t variance(const Window& of) {
