@@ -56,16 +56,14 @@ __device__ __forceinline__ int divided(int n, long long magic, long long shift) 
   return (int)((product + (unsigned)n) >> (int)shift);
 }
 
-// Where a thread's patch lies in a row of the plane.
+// Which columns of a thread's patch lie outside the plane.
 struct Columns {
-  index_t first;         // own column
-  acc_t absent[WIDTH];   // 0, or minus infinity outside the plane
+  acc_t absent[WIDTH];  // 0, or minus infinity outside the plane
   bool outside[WIDTH];
 };
 
 __device__ __forceinline__ Columns columns_from(index_t first, const Plane& plane) {
   Columns columns;
-  columns.first = first;
 #pragma unroll
   for (int c = 0; c < WIDTH; ++c) {
     const index_t at = first - LEFT + c;
@@ -78,8 +76,8 @@ __device__ __forceinline__ Columns columns_from(index_t first, const Plane& plan
 // A row of the patch as memory holds it: it is widened where it is used, so that nothing waits for
 // it before.
 struct RawRow {
-  Pack<PACK> own[OWN / PACK];
   Pack<LEFT_PACK> left[LEFT / LEFT_PACK + 1];
+  Pack<PACK> own[OWN / PACK];
   Pack<RIGHT_PACK> right[RIGHT / RIGHT_PACK + 1];
 };
 
@@ -98,10 +96,9 @@ __device__ __forceinline__ void load_packs(
   }
 }
 
-// `row` is the plane's row.
+// `own` is where the own columns of the row lie.
 __device__ __forceinline__ void load_row(
-    RawRow& raw, const scalar_t* row, const Columns& columns) {
-  const scalar_t* own = row + columns.first;
+    RawRow& raw, const scalar_t* own, const Columns& columns) {
   load_packs<LEFT, false>(raw.left, own - LEFT, columns, 0);
   load_packs<OWN, FIT>(raw.own, own, columns, LEFT);
   load_packs<RIGHT, false>(raw.right, own + OWN, columns, LEFT + OWN);
@@ -130,45 +127,48 @@ struct Patch {
   acc_t x[KERNEL_H][WIDTH];
   acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
   RawRow raw[STRIDE_H];
+  acc_t raw_absent[STRIDE_H];
+  index_t row;            // the one to be loaded next
+  const scalar_t* place;  // where its own columns lie
 };
 
-__device__ __forceinline__ void load_patch_row(
-    RawRow& raw, const scalar_t* input, const Plane& plane, const Columns& columns, index_t row) {
-  load_row(raw, input + min(max(row, (index_t)0), plane.height - 1) * plane.width, columns);
-}
-
-__device__ __forceinline__ acc_t row_absent(const Plane& plane, index_t row) {
-  return row >= 0 && row < plane.height ? 0 : -INFINITY_;
-}
-
-// The rows of the patch of window row o that it shares with the one before.
-__device__ __forceinline__ void start_patch(
-    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o) {
-  const index_t top = o * STRIDE_H - PADDING_H;
-#pragma unroll
-  for (int r = 0; r < KEPT; ++r) {
-    RawRow raw;
-    load_patch_row(raw, input, plane, columns, top + r);
-    widen_row(patch.x[r], raw, columns);
-    patch.absent[r] = row_absent(plane, top + r);
-  }
+// Loads the next row; instead of one outside the plane, the nearest inside.
+__device__ __forceinline__ void load_next(
+    RawRow& raw, acc_t& absent, Patch& patch, const Plane& plane, const Columns& columns) {
+  load_row(raw, patch.place, columns);
+  absent = patch.row < 0 || patch.row >= plane.height ? -INFINITY_ : 0;
+  ++patch.row;
+  if (patch.row > 0 && patch.row < plane.height) patch.place += plane.width;
 }
 
 __device__ __forceinline__ void load_ahead(
-    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o) {
+    Patch& patch, const Plane& plane, const Columns& columns) {
 #pragma unroll
   for (int r = 0; r < STRIDE_H; ++r) {
-    load_patch_row(
-        patch.raw[r], input, plane, columns, o * STRIDE_H - PADDING_H + KEPT + r);
+    load_next(patch.raw[r], patch.raw_absent[r], patch, plane, columns);
   }
 }
 
-__device__ __forceinline__ void arrive(
-    Patch& patch, const Plane& plane, const Columns& columns, index_t o) {
+// Loads the rows of the patch of window row o, up to those that are on their way. `input` is where
+// the own columns of the plane begin.
+__device__ __forceinline__ void start_patch(
+    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o) {
+  patch.row = o * STRIDE_H - PADDING_H;
+  patch.place = input + min(max(patch.row, (index_t)0), plane.height - 1) * plane.width;
+  RawRow raw[KEPT + 1];
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) load_next(raw[r], patch.absent[r], patch, plane, columns);
+  load_ahead(patch, plane, columns);
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) widen_row(patch.x[r], raw[r], columns);
+}
+
+// The rows on their way come to be the patch's last.
+__device__ __forceinline__ void arrive(Patch& patch, const Columns& columns) {
 #pragma unroll
   for (int r = 0; r < STRIDE_H; ++r) {
     widen_row(patch.x[KEPT + r], patch.raw[r], columns);
-    patch.absent[KEPT + r] = row_absent(plane, o * STRIDE_H - PADDING_H + KEPT + r);
+    patch.absent[KEPT + r] = patch.raw_absent[r];
   }
 }
 
@@ -268,14 +268,14 @@ __device__ __forceinline__ index_t lam_offset(
 
 // The own windows' numbers, side by side; those past the plane's edge are left out.
 __device__ __forceinline__ void store_windows(
-    scalar_t* row, index_t first, const Plane& plane, const scalar_t (&value)[COLUMNS]) {
+    scalar_t* to, index_t first, const Plane& plane, const scalar_t (&value)[COLUMNS]) {
 #pragma unroll
   for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
     if (!FIT && first + k * OUT_PACK >= plane.out_w) continue;
     Pack<OUT_PACK> pack;
 #pragma unroll
     for (int w = 0; w < OUT_PACK; ++w) pack.element[w] = value[k * OUT_PACK + w];
-    store_pack(row + first + k * OUT_PACK, pack);
+    store_pack(to + k * OUT_PACK, pack);
   }
 }
 
@@ -292,24 +292,25 @@ __device__ __forceinline__ void store_windows(
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void __launch_bounds__(128, 5) max_ent_pool2d_rows_forward(
+extern "C" __global__ void __launch_bounds__(128, sizeof(scalar_t) == 2 ? 5 : 6) max_ent_pool2d_rows_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
   const int number = blockIdx.x * 128 + threadIdx.x;
   const Part part = OWN_PART;
   if (part.plane >= planes) return;
-  const scalar_t* from = input + part.plane * (plane.height * plane.width);
+  const scalar_t* from = input + part.plane * (plane.height * plane.width) + part.group * OWN;
   const Columns columns = columns_from(part.group * OWN, plane);
   const index_t first = part.group * COLUMNS;
-  const index_t to = part.plane * (plane.out_h * plane.out_w);
+  const index_t to = (part.plane * plane.out_h + part.row_begin) * plane.out_w + first;
+  output += to;
+  if (WRITE_SPREAD) spread += to;
   Patch patch;
-  load_ahead(patch, from, plane, columns, part.row_begin);
   const Parameter of = parameter(load(lam + LAM_OFFSET(part.plane)));
   start_patch(patch, from, plane, columns, part.row_begin);
   const auto do_row = [&](index_t o) {
-    arrive(patch, plane, columns, o);
-    if (o + 1 < part.row_end) load_ahead(patch, from, plane, columns, o + 1);
+    arrive(patch, columns);
+    if (o + 1 < part.row_end) load_ahead(patch, plane, columns);
     scalar_t y[COLUMNS], deviation[COLUMNS];
     acc_t reference[WINDOWS];
     find_references(reference, patch, of);
@@ -321,8 +322,12 @@ extern "C" __global__ void __launch_bounds__(128, 5) max_ent_pool2d_rows_forward
       y[w] = narrow(mean(x, window));
       if (WRITE_SPREAD) deviation[w] = pack_spread(square_root(variance(window)));
     }
-    store_windows(output + to + o * plane.out_w, first, plane, y);
-    if (WRITE_SPREAD) store_windows(spread + to + o * plane.out_w, first, plane, deviation);
+    store_windows(output, first, plane, y);
+    output += plane.out_w;
+    if (WRITE_SPREAD) {
+      store_windows(spread, first, plane, deviation);
+      spread += plane.out_w;
+    }
     move_down(patch);
   };
   FOR_EACH_ROW(part.row_begin, part.row_end, do_row)
@@ -330,7 +335,7 @@ extern "C" __global__ void __launch_bounds__(128, 5) max_ent_pool2d_rows_forward
 
 #else
 
-// The numbers of the windows that reach into own columns.
+// The numbers of the windows that reach into own columns; 0 for one that does not exist.
 struct RawWindows {
   Pack<OUT_PACK> own[COLUMNS / OUT_PACK];
   scalar_t others[WINDOWS - COLUMNS + 1];
@@ -342,21 +347,22 @@ __device__ __forceinline__ bool window_exists(const Plane& plane, index_t first,
          ((FIT && own < COLUMNS) || first + own < plane.out_w);
 }
 
+// `from` is where those of the own ones lie.
 __device__ __forceinline__ void load_windows(
-    RawWindows& raw, const scalar_t* row, const Plane& plane, index_t first) {
+    RawWindows& raw, const scalar_t* from, const Plane& plane, index_t first) {
 #pragma unroll
   for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
 #pragma unroll
     for (int w = 0; w < OUT_PACK; ++w) raw.own[k].element[w] = 0;
     if (!FIT && first + k * OUT_PACK >= plane.out_w) continue;
-    raw.own[k] = load_pack<OUT_PACK>(row + first + k * OUT_PACK);
+    raw.own[k] = load_pack<OUT_PACK>(from + k * OUT_PACK);
   }
 #pragma unroll
   for (int w = 0; w < WINDOWS; ++w) {
     const int own = FIRST + w, other = own < 0 ? w : w - COLUMNS;
     if (own >= 0 && own < COLUMNS) continue;
     raw.others[other] = 0;
-    if (window_exists(plane, first, w)) raw.others[other] = load(row + first + own);
+    if (window_exists(plane, first, w)) raw.others[other] = load(from + own);
   }
 }
 
@@ -374,18 +380,21 @@ extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backwar
   acc_t lam_part = 0;
   if (!WRITE_GRAD_LAM || (part.plane < planes && part.row_begin < part.row_end)) {
     const index_t plane_offset = part.plane * (plane.height * plane.width);
-    const scalar_t* from = input + plane_offset;
-    const scalar_t* grads = grad_output + part.plane * (plane.out_h * plane.out_w);
+    const scalar_t* from = input + plane_offset + part.group * OWN;
     const Columns columns = columns_from(part.group * OWN, plane);
     const index_t first = part.group * COLUMNS;
     const index_t begin = max(part.row_begin - HALO_H, (index_t)0);
     Patch patch;
     RawWindows raw_grads;
-    load_ahead(patch, from, plane, columns, begin);
-    load_windows(raw_grads, grads + min(begin, plane.out_h - 1) * plane.out_w, plane, first);
+    const scalar_t* grads =
+        grad_output + (part.plane * plane.out_h + min(begin, plane.out_h - 1)) * plane.out_w +
+        first;
+    load_windows(raw_grads, grads, plane, first);
     const Parameter of = parameter(load(lam + LAM_OFFSET(part.plane)));
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;
     start_patch(patch, from, plane, columns, begin);
+    scalar_t* to = grad_input + plane_offset + part.group * OWN +
+                   (begin * STRIDE_H - PADDING_H) * plane.width;
     acc_t gradient[KERNEL_H][OWN];
 #pragma unroll
     for (int r = 0; r < KEPT; ++r) {
@@ -393,11 +402,12 @@ extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backwar
       for (int c = 0; c < OWN; ++c) gradient[r][c] = added;
     }
     const auto do_row = [&](index_t o) {
-      arrive(patch, plane, columns, o);
+      arrive(patch, columns);
       const RawWindows arrived = raw_grads;
       if (o + 1 < part.row_end) {
-        load_ahead(patch, from, plane, columns, o + 1);
-        load_windows(raw_grads, grads + min(o + 1, plane.out_h - 1) * plane.out_w, plane, first);
+        load_ahead(patch, plane, columns);
+        if (o + 1 < plane.out_h) grads += plane.out_w;
+        load_windows(raw_grads, grads, plane, first);
       }
 #pragma unroll
       for (int r = KEPT; r < KERNEL_H; ++r) {
@@ -424,8 +434,9 @@ extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backwar
 #pragma unroll
             for (int tap = 0; tap < TAPS; ++tap) {
               const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
-              if (c < 0 || c >= OWN || !exists) continue;
-              gradient[r][c] = received(window, back, tap, gradient[r][c]);
+              if (c < 0 || c >= OWN) continue;
+              const acc_t sum = received(window, back, tap, gradient[r][c]);
+              gradient[r][c] = exists ? sum : gradient[r][c];
             }
           }
         }
@@ -434,11 +445,10 @@ extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backwar
 #pragma unroll
         for (int r = 0; r < STRIDE_H; ++r) {
           const index_t row = o * STRIDE_H - PADDING_H + r;
-          if (o < part.row_begin || row < 0 || row >= plane.height) continue;
-          scalar_t* to = grad_input + plane_offset + row * plane.width + columns.first;
+          const bool wanted = o >= part.row_begin && row >= 0 && row < plane.height;
 #pragma unroll
           for (int k = 0; k < OWN / PACK; ++k) {
-            if (!FIT && columns.outside[LEFT + k * PACK]) continue;
+            if (!wanted || (!FIT && columns.outside[LEFT + k * PACK])) continue;
             Pack<PACK> result;
 #pragma unroll
             for (int c = 0; c < PACK; ++c) {
@@ -446,6 +456,7 @@ extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backwar
             }
             store_pack(to + k * PACK, result);
           }
+          to += plane.width;
         }
 #pragma unroll
         for (int r = 0; r < KEPT; ++r) {
