@@ -40,10 +40,21 @@ __device__ __forceinline__ void store(T* address, T value) {
   *address = value;
 }
 
-// N neighbouring elements that cross global memory in one access.
+// N neighbouring elements that cross global memory in one access. Half types also lie there in
+// pairs, as the registers hold them.
 template <int N>
 struct __align__(N * sizeof(scalar_t)) Pack {
-  scalar_t element[N];
+  union {
+    scalar_t element[N];
+#if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
+    unsigned pair[N / 2];
+#endif
+  };
+};
+
+template <>
+struct Pack<1> {
+  scalar_t element[1];
 };
 
 template <int N>
@@ -67,11 +78,25 @@ __device__ __forceinline__ acc_t widen(scalar_t bits) {
   return __uint_as_float((unsigned)bits << 16);
 }
 
+#if defined(GFGP_HOST) || __CUDA_ARCH__ < 800
+
 __device__ __forceinline__ scalar_t narrow(acc_t value) {
   const unsigned bits = __float_as_uint(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // rounding could turn a NaN into inf
   return (scalar_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
+
+#else
+
+__device__ __forceinline__ scalar_t narrow(acc_t value) {
+  unsigned short bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+
+#define NARROW_PAIR "cvt.rn.bf16x2.f32 %0, %1, %2;"
+
+#endif
 
 #elif defined(GFGP_HOST)  // float16 without PTX
 
@@ -111,7 +136,49 @@ __device__ __forceinline__ scalar_t narrow(acc_t value) {
   return bits;
 }
 
+#if __CUDA_ARCH__ >= 800
+#define NARROW_PAIR "cvt.rn.f16x2.f32 %0, %1, %2;"
 #endif
+
+#endif
+
+// An element of a pack, by one instruction where the other half of its pair would be in the way.
+template <int N>
+__device__ __forceinline__ acc_t widen_from(const Pack<N>& pack, int k) {
+#if defined(DTYPE_BFLOAT16)
+  return __uint_as_float(k % 2 ? pack.pair[k / 2] & 0xffff0000u : pack.pair[k / 2] << 16);
+#else
+  return widen(pack.element[k]);
+#endif
+}
+
+template <>
+__device__ __forceinline__ acc_t widen_from(const Pack<1>& pack, int k) {
+  return widen(pack.element[0]);
+}
+
+// Puts two numbers where elements k and k + 1 of a pack are; k is even.
+template <int N>
+__device__ __forceinline__ void narrow_pair(acc_t first, acc_t second, Pack<N>& pack, int k) {
+#if defined(NARROW_PAIR)
+  asm(NARROW_PAIR : "=r"(pack.pair[k / 2]) : "f"(second), "f"(first));
+#else
+  pack.element[k] = narrow(first);
+  pack.element[k + 1] = narrow(second);
+#endif
+}
+
+template <int N>
+__device__ __forceinline__ Pack<N> narrow_pack(const acc_t (&values)[N]) {
+  Pack<N> pack;
+  if constexpr (N == 1) {
+    pack.element[0] = narrow(values[0]);
+  } else {
+#pragma unroll
+    for (int k = 0; k < N; k += 2) narrow_pair(values[k], values[k + 1], pack, k);
+  }
+  return pack;
+}
 
 // A window's standard deviation, which is never negative, as a fused forward pass keeps it: in the
 // input's type or, for half types, in 16 bits of its own that hold more digits. gfgp_cupy/spread.py

@@ -1,185 +1,14 @@
 // Max-Ent pooling of contiguous planes whose windows overlap, or that padding or the plane's edge
-// cuts. Threads share nothing: no shared memory, no barriers.
+// cuts, by the march of marching_strip.cu.
 //
-// A thread owns COLUMNS windows side by side, OWN input columns, and marches down a strip of the
-// plane, a row of windows at a time. It holds the KERNEL_H input rows of these windows, with the
-// columns that they reach into left and right, loads STRIDE_H rows more for the next ones, and keeps
-// the rest. What neighbours read, too, comes from the first-level cache. While it works on a row of
-// windows, the rows of the next are on their way.
-//
-// The backward pass also works on the windows of the neighbours that reach into the thread's own
-// columns and rows, and adds up in registers what each element receives.
-//
-// A program holds one kernel: the backward pass's where a gradient is to be written.
-//
-// Macros: KERNEL_*, STRIDE_*, PADDING_* (no stride exceeds its kernel);
-//         COLUMNS; PACK, elements an access of the own input columns; OUT_PACK, windows an access;
-//         FIT, whether the plane's columns and windows are whole groups;
-//         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
-// What follows from the plane's size are arguments: strip_rows, rows of windows a strip; groups of
-// columns; plane_threads, of which the last may own nothing; lanes, see below.
-//
-// Rows are counted from the padded plane's top: row q of the padded plane belongs to the windows
-// q / STRIDE_H - HALO_H ... q / STRIDE_H. So the rows that no window below needs, once the windows
-// of row o are done, are o STRIDE_H ... o STRIDE_H + STRIDE_H - 1.
+// float32: each window is worked on by itself, relative to its own extreme element (weighted_window.cu).
+// Half types: windows share their elements' weights, relative to one reference for the strip
+// (shared_weights.cu). From the row on where that does not hold, because windows lie too far from
+// the reference, the strip is worked on window by window.
 
-#define OWN (COLUMNS * STRIDE_W)
-#define HALO_H (WRITE_GRAD_INPUT ? (KERNEL_H - 1) / STRIDE_H : 0)
-#define KEPT (KERNEL_H - STRIDE_H)
+#define SHARED (sizeof(scalar_t) == 2)
 
-// The windows that reach into own columns, counted from the first own window.
-#define FIRST (WRITE_GRAD_INPUT ? -((KERNEL_W - 1 - PADDING_W) / STRIDE_W) : 0)
-#define LAST (WRITE_GRAD_INPUT ? (OWN - 1 + PADDING_W) / STRIDE_W : COLUMNS - 1)
-#define WINDOWS (LAST - FIRST + 1)
-
-// The columns of these windows: so many left and right of the own ones.
-#define LEFT (PADDING_W - FIRST * STRIDE_W)
-#define END (LAST * STRIDE_W - PADDING_W + KERNEL_W)
-#define RIGHT (END > OWN ? END - OWN : 0)
-#define WIDTH (LEFT + OWN + RIGHT)
-
-// Elements an access of these: of columns that lie inside the plane, or outside, together.
-constexpr int pack_of(int count) { return count % PACK ? (count & -count) : PACK; }
-
-#define LEFT_PACK pack_of(LEFT)
-#define RIGHT_PACK pack_of(RIGHT)
-
-#define INFINITY_ ((acc_t)__int_as_float(0x7f800000))
-
-struct Plane {
-  index_t height, width, out_h, out_w;
-};
-
-// n / divisor for n < 2^31, by what marching_rows.py made of the divisor.
-__device__ __forceinline__ int divided(int n, long long magic, long long shift) {
-  const unsigned product = (unsigned)(((unsigned long long)(unsigned)n * (unsigned)magic) >> 32);
-  return (int)((product + (unsigned)n) >> (int)shift);
-}
-
-// Which columns of a thread's patch lie outside the plane.
-struct Columns {
-  acc_t absent[WIDTH];  // 0, or minus infinity outside the plane
-  bool outside[WIDTH];
-};
-
-__device__ __forceinline__ Columns columns_from(index_t first, const Plane& plane) {
-  Columns columns;
-#pragma unroll
-  for (int c = 0; c < WIDTH; ++c) {
-    const index_t at = first - LEFT + c;
-    columns.outside[c] = (c < LEFT && at < 0) || ((!FIT || c >= LEFT + OWN) && at >= plane.width);
-    columns.absent[c] = columns.outside[c] ? -INFINITY_ : 0;
-  }
-  return columns;
-}
-
-// A row of the patch as memory holds it: it is widened where it is used, so that nothing waits for
-// it before.
-struct RawRow {
-  Pack<LEFT_PACK> left[LEFT / LEFT_PACK + 1];
-  Pack<PACK> own[OWN / PACK];
-  Pack<RIGHT_PACK> right[RIGHT / RIGHT_PACK + 1];
-};
-
-// COUNT elements from `from` on; those from column `c` of the patch on that lie outside are 0.
-template <int COUNT, bool INSIDE, int N, int SIZE>
-__device__ __forceinline__ void load_packs(
-    Pack<N> (&packs)[SIZE], const scalar_t* from, const Columns& columns, int c) {
-#pragma unroll
-  for (int k = 0; k < COUNT / N; ++k) {
-    if (!INSIDE) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) packs[k].element[i] = 0;
-      if (columns.outside[c + k * N]) continue;
-    }
-    packs[k] = load_pack<N>(from + k * N);
-  }
-}
-
-// `own` is where the own columns of the row lie.
-__device__ __forceinline__ void load_row(
-    RawRow& raw, const scalar_t* own, const Columns& columns) {
-  load_packs<LEFT, false>(raw.left, own - LEFT, columns, 0);
-  load_packs<OWN, FIT>(raw.own, own, columns, LEFT);
-  load_packs<RIGHT, false>(raw.right, own + OWN, columns, LEFT + OWN);
-}
-
-// Outside the plane: the nearest element inside, which windows that reach there hold, too.
-__device__ __forceinline__ void widen_row(
-    acc_t (&x)[WIDTH], const RawRow& raw, const Columns& columns) {
-#pragma unroll
-  for (int c = 0; c < WIDTH; ++c) {
-    const int own = c - LEFT;
-    const int past = own - OWN;
-    x[c] = widen(own < 0     ? raw.left[c / LEFT_PACK].element[c % LEFT_PACK]
-                 : past >= 0 ? raw.right[past / RIGHT_PACK].element[past % RIGHT_PACK]
-                             : raw.own[own / PACK].element[own % PACK]);
-    if (c > 0 && (!FIT || own >= OWN) && columns.outside[c]) x[c] = x[c - 1];
-  }
-#pragma unroll
-  for (int c = LEFT - 1; c >= 0; --c) {
-    if (columns.outside[c]) x[c] = x[c + 1];
-  }
-}
-
-// The KERNEL_H rows of a row of windows, and those that are on their way.
-struct Patch {
-  acc_t x[KERNEL_H][WIDTH];
-  acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
-  RawRow raw[STRIDE_H];
-  acc_t raw_absent[STRIDE_H];
-  index_t row;            // the one to be loaded next
-  const scalar_t* place;  // where its own columns lie
-};
-
-// Loads the next row; instead of one outside the plane, the nearest inside.
-__device__ __forceinline__ void load_next(
-    RawRow& raw, acc_t& absent, Patch& patch, const Plane& plane, const Columns& columns) {
-  load_row(raw, patch.place, columns);
-  absent = patch.row < 0 || patch.row >= plane.height ? -INFINITY_ : 0;
-  ++patch.row;
-  if (patch.row > 0 && patch.row < plane.height) patch.place += plane.width;
-}
-
-__device__ __forceinline__ void load_ahead(
-    Patch& patch, const Plane& plane, const Columns& columns) {
-#pragma unroll
-  for (int r = 0; r < STRIDE_H; ++r) {
-    load_next(patch.raw[r], patch.raw_absent[r], patch, plane, columns);
-  }
-}
-
-// Loads the rows of the patch of window row o, up to those that are on their way. `input` is where
-// the own columns of the plane begin.
-__device__ __forceinline__ void start_patch(
-    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o) {
-  patch.row = o * STRIDE_H - PADDING_H;
-  patch.place = input + min(max(patch.row, (index_t)0), plane.height - 1) * plane.width;
-  RawRow raw[KEPT + 1];
-#pragma unroll
-  for (int r = 0; r < KEPT; ++r) load_next(raw[r], patch.absent[r], patch, plane, columns);
-  load_ahead(patch, plane, columns);
-#pragma unroll
-  for (int r = 0; r < KEPT; ++r) widen_row(patch.x[r], raw[r], columns);
-}
-
-// The rows on their way come to be the patch's last.
-__device__ __forceinline__ void arrive(Patch& patch, const Columns& columns) {
-#pragma unroll
-  for (int r = 0; r < STRIDE_H; ++r) {
-    widen_row(patch.x[KEPT + r], patch.raw[r], columns);
-    patch.absent[KEPT + r] = patch.raw_absent[r];
-  }
-}
-
-__device__ __forceinline__ void move_down(Patch& patch) {
-#pragma unroll
-  for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-    for (int c = 0; c < WIDTH; ++c) patch.x[r][c] = patch.x[STRIDE_H + r][c];
-    patch.absent[r] = patch.absent[STRIDE_H + r];
-  }
-}
+// ---------------------------------------------------------------- window by window
 
 // The elements of window `w` of the patch, counted from the first that reaches into it.
 __device__ __forceinline__ void take_window(acc_t (&x)[TAPS], const Patch& patch, int w) {
@@ -224,146 +53,366 @@ __device__ __forceinline__ Window own_window(
   return window_of(x, absent, reference, of);
 }
 
-// What a thread owns.
-struct Part {
-  int plane, strip, group;
-  index_t row_begin, row_end;  // of windows; one more where the last rows of input have none
+// ---------------------------------------------------------------- with shared weights
+
+// A patch whose elements are d, with what is known of its rows.
+struct WeighedPatch {
+  Patch patch;
+  acc_t weight[KERNEL_H][WIDTH], product[KERNEL_H][WIDTH];    // e, e d
+  acc_t total[KERNEL_H][WINDOWS], weighted[KERNEL_H][WINDOWS];  // sums over a window's columns
 };
 
-__device__ __forceinline__ Part own_part(
-    const Plane& plane, int number, long long strip_rows, long long plane_threads,
-    long long plane_magic, long long plane_shift, long long groups, long long groups_magic,
-    long long groups_shift) {
-  Part part;
-  part.plane = divided(number, plane_magic, plane_shift);
-  const int inside = number - part.plane * (int)plane_threads;
-  part.strip = divided(inside, groups_magic, groups_shift);
-  part.group = inside - part.strip * (int)groups;
-  part.row_begin = part.strip * (index_t)strip_rows;
-  const index_t rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
-  part.row_end = min(
-      part.row_begin + (index_t)strip_rows, WRITE_GRAD_INPUT ? rows : plane.out_h);
-  return part;
+// The extreme of the own columns of the row that arrives first.
+__device__ __forceinline__ acc_t first_extreme(
+    const Patch& patch, const Columns& columns, acc_t lam) {
+  acc_t x[WIDTH];
+  widen_row(x, patch.raw[0], columns);
+  acc_t least = x[LEFT], most = x[LEFT];
+#pragma unroll
+  for (int c = LEFT + 1; c < LEFT + OWN; ++c) least = min(least, x[c]), most = max(most, x[c]);
+  return lam < 0 ? least : most;
 }
 
-#define PARAMETERS                                                                               \
-  long long channels, long long height, long long width, long long out_h, long long out_w,       \
-      long long lam_n, long long lam_c, long long lam_h, long long lam_w, long long planes,      \
-      long long strip_rows, long long lanes, long long plane_threads, long long plane_magic,     \
-      long long plane_shift, long long groups, long long groups_magic, long long groups_shift,   \
-      long long channels_magic, long long channels_shift
-#define OWN_PART                                                                                 \
-  own_part(plane, number, strip_rows, plane_threads, plane_magic, plane_shift, groups,           \
-           groups_magic, groups_shift)
-
-__device__ __forceinline__ index_t lam_offset(
-    int plane, long long channels, long long lam_n, long long lam_c, long long channels_magic,
-    long long channels_shift) {
-  const int n = divided(plane, channels_magic, channels_shift);
-  return n * (index_t)lam_n + (plane - n * (int)channels) * (index_t)lam_c;
-}
-
-#define LAM_OFFSET(plane)                                                                        \
-  lam_offset(plane, channels, lam_n, lam_c, channels_magic, channels_shift)
-
-// The own windows' numbers, side by side; those past the plane's edge are left out.
-__device__ __forceinline__ void store_windows(
-    scalar_t* to, index_t first, const Plane& plane, const scalar_t (&value)[COLUMNS]) {
+__device__ __forceinline__ void weigh_row(
+    WeighedPatch& weighed, int r, const Columns& columns, const SharedFormula& formula) {
+  Patch& patch = weighed.patch;
+  const acc_t exponent = patch.absent[r] + formula.exponent;
 #pragma unroll
-  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
-    if (!FIT && first + k * OUT_PACK >= plane.out_w) continue;
-    Pack<OUT_PACK> pack;
+  for (int c = 0; c < WIDTH; ++c) {
+    const bool edge = !FIT || c < LEFT || c >= LEFT + OWN;
+    patch.x[r][c] -= formula.origin;
+    weighed.weight[r][c] = power_of_two(
+        fma(formula.scale, patch.x[r][c], edge ? exponent + columns.absent[c] : exponent));
+    weighed.product[r][c] = weighed.weight[r][c] * patch.x[r][c];
+  }
 #pragma unroll
-    for (int w = 0; w < OUT_PACK; ++w) pack.element[w] = value[k * OUT_PACK + w];
-    store_pack(to + k * OUT_PACK, pack);
+  for (int w = 0; w < WINDOWS; ++w) {
+    acc_t total = 0, weighted = 0;
+#pragma unroll
+    for (int k = 0; k < KERNEL_W; ++k) {
+      const int c = w * STRIDE_W + k;
+      total = k ? total + weighed.weight[r][c] : weighed.weight[r][c];
+      weighted = k ? weighted + weighed.product[r][c] : weighed.product[r][c];
+    }
+    weighed.total[r][w] = total;
+    weighed.weighted[r][w] = weighted;
   }
 }
 
-// Two at a time: the registers of what arrives are those of what is kept every other time.
-#define FOR_EACH_ROW(begin, end, do_row)       \
-  for (index_t o = begin; o < (end); o += 2) { \
-    do_row(o);                                 \
-    if (o + 1 == (end)) break;                 \
-    do_row(o + 1);                             \
+__device__ __forceinline__ void move_down(WeighedPatch& weighed) {
+  move_down(weighed.patch);
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+    for (int c = 0; c < WIDTH; ++c) {
+      weighed.weight[r][c] = weighed.weight[STRIDE_H + r][c];
+      weighed.product[r][c] = weighed.product[STRIDE_H + r][c];
+    }
+#pragma unroll
+    for (int w = 0; w < WINDOWS; ++w) {
+      weighed.total[r][w] = weighed.total[STRIDE_H + r][w];
+      weighed.weighted[r][w] = weighed.weighted[STRIDE_H + r][w];
+    }
   }
+}
+
+__device__ __forceinline__ SharedFormula start_weighing(
+    WeighedPatch& weighed, const Strip& strip, index_t begin, acc_t lam) {
+  start_patch(weighed.patch, strip.input, strip.plane, strip.columns, begin);
+  const SharedFormula formula =
+      shared_formula(lam, first_extreme(weighed.patch, strip.columns, lam));
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) weigh_row(weighed, r, strip.columns, formula);
+  return formula;
+}
+
+// Sums over the rows of window `w`.
+__device__ __forceinline__ acc_t over_rows(const acc_t (&sums)[KERNEL_H][WINDOWS], int w) {
+  acc_t sum = sums[0][w];
+#pragma unroll
+  for (int r = 1; r < KERNEL_H; ++r) sum += sums[r][w];
+  return sum;
+}
+
+// The mean of (d - shift)^2.
+__device__ __forceinline__ acc_t shared_variance(
+    const WeighedPatch& weighed, int w, acc_t shift, acc_t inverse_total) {
+  acc_t sum = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W;
+    const acc_t deviation = weighed.patch.x[r][c] - shift;
+    sum = fma(weighed.weight[r][c] * deviation, deviation, sum);
+  }
+  return sum * inverse_total;
+}
+
+// ---------------------------------------------------------------- the passes
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
+// Ends at a row where the shared weights do not hold.
+__device__ __forceinline__ index_t forward_shared(
+    const Strip& strip, acc_t lam, scalar_t* output, scalar_t* spread) {
+  output += window_offset(strip, strip.part.row_begin);
+  if (WRITE_SPREAD) spread += window_offset(strip, strip.part.row_begin);
+  WeighedPatch weighed;
+  const SharedFormula formula = start_weighing(weighed, strip, strip.part.row_begin, lam);
+  return for_each_row(strip.part.row_begin, strip.part.row_end, [&](index_t o) {
+    arrive(weighed.patch, strip.columns);
+    if (o + 1 < strip.part.row_end) load_ahead(weighed.patch, strip.plane, strip.columns);
+#pragma unroll
+    for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
+    acc_t y[COLUMNS], variance[COLUMNS];
+    bool all_hold = true;
+#pragma unroll
+    for (int w = 0; w < COLUMNS; ++w) {
+      const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
+      const bool exists = FIT || strip.first + w < strip.plane.out_w;
+      all_hold = all_hold && (!exists || holds(total, sum));
+      const acc_t inverse_total = reciprocal(total);
+      y[w] = sum * inverse_total;
+      variance[w] = WRITE_SPREAD ? shared_variance(weighed, w, y[w], inverse_total) : 0;
+    }
+    if (!all_hold) return false;
+    store_means(output, strip, y);
+    output += strip.plane.out_w;
+    if (WRITE_SPREAD) {
+      store_spreads(spread, strip, variance);
+      spread += strip.plane.out_w;
+    }
+    move_down(weighed);
+    return true;
+  });
+}
+
+__device__ __forceinline__ void forward_alone(
+    const Strip& strip, acc_t lam, index_t begin, scalar_t* output, scalar_t* spread) {
+  output += window_offset(strip, begin);
+  if (WRITE_SPREAD) spread += window_offset(strip, begin);
+  const Parameter of = parameter(lam);
+  Patch patch;
+  start_patch(patch, strip.input, strip.plane, strip.columns, begin);
+  for_each_row(begin, strip.part.row_end, [&](index_t o) {
+    arrive(patch, strip.columns);
+    if (o + 1 < strip.part.row_end) load_ahead(patch, strip.plane, strip.columns);
+    acc_t reference[WINDOWS], y[COLUMNS], deviation[COLUMNS];
+    find_references(reference, patch, of);
+#pragma unroll
+    for (int w = 0; w < COLUMNS; ++w) {
+      const Window window = own_window(patch, strip.columns, w, reference[w], of);
+      acc_t x[TAPS];
+      take_window(x, patch, w);
+      y[w] = mean(x, window);
+      deviation[w] = WRITE_SPREAD ? variance(window) : 0;
+    }
+    store_means(output, strip, y);
+    output += strip.plane.out_w;
+    if (WRITE_SPREAD) {
+      store_spreads(spread, strip, deviation);
+      spread += strip.plane.out_w;
+    }
+    move_down(patch);
+    return true;
+  });
+}
 
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void __launch_bounds__(128, sizeof(scalar_t) == 2 ? 5 : 6) max_ent_pool2d_rows_forward(
+extern "C" __global__ void __launch_bounds__(128, SHARED ? 5 : 6) max_ent_pool2d_rows_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
   const int number = blockIdx.x * 128 + threadIdx.x;
   const Part part = OWN_PART;
   if (part.plane >= planes) return;
-  const scalar_t* from = input + part.plane * (plane.height * plane.width) + part.group * OWN;
-  const Columns columns = columns_from(part.group * OWN, plane);
-  const index_t first = part.group * COLUMNS;
-  const index_t to = (part.plane * plane.out_h + part.row_begin) * plane.out_w + first;
-  output += to;
-  if (WRITE_SPREAD) spread += to;
-  Patch patch;
-  const Parameter of = parameter(load(lam + LAM_OFFSET(part.plane)));
-  start_patch(patch, from, plane, columns, part.row_begin);
-  const auto do_row = [&](index_t o) {
-    arrive(patch, columns);
-    if (o + 1 < part.row_end) load_ahead(patch, plane, columns);
-    scalar_t y[COLUMNS], deviation[COLUMNS];
-    acc_t reference[WINDOWS];
-    find_references(reference, patch, of);
-#pragma unroll
-    for (int w = 0; w < COLUMNS; ++w) {
-      const Window window = own_window(patch, columns, w, reference[w], of);
-      acc_t x[TAPS];
-      take_window(x, patch, w);
-      y[w] = narrow(mean(x, window));
-      if (WRITE_SPREAD) deviation[w] = pack_spread(square_root(variance(window)));
-    }
-    store_windows(output, first, plane, y);
-    output += plane.out_w;
-    if (WRITE_SPREAD) {
-      store_windows(spread, first, plane, deviation);
-      spread += plane.out_w;
-    }
-    move_down(patch);
-  };
-  FOR_EACH_ROW(part.row_begin, part.row_end, do_row)
+  const Strip strip = strip_of(plane, part, input);
+  const acc_t lambda = load(lam + LAM_OFFSET(part.plane));
+  const index_t begin =
+      SHARED ? forward_shared(strip, lambda, output, spread) : part.row_begin;
+  if (begin < part.row_end) forward_alone(strip, lambda, begin, output, spread);
 }
 
 #else
 
-// The numbers of the windows that reach into own columns; 0 for one that does not exist.
-struct RawWindows {
-  Pack<OUT_PACK> own[COLUMNS / OUT_PACK];
-  scalar_t others[WINDOWS - COLUMNS + 1];
+// What the backward pass keeps for the own columns of the patch's rows.
+struct Gradients {
+  const scalar_t* next;  // row of grad_output, where the own windows' lie
+  RawWindows raw;
+  scalar_t* to;          // the patch's first row of grad_input
+  acc_t added;           // to every gradient
 };
 
-__device__ __forceinline__ bool window_exists(const Plane& plane, index_t first, int w) {
-  const int own = FIRST + w;
-  return (own >= 0 || first + own >= 0) &&
-         ((FIT && own < COLUMNS) || first + own < plane.out_w);
+__device__ __forceinline__ Gradients start_gradients(
+    const Strip& strip, const scalar_t* grad_output, scalar_t* grad_input, acc_t added,
+    index_t begin) {
+  const Plane& plane = strip.plane;
+  Gradients gradients;
+  gradients.added = added;
+  gradients.next = grad_output + window_offset(strip, min(begin, plane.out_h - 1));
+  gradients.to = grad_input + strip.part.plane * (plane.height * plane.width) +
+                 (begin * STRIDE_H - PADDING_H) * plane.width + strip.part.group * OWN;
+  load_windows(gradients.raw, gradients.next, strip);
+  return gradients;
 }
 
-// `from` is where those of the own ones lie.
-__device__ __forceinline__ void load_windows(
-    RawWindows& raw, const scalar_t* from, const Plane& plane, index_t first) {
-#pragma unroll
-  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
-#pragma unroll
-    for (int w = 0; w < OUT_PACK; ++w) raw.own[k].element[w] = 0;
-    if (!FIT && first + k * OUT_PACK >= plane.out_w) continue;
-    raw.own[k] = load_pack<OUT_PACK>(from + k * OUT_PACK);
+__device__ __forceinline__ void load_gradients_ahead(
+    Gradients& gradients, const Strip& strip, index_t o) {
+  if (o + 1 < strip.plane.out_h) gradients.next += strip.plane.out_w;
+  load_windows(gradients.raw, gradients.next, strip);
+}
+
+// Stores row r of the patch of window row o, if it is an own one.
+__device__ __forceinline__ void store_own_row(
+    Gradients& gradients, const Strip& strip, index_t o, int r, const acc_t (&gradient)[OWN]) {
+  const index_t row = o * STRIDE_H - PADDING_H + r;
+  if (o >= strip.part.row_begin && row >= 0 && row < strip.plane.height) {
+    store_gradients(gradients.to, strip, gradient);
   }
+  gradients.to += strip.plane.width;
+}
+
+// Ends at a row where the shared weights do not hold.
+__device__ __forceinline__ index_t backward_shared(
+    const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
+  WeighedPatch weighed;
+  const SharedFormula formula = start_weighing(weighed, strip, begin, lam);
+  // Sums of the windows' A and C.
+  acc_t slope[KERNEL_H][OWN], level[KERNEL_H][OWN];
 #pragma unroll
-  for (int w = 0; w < WINDOWS; ++w) {
-    const int own = FIRST + w, other = own < 0 ? w : w - COLUMNS;
-    if (own >= 0 && own < COLUMNS) continue;
-    raw.others[other] = 0;
-    if (window_exists(plane, first, w)) raw.others[other] = load(from + own);
+  for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+    for (int c = 0; c < OWN; ++c) slope[r][c] = level[r][c] = 0;
   }
+  return for_each_row(begin, strip.part.row_end, [&](index_t o) {
+    arrive(weighed.patch, strip.columns);
+    const RawWindows arrived = gradients.raw;
+    if (o + 1 < strip.part.row_end) {
+      load_ahead(weighed.patch, strip.plane, strip.columns);
+      load_gradients_ahead(gradients, strip, o);
+    }
+#pragma unroll
+    for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
+    acc_t row_slope[OWN], row_level[OWN], row_part = 0;
+#pragma unroll
+    for (int c = 0; c < OWN; ++c) row_slope[c] = row_level[c] = 0;
+    if (o < strip.plane.out_h) {
+      bool all_hold = true;
+#pragma unroll
+      for (int w = 0; w < WINDOWS; ++w) {
+        const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
+        const bool exists = window_exists(strip, w);
+        all_hold = all_hold && (!exists || holds(total, sum));
+        const acc_t inverse_total = reciprocal(total);
+        const acc_t shift = fma(sum, inverse_total, (acc_t)0);
+        const acc_t part = window_number(arrived, w) * inverse_total;
+        const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
+        if (WRITE_GRAD_LAM && mine) {
+          const acc_t spread = shared_variance(weighed, w, shift, 1);
+          row_part = exists ? fma(part, spread, row_part) : row_part;
+        }
+        // An infinite slope times a product of 0 were NaN.
+        const acc_t own_slope = within_range(formula.lam * part);
+        const acc_t own_level = fma(-own_slope, shift, part);
+        const acc_t a = exists ? own_slope : 0, c = exists ? own_level : 0;
+#pragma unroll
+        for (int k = 0; k < KERNEL_W; ++k) {
+          const int own = w * STRIDE_W + k - LEFT;
+          if (own < 0 || own >= OWN) continue;
+          row_slope[own] += a;
+          row_level[own] += c;
+        }
+      }
+      if (!all_hold) return false;
+      if (o >= strip.part.row_begin) lam_part += row_part;
+    }
+    if (WRITE_GRAD_INPUT) {
+#pragma unroll
+      for (int r = 0; r < KERNEL_H; ++r) {
+        acc_t gradient[OWN];
+#pragma unroll
+        for (int c = 0; c < OWN; ++c) {
+          slope[r][c] = r < KEPT ? slope[r][c] + row_slope[c] : row_slope[c];
+          level[r][c] = r < KEPT ? level[r][c] + row_level[c] : row_level[c];
+          gradient[c] = fma(slope[r][c], weighed.product[r][LEFT + c],
+                            fma(level[r][c], weighed.weight[r][LEFT + c], gradients.added));
+        }
+        if (r < STRIDE_H) store_own_row(gradients, strip, o, r, gradient);
+      }
+#pragma unroll
+      for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+        for (int c = 0; c < OWN; ++c) {
+          slope[r][c] = slope[STRIDE_H + r][c];
+          level[r][c] = level[STRIDE_H + r][c];
+        }
+      }
+    }
+    move_down(weighed);
+    return true;
+  });
+}
+
+__device__ __forceinline__ void backward_alone(
+    const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
+  const Parameter of = parameter(lam);
+  Patch patch;
+  start_patch(patch, strip.input, strip.plane, strip.columns, begin);
+  acc_t gradient[KERNEL_H][OWN];
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+    for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
+  }
+  for_each_row(begin, strip.part.row_end, [&](index_t o) {
+    arrive(patch, strip.columns);
+    const RawWindows arrived = gradients.raw;
+    if (o + 1 < strip.part.row_end) {
+      load_ahead(patch, strip.plane, strip.columns);
+      load_gradients_ahead(gradients, strip, o);
+    }
+#pragma unroll
+    for (int r = KEPT; r < KERNEL_H; ++r) {
+#pragma unroll
+      for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
+    }
+    if (o < strip.plane.out_h) {
+      acc_t reference[WINDOWS];
+      find_references(reference, patch, of);
+#pragma unroll
+      for (int w = 0; w < WINDOWS; ++w) {
+        const bool exists = window_exists(strip, w);
+        const acc_t grad = window_number(arrived, w);
+        const Window window = own_window(patch, strip.columns, w, reference[w], of);
+        const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
+        if (WRITE_GRAD_LAM && mine && o >= strip.part.row_begin && exists) {
+          lam_part = fma(grad, variance(window), lam_part);
+        }
+        if (WRITE_GRAD_INPUT) {
+          const Sent back = sent(window, of, grad);
+#pragma unroll
+          for (int tap = 0; tap < TAPS; ++tap) {
+            const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
+            if (c < 0 || c >= OWN) continue;
+            const acc_t sum = received(window, back, tap, gradient[r][c]);
+            gradient[r][c] = exists ? sum : gradient[r][c];
+          }
+        }
+      }
+    }
+    if (WRITE_GRAD_INPUT) {
+#pragma unroll
+      for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
+#pragma unroll
+      for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+        for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
+      }
+    }
+    move_down(patch);
+    return true;
+  });
 }
 
 // Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
@@ -379,94 +428,23 @@ extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backwar
   if (!WRITE_GRAD_LAM && part.plane >= planes) return;
   acc_t lam_part = 0;
   if (!WRITE_GRAD_LAM || (part.plane < planes && part.row_begin < part.row_end)) {
-    const index_t plane_offset = part.plane * (plane.height * plane.width);
-    const scalar_t* from = input + plane_offset + part.group * OWN;
-    const Columns columns = columns_from(part.group * OWN, plane);
-    const index_t first = part.group * COLUMNS;
-    const index_t begin = max(part.row_begin - HALO_H, (index_t)0);
-    Patch patch;
-    RawWindows raw_grads;
-    const scalar_t* grads =
-        grad_output + (part.plane * plane.out_h + min(begin, plane.out_h - 1)) * plane.out_w +
-        first;
-    load_windows(raw_grads, grads, plane, first);
-    const Parameter of = parameter(load(lam + LAM_OFFSET(part.plane)));
+    Strip strip = strip_of(plane, part, input);
+    const acc_t lambda = load(lam + LAM_OFFSET(part.plane));
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;
-    start_patch(patch, from, plane, columns, begin);
-    scalar_t* to = grad_input + plane_offset + part.group * OWN +
-                   (begin * STRIDE_H - PADDING_H) * plane.width;
-    acc_t gradient[KERNEL_H][OWN];
-#pragma unroll
-    for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-      for (int c = 0; c < OWN; ++c) gradient[r][c] = added;
+    index_t begin = max(part.row_begin - HALO_H, (index_t)0);
+    if (SHARED) {
+      const index_t end = backward_shared(
+          strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,
+          lam_part);
+      // The rest is a strip of its own; what the windows above send to it is not in the sums.
+      strip.part.row_begin = max(end, part.row_begin);
+      begin = end < part.row_end ? max(strip.part.row_begin - HALO_H, (index_t)0) : end;
     }
-    const auto do_row = [&](index_t o) {
-      arrive(patch, columns);
-      const RawWindows arrived = raw_grads;
-      if (o + 1 < part.row_end) {
-        load_ahead(patch, plane, columns);
-        if (o + 1 < plane.out_h) grads += plane.out_w;
-        load_windows(raw_grads, grads, plane, first);
-      }
-#pragma unroll
-      for (int r = KEPT; r < KERNEL_H; ++r) {
-#pragma unroll
-        for (int c = 0; c < OWN; ++c) gradient[r][c] = added;
-      }
-      if (o < plane.out_h) {
-        acc_t reference[WINDOWS];
-        find_references(reference, patch, of);
-#pragma unroll
-        for (int w = 0; w < WINDOWS; ++w) {
-          const int own = FIRST + w;
-          const bool mine = own >= 0 && own < COLUMNS;
-          const bool exists = window_exists(plane, first, w);
-          const acc_t grad = widen(mine      ? arrived.own[own / OUT_PACK].element[own % OUT_PACK]
-                                   : own < 0 ? arrived.others[w]
-                                             : arrived.others[w - COLUMNS]);
-          const Window window = own_window(patch, columns, w, reference[w], of);
-          if (WRITE_GRAD_LAM && mine && o >= part.row_begin && exists) {
-            lam_part = fma(grad, variance(window), lam_part);
-          }
-          if (WRITE_GRAD_INPUT) {
-            const Sent back = sent(window, of, grad);
-#pragma unroll
-            for (int tap = 0; tap < TAPS; ++tap) {
-              const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
-              if (c < 0 || c >= OWN) continue;
-              const acc_t sum = received(window, back, tap, gradient[r][c]);
-              gradient[r][c] = exists ? sum : gradient[r][c];
-            }
-          }
-        }
-      }
-      if (WRITE_GRAD_INPUT) {
-#pragma unroll
-        for (int r = 0; r < STRIDE_H; ++r) {
-          const index_t row = o * STRIDE_H - PADDING_H + r;
-          const bool wanted = o >= part.row_begin && row >= 0 && row < plane.height;
-#pragma unroll
-          for (int k = 0; k < OWN / PACK; ++k) {
-            if (!wanted || (!FIT && columns.outside[LEFT + k * PACK])) continue;
-            Pack<PACK> result;
-#pragma unroll
-            for (int c = 0; c < PACK; ++c) {
-              result.element[c] = narrow(gradient[r][k * PACK + c]);
-            }
-            store_pack(to + k * PACK, result);
-          }
-          to += plane.width;
-        }
-#pragma unroll
-        for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-          for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
-        }
-      }
-      move_down(patch);
-    };
-    FOR_EACH_ROW(begin, part.row_end, do_row)
+    if (begin < part.row_end) {
+      backward_alone(
+          strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,
+          lam_part);
+    }
   }
   if (WRITE_GRAD_LAM) {
     for (int half = (int)lanes / 2; half; half /= 2) {

@@ -20,7 +20,9 @@ from .macros import INT_LIMIT, Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source("element.cu", "weighted_window.cu", "marching_rows.cu")
+SOURCE = source(
+    "element.cu", "weighted_window.cu", "shared_weights.cu", "marching_strip.cu", "marching_rows.cu"
+)
 
 MAX_TAPS = 25
 """Elements of a window, which one thread holds in registers."""

@@ -84,7 +84,7 @@ __device__ __forceinline__ Window window_of(
   }
   window.reference = reference;
   window.inverse_total = reciprocal(sum_of(window.weight));
-  window.shift = weighted * window.inverse_total;
+  window.shift = fma(weighted, window.inverse_total, (acc_t)0);
   return window;
 }
 
