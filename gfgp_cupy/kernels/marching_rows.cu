@@ -118,7 +118,8 @@ __device__ __forceinline__ void move_down(WeighedPatch& weighed) {
 
 __device__ __forceinline__ SharedFormula start_weighing(
     WeighedPatch& weighed, const Strip& strip, index_t begin, acc_t lam) {
-  start_patch(weighed.patch, strip.input, strip.plane, strip.columns, begin);
+  start_patch(
+      weighed.patch, strip.input, strip.plane, strip.columns, begin, strip.part.row_end);
   const SharedFormula formula =
       shared_formula(lam, first_extreme(weighed.patch, strip.columns, lam));
 #pragma unroll
@@ -160,7 +161,7 @@ __device__ __forceinline__ index_t forward_shared(
   const SharedFormula formula = start_weighing(weighed, strip, strip.part.row_begin, lam);
   return for_each_row(strip.part.row_begin, strip.part.row_end, [&](index_t o) {
     arrive(weighed.patch, strip.columns);
-    if (o + 1 < strip.part.row_end) load_ahead(weighed.patch, strip.plane, strip.columns);
+    load_ahead(weighed.patch, strip.plane, strip.columns);
 #pragma unroll
     for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
     acc_t y[COLUMNS], variance[COLUMNS];
@@ -169,7 +170,7 @@ __device__ __forceinline__ index_t forward_shared(
     for (int w = 0; w < COLUMNS; ++w) {
       const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
       const bool exists = FIT || strip.first + w < strip.plane.out_w;
-      all_hold = all_hold && (!exists || holds(total, sum));
+      all_hold &= !exists | holds(total, sum);
       const acc_t inverse_total = reciprocal(total);
       y[w] = sum * inverse_total;
       variance[w] = WRITE_SPREAD ? shared_variance(weighed, w, y[w], inverse_total) : 0;
@@ -192,10 +193,10 @@ __device__ __forceinline__ void forward_alone(
   if (WRITE_SPREAD) spread += window_offset(strip, begin);
   const Parameter of = parameter(lam);
   Patch patch;
-  start_patch(patch, strip.input, strip.plane, strip.columns, begin);
+  start_patch(patch, strip.input, strip.plane, strip.columns, begin, strip.part.row_end);
   for_each_row(begin, strip.part.row_end, [&](index_t o) {
     arrive(patch, strip.columns);
-    if (o + 1 < strip.part.row_end) load_ahead(patch, strip.plane, strip.columns);
+    load_ahead(patch, strip.plane, strip.columns);
     acc_t reference[WINDOWS], y[COLUMNS], deviation[COLUMNS];
     find_references(reference, patch, of);
 #pragma unroll
@@ -259,7 +260,7 @@ __device__ __forceinline__ Gradients start_gradients(
 
 __device__ __forceinline__ void load_gradients_ahead(
     Gradients& gradients, const Strip& strip, index_t o) {
-  if (o + 1 < strip.plane.out_h) gradients.next += strip.plane.out_w;
+  if (o + 1 < strip.part.row_end) gradients.next += strip.plane.out_w;
   load_windows(gradients.raw, gradients.next, strip);
 }
 
@@ -273,92 +274,104 @@ __device__ __forceinline__ void store_own_row(
   gradients.to += strip.plane.width;
 }
 
+// Stores the own rows from those of window row `o` on, which receive nothing more.
+__device__ __forceinline__ void store_last_rows(
+    Gradients& gradients, const Strip& strip, index_t o, acc_t (&gradient)[KERNEL_H][OWN]) {
+  for (; WRITE_GRAD_INPUT && o < strip.part.input_end; ++o) {
+#pragma unroll
+    for (int r = KEPT; r < KERNEL_H; ++r) {
+#pragma unroll
+      for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
+    }
+#pragma unroll
+    for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
+#pragma unroll
+    for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+      for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
+    }
+  }
+}
+
 // Ends at a row where the shared weights do not hold.
 __device__ __forceinline__ index_t backward_shared(
     const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
   WeighedPatch weighed;
   const SharedFormula formula = start_weighing(weighed, strip, begin, lam);
-  // Sums of the windows' A and C.
-  acc_t slope[KERNEL_H][OWN], level[KERNEL_H][OWN];
+  acc_t gradient[KERNEL_H][OWN];
 #pragma unroll
   for (int r = 0; r < KEPT; ++r) {
 #pragma unroll
-    for (int c = 0; c < OWN; ++c) slope[r][c] = level[r][c] = 0;
+    for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
   }
-  return for_each_row(begin, strip.part.row_end, [&](index_t o) {
+  const index_t end = for_each_row(begin, strip.part.row_end, [&](index_t o) {
     arrive(weighed.patch, strip.columns);
     const RawWindows arrived = gradients.raw;
-    if (o + 1 < strip.part.row_end) {
-      load_ahead(weighed.patch, strip.plane, strip.columns);
-      load_gradients_ahead(gradients, strip, o);
-    }
+    load_ahead(weighed.patch, strip.plane, strip.columns);
+    load_gradients_ahead(gradients, strip, o);
 #pragma unroll
     for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
     acc_t row_slope[OWN], row_level[OWN], row_part = 0;
+    bool all_hold = true;
 #pragma unroll
-    for (int c = 0; c < OWN; ++c) row_slope[c] = row_level[c] = 0;
-    if (o < strip.plane.out_h) {
-      bool all_hold = true;
-#pragma unroll
-      for (int w = 0; w < WINDOWS; ++w) {
-        const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
-        const bool exists = window_exists(strip, w);
-        all_hold = all_hold && (!exists || holds(total, sum));
-        const acc_t inverse_total = reciprocal(total);
-        const acc_t shift = fma(sum, inverse_total, (acc_t)0);
-        const acc_t part = window_number(arrived, w) * inverse_total;
-        const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
-        if (WRITE_GRAD_LAM && mine) {
-          const acc_t spread = shared_variance(weighed, w, shift, 1);
-          row_part = exists ? fma(part, spread, row_part) : row_part;
-        }
-        // An infinite slope times a product of 0 were NaN.
-        const acc_t own_slope = within_range(formula.lam * part);
-        const acc_t own_level = fma(-own_slope, shift, part);
-        const acc_t a = exists ? own_slope : 0, c = exists ? own_level : 0;
-#pragma unroll
-        for (int k = 0; k < KERNEL_W; ++k) {
-          const int own = w * STRIDE_W + k - LEFT;
-          if (own < 0 || own >= OWN) continue;
-          row_slope[own] += a;
-          row_level[own] += c;
-        }
+    for (int w = 0; w < WINDOWS; ++w) {
+      const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
+      const bool exists = window_exists(strip, w);
+      all_hold &= !exists | holds(total, sum);
+      const acc_t inverse_total = reciprocal(total);
+      const acc_t shift = fma(sum, inverse_total, (acc_t)0);
+      const acc_t part = window_number(arrived, w) * inverse_total;
+      const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
+      if (WRITE_GRAD_LAM && mine) {
+        const acc_t spread = shared_variance(weighed, w, shift, 1);
+        row_part = exists ? fma(part, spread, row_part) : row_part;
       }
-      if (!all_hold) return false;
-      if (o >= strip.part.row_begin) lam_part += row_part;
+      // An infinite slope times a product of 0 were NaN.
+      const acc_t own_slope = within_range(formula.lam * part);
+      const acc_t own_level = fma(-own_slope, shift, part);
+      const acc_t a = exists ? own_slope : 0, c = exists ? own_level : 0;
+#pragma unroll
+      for (int k = 0; k < KERNEL_W; ++k) {
+        const int own = w * STRIDE_W + k - LEFT;
+        if (own < 0 || own >= OWN) continue;
+        // Window w is the first that holds the column, or the one before has set the sums.
+        const bool first = w == 0 || k + STRIDE_W >= KERNEL_W;
+        row_slope[own] = first ? a : row_slope[own] + a;
+        row_level[own] = first ? c : row_level[own] + c;
+      }
     }
+    if (!all_hold) return false;
+    if (o >= strip.part.row_begin) lam_part += row_part;
     if (WRITE_GRAD_INPUT) {
 #pragma unroll
       for (int r = 0; r < KERNEL_H; ++r) {
-        acc_t gradient[OWN];
 #pragma unroll
         for (int c = 0; c < OWN; ++c) {
-          slope[r][c] = r < KEPT ? slope[r][c] + row_slope[c] : row_slope[c];
-          level[r][c] = r < KEPT ? level[r][c] + row_level[c] : row_level[c];
-          gradient[c] = fma(slope[r][c], weighed.product[r][LEFT + c],
-                            fma(level[r][c], weighed.weight[r][LEFT + c], gradients.added));
+          const acc_t above = r < KEPT ? gradient[r][c] : gradients.added;
+          gradient[r][c] = fma(row_slope[c], weighed.product[r][LEFT + c],
+                               fma(row_level[c], weighed.weight[r][LEFT + c], above));
         }
-        if (r < STRIDE_H) store_own_row(gradients, strip, o, r, gradient);
       }
+#pragma unroll
+      for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
 #pragma unroll
       for (int r = 0; r < KEPT; ++r) {
 #pragma unroll
-        for (int c = 0; c < OWN; ++c) {
-          slope[r][c] = slope[STRIDE_H + r][c];
-          level[r][c] = level[STRIDE_H + r][c];
-        }
+        for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
       }
     }
     move_down(weighed);
     return true;
   });
+  if (end >= strip.part.row_end) store_last_rows(gradients, strip, end, gradient);
+  return end;
 }
 
 __device__ __forceinline__ void backward_alone(
     const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
   const Parameter of = parameter(lam);
   Patch patch;
-  start_patch(patch, strip.input, strip.plane, strip.columns, begin);
+  start_patch(patch, strip.input, strip.plane, strip.columns, begin, strip.part.row_end);
   acc_t gradient[KERNEL_H][OWN];
 #pragma unroll
   for (int r = 0; r < KEPT; ++r) {
@@ -368,36 +381,32 @@ __device__ __forceinline__ void backward_alone(
   for_each_row(begin, strip.part.row_end, [&](index_t o) {
     arrive(patch, strip.columns);
     const RawWindows arrived = gradients.raw;
-    if (o + 1 < strip.part.row_end) {
-      load_ahead(patch, strip.plane, strip.columns);
-      load_gradients_ahead(gradients, strip, o);
-    }
+    load_ahead(patch, strip.plane, strip.columns);
+    load_gradients_ahead(gradients, strip, o);
 #pragma unroll
     for (int r = KEPT; r < KERNEL_H; ++r) {
 #pragma unroll
       for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
     }
-    if (o < strip.plane.out_h) {
-      acc_t reference[WINDOWS];
-      find_references(reference, patch, of);
+    acc_t reference[WINDOWS];
+    find_references(reference, patch, of);
 #pragma unroll
-      for (int w = 0; w < WINDOWS; ++w) {
-        const bool exists = window_exists(strip, w);
-        const acc_t grad = window_number(arrived, w);
-        const Window window = own_window(patch, strip.columns, w, reference[w], of);
-        const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
-        if (WRITE_GRAD_LAM && mine && o >= strip.part.row_begin && exists) {
-          lam_part = fma(grad, variance(window), lam_part);
-        }
-        if (WRITE_GRAD_INPUT) {
-          const Sent back = sent(window, of, grad);
+    for (int w = 0; w < WINDOWS; ++w) {
+      const bool exists = window_exists(strip, w);
+      const acc_t grad = window_number(arrived, w);
+      const Window window = own_window(patch, strip.columns, w, reference[w], of);
+      const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
+      if (WRITE_GRAD_LAM && mine && o >= strip.part.row_begin && exists) {
+        lam_part = fma(grad, variance(window), lam_part);
+      }
+      if (WRITE_GRAD_INPUT) {
+        const Sent back = sent(window, of, grad);
 #pragma unroll
-          for (int tap = 0; tap < TAPS; ++tap) {
-            const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
-            if (c < 0 || c >= OWN) continue;
-            const acc_t sum = received(window, back, tap, gradient[r][c]);
-            gradient[r][c] = exists ? sum : gradient[r][c];
-          }
+        for (int tap = 0; tap < TAPS; ++tap) {
+          const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
+          if (c < 0 || c >= OWN) continue;
+          const acc_t sum = received(window, back, tap, gradient[r][c]);
+          gradient[r][c] = exists ? sum : gradient[r][c];
         }
       }
     }
@@ -413,12 +422,13 @@ __device__ __forceinline__ void backward_alone(
     move_down(patch);
     return true;
   });
+  store_last_rows(gradients, strip, max(begin, strip.part.row_end), gradient);
 }
 
 // Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
 // into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM, for `lanes`
 // threads of a plane together, their part of lam's gradient. Traffic: 2 X + O.
-extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backward(
+extern "C" __global__ void __launch_bounds__(128, 3) max_ent_pool2d_rows_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {
@@ -427,20 +437,22 @@ extern "C" __global__ void __launch_bounds__(128, 4) max_ent_pool2d_rows_backwar
   const Part part = OWN_PART;
   if (!WRITE_GRAD_LAM && part.plane >= planes) return;
   acc_t lam_part = 0;
-  if (!WRITE_GRAD_LAM || (part.plane < planes && part.row_begin < part.row_end)) {
+  if (!WRITE_GRAD_LAM || (part.plane < planes && part.row_begin < part.input_end)) {
     Strip strip = strip_of(plane, part, input);
     const acc_t lambda = load(lam + LAM_OFFSET(part.plane));
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;
     index_t begin = max(part.row_begin - HALO_H, (index_t)0);
+    bool done = false;
     if (SHARED) {
       const index_t end = backward_shared(
           strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,
           lam_part);
-      // The rest is a strip of its own; what the windows above send to it is not in the sums.
+      done = end >= part.row_end;
+      // The rest is a strip of its own.
       strip.part.row_begin = max(end, part.row_begin);
-      begin = end < part.row_end ? max(strip.part.row_begin - HALO_H, (index_t)0) : end;
+      begin = max(strip.part.row_begin - HALO_H, (index_t)0);
     }
-    if (begin < part.row_end) {
+    if (!done) {
       backward_alone(
           strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,
           lam_part);

@@ -128,17 +128,18 @@ struct Patch {
   acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
   RawRow raw[STRIDE_H];
   acc_t raw_absent[STRIDE_H];
-  index_t row;            // the one to be loaded next
+  index_t row, end;       // the one to be loaded next, and that from which on none is wanted
   const scalar_t* place;  // where its own columns lie
 };
 
-// Loads the next row; instead of one outside the plane, the nearest inside.
+// Loads the next row; instead of one outside the plane, the nearest inside. Behind the last that is
+// wanted it loads that one again, from cache, which costs less than to ask.
 __device__ __forceinline__ void load_next(
     RawRow& raw, acc_t& absent, Patch& patch, const Plane& plane, const Columns& columns) {
   load_row(raw, patch.place, columns);
   absent = patch.row < 0 || patch.row >= plane.height ? -INFINITY_ : 0;
   ++patch.row;
-  if (patch.row > 0 && patch.row < plane.height) patch.place += plane.width;
+  if (patch.row > 0 && patch.row < patch.end) patch.place += plane.width;
 }
 
 __device__ __forceinline__ void load_ahead(
@@ -150,10 +151,12 @@ __device__ __forceinline__ void load_ahead(
 }
 
 // Loads the rows of the patch of window row o, up to those that are on their way. `input` is where
-// the own columns of the plane begin.
+// the own columns of the plane begin, `end` is past the last row of windows.
 __device__ __forceinline__ void start_patch(
-    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o) {
+    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o,
+    index_t end) {
   patch.row = o * STRIDE_H - PADDING_H;
+  patch.end = min(plane.height, (end - 1) * STRIDE_H - PADDING_H + KERNEL_H);
   patch.place = input + min(max(patch.row, (index_t)0), plane.height - 1) * plane.width;
   RawRow raw[KEPT + 1];
 #pragma unroll
@@ -184,7 +187,8 @@ __device__ __forceinline__ void move_down(Patch& patch) {
 // What a thread owns.
 struct Part {
   int plane, strip, group;
-  index_t row_begin, row_end;  // of windows; one more where the last rows of input have none
+  index_t row_begin, row_end;  // of windows
+  index_t input_end;           // as if windows went on below the last: the last rows may have none
 };
 
 __device__ __forceinline__ Part own_part(
@@ -198,8 +202,8 @@ __device__ __forceinline__ Part own_part(
   part.group = inside - part.strip * (int)groups;
   part.row_begin = part.strip * (index_t)strip_rows;
   const index_t rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
-  part.row_end = min(
-      part.row_begin + (index_t)strip_rows, WRITE_GRAD_INPUT ? rows : plane.out_h);
+  part.input_end = min(part.row_begin + (index_t)strip_rows, rows);
+  part.row_end = min(part.input_end, plane.out_h);
   return part;
 }
 

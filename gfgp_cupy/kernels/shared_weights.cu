@@ -10,6 +10,11 @@
 #define MOST_TOTAL 4.2949673e9f     // 2^32
 #define MOST_SUM 1e37f              // beyond which sums may have overflowed on the way
 #define SMALL_EXPONENT 16
+#if defined(DTYPE_FLOAT16)
+#define IS_FLOAT16 1
+#else
+#define IS_FLOAT16 0
+#endif
 
 struct SharedFormula {
   acc_t lam, scale;  // scale = lam log2(e)
@@ -33,5 +38,7 @@ __device__ __forceinline__ SharedFormula shared_formula(acc_t lam, acc_t extreme
 
 // Whether the sums of a window hold; not where one is NaN.
 __device__ __forceinline__ bool holds(acc_t total, acc_t weighted) {
-  return total >= LEAST_TOTAL && total <= MOST_TOTAL && max(weighted, -weighted) <= MOST_SUM;
+  // Sums of float16 numbers do not overflow.
+  const bool finite = IS_FLOAT16 || fabs(weighted) <= MOST_SUM;
+  return (total >= LEAST_TOTAL) & (total <= MOST_TOTAL) & finite;
 }
