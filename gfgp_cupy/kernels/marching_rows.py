@@ -32,6 +32,12 @@ BLOCK = 128
 ACCESS_BYTES = 16
 """What a thread owns of a row of input: an access, so that those of neighbours are side by side."""
 
+MAX_COLUMNS = 4
+"""Windows side by side that fit into a thread's registers; half so many where one has more than
+``FEW_TAPS`` elements."""
+
+FEW_TAPS = 9
+
 ENOUGH_THREADS = 2**19
 """Planes are cut into strips until there are so many threads, or a strip is too short."""
 
@@ -96,11 +102,12 @@ class March:
 @functools.lru_cache(maxsize=4096)
 def _march(problem: Problem) -> March:
     samples, channels, height, width = problem.shape
-    stride_h, stride_w = problem.geometry.stride
+    kernel, (stride_h, stride_w), (padding_h, _), _ = problem.geometry
     columns = max(1, ACCESS_BYTES // problem.dtype.itemsize // stride_w)
+    columns = min(columns, MAX_COLUMNS if math.prod(kernel) <= FEW_TAPS else MAX_COLUMNS // 2)
     groups = max(-(-width // (columns * stride_w)), -(-problem.output_shape[3] // columns))
     # At least as many as there are windows, since no window begins past the plane's end.
-    rows = (height + problem.geometry.padding[0] - 1) // stride_h + 1
+    rows = (height + padding_h - 1) // stride_h + 1
     strips = -(-ENOUGH_THREADS // max(1, samples * channels * groups))
     strip_rows = -(-rows // min(strips, max(1, rows // MIN_ROWS)))
     owners = groups * -(-rows // strip_rows)
