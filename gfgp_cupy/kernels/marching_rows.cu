@@ -8,9 +8,17 @@
 
 #define SHARED (sizeof(scalar_t) == 2)
 
-// So many blocks a multiprocessor as registers allow without spills; larger windows take what they
-// need.
-#define BLOCKS(count) __launch_bounds__(128, TAPS > 9 || STRIDE_W < 2 ? 1 : count)
+// Of 128 threads. Where the compiler would choose fewer registers than it needs, or more than leave
+// room for enough blocks, it is told how many of these there are.
+#if KERNEL_H * KERNEL_W <= 9 && STRIDE_W > 1 && WRITE_GRAD_LAM && DTYPE_FLOAT32
+#define BLOCK_BOUNDS __launch_bounds__(128, 5)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_W > 1 && WRITE_SPREAD && DTYPE_FLOAT32
+#define BLOCK_BOUNDS __launch_bounds__(128, 6)
+#elif KERNEL_H * KERNEL_W <= 9 && (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) && !DTYPE_FLOAT32
+#define BLOCK_BOUNDS __launch_bounds__(128, 3)
+#else
+#define BLOCK_BOUNDS __launch_bounds__(128)
+#endif
 
 // ---------------------------------------------------------------- window by window
 
@@ -225,7 +233,7 @@ __device__ __forceinline__ void forward_alone(
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void BLOCKS(SHARED ? 5 - WRITE_SPREAD : 6) max_ent_pool2d_rows_forward(
+extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_rows_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
@@ -432,7 +440,7 @@ __device__ __forceinline__ void backward_alone(
 // Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
 // into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM, for `lanes`
 // threads of a plane together, their part of lam's gradient. Traffic: 2 X + O.
-extern "C" __global__ void BLOCKS(SHARED ? 3 : 4) max_ent_pool2d_rows_backward(
+extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_rows_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {

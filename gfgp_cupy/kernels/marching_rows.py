@@ -33,8 +33,8 @@ ACCESS_BYTES = 16
 """What a thread owns of a row of input: an access, so that those of neighbours are side by side."""
 
 MAX_COLUMNS = 4
-"""Windows side by side that fit into a thread's registers; half so many where one has more than
-``FEW_TAPS`` elements."""
+"""Windows side by side that fit into a thread's registers; in the backward pass half so many where
+one has more than ``FEW_TAPS`` elements."""
 
 FEW_TAPS = 9
 
@@ -61,7 +61,7 @@ def serves(problem: Problem) -> bool:
         and stride_h <= kernel_h
         and stride_w <= kernel_w
         and problem.geometry.overlapping
-        and _march(problem).plane_threads * math.prod(problem.shape[:2]) < INT_LIMIT
+        and _march(problem, True).plane_threads * math.prod(problem.shape[:2]) < INT_LIMIT
     )
 
 
@@ -71,7 +71,7 @@ def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
-    march = _march(problem)
+    march = _march(problem, True)
     return march.plane_threads // march.lanes
 
 
@@ -100,11 +100,12 @@ class March:
 
 
 @functools.lru_cache(maxsize=4096)
-def _march(problem: Problem) -> March:
+def _march(problem: Problem, backward: bool) -> March:
     samples, channels, height, width = problem.shape
     kernel, (stride_h, stride_w), (padding_h, _), _ = problem.geometry
     columns = max(1, ACCESS_BYTES // problem.dtype.itemsize // stride_w)
-    columns = min(columns, MAX_COLUMNS if math.prod(kernel) <= FEW_TAPS else MAX_COLUMNS // 2)
+    few = not backward or math.prod(kernel) <= FEW_TAPS
+    columns = min(columns, MAX_COLUMNS if few else MAX_COLUMNS // 2)
     groups = max(-(-width // (columns * stride_w)), -(-problem.output_shape[3] // columns))
     # At least as many as there are windows, since no window begins past the plane's end.
     rows = (height + padding_h - 1) // stride_h + 1
@@ -120,8 +121,9 @@ def _march(problem: Problem) -> March:
 def _launch(
     name: str, problem: Problem, windows: int, tensors: ForwardTensors | BackwardTensors
 ) -> Launch:
+    backward = isinstance(tensors, BackwardTensors)
     defines, sizes, grid = _specialised(
-        problem, aligned_elements(tensors.input), windows, tensors.switches
+        problem, backward, aligned_elements(tensors.input), windows, tensors.switches
     )
     return Launch(
         name=name, source=SOURCE, defines=defines, grid=grid, block=BLOCK, args=(*tensors, *sizes)
@@ -130,14 +132,14 @@ def _launch(
 
 @functools.lru_cache(maxsize=4096)
 def _specialised(
-    problem: Problem, aligned: int, windows: int, on: tuple[str, ...]
+    problem: Problem, backward: bool, aligned: int, windows: int, on: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[int, ...], int]:
     """The macros, the sizes that the kernels are told, and the number of blocks.
 
     Accesses are as wide as addresses (``aligned`` elements of the input, ``windows`` of what is of
     the output's size) and rows allow.
     """
-    march = _march(problem)
+    march = _march(problem, backward)
     width, out_w = problem.shape[3], problem.output_shape[3]
     own = march.columns * problem.geometry.stride[1]
     whole = width % own == 0 and out_w == width // own * march.columns

@@ -248,16 +248,12 @@ __device__ __forceinline__ index_t window_offset(const Strip& strip, index_t o) 
   return (strip.part.plane * strip.plane.out_h + o) * strip.plane.out_w + strip.first;
 }
 
-// Runs do_row for each of the rows, two at a time: the registers of what arrives are those of what
-// is kept every other time. Ends where do_row says no; returns the row.
+// Runs do_row for each of the rows. Ends where do_row says no; returns the row.
 template <class DoRow>
 __device__ __forceinline__ index_t for_each_row(index_t begin, index_t end, const DoRow& do_row) {
-  for (index_t o = begin; o < end; o += 2) {
-    if (!do_row(o)) return o;
-    if (o + 1 == end) break;
-    if (!do_row(o + 1)) return o + 1;
-  }
-  return end;
+  index_t o = begin;
+  while (o < end && do_row(o)) ++o;
+  return o;
 }
 
 // The own windows' numbers, side by side; those past the plane's edge are left out.
