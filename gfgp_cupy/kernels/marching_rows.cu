@@ -10,12 +10,12 @@
 
 // Of 128 threads. Where the compiler would choose fewer registers than it needs, or more than leave
 // room for enough blocks, it is told how many of these there are.
-#if KERNEL_H * KERNEL_W <= 9 && STRIDE_W > 1 && WRITE_GRAD_LAM && DTYPE_FLOAT32
+#if KERNEL_H * KERNEL_W <= 9 && STRIDE_W > 1 && WRITE_GRAD_LAM && DTYPE_FLOAT32 && FIT
 #define BLOCK_BOUNDS __launch_bounds__(128, 5)
 #elif KERNEL_H * KERNEL_W <= 9 && STRIDE_W > 1 && WRITE_SPREAD && DTYPE_FLOAT32
 #define BLOCK_BOUNDS __launch_bounds__(128, 6)
 #elif KERNEL_H * KERNEL_W <= 9 && (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) && !DTYPE_FLOAT32
-#define BLOCK_BOUNDS __launch_bounds__(128, 3)
+#define BLOCK_BOUNDS __launch_bounds__(128, FIT ? 3 : 2)
 #else
 #define BLOCK_BOUNDS __launch_bounds__(128)
 #endif

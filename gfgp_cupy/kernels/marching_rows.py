@@ -38,6 +38,10 @@ one has more than ``FEW_TAPS`` elements."""
 
 FEW_TAPS = 9
 
+MIN_COLUMNS = 2
+"""Planes that are no multiple of a group of windows wide have groups of half the width, down to so
+many windows: the last group has less idle columns."""
+
 ENOUGH_THREADS = 2**19
 """Planes are cut into strips until there are so many threads, or a strip is too short."""
 
@@ -106,6 +110,8 @@ def _march(problem: Problem, backward: bool) -> March:
     columns = max(1, ACCESS_BYTES // problem.dtype.itemsize // stride_w)
     few = not backward or math.prod(kernel) <= FEW_TAPS
     columns = min(columns, MAX_COLUMNS if few else MAX_COLUMNS // 2)
+    while columns > MIN_COLUMNS and width % (columns * stride_w):
+        columns //= 2
     groups = max(-(-width // (columns * stride_w)), -(-problem.output_shape[3] // columns))
     # At least as many as there are windows, since no window begins past the plane's end.
     rows = (height + padding_h - 1) // stride_h + 1
