@@ -25,6 +25,7 @@ __all__ = [
     "KERNEL_CASES",
     "MAIN_CASES",
     "MANY_PLANES_CASES",
+    "MARCHING_CASES",
     "PARTIAL_CASES",
     "SMALL_CASES",
     "UNPOOLED_CASES",
@@ -98,6 +99,8 @@ ONE, LARGE = pool_geometry(1), pool_geometry((7, 4), stride=(1, 3), padding=(3, 
 OBLONG = pool_geometry((3, 2), stride=(1, 3), padding=(1, 0))
 CEIL = pool_geometry(5, stride=3, padding=2, ceil_mode=True)
 GAPS = pool_geometry(2, stride=3)
+FIVE = pool_geometry(5, stride=2, padding=2)
+UNEVEN = pool_geometry((3, 5), stride=(1, 2), padding=(1, 2), ceil_mode=True)
 
 MAIN_CASES = (
     *(KernelCase(TWO, dtype, (3, 8, 12)) for dtype in DTYPES),
@@ -116,6 +119,15 @@ SMALL_CASES = (
     KernelCase(THREE, BFLOAT16, (8, 14, 14), "channels_last"),
 )
 """Planes so small that several share a block, or many rows of one (channels_last)."""
+
+MARCHING_CASES = (
+    KernelCase(THREE, BFLOAT16, (2, 33, 40)),  # strips, and groups of columns
+    KernelCase(THREE, FLOAT16, (3, 10, 14)),  # a last group that is not whole
+    KernelCase(FIVE, BFLOAT16, (2, 12, 16)),
+    KernelCase(FIVE, FLOAT32, (2, 13, 10)),
+    KernelCase(UNEVEN, FLOAT16, (2, 17, 15)),
+)
+"""Planes down whose columns threads march."""
 
 MANY_PLANES_CASES = (
     (70_000, KernelCase(TWO, FLOAT32, (1, 2, 2))),
@@ -137,6 +149,7 @@ FUSED_CASES = (
     KernelCase(THREE, FLOAT64, (4, 9, 8)),
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     *SMALL_CASES,
+    *MARCHING_CASES,
 )
 """Also run as the fused layer runs them: with the spread, and the mean's gradient added."""
 

@@ -311,6 +311,13 @@ def test_small_planes_keep_three_quarters_of_a_block_busy(size, dtype, layout):
     shape = (64, 512, size, size)
     forward, backward, *_ = planned(shape, pool_geometry(3, 2, 1), layout, dtype)
     for launch in (forward, backward):
+        if "rows" in launch.name:
+            columns = int(dict(define.split("=") for define in launch.defines)["COLUMNS"])
+            numbers = [each for each in launch.args if isinstance(each, int)]
+            planes, plane_threads, groups = (numbers[number] for number in (9, 12, 15))
+            assert (size + 1) // 2 / (groups * columns) >= 3 / 4
+            assert planes * plane_threads / (launch.grid * launch.block) >= 3 / 4
+            continue
         depth = int(dict(define.split("=") for define in launch.defines)["CHANNELS"])
         step, team = arguments(launch)["step"], 2 ** arguments(launch)["team_log2"]
         teams = launch.block // team

@@ -29,6 +29,8 @@ ONCE_SPILLED = (
     (64, pool_geometry(2), torch.float16, CONTIGUOUS, True),
     (8, pool_geometry(2), torch.bfloat16, CHANNELS_LAST, False),
     (64, pool_geometry(3, stride=1), torch.float16, CHANNELS_LAST, False),
+    (64, pool_geometry(3, stride=1), torch.float16, CONTIGUOUS, False),
+    (64, pool_geometry(5, stride=1), torch.float32, CONTIGUOUS, False),
 )
 CASES = (
     *((*of, dtype, layout, False) for of in POOLINGS for dtype in DTYPES for layout in LAYOUTS),

@@ -1,0 +1,340 @@
+// The march: pooling of contiguous planes whose windows overlap, or that padding or the plane's edge
+// cuts. Threads share nothing: no shared memory, no barriers.
+//
+// A thread owns COLUMNS windows side by side, OWN input columns, and marches down a strip of the
+// plane, a row of windows at a time. It holds the KERNEL_H input rows of these windows, with the
+// columns that they reach into left and right, loads STRIDE_H rows more for the next ones, and keeps
+// the rest. What neighbours read, too, comes from the first-level cache. While it works on a row of
+// windows, the rows of the next are on their way.
+//
+// The backward pass also works on the windows of the neighbours that reach into the thread's own
+// columns and rows, and adds up in registers what each element receives.
+//
+// A program holds one kernel: the backward pass's where a gradient is to be written.
+//
+// Macros: KERNEL_*, STRIDE_*, PADDING_* (no stride exceeds its kernel);
+//         COLUMNS; PACK, elements an access of the own input columns; OUT_PACK, windows an access;
+//         FIT, whether the plane's columns and windows are whole groups;
+//         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
+// What follows from the plane's size are arguments: strip_rows, rows of windows a strip; groups of
+// columns; plane_threads, of which the last may own nothing; lanes, see below.
+//
+// Rows are counted from the padded plane's top: row q of the padded plane belongs to the windows
+// q / STRIDE_H - HALO_H ... q / STRIDE_H. So the rows that no window below needs, once the windows
+// of row o are done, are o STRIDE_H ... o STRIDE_H + STRIDE_H - 1.
+
+#define OWN (COLUMNS * STRIDE_W)
+#define HALO_H (WRITE_GRAD_INPUT ? (KERNEL_H - 1) / STRIDE_H : 0)
+#define KEPT (KERNEL_H - STRIDE_H)
+
+// The windows that reach into own columns, counted from the first own window.
+#define FIRST (WRITE_GRAD_INPUT ? -((KERNEL_W - 1 - PADDING_W) / STRIDE_W) : 0)
+#define LAST (WRITE_GRAD_INPUT ? (OWN - 1 + PADDING_W) / STRIDE_W : COLUMNS - 1)
+#define WINDOWS (LAST - FIRST + 1)
+
+// The columns of these windows: so many left and right of the own ones.
+#define LEFT (PADDING_W - FIRST * STRIDE_W)
+#define END (LAST * STRIDE_W - PADDING_W + KERNEL_W)
+#define RIGHT (END > OWN ? END - OWN : 0)
+#define WIDTH (LEFT + OWN + RIGHT)
+
+// Elements an access of these: of columns that lie inside the plane, or outside, together.
+constexpr int pack_of(int count) { return count % PACK ? (count & -count) : PACK; }
+
+#define LEFT_PACK pack_of(LEFT)
+#define RIGHT_PACK pack_of(RIGHT)
+
+#define INFINITY_ ((acc_t)__int_as_float(0x7f800000))
+
+struct Plane {
+  index_t height, width, out_h, out_w;
+};
+
+// n / divisor for n < 2^31, by what marching_rows.py made of the divisor.
+__device__ __forceinline__ int divided(int n, long long magic, long long shift) {
+  const unsigned product = (unsigned)(((unsigned long long)(unsigned)n * (unsigned)magic) >> 32);
+  return (int)((product + (unsigned)n) >> (int)shift);
+}
+
+// Which columns of a thread's patch lie outside the plane.
+struct Columns {
+  acc_t absent[WIDTH];  // 0, or minus infinity outside the plane
+  bool outside[WIDTH];
+};
+
+__device__ __forceinline__ Columns columns_from(index_t first, const Plane& plane) {
+  Columns columns;
+#pragma unroll
+  for (int c = 0; c < WIDTH; ++c) {
+    const index_t at = first - LEFT + c;
+    columns.outside[c] = (c < LEFT && at < 0) || ((!FIT || c >= LEFT + OWN) && at >= plane.width);
+    columns.absent[c] = columns.outside[c] ? -INFINITY_ : 0;
+  }
+  return columns;
+}
+
+// A row of the patch as memory holds it: it is widened where it is used, so that nothing waits for
+// it before.
+struct RawRow {
+  Pack<LEFT_PACK> left[LEFT / LEFT_PACK + 1];
+  Pack<PACK> own[OWN / PACK];
+  Pack<RIGHT_PACK> right[RIGHT / RIGHT_PACK + 1];
+};
+
+// COUNT elements from `from` on; those from column `c` of the patch on that lie outside are 0.
+template <int COUNT, bool INSIDE, int N, int SIZE>
+__device__ __forceinline__ void load_packs(
+    Pack<N> (&packs)[SIZE], const scalar_t* from, const Columns& columns, int c) {
+#pragma unroll
+  for (int k = 0; k < COUNT / N; ++k) {
+    if (!INSIDE) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) packs[k].element[i] = 0;
+      if (columns.outside[c + k * N]) continue;
+    }
+    packs[k] = load_pack<N>(from + k * N);
+  }
+}
+
+// `own` is where the own columns of the row lie.
+__device__ __forceinline__ void load_row(
+    RawRow& raw, const scalar_t* own, const Columns& columns) {
+  load_packs<LEFT, false>(raw.left, own - LEFT, columns, 0);
+  load_packs<OWN, FIT>(raw.own, own, columns, LEFT);
+  load_packs<RIGHT, false>(raw.right, own + OWN, columns, LEFT + OWN);
+}
+
+// Outside the plane: the nearest element inside, which windows that reach there hold, too.
+__device__ __forceinline__ void widen_row(
+    acc_t (&x)[WIDTH], const RawRow& raw, const Columns& columns) {
+#pragma unroll
+  for (int c = 0; c < WIDTH; ++c) {
+    const int own = c - LEFT;
+    const int past = own - OWN;
+    x[c] = own < 0     ? widen_from(raw.left[c / LEFT_PACK], c % LEFT_PACK)
+           : past >= 0 ? widen_from(raw.right[past / RIGHT_PACK], past % RIGHT_PACK)
+                       : widen_from(raw.own[own / PACK], own % PACK);
+    if (c > 0 && (!FIT || own >= OWN) && columns.outside[c]) x[c] = x[c - 1];
+  }
+#pragma unroll
+  for (int c = LEFT - 1; c >= 0; --c) {
+    if (columns.outside[c]) x[c] = x[c + 1];
+  }
+}
+
+// The KERNEL_H rows of a row of windows, and those that are on their way.
+struct Patch {
+  acc_t x[KERNEL_H][WIDTH];
+  acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
+  RawRow raw[STRIDE_H];
+  acc_t raw_absent[STRIDE_H];
+  index_t row, end;       // the one to be loaded next, and that from which on none is wanted
+  const scalar_t* place;  // where its own columns lie
+};
+
+// Loads the next row; instead of one outside the plane, the nearest inside. Behind the last that is
+// wanted it loads that one again, from cache, which costs less than to ask.
+__device__ __forceinline__ void load_next(
+    RawRow& raw, acc_t& absent, Patch& patch, const Plane& plane, const Columns& columns) {
+  load_row(raw, patch.place, columns);
+  absent = patch.row < 0 || patch.row >= plane.height ? -INFINITY_ : 0;
+  ++patch.row;
+  if (patch.row > 0 && patch.row < patch.end) patch.place += plane.width;
+}
+
+__device__ __forceinline__ void load_ahead(
+    Patch& patch, const Plane& plane, const Columns& columns) {
+#pragma unroll
+  for (int r = 0; r < STRIDE_H; ++r) {
+    load_next(patch.raw[r], patch.raw_absent[r], patch, plane, columns);
+  }
+}
+
+// Loads the rows of the patch of window row o, up to those that are on their way. `input` is where
+// the own columns of the plane begin, `end` is past the last row of windows.
+__device__ __forceinline__ void start_patch(
+    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o,
+    index_t end) {
+  patch.row = o * STRIDE_H - PADDING_H;
+  patch.end = min(plane.height, (end - 1) * STRIDE_H - PADDING_H + KERNEL_H);
+  patch.place = input + min(max(patch.row, (index_t)0), plane.height - 1) * plane.width;
+  RawRow raw[KEPT + 1];
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) load_next(raw[r], patch.absent[r], patch, plane, columns);
+  load_ahead(patch, plane, columns);
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) widen_row(patch.x[r], raw[r], columns);
+}
+
+// The rows on their way come to be the patch's last.
+__device__ __forceinline__ void arrive(Patch& patch, const Columns& columns) {
+#pragma unroll
+  for (int r = 0; r < STRIDE_H; ++r) {
+    widen_row(patch.x[KEPT + r], patch.raw[r], columns);
+    patch.absent[KEPT + r] = patch.raw_absent[r];
+  }
+}
+
+__device__ __forceinline__ void move_down(Patch& patch) {
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+    for (int c = 0; c < WIDTH; ++c) patch.x[r][c] = patch.x[STRIDE_H + r][c];
+    patch.absent[r] = patch.absent[STRIDE_H + r];
+  }
+}
+
+// What a thread owns.
+struct Part {
+  int plane, strip, group;
+  index_t row_begin, row_end;  // of windows
+  index_t input_end;           // as if windows went on below the last: the last rows may have none
+};
+
+__device__ __forceinline__ Part own_part(
+    const Plane& plane, int number, long long strip_rows, long long plane_threads,
+    long long plane_magic, long long plane_shift, long long groups, long long groups_magic,
+    long long groups_shift) {
+  Part part;
+  part.plane = divided(number, plane_magic, plane_shift);
+  const int inside = number - part.plane * (int)plane_threads;
+  part.strip = divided(inside, groups_magic, groups_shift);
+  part.group = inside - part.strip * (int)groups;
+  part.row_begin = part.strip * (index_t)strip_rows;
+  const index_t rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
+  part.input_end = min(part.row_begin + (index_t)strip_rows, rows);
+  part.row_end = min(part.input_end, plane.out_h);
+  return part;
+}
+
+#define PARAMETERS                                                                               \
+  long long channels, long long height, long long width, long long out_h, long long out_w,       \
+      long long lam_n, long long lam_c, long long lam_h, long long lam_w, long long planes,      \
+      long long strip_rows, long long lanes, long long plane_threads, long long plane_magic,     \
+      long long plane_shift, long long groups, long long groups_magic, long long groups_shift,   \
+      long long channels_magic, long long channels_shift
+#define OWN_PART                                                                                 \
+  own_part(plane, number, strip_rows, plane_threads, plane_magic, plane_shift, groups,           \
+           groups_magic, groups_shift)
+
+__device__ __forceinline__ index_t lam_offset(
+    int plane, long long channels, long long lam_n, long long lam_c, long long channels_magic,
+    long long channels_shift) {
+  const int n = divided(plane, channels_magic, channels_shift);
+  return n * (index_t)lam_n + (plane - n * (int)channels) * (index_t)lam_c;
+}
+
+#define LAM_OFFSET(plane)                                                                        \
+  lam_offset(plane, channels, lam_n, lam_c, channels_magic, channels_shift)
+
+
+// What a thread works on.
+struct Strip {
+  Plane plane;
+  Part part;
+  Columns columns;
+  index_t first;          // own window of each row
+  const scalar_t* input;  // where the own columns of the plane begin
+};
+
+__device__ __forceinline__ Strip strip_of(
+    const Plane& plane, const Part& part, const scalar_t* input) {
+  return {plane, part, columns_from(part.group * OWN, plane), part.group * (index_t)COLUMNS,
+          input + part.plane * (plane.height * plane.width) + part.group * OWN};
+}
+
+// Of the own windows of row `o`.
+__device__ __forceinline__ index_t window_offset(const Strip& strip, index_t o) {
+  return (strip.part.plane * strip.plane.out_h + o) * strip.plane.out_w + strip.first;
+}
+
+// Runs do_row for each of the rows. Ends where do_row says no; returns the row.
+template <class DoRow>
+__device__ __forceinline__ index_t for_each_row(index_t begin, index_t end, const DoRow& do_row) {
+  index_t o = begin;
+  while (o < end && do_row(o)) ++o;
+  return o;
+}
+
+// The own windows' numbers, side by side; those past the plane's edge are left out.
+__device__ __forceinline__ void store_windows(
+    scalar_t* to, const Strip& strip, const Pack<OUT_PACK> (&packs)[COLUMNS / OUT_PACK]) {
+#pragma unroll
+  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+    if (!FIT && strip.first + k * OUT_PACK >= strip.plane.out_w) continue;
+    store_pack(to + k * OUT_PACK, packs[k]);
+  }
+}
+
+__device__ __forceinline__ void store_means(
+    scalar_t* to, const Strip& strip, const acc_t (&y)[COLUMNS]) {
+  Pack<OUT_PACK> packs[COLUMNS / OUT_PACK];
+#pragma unroll
+  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+    acc_t values[OUT_PACK];
+#pragma unroll
+    for (int w = 0; w < OUT_PACK; ++w) values[w] = y[k * OUT_PACK + w];
+    packs[k] = narrow_pack(values);
+  }
+  store_windows(to, strip, packs);
+}
+
+__device__ __forceinline__ void store_spreads(
+    scalar_t* to, const Strip& strip, const acc_t (&variance)[COLUMNS]) {
+  Pack<OUT_PACK> packs[COLUMNS / OUT_PACK];
+#pragma unroll
+  for (int w = 0; w < COLUMNS; ++w) {
+    packs[w / OUT_PACK].element[w % OUT_PACK] = pack_spread(square_root(variance[w]));
+  }
+  store_windows(to, strip, packs);
+}
+
+// The numbers of the windows that reach into own columns; 0 for one that does not exist.
+struct RawWindows {
+  Pack<OUT_PACK> own[COLUMNS / OUT_PACK];
+  scalar_t others[WINDOWS - COLUMNS + 1];
+};
+
+__device__ __forceinline__ bool window_exists(const Strip& strip, int w) {
+  const int own = FIRST + w;
+  return (own >= 0 || strip.first + own >= 0) &&
+         ((FIT && own < COLUMNS) || strip.first + own < strip.plane.out_w);
+}
+
+// `from` is where those of the own ones lie.
+__device__ __forceinline__ void load_windows(
+    RawWindows& raw, const scalar_t* from, const Strip& strip) {
+#pragma unroll
+  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+#pragma unroll
+    for (int w = 0; w < OUT_PACK; ++w) raw.own[k].element[w] = 0;
+    if (!FIT && strip.first + k * OUT_PACK >= strip.plane.out_w) continue;
+    raw.own[k] = load_pack<OUT_PACK>(from + k * OUT_PACK);
+  }
+#pragma unroll
+  for (int w = 0; w < WINDOWS; ++w) {
+    const int own = FIRST + w, other = own < 0 ? w : w - COLUMNS;
+    if (own >= 0 && own < COLUMNS) continue;
+    raw.others[other] = 0;
+    if (window_exists(strip, w)) raw.others[other] = load(from + own);
+  }
+}
+
+__device__ __forceinline__ acc_t window_number(const RawWindows& raw, int w) {
+  const int own = FIRST + w;
+  if (own >= 0 && own < COLUMNS) return widen_from(raw.own[own / OUT_PACK], own % OUT_PACK);
+  return widen(raw.others[own < 0 ? w : w - COLUMNS]);
+}
+
+// The gradients of an own row; columns past the plane's edge are left out.
+__device__ __forceinline__ void store_gradients(
+    scalar_t* to, const Strip& strip, const acc_t (&gradient)[OWN]) {
+#pragma unroll
+  for (int k = 0; k < OWN / PACK; ++k) {
+    if (!FIT && strip.columns.outside[LEFT + k * PACK]) continue;
+    acc_t values[PACK];
+#pragma unroll
+    for (int c = 0; c < PACK; ++c) values[c] = gradient[k * PACK + c];
+    store_pack(to + k * PACK, narrow_pack(values));
+  }
+}

@@ -1,0 +1,142 @@
+// One window of Max-Ent pooling held in registers: the formula that marching_rows.cu runs.
+//
+// An element's gradient has the form weight (slope deviation + level), summed over its windows;
+// `slope` and `level` are the window's. Where a deviation is so large that slope times it would
+// overflow its weight is 0, so it is the product of both that is kept.
+//
+// Macros: KERNEL_*.
+
+#define TAPS (KERNEL_H * KERNEL_W)
+
+// The least k with 2^k >= count.
+constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }
+
+// A power of two not below TAPS. Deviations are kept divided by it: then sums of TAPS of them do not
+// overflow where the elements' differences do not.
+#define ROOM ((acc_t)(1 << log2_ceil(TAPS)))
+#define MOST ((acc_t)3.402823466e38f)  // of float32
+
+// What the windows of a plane have in common.
+struct Parameter {
+  acc_t lam;
+  acc_t slope;  // ROOM lam: the exponent's by a deviation as it is kept, but for log2(e)
+  acc_t scale;  // ROOM lam log2(e)
+};
+
+__device__ __forceinline__ acc_t within_range(acc_t x) { return min(max(x, -MOST), MOST); }
+
+__device__ __forceinline__ Parameter parameter(acc_t lam) {
+  return {lam, ROOM * lam, within_range(ROOM * (LOG2_E * lam))};
+}
+
+// Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
+// exceeds 1, and differences from r have one sign.
+struct Window {
+  acc_t deviation[TAPS];  // (x - r) / ROOM
+  acc_t weight[TAPS];     // 2^(lam log2(e) (x - r)); 0 outside the plane
+  acc_t product[TAPS];    // of both
+  acc_t reference;        // r
+  acc_t inverse_total;    // of the weights
+  acc_t shift;            // the mean of the deviations
+};
+
+// In pairs: a term is rounded as often as TAPS can be halved, not TAPS times.
+__device__ __forceinline__ acc_t sum_of(const acc_t (&terms)[TAPS]) {
+  acc_t sum[TAPS];
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) sum[tap] = terms[tap];
+#pragma unroll
+  for (int step = 1; step < TAPS; step *= 2) {
+#pragma unroll
+    for (int tap = 0; tap + step < TAPS; tap += 2 * step) sum[tap] += sum[tap + step];
+  }
+  return sum[0];
+}
+
+// Columns first: windows side by side share them.
+template <class Choose>
+__device__ __forceinline__ acc_t chosen(const acc_t (&x)[TAPS], const Choose& choose) {
+  acc_t result = 0;
+#pragma unroll
+  for (int k = 0; k < KERNEL_W; ++k) {
+    acc_t column = x[k];
+#pragma unroll
+    for (int r = 1; r < KERNEL_H; ++r) column = choose(column, x[r * KERNEL_W + k]);
+    result = k ? choose(result, column) : column;
+  }
+  return result;
+}
+
+// `absent` is 0 for an element of the plane and minus infinity for one outside, which repeats
+// another of the window.
+__device__ __forceinline__ Window window_of(
+    const acc_t (&x)[TAPS], const acc_t (&absent)[TAPS], acc_t reference, const Parameter& of) {
+  Window window;
+  const acc_t origin = -reference / ROOM;
+  acc_t weighted = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const acc_t deviation = fma(x[tap], 1 / ROOM, origin);
+    window.deviation[tap] = deviation;
+    window.weight[tap] = power_of_two(fma(of.scale, deviation, absent[tap]));
+    window.product[tap] = window.weight[tap] * deviation;
+    weighted = fma(window.weight[tap], deviation, weighted);
+  }
+  window.reference = reference;
+  window.inverse_total = reciprocal(sum_of(window.weight));
+  window.shift = fma(weighted, window.inverse_total, (acc_t)0);
+  return window;
+}
+
+// y: what rounding made of r + shift, and the mean of what the elements deviate from that. The
+// second part is small, so its own rounding does not show, nor what the sums behind shift lost; and
+// it does not lead out of the window's range.
+__device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Window& of) {
+  const acc_t first = fma(of.shift, ROOM, of.reference);
+  if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to
+  const acc_t origin = -first / ROOM;
+  acc_t weighted = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    weighted = fma(of.weight[tap], fma(x[tap], 1 / ROOM, origin), weighted);
+  }
+  return fma(weighted * of.inverse_total, ROOM, first);
+}
+
+// Approximately, which is to 1 unit in the last place.
+__device__ __forceinline__ acc_t square_root(acc_t x) {
+#if defined(GFGP_HOST)
+  return sqrt(x);
+#else
+  acc_t result;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#endif
+}
+
+__device__ __forceinline__ acc_t variance(const Window& of) {
+  acc_t sum = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const acc_t deviation = of.deviation[tap] - of.shift;
+    // In this order: a weight of 0 must not meet an infinite square.
+    sum = fma(of.weight[tap] * deviation, deviation, sum);
+  }
+  return sum * of.inverse_total * (ROOM * ROOM);
+}
+
+// What a window sends back: to an element, weight (slope deviation + level).
+struct Sent {
+  acc_t slope, level;
+};
+
+__device__ __forceinline__ Sent sent(const Window& of, const Parameter& parameter, acc_t grad) {
+  const acc_t part = grad * of.inverse_total;
+  const acc_t slope = within_range(parameter.slope * part);  // an infinite one times 0 were NaN
+  return {slope, fma(-slope, of.shift, part)};
+}
+
+__device__ __forceinline__ acc_t received(
+    const Window& of, const Sent& sent, int tap, acc_t others) {
+  return fma(sent.slope, of.product[tap], fma(sent.level, of.weight[tap], others));
+}

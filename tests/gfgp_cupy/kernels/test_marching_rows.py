@@ -1,0 +1,105 @@
+"""Windows that share their elements' weights, and those that lie too far from the others for that.
+
+``shared_weights.cu`` says from which distance on a strip is worked on window by window.
+"""
+
+import math
+
+import pytest
+import torch
+
+from gfgp_cupy.kernels import passes
+from gfgp_cupy.spread import unpack_spread
+from tests.support import slow_loops
+from tests.support.cuda_on_cpu import needs_cxx
+from tests.support.implementations import kernels_on_cpu
+from tests.support.kernel_cases import MARCHING_CASES, KernelCase
+from tests.support.rounding import assert_rounding_only, spread_roundoff
+
+pytestmark = needs_cxx
+
+each_case = pytest.mark.parametrize("case", MARCHING_CASES, ids=str)
+
+
+def assert_exact(case: KernelCase, input: torch.Tensor, lam: float) -> None:
+    """All results of a pass, the fused layer's, too, against the formulas."""
+    kernels, geometry = kernels_on_cpu(), case.geometry
+    lam = torch.full((1, 1, 1, 1), lam)
+    grad_output = case.grad_output(input.shape[0])
+    output, spread = kernels.forward_with_spread(input, lam, geometry)
+    assert torch.equal(output, kernels.forward(input, lam, geometry))
+    assert_rounding_only(output, slow_loops.max_ent_pool2d(input, lam, geometry), torch.float32)
+    deviation = unpack_spread(spread, case.dtype)
+    exact = slow_loops.spread(input, lam, geometry)
+    assert_rounding_only(deviation, exact, torch.float32, spread_roundoff(case.dtype))
+    gradients = kernels.backward(grad_output, input, lam, geometry, (True, True))
+    exact = slow_loops.max_ent_pool2d_gradients(grad_output, input, lam, geometry)
+    for gradient, expected in zip(gradients, exact, strict=True):
+        assert_rounding_only(gradient, expected, torch.float32)
+
+
+def test_cases_are_those_of_the_march():
+    for case in MARCHING_CASES:
+        launches = []
+        passes.forward(case.input(1), case.lam(1), case.geometry, launches.append)
+        assert [launch.name for launch in launches] == ["max_ent_pool2d_rows_forward"]
+
+
+@each_case
+@pytest.mark.parametrize("lam", [1.0, -1.0, 50.0])
+@pytest.mark.parametrize(
+    "place",
+    [(0, 0), (0, -1), (-1, 0), (-1, -1), (5, 7), (8, 8), (9, 3), (-2, -2)],
+    ids=lambda place: f"{place[0]},{place[1]}",
+)
+def test_a_window_far_from_the_others(case, lam, place):
+    input = case.input(1)
+    row, column = place
+    input[:, 0, row, column] = math.copysign(200, lam)
+    input[:, -1, row, column] = -math.copysign(200, lam)
+    assert_exact(case, input, lam)
+
+
+@each_case
+@pytest.mark.parametrize("step", [3.0, 9.0, 21.0, 22.0, 23.0, 45.0])
+@pytest.mark.parametrize("lam", [1.0, -1.0])
+def test_windows_that_come_to_lie_farther_and_farther(case, lam, step):
+    # The strip's limit, a factor 2^32 of the totals, is reached after 22 / step steps.
+    rows = (torch.arange(case.sizes[1]).view(-1, 1) // 4 % 8 - 4).abs()
+    columns = (torch.arange(case.sizes[2]) // 6 % 4 - 2).abs()
+    input = case.input(1).float() + step * (rows - columns)
+    assert_exact(case, input.to(case.dtype), lam)
+
+
+@each_case
+@pytest.mark.parametrize("lam", [0.0, 1e30, -1e30])
+def test_extreme_lam(case, lam):
+    assert_exact(case, case.input(1).sign() + 3, lam)
+
+
+@each_case
+def test_huge_elements(case):
+    largest = torch.finfo(case.dtype).max
+    input = largest / 8 * case.input(1).sign()
+    output = kernels_on_cpu().forward(input, torch.zeros(1, 1, 1, 1), case.geometry)
+    exact = slow_loops.max_ent_pool2d(input, torch.zeros(1, 1, 1, 1), case.geometry)
+    assert_rounding_only(output, exact, torch.float32)
+
+
+@each_case
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_stays_in_its_windows(case, number):
+    kernels, lam = kernels_on_cpu(), torch.ones(1, 1, 1, 1)
+    clean, grad_output = case.input(1), case.grad_output(1)
+    input = clean.clone()
+    input[0, 0, 4, 5] = number
+    hit = torch.nn.functional.max_pool2d(
+        (input != clean).float(), *case.geometry[:3], ceil_mode=case.geometry.ceil_mode
+    ).bool()
+    output = kernels.forward(input, lam, case.geometry)
+    untouched = kernels.forward(clean, lam, case.geometry)
+    assert torch.equal(output[~hit], untouched[~hit])
+    assert not output[hit].isfinite().any()
+    changed, _ = kernels.backward(grad_output, input, lam, case.geometry, (True, True))
+    reached = slow_loops.max_ent_pool2d_gradients(grad_output, input, lam, case.geometry)[0]
+    assert torch.equal(changed.isfinite(), reached.value.isfinite())
