@@ -1,0 +1,696 @@
+// Max-Ent pooling of windows that overlap, or that padding or the plane's edge cuts, channels_last.
+//
+// A thread owns VECTOR neighbouring channels of a tile of the plane, TILE windows wide and
+// strip_rows high, and marches down it, a row of windows at a time. Neighbouring threads own
+// neighbouring channels of the same tile, so that a warp's accesses are dense. A row of the input
+// is read while the thread works on the rows above it. No shared memory, no barriers: the columns
+// and rows that neighbouring tiles share are read by each of them, from the first-level cache where
+// a block holds both.
+//
+// An element's exponential is computed once, relative to a reference that all the thread's windows
+// of a channel share, and so are each row's sums of e and of e d over the columns of a window.
+// Where a window lies too far from the reference for that, it is computed by itself, as window.cu
+// does, from memory: see `LEAST_TOTAL`.
+//
+// A program holds one kernel: the backward pass's where a gradient is to be written.
+//
+// Macros: KERNEL_*, STRIDE_* (no larger than KERNEL_*), PADDING_*; VECTOR; TILE; WRITE_SPREAD,
+//         WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
+//
+// Rows and columns are counted from the padded plane's corner ("padded rows"), so that window o
+// begins at o * STRIDE, and row q belongs to the windows q / STRIDE - HALO ... q / STRIDE.
+
+#define BLOCK 128
+// Left alone, the compiler spills registers to make room for more blocks.
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#define BACKWARD (WRITE_GRAD_INPUT || WRITE_GRAD_LAM)
+
+// Windows above a strip and left of a tile that reach its elements, whose gradients need them.
+#define HALO_H (BACKWARD ? (KERNEL_H - 1) / STRIDE_H : 0)
+#define HALO_W (BACKWARD ? (KERNEL_W - 1) / STRIDE_W : 0)
+#define WINDOWS (TILE + HALO_W)                         // of a row, that the thread sums up
+#define COLUMNS ((WINDOWS - 1) * STRIDE_W + KERNEL_W)  // of a row, that it reads
+#define OWN_COLUMNS (TILE * STRIDE_W)                  // whose gradients it writes
+#define SHARED_ROWS (KERNEL_H - STRIDE_H)              // of a window and the next one below
+
+// The total of a window's weights for which the sums hold: in it, no weight that was flushed to 0
+// matters, and no exponent was so large that its rounding shows.
+#define LEAST_TOTAL 2.3283064e-10f  // 2^-32
+#define MOST_TOTAL 4.2949673e9f     // 2^32
+#define MOST_RESULT 1e37f           // beyond which sums may have overflowed on the way
+
+// ---------------------------------------------------------------- the formula
+// Max-Ent pooling in the form that the march wants: e and d of an element; y, and the a and c with
+// which a window's output sends e (a d + c) times its gradient back to an element.
+
+// What a thread's windows of one channel share.
+struct Formula {
+  acc_t lambda, scale;  // scale = lam log2(e)
+  acc_t origin;         // d = x - origin
+  acc_t shift;          // e = 2^(scale d + shift)
+};
+
+// `extreme` is an element of the tile: the largest of some, or the smallest where lam < 0.
+// The forward pass has no origin: rounding takes nothing from d, and where all windows lie near
+// 0 (shift = 0) a window's result is the same in any tile. For derivatives d has to be small.
+__device__ __forceinline__ Formula formula_of(acc_t lambda, acc_t extreme) {
+  const acc_t scale = LOG2_E * lambda;
+  const bool finite = extreme - extreme == 0;
+  if (BACKWARD) return {lambda, scale, finite ? extreme : 0, 0};
+  const acc_t quantum = 32;
+  const acc_t shift = -quantum * floor(scale * extreme * (1 / quantum) + (acc_t)0.5);
+  return {lambda, scale, 0, shift - shift == 0 ? shift : 0};
+}
+
+__device__ __forceinline__ acc_t deviation_of(acc_t x, const Formula& formula) {
+  return BACKWARD ? x - formula.origin : x;
+}
+
+// `shift` is the formula's, or -infinity for an element outside the plane.
+__device__ __forceinline__ acc_t weight_of(acc_t deviation, const Formula& formula, acc_t shift) {
+  return power_of_two(fma(deviation, formula.scale, shift));
+}
+
+struct Slope {
+  acc_t a, c;
+};
+
+// Of a window whose weights' inverse total and whose mean of d are known.
+__device__ __forceinline__ Slope slope_of(
+    acc_t grad, acc_t inverse_total, acc_t mean, const Formula& formula) {
+  const acc_t sent = grad * inverse_total, a = formula.lambda * sent;
+  return {a, fma(-mean, a, sent)};
+}
+
+// ---------------------------------------------------------------- memory
+
+// VECTOR channels as memory holds them. Half types are widened where they are used: the registers
+// that wait for memory hold two of them each.
+#if VECTOR == 2 && (defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16))
+
+typedef unsigned Raw;
+
+__device__ __forceinline__ acc_t widen(Raw raw, int v) {
+  return widen((scalar_t)(v == 0 ? raw & 0xffffu : raw >> 16));
+}
+
+__device__ __forceinline__ Raw raw_of(const scalar_t (&element)[VECTOR]) {
+  return element[0] | (unsigned)element[1] << 16;
+}
+
+__device__ __forceinline__ Raw narrow(const acc_t (&value)[VECTOR]) {
+#if !defined(GFGP_HOST) && defined(DTYPE_BFLOAT16) && __CUDA_ARCH__ >= 800
+  Raw raw;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(raw) : "f"(value[1]), "f"(value[0]));
+  return raw;
+#elif !defined(GFGP_HOST) && defined(DTYPE_FLOAT16) && __CUDA_ARCH__ >= 800
+  Raw raw;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(raw) : "f"(value[1]), "f"(value[0]));
+  return raw;
+#else
+  const scalar_t element[VECTOR] = {narrow(value[0]), narrow(value[1])};
+  return raw_of(element);
+#endif
+}
+
+#else
+
+typedef Pack<VECTOR> Raw;
+
+__device__ __forceinline__ acc_t widen(const Raw& raw, int v) { return widen(raw.element[v]); }
+
+__device__ __forceinline__ Raw raw_of(const scalar_t (&element)[VECTOR]) {
+  Raw raw;
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) raw.element[v] = element[v];
+  return raw;
+}
+
+__device__ __forceinline__ Raw narrow(const acc_t (&value)[VECTOR]) {
+  Raw raw;
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) raw.element[v] = narrow(value[v]);
+  return raw;
+}
+
+#endif
+
+__device__ __forceinline__ Raw load_raw(const scalar_t* address) {
+  return load(reinterpret_cast<const Raw*>(address));
+}
+
+__device__ __forceinline__ void store_raw(scalar_t* address, const Raw& raw) {
+  store(reinterpret_cast<Raw*>(address), raw);
+}
+
+// ---------------------------------------------------------------- places
+
+// How threads are numbered: by samples, groups of `lanes` threads along the channels, strips, tiles,
+// then lanes.
+struct Deal {
+  index_t lanes, tiles, strips, strip_rows;
+};
+
+struct Plane {
+  index_t channels, height, width, out_h, out_w;
+};
+
+struct Tile {
+  index_t n, channel, number;  // sample, first channel, which of the plane's tiles
+  index_t row, row_end;        // own rows of windows, those that do not exist included
+  index_t column;              // first own column of windows
+};
+
+__device__ __forceinline__ Tile tile_of(const Deal& deal, const Plane& plane, index_t thread) {
+  const index_t groups = plane.channels / VECTOR / deal.lanes;
+  const index_t lane = thread % deal.lanes;
+  const index_t column = thread / deal.lanes % deal.tiles;
+  const index_t row = thread / deal.lanes / deal.tiles % deal.strips;
+  const index_t group = thread / deal.lanes / deal.tiles / deal.strips;
+  Tile tile;
+  tile.n = group / groups;
+  tile.channel = (group % groups * deal.lanes + lane) * VECTOR;
+  tile.number = row * deal.tiles + column;
+  tile.row = row * deal.strip_rows;
+  // At least as many as there are windows, since no window begins past the plane's end.
+  const index_t rows = BACKWARD ? (plane.height + PADDING_H - 1) / STRIDE_H + 1 : plane.out_h;
+  tile.row_end = min(tile.row + deal.strip_rows, rows);
+  tile.column = column * TILE;
+  return tile;
+}
+
+// ---------------------------------------------------------------- rows
+
+struct Row {
+  acc_t deviation[COLUMNS][VECTOR], weight[COLUMNS][VECTOR];
+  acc_t total[WINDOWS][VECTOR], weighted[WINDOWS][VECTOR];  // sums over the columns of a window
+};
+
+// Where a thread's columns lie in a row of the input, in elements, and what is added to their
+// elements' exponents. Outside the plane: where the nearest column lies.
+struct Columns {
+  index_t offset[COLUMNS];
+  bool inside[COLUMNS];
+};
+
+__device__ __forceinline__ Columns columns_from(const Plane& plane, index_t first) {
+  Columns columns;
+#pragma unroll
+  for (int c = 0; c < COLUMNS; ++c) {
+    const index_t column = first + c;
+    columns.offset[c] = min(max(column, (index_t)0), plane.width - 1) * plane.channels;
+    columns.inside[c] = column >= 0 && column < plane.width;
+  }
+  return columns;
+}
+
+// A padded row outside the plane: the nearest one.
+__device__ __forceinline__ void load_row(
+    const scalar_t* first, const Plane& plane, const Columns& columns, index_t padded_row,
+    Raw (&raw)[COLUMNS]) {
+  const index_t row = min(max(padded_row - PADDING_H, (index_t)0), plane.height - 1);
+  const scalar_t* from = first + row * (plane.width * plane.channels);
+#pragma unroll
+  for (int c = 0; c < COLUMNS; ++c) raw[c] = load_raw(from + columns.offset[c]);
+}
+
+__device__ __forceinline__ void weigh_row(
+    const Raw (&raw)[COLUMNS], const Plane& plane, index_t padded_row,
+    const Formula (&formula)[VECTOR], const acc_t (&shift)[COLUMNS][VECTOR], Row& row) {
+  const bool inside = padded_row >= PADDING_H && padded_row < plane.height + PADDING_H;
+#pragma unroll
+  for (int c = 0; c < COLUMNS; ++c) {
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+      row.deviation[c][v] = deviation_of(widen(raw[c], v), formula[v]);
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < COLUMNS; ++c) {
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+      const acc_t weight = weight_of(row.deviation[c][v], formula[v], shift[c][v]);
+      row.weight[c][v] = inside ? weight : 0;
+    }
+  }
+#pragma unroll
+  for (int w = 0; w < WINDOWS; ++w) {
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+      acc_t total = row.weight[w * STRIDE_W][v];
+      acc_t weighted = total * row.deviation[w * STRIDE_W][v];
+#pragma unroll
+      for (int j = 1; j < KERNEL_W; ++j) {
+        const acc_t weight = row.weight[w * STRIDE_W + j][v];
+        total += weight;
+        weighted = fma(weight, row.deviation[w * STRIDE_W + j][v], weighted);
+      }
+      row.total[w][v] = total;
+      row.weighted[w][v] = weighted;
+    }
+  }
+}
+
+// The last rows of a row of windows become the first ones of the next.
+__device__ __forceinline__ void move_down(Row (&rows)[KERNEL_H]) {
+#pragma unroll
+  for (int i = 0; i < SHARED_ROWS; ++i) rows[i] = rows[i + STRIDE_H];
+}
+
+struct Sums {
+  acc_t total, weighted;
+};
+
+__device__ __forceinline__ Sums sums_of(const Row (&rows)[KERNEL_H], int w, int v) {
+  Sums sums = {rows[0].total[w][v], rows[0].weighted[w][v]};
+#pragma unroll
+  for (int i = 1; i < KERNEL_H; ++i) {
+    sums.total += rows[i].total[w][v];
+    sums.weighted += rows[i].weighted[w][v];
+  }
+  return sums;
+}
+
+// Of window w's elements, the sum of weight (d - mean)^2.
+__device__ __forceinline__ acc_t squares_of(
+    const Row (&rows)[KERNEL_H], int w, int v, acc_t mean) {
+  acc_t sum = 0;
+#pragma unroll
+  for (int i = 0; i < KERNEL_H; ++i) {
+#pragma unroll
+    for (int j = 0; j < KERNEL_W; ++j) {
+      const acc_t deviation = rows[i].deviation[w * STRIDE_W + j][v] - mean;
+      // In this order: a weight of 0 must not meet an infinite square.
+      sum = fma(rows[i].weight[w * STRIDE_W + j][v] * deviation, deviation, sum);
+    }
+  }
+  return sum;
+}
+
+// A thread's march: what it works on, and the rows that memory is asked for meanwhile.
+struct March {
+  Formula formula[VECTOR];
+  acc_t shift[COLUMNS][VECTOR];
+  Row rows[KERNEL_H];         // of the present row of windows, from the top
+  Raw arriving[STRIDE_H][COLUMNS];  // the last of them before they are weighed
+};
+
+// Reads the upper rows of the row of windows `row` and asks for the others.
+__device__ __forceinline__ void start_march(
+    March& march, const scalar_t* sample, const Plane& plane, const Columns& columns, index_t row,
+    const acc_t (&lambda)[VECTOR]) {
+  Raw raw[SHARED_ROWS + 1][COLUMNS];
+#pragma unroll
+  for (int i = 0; i < SHARED_ROWS; ++i) {
+    load_row(sample, plane, columns, row * STRIDE_H + i, raw[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < STRIDE_H; ++i) {
+    load_row(sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
+  }
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) {
+    acc_t extreme = widen(march.arriving[0][0], v);
+#pragma unroll
+    for (int c = 1; c < COLUMNS; ++c) {
+      const acc_t x = widen(march.arriving[0][c], v);
+      extreme = lambda[v] < 0 ? min(extreme, x) : max(extreme, x);
+    }
+    march.formula[v] = formula_of(lambda[v], extreme);
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) {
+      const acc_t infinity = (acc_t)__int_as_float(0x7f800000);
+      march.shift[c][v] = columns.inside[c] ? march.formula[v].shift : -infinity;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < SHARED_ROWS; ++i) {
+    weigh_row(raw[i], plane, row * STRIDE_H + i, march.formula, march.shift, march.rows[i]);
+  }
+}
+
+// Weighs the rows that have arrived for the row of windows `row`.
+__device__ __forceinline__ void weigh_arrived(March& march, const Plane& plane, index_t row) {
+#pragma unroll
+  for (int i = SHARED_ROWS; i < KERNEL_H; ++i) {
+    weigh_row(
+        march.arriving[i - SHARED_ROWS], plane, row * STRIDE_H + i, march.formula, march.shift,
+        march.rows[i]);
+  }
+}
+
+__device__ __forceinline__ void ask_for_rows(
+    March& march, const scalar_t* sample, const Plane& plane, const Columns& columns,
+    index_t row) {
+#pragma unroll
+  for (int i = 0; i < STRIDE_H; ++i) {
+    load_row(sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
+  }
+}
+
+// ---------------------------------------------------------------- single windows
+
+constexpr int power_of_two_from(int count) {
+  return count < 2 ? 1 : 2 * power_of_two_from((count + 1) / 2);
+}
+
+__device__ __forceinline__ Planes planes_of(const Plane& plane) {
+  constexpr acc_t taps = power_of_two_from(KERNEL_H * KERNEL_W);
+  return {plane.channels, plane.height, plane.width, plane.out_h, plane.out_w,
+          KERNEL_H,       KERNEL_W,     STRIDE_H,    STRIDE_W,    PADDING_H,
+          PADDING_W,      taps,         1 / taps};
+}
+
+// Window (row, column) of the channel whose first element is `first`.
+__device__ __forceinline__ Window single_window(
+    const scalar_t* first, const Plane& plane, index_t row, index_t column) {
+  const index_t top = row * STRIDE_H - PADDING_H, left = column * STRIDE_W - PADDING_W;
+  Window window;
+  window.plane = first;
+  window.h_begin = max(top, (index_t)0);
+  window.w_begin = max(left, (index_t)0);
+  window.h_end = min(top + KERNEL_H, plane.height);
+  window.w_end = min(left + KERNEL_W, plane.width);
+  return window;
+}
+
+__device__ __forceinline__ bool holds(acc_t total) {
+  return total >= LEAST_TOTAL && total <= MOST_TOTAL;
+}
+
+__device__ __forceinline__ bool in_range(acc_t result) { return fabs(result) <= MOST_RESULT; }
+
+// ---------------------------------------------------------------- kernels
+
+#define SIZES                                                                                     \
+  long long threads, long long lanes, long long tiles, long long strips, long long strip_rows,    \
+      long long channels, long long height, long long width, long long out_h, long long out_w,    \
+      long long lam_n, long long lam_c, long long lam_h, long long lam_w
+#define DEAL {(index_t)lanes, (index_t)tiles, (index_t)strips, (index_t)strip_rows}
+#define PLANE                                                                                     \
+  {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w}
+
+#if !BACKWARD
+
+// y: in float32 in the two parts that softmax.cu tells of.
+__device__ __forceinline__ acc_t mean_of(
+    const Row (&rows)[KERNEL_H], int w, int v, acc_t weighted, acc_t inverse_total) {
+  const acc_t first = weighted * inverse_total;
+  if (sizeof(scalar_t) == 2) return first;
+  acc_t rest = 0;
+#pragma unroll
+  for (int i = 0; i < KERNEL_H; ++i) {
+#pragma unroll
+    for (int j = 0; j < KERNEL_W; ++j) {
+      const int c = w * STRIDE_W + j;
+      rest = fma(rows[i].weight[c][v], rows[i].deviation[c][v] - first, rest);
+    }
+  }
+  return fma(rest, inverse_total, first);
+}
+
+// Reads X and lam, writes O (2 O with WRITE_SPREAD).
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forward(
+    const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
+    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, SIZES) {
+  const index_t thread = (index_t)blockIdx.x * BLOCK + threadIdx.x;
+  if (thread >= threads) return;
+  const Plane plane = PLANE;
+  const Deal deal = DEAL;
+  const Tile tile = tile_of(deal, plane, thread);
+  const scalar_t* sample =
+      input + tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
+  const index_t out_row = plane.out_w * plane.channels;
+  index_t at = (tile.n * plane.out_h + tile.row) * out_row + tile.column * plane.channels +
+               tile.channel;
+  acc_t lambda[VECTOR];
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) {
+    lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
+  }
+  const Columns columns = columns_from(plane, tile.column * STRIDE_W - PADDING_W);
+  March march;
+  start_march(march, sample, plane, columns, tile.row, lambda);
+
+  for (index_t row = tile.row; row < tile.row_end; ++row, at += out_row) {
+    weigh_arrived(march, plane, row);
+    if (row + 1 < tile.row_end) ask_for_rows(march, sample, plane, columns, row + 1);
+    unsigned doubtful = 0;
+#pragma unroll
+    for (int w = 0; w < TILE; ++w) {
+      acc_t y[VECTOR];
+      scalar_t deviation[VECTOR];
+#pragma unroll
+      for (int v = 0; v < VECTOR; ++v) {
+        const Sums sums = sums_of(march.rows, w, v);
+        const acc_t inverse_total = reciprocal(sums.total);
+        y[v] = mean_of(march.rows, w, v, sums.weighted, inverse_total);
+        bool sure = holds(sums.total) && in_range(y[v]);
+        if (WRITE_SPREAD) {
+          const acc_t variance = squares_of(march.rows, w, v, y[v]) * inverse_total;
+          sure = sure && in_range(variance);
+          deviation[v] = pack_spread(sqrt(variance));
+        }
+        if (!sure) doubtful |= 1u << (w * VECTOR + v);
+      }
+      if (tile.column + w < plane.out_w) {
+        store_raw(output + at + w * plane.channels, narrow(y));
+        if (WRITE_SPREAD) store_raw(spread + at + w * plane.channels, raw_of(deviation));
+      }
+    }
+#pragma unroll 1
+    for (int k = 0; doubtful; ++k, doubtful >>= 1) {
+      const index_t column = tile.column + k / VECTOR;
+      if (!(doubtful & 1) || column >= plane.out_w) continue;
+      const Planes planes = planes_of(plane);
+      const Window window = single_window(sample + k % VECTOR, plane, row, column);
+      const acc_t own_lambda = load(lam + tile.n * lam_n + (tile.channel + k % VECTOR) * lam_c);
+      const Softmax of = softmax(window, planes, own_lambda);
+      const index_t to = at + k / VECTOR * plane.channels + k % VECTOR;
+      store(output + to, narrow(mean(window, planes, of)));
+      if (WRITE_SPREAD) store(spread + to, pack_spread(sqrt(variance(window, planes, of))));
+    }
+    move_down(march.rows);
+  }
+}
+
+#else
+
+// The gradient of an element from its windows, one by one.
+__device__ __forceinline__ acc_t single_gradient(
+    const scalar_t* first, const scalar_t* first_grad, const Plane& plane, index_t padded_row,
+    index_t padded_column, acc_t lambda) {
+  const Planes planes = planes_of(plane);
+  const index_t element =
+      (padded_row - PADDING_H) * plane.width + padded_column - PADDING_W;
+  const acc_t x = widen(load(first + element * plane.channels));
+  acc_t sum = 0;
+#pragma unroll 1
+  for (index_t row = max(padded_row - KERNEL_H + STRIDE_H, (index_t)0) / STRIDE_H;
+       row < plane.out_h && row * STRIDE_H <= padded_row; ++row) {
+#pragma unroll 1
+    for (index_t column = max(padded_column - KERNEL_W + STRIDE_W, (index_t)0) / STRIDE_W;
+         column < plane.out_w && column * STRIDE_W <= padded_column; ++column) {
+      const Softmax of = softmax(single_window(first, plane, row, column), planes, lambda);
+      const acc_t grad =
+          widen(load(first_grad + (row * plane.out_w + column) * plane.channels));
+      const acc_t deviation = x - of.reference;
+      const acc_t weight = power_of_two(of.scale * deviation);
+      sum += slope(grad * of.inverse_total * weight, lambda, deviation - of.shift);
+    }
+  }
+  return sum;
+}
+
+// Of a row of windows. Outside the plane: of the nearest windows.
+__device__ __forceinline__ void load_grads(
+    const scalar_t* first, const Plane& plane, index_t row, index_t column,
+    Raw (&raw)[WINDOWS]) {
+  const scalar_t* from =
+      first + min(max(row, (index_t)0), plane.out_h - 1) * (plane.out_w * plane.channels);
+#pragma unroll
+  for (int w = 0; w < WINDOWS; ++w) {
+    raw[w] = load_raw(
+        from + min(max(column + w, (index_t)0), plane.out_w - 1) * plane.channels);
+  }
+}
+
+// Reads X, O and lam, writes X. WRITE_GRAD_LAM: the tile's part of lam's gradient, in
+// grad_lam[n, tile, channel]. ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
+extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backward(
+    const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
+    const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
+    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, SIZES) {
+  const index_t thread = (index_t)blockIdx.x * BLOCK + threadIdx.x;
+  if (thread >= threads) return;
+  const Plane plane = PLANE;
+  const Deal deal = DEAL;
+  const Tile tile = tile_of(deal, plane, thread);
+  const index_t of_sample = tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
+  const scalar_t* sample = input + of_sample;
+  const scalar_t* grads =
+      grad_output + tile.n * (plane.out_h * plane.out_w * plane.channels) + tile.channel;
+  acc_t lambda[VECTOR], added[VECTOR], part[VECTOR];
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) {
+    lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
+    added[v] = ADD_MEAN_GRAD ? load(mean_grad + tile.n * plane.channels + tile.channel + v) : 0;
+    part[v] = 0;
+  }
+  const index_t first_column = tile.column - HALO_W;
+  const Columns columns = columns_from(plane, first_column * STRIDE_W - PADDING_W);
+  index_t row = tile.row - HALO_H;
+  March march;
+  start_march(march, sample, plane, columns, row, lambda);
+  Raw arriving_grads[WINDOWS];
+  load_grads(grads, plane, row, first_column, arriving_grads);
+  Slope slopes[HALO_H + 1][OWN_COLUMNS][VECTOR];  // sums over the windows of a row, `up` rows up
+#pragma unroll
+  for (int up = 0; up <= HALO_H; ++up) {
+#pragma unroll
+    for (int c = 0; c < OWN_COLUMNS; ++c) {
+#pragma unroll
+      for (int v = 0; v < VECTOR; ++v) slopes[up][c][v] = {0, 0};
+    }
+  }
+  unsigned doubts = 0;  // bit `up`: one of these windows was doubtful
+
+  for (; row < tile.row_end; ++row) {
+    weigh_arrived(march, plane, row);
+    const bool row_exists = row >= 0 && row < plane.out_h;
+    acc_t grad[WINDOWS][VECTOR];
+#pragma unroll
+    for (int w = 0; w < WINDOWS; ++w) {
+#pragma unroll
+      for (int v = 0; v < VECTOR; ++v) grad[w][v] = widen(arriving_grads[w], v);
+    }
+    if (row + 1 < tile.row_end) {
+      ask_for_rows(march, sample, plane, columns, row + 1);
+      load_grads(grads, plane, row + 1, first_column, arriving_grads);
+    }
+    unsigned doubtful = 0;
+    Slope slope_of_window[WINDOWS][VECTOR];
+#pragma unroll
+    for (int w = 0; w < WINDOWS; ++w) {
+      const bool exists = row_exists && first_column + w >= 0 && first_column + w < plane.out_w;
+#pragma unroll
+      for (int v = 0; v < VECTOR; ++v) {
+        const Sums sums = sums_of(march.rows, w, v);
+        const acc_t inverse_total = exists ? reciprocal(sums.total) : 0;
+        const acc_t mean = sums.weighted * inverse_total;
+        const Slope found =
+            slope_of(exists ? grad[w][v] : 0, inverse_total, mean, march.formula[v]);
+        bool sure = in_range(found.c) && (holds(sums.total) || !exists);
+        if (WRITE_GRAD_LAM && w >= HALO_W) {
+          const acc_t variance = squares_of(march.rows, w, v, mean) * inverse_total;
+          sure = sure && in_range(variance);
+          if (sure && row >= tile.row) part[v] = fma(grad[w][v], variance, part[v]);
+        }
+        slope_of_window[w][v] = found;
+        if (!sure) doubtful |= 1u << (w * VECTOR + v);
+      }
+    }
+    doubts = doubts << 1 | (doubtful != 0);
+
+    if (WRITE_GRAD_INPUT) {
+#pragma unroll
+      for (int c = 0; c < OWN_COLUMNS; ++c) {
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) {
+          Slope sum = {0, 0};
+#pragma unroll
+          for (int w = 0; w < WINDOWS; ++w) {
+            const int j = HALO_W * STRIDE_W + c - w * STRIDE_W;  // the column of window w
+            if (j < 0 || j >= KERNEL_W) continue;
+            sum.a += slope_of_window[w][v].a;
+            sum.c += slope_of_window[w][v].c;
+          }
+          slopes[0][c][v] = sum;
+        }
+      }
+      if (row >= tile.row) {
+        const bool sure = (doubts & ((2u << HALO_H) - 1)) == 0;
+#pragma unroll
+        for (int i = 0; i < STRIDE_H; ++i) {
+          const index_t h = row * STRIDE_H + i - PADDING_H;
+          if (h < 0 || h >= plane.height) continue;
+          scalar_t* to = grad_input + of_sample + h * (plane.width * plane.channels);
+#pragma unroll
+          for (int own = 0; own < OWN_COLUMNS; ++own) {
+            const int c = HALO_W * STRIDE_W + own;
+            acc_t result[VECTOR];
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) {
+              Slope sum = {0, 0};
+#pragma unroll
+              for (int up = 0; i + up * STRIDE_H < KERNEL_H; ++up) {
+                sum.a += slopes[up][own][v].a;
+                sum.c += slopes[up][own][v].c;
+              }
+              const acc_t deviation = march.rows[i].deviation[c][v];
+              result[v] =
+                  fma(march.rows[i].weight[c][v], fma(deviation, sum.a, sum.c), added[v]);
+            }
+            if (sure && columns.inside[c]) store_raw(to + columns.offset[c], narrow(result));
+          }
+        }
+        if (!sure) {
+          // Its own rows and columns once more, one by one.
+#pragma unroll 1
+          for (int k = 0; k < STRIDE_H * OWN_COLUMNS * VECTOR; ++k) {
+            const index_t padded_row = row * STRIDE_H + k / VECTOR / OWN_COLUMNS;
+            const index_t padded_column = tile.column * STRIDE_W + k / VECTOR % OWN_COLUMNS;
+            const index_t h = padded_row - PADDING_H, w = padded_column - PADDING_W;
+            if (h < 0 || h >= plane.height || w < 0 || w >= plane.width) continue;
+            const index_t v = k % VECTOR;
+            const acc_t sent = single_gradient(
+                sample + v, grads + v, plane, padded_row, padded_column,
+                load(lam + tile.n * lam_n + (tile.channel + v) * lam_c));
+            const acc_t also =
+                ADD_MEAN_GRAD ? load(mean_grad + tile.n * plane.channels + tile.channel + v) : 0;
+            store(grad_input + of_sample + (h * plane.width + w) * plane.channels + v,
+                  narrow(sent + also));
+          }
+        }
+      }
+#pragma unroll
+      for (int up = HALO_H; up > 0; --up) {
+#pragma unroll
+        for (int c = 0; c < OWN_COLUMNS; ++c) {
+#pragma unroll
+          for (int v = 0; v < VECTOR; ++v) slopes[up][c][v] = slopes[up - 1][c][v];
+        }
+      }
+    }
+    if (WRITE_GRAD_LAM && row_exists && row >= tile.row) {
+#pragma unroll 1
+      for (int k = 0; doubtful >> k != 0; ++k) {
+        const index_t column = first_column + k / VECTOR;
+        if (!(doubtful >> k & 1) || k / VECTOR < HALO_W || column >= plane.out_w) continue;
+        const index_t v = k % VECTOR;
+        const Planes planes = planes_of(plane);
+        const Window window = single_window(sample + v, plane, row, column);
+        const acc_t of_window = variance(
+            window, planes,
+            softmax(window, planes, load(lam + tile.n * lam_n + (tile.channel + v) * lam_c)));
+        const acc_t found =
+            of_window *
+            widen(load(grads + (row * plane.out_w + column) * plane.channels + v));
+#pragma unroll
+        for (int own = 0; own < VECTOR; ++own) part[own] += own == v ? found : 0;
+      }
+    }
+    move_down(march.rows);
+  }
+  if (WRITE_GRAD_LAM) {
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+      store(grad_lam + (tile.n * deal.strips * deal.tiles + tile.number) * plane.channels +
+                tile.channel + v,
+            part[v]);
+    }
+  }
+}
+
+#endif
