@@ -432,11 +432,16 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
   const Columns columns = columns_from(plane, tile.column * STRIDE_W - PADDING_W);
   March march;
   start_march(march, sample, plane, columns, tile.row, lambda);
-
+  unsigned doubtful[TILE][VECTOR];  // a bit for each row of windows from the first one down
+#pragma unroll
+  for (int w = 0; w < TILE; ++w) {
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) doubtful[w][v] = 0;
+  }
+  unsigned own_row = 1;
   for (index_t row = tile.row; row < tile.row_end; ++row, at += out_row) {
     weigh_arrived(march, plane, row);
     if (row + 1 < tile.row_end) ask_for_rows(march, sample, plane, columns, row + 1);
-    unsigned doubtful = 0;
 #pragma unroll
     for (int w = 0; w < TILE; ++w) {
       acc_t y[VECTOR];
@@ -452,26 +457,34 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
           sure = sure && in_range(variance);
           deviation[v] = pack_spread(sqrt(variance));
         }
-        if (!sure) doubtful |= 1u << (w * VECTOR + v);
+        if (!sure) doubtful[w][v] |= own_row;
       }
       if (tile.column + w < plane.out_w) {
         store_raw(output + at + w * plane.channels, narrow(y));
         if (WRITE_SPREAD) store_raw(spread + at + w * plane.channels, raw_of(deviation));
       }
     }
-#pragma unroll 1
-    for (int k = 0; doubtful; ++k, doubtful >>= 1) {
-      const index_t column = tile.column + k / VECTOR;
-      if (!(doubtful & 1) || column >= plane.out_w) continue;
-      const Planes planes = planes_of(plane);
-      const Window window = single_window(sample + k % VECTOR, plane, row, column);
-      const acc_t own_lambda = load(lam + tile.n * lam_n + (tile.channel + k % VECTOR) * lam_c);
-      const Softmax of = softmax(window, planes, own_lambda);
-      const index_t to = at + k / VECTOR * plane.channels + k % VECTOR;
-      store(output + to, narrow(mean(window, planes, of)));
-      if (WRITE_SPREAD) store(spread + to, pack_spread(sqrt(variance(window, planes, of))));
-    }
     move_down(march.rows);
+    own_row <<= 1;
+  }
+
+#pragma unroll
+  for (int w = 0; w < TILE; ++w) {
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+      if (tile.column + w >= plane.out_w) continue;
+#pragma unroll 1
+      for (index_t again = tile.row; doubtful[w][v]; ++again, doubtful[w][v] >>= 1) {
+        if (!(doubtful[w][v] & 1)) continue;
+        const Planes planes = planes_of(plane);
+        const Window window = single_window(sample + v, plane, again, tile.column + w);
+        const Softmax of = softmax(window, planes, lambda[v]);
+        const index_t to = ((tile.n * plane.out_h + again) * plane.out_w + tile.column + w) *
+                               plane.channels + tile.channel + v;
+        store(output + to, narrow(mean(window, planes, of)));
+        if (WRITE_SPREAD) store(spread + to, pack_spread(sqrt(variance(window, planes, of))));
+      }
+    }
   }
 }
 
@@ -545,16 +558,16 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
   start_march(march, sample, plane, columns, row, lambda);
   Raw arriving_grads[WINDOWS];
   load_grads(grads, plane, row, first_column, arriving_grads);
-  Slope slopes[HALO_H + 1][OWN_COLUMNS][VECTOR];  // sums over the windows of a row, `up` rows up
+  Slope slopes[HALO_H + 1][WINDOWS][VECTOR];  // of the rows of windows from the present one up
 #pragma unroll
   for (int up = 0; up <= HALO_H; ++up) {
 #pragma unroll
-    for (int c = 0; c < OWN_COLUMNS; ++c) {
+    for (int w = 0; w < WINDOWS; ++w) {
 #pragma unroll
-      for (int v = 0; v < VECTOR; ++v) slopes[up][c][v] = {0, 0};
+      for (int v = 0; v < VECTOR; ++v) slopes[up][w][v] = {0, 0};
     }
   }
-  unsigned doubts = 0;  // bit `up`: one of these windows was doubtful
+  unsigned doubtful = 0, own_row = 1;  // a bit for each row of windows from the first one down
 
   for (; row < tile.row_end; ++row) {
     weigh_arrived(march, plane, row);
@@ -569,8 +582,10 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
       ask_for_rows(march, sample, plane, columns, row + 1);
       load_grads(grads, plane, row + 1, first_column, arriving_grads);
     }
-    unsigned doubtful = 0;
-    Slope slope_of_window[WINDOWS][VECTOR];
+    bool sure = true;
+    acc_t found[VECTOR];
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) found[v] = 0;
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) {
       const bool exists = row_exists && first_column + w >= 0 && first_column + w < plane.out_w;
@@ -579,109 +594,107 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
         const Sums sums = sums_of(march.rows, w, v);
         const acc_t inverse_total = exists ? reciprocal(sums.total) : 0;
         const acc_t mean = sums.weighted * inverse_total;
-        const Slope found =
+        slopes[0][w][v] =
             slope_of(exists ? grad[w][v] : 0, inverse_total, mean, march.formula[v]);
-        bool sure = in_range(found.c) && (holds(sums.total) || !exists);
+        sure = sure && in_range(slopes[0][w][v].c) && (holds(sums.total) || !exists);
         if (WRITE_GRAD_LAM && w >= HALO_W) {
           const acc_t variance = squares_of(march.rows, w, v, mean) * inverse_total;
           sure = sure && in_range(variance);
-          if (sure && row >= tile.row) part[v] = fma(grad[w][v], variance, part[v]);
+          if (exists) found[v] = fma(grad[w][v], variance, found[v]);
         }
-        slope_of_window[w][v] = found;
-        if (!sure) doubtful |= 1u << (w * VECTOR + v);
       }
     }
-    doubts = doubts << 1 | (doubtful != 0);
+    if (!sure) doubtful |= own_row;
+    own_row <<= 1;
+    if (WRITE_GRAD_LAM && sure && row >= tile.row) {
+#pragma unroll
+      for (int v = 0; v < VECTOR; ++v) part[v] += found[v];
+    }
 
     if (WRITE_GRAD_INPUT) {
-#pragma unroll
-      for (int c = 0; c < OWN_COLUMNS; ++c) {
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) {
-          Slope sum = {0, 0};
-#pragma unroll
-          for (int w = 0; w < WINDOWS; ++w) {
-            const int j = HALO_W * STRIDE_W + c - w * STRIDE_W;  // the column of window w
-            if (j < 0 || j >= KERNEL_W) continue;
-            sum.a += slope_of_window[w][v].a;
-            sum.c += slope_of_window[w][v].c;
-          }
-          slopes[0][c][v] = sum;
-        }
-      }
       if (row >= tile.row) {
-        const bool sure = (doubts & ((2u << HALO_H) - 1)) == 0;
 #pragma unroll
         for (int i = 0; i < STRIDE_H; ++i) {
           const index_t h = row * STRIDE_H + i - PADDING_H;
           if (h < 0 || h >= plane.height) continue;
+          Slope of_row[WINDOWS][VECTOR];  // the sum of all windows, above each other, that hold it
+#pragma unroll
+          for (int w = 0; w < WINDOWS; ++w) {
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) {
+              of_row[w][v] = slopes[0][w][v];
+#pragma unroll
+              for (int up = 1; i + up * STRIDE_H < KERNEL_H; ++up) {
+                of_row[w][v].a += slopes[up][w][v].a;
+                of_row[w][v].c += slopes[up][w][v].c;
+              }
+            }
+          }
           scalar_t* to = grad_input + of_sample + h * (plane.width * plane.channels);
 #pragma unroll
-          for (int own = 0; own < OWN_COLUMNS; ++own) {
-            const int c = HALO_W * STRIDE_W + own;
+          for (int c = HALO_W * STRIDE_W; c < HALO_W * STRIDE_W + OWN_COLUMNS; ++c) {
             acc_t result[VECTOR];
 #pragma unroll
             for (int v = 0; v < VECTOR; ++v) {
-              Slope sum = {0, 0};
+              Slope sum = of_row[c / STRIDE_W][v];
 #pragma unroll
-              for (int up = 0; i + up * STRIDE_H < KERNEL_H; ++up) {
-                sum.a += slopes[up][own][v].a;
-                sum.c += slopes[up][own][v].c;
+              for (int back = 1; c % STRIDE_W + back * STRIDE_W < KERNEL_W; ++back) {
+                sum.a += of_row[c / STRIDE_W - back][v].a;
+                sum.c += of_row[c / STRIDE_W - back][v].c;
               }
               const acc_t deviation = march.rows[i].deviation[c][v];
               result[v] =
                   fma(march.rows[i].weight[c][v], fma(deviation, sum.a, sum.c), added[v]);
             }
-            if (sure && columns.inside[c]) store_raw(to + columns.offset[c], narrow(result));
-          }
-        }
-        if (!sure) {
-          // Its own rows and columns once more, one by one.
-#pragma unroll 1
-          for (int k = 0; k < STRIDE_H * OWN_COLUMNS * VECTOR; ++k) {
-            const index_t padded_row = row * STRIDE_H + k / VECTOR / OWN_COLUMNS;
-            const index_t padded_column = tile.column * STRIDE_W + k / VECTOR % OWN_COLUMNS;
-            const index_t h = padded_row - PADDING_H, w = padded_column - PADDING_W;
-            if (h < 0 || h >= plane.height || w < 0 || w >= plane.width) continue;
-            const index_t v = k % VECTOR;
-            const acc_t sent = single_gradient(
-                sample + v, grads + v, plane, padded_row, padded_column,
-                load(lam + tile.n * lam_n + (tile.channel + v) * lam_c));
-            const acc_t also =
-                ADD_MEAN_GRAD ? load(mean_grad + tile.n * plane.channels + tile.channel + v) : 0;
-            store(grad_input + of_sample + (h * plane.width + w) * plane.channels + v,
-                  narrow(sent + also));
+            if (columns.inside[c]) store_raw(to + columns.offset[c], narrow(result));
           }
         }
       }
 #pragma unroll
       for (int up = HALO_H; up > 0; --up) {
 #pragma unroll
-        for (int c = 0; c < OWN_COLUMNS; ++c) {
+        for (int w = 0; w < WINDOWS; ++w) {
 #pragma unroll
-          for (int v = 0; v < VECTOR; ++v) slopes[up][c][v] = slopes[up - 1][c][v];
+          for (int v = 0; v < VECTOR; ++v) slopes[up][w][v] = slopes[up - 1][w][v];
         }
       }
     }
-    if (WRITE_GRAD_LAM && row_exists && row >= tile.row) {
+    move_down(march.rows);
+  }
+
 #pragma unroll 1
-      for (int k = 0; doubtful >> k != 0; ++k) {
-        const index_t column = first_column + k / VECTOR;
-        if (!(doubtful >> k & 1) || k / VECTOR < HALO_W || column >= plane.out_w) continue;
-        const index_t v = k % VECTOR;
-        const Planes planes = planes_of(plane);
-        const Window window = single_window(sample + v, plane, row, column);
-        const acc_t of_window = variance(
-            window, planes,
-            softmax(window, planes, load(lam + tile.n * lam_n + (tile.channel + v) * lam_c)));
-        const acc_t found =
-            of_window *
-            widen(load(grads + (row * plane.out_w + column) * plane.channels + v));
+  for (row = tile.row - HALO_H; doubtful; ++row, doubtful >>= 1) {
+    if (!(doubtful & 1)) continue;
 #pragma unroll
-        for (int own = 0; own < VECTOR; ++own) part[own] += own == v ? found : 0;
+    for (int v = 0; v < VECTOR; ++v) {
+      if (WRITE_GRAD_INPUT) {
+        // All elements of the doubtful windows, and their neighbours in the same rows.
+#pragma unroll 1
+        for (int k = 0; k < KERNEL_H * OWN_COLUMNS; ++k) {
+          const index_t padded_row = row * STRIDE_H + k / OWN_COLUMNS;
+          const index_t padded_column = tile.column * STRIDE_W + k % OWN_COLUMNS;
+          const index_t h = padded_row - PADDING_H, w = padded_column - PADDING_W;
+          if (padded_row < tile.row * STRIDE_H || padded_row >= tile.row_end * STRIDE_H) continue;
+          if (h < 0 || h >= plane.height || w < 0 || w >= plane.width) continue;
+          const acc_t sum = single_gradient(
+              sample + v, grads + v, plane, padded_row, padded_column, lambda[v]);
+          store(grad_input + of_sample + (h * plane.width + w) * plane.channels + v,
+                narrow(sum + added[v]));
+        }
+      }
+      if (WRITE_GRAD_LAM && row >= tile.row && row < plane.out_h) {
+#pragma unroll 1
+        for (index_t column = tile.column; column < min(tile.column + TILE, plane.out_w);
+             ++column) {
+          const Planes planes = planes_of(plane);
+          const Window window = single_window(sample + v, plane, row, column);
+          const acc_t of_window = variance(window, planes, softmax(window, planes, lambda[v]));
+          const acc_t grad =
+              widen(load(grads + (row * plane.out_w + column) * plane.channels + v));
+          part[v] += grad * of_window;
+        }
       }
     }
-    move_down(march.rows);
   }
   if (WRITE_GRAD_LAM) {
 #pragma unroll

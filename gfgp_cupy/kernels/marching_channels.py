@@ -37,6 +37,10 @@ MIN_ROWS = 14
 """Rows of windows in a strip, so that few input rows are read twice."""
 
 
+MAX_ROWS = 28
+"""With the rows above that reach its elements, a thread has a bit for each."""
+
+
 def serves(problem: Problem) -> bool:
     """Whether threads side by side along the channels read whole sectors, of windows without gaps
     between that fit into registers."""
@@ -108,10 +112,12 @@ def _deal(problem: Problem, aligned: int, backward: bool) -> Deal:
         out_w = (width + geometry.padding[1] - 1) // geometry.stride[1] + 1
     vector = 2 if problem.dtype.itemsize == 2 and channels % 2 == 0 and aligned >= 2 else 1
     lanes = _lanes(channels // vector)
-    tile = 2
+    import os
+    tile = int(os.environ.get('OLT', '2'))
+    vector = int(os.environ.get('OLV', vector))
     tiles = -(-out_w // tile)
-    across = samples * (channels // vector) * tiles
-    strips = max(1, min(-(-ENOUGH_THREADS // max(across, 1)), out_h // MIN_ROWS))
+    across = max(samples, 1) * (channels // vector) * tiles
+    strips = max(-(-out_h // MAX_ROWS), min(-(-ENOUGH_THREADS // across), out_h // MIN_ROWS))
     strip_rows = -(-out_h // strips)
     strips = -(-out_h // strip_rows)
     return Deal(
