@@ -44,6 +44,16 @@
 // Max-Ent pooling in the form that the march wants: e and d of an element; y, and the a and c with
 // which a window's output sends e (a d + c) times its gradient back to an element.
 
+// A product that is rounded before it is added, in every program alike: the compiler would contract
+// it in some and not in others.
+__device__ __forceinline__ acc_t product(acc_t a, acc_t b) {
+#if defined(GFGP_HOST)
+  return a * b;
+#else
+  return __fmul_rn(a, b);
+#endif
+}
+
 // What a thread's windows of one channel share.
 struct Formula {
   acc_t lambda, scale;  // scale = lam log2(e)
@@ -59,7 +69,7 @@ __device__ __forceinline__ Formula formula_of(acc_t lambda, acc_t extreme) {
   const bool finite = extreme - extreme == 0;
   if (BACKWARD) return {lambda, scale, finite ? extreme : 0, 0};
   const acc_t quantum = 32;
-  const acc_t shift = -quantum * floor(scale * extreme * (1 / quantum) + (acc_t)0.5);
+  const acc_t shift = -quantum * floor(fma(scale * extreme, 1 / quantum, (acc_t)0.5));
   return {lambda, scale, 0, shift - shift == 0 ? shift : 0};
 }
 
@@ -67,9 +77,8 @@ __device__ __forceinline__ acc_t deviation_of(acc_t x, const Formula& formula) {
   return BACKWARD ? x - formula.origin : x;
 }
 
-// `shift` is the formula's, or -infinity for an element outside the plane.
-__device__ __forceinline__ acc_t weight_of(acc_t deviation, const Formula& formula, acc_t shift) {
-  return power_of_two(fma(deviation, formula.scale, shift));
+__device__ __forceinline__ acc_t weight_of(acc_t deviation, const Formula& formula) {
+  return power_of_two(fma(deviation, formula.scale, formula.shift));
 }
 
 struct Slope {
@@ -79,7 +88,7 @@ struct Slope {
 // Of a window whose weights' inverse total and whose mean of d are known.
 __device__ __forceinline__ Slope slope_of(
     acc_t grad, acc_t inverse_total, acc_t mean, const Formula& formula) {
-  const acc_t sent = grad * inverse_total, a = formula.lambda * sent;
+  const acc_t sent = product(grad, inverse_total), a = product(formula.lambda, sent);
   return {a, fma(-mean, a, sent)};
 }
 
@@ -187,37 +196,47 @@ struct Row {
   acc_t total[WINDOWS][VECTOR], weighted[WINDOWS][VECTOR];  // sums over the columns of a window
 };
 
-// Where a thread's columns lie in a row of the input, in elements, and what is added to their
-// elements' exponents. Outside the plane: where the nearest column lies.
+// A thread's columns. Where the plane's edge cuts the tile, those outside repeat the nearest one
+// and weigh nothing.
 struct Columns {
-  index_t offset[COLUMNS];
-  bool inside[COLUMNS];
+  index_t first;    // of the input's columns, may be outside
+  unsigned inside;  // a bit for each that is inside
+  bool cut;         // whether one is not
 };
 
 __device__ __forceinline__ Columns columns_from(const Plane& plane, index_t first) {
-  Columns columns;
+  Columns columns = {first, 0, first < 0 || first + COLUMNS > plane.width};
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
-    const index_t column = first + c;
-    columns.offset[c] = min(max(column, (index_t)0), plane.width - 1) * plane.channels;
-    columns.inside[c] = column >= 0 && column < plane.width;
+    if (first + c >= 0 && first + c < plane.width) columns.inside |= 1u << c;
   }
   return columns;
 }
 
-// A padded row outside the plane: the nearest one.
+// Of the channels whose first element is input[sample]. A padded row outside the plane: the nearest
+// one.
 __device__ __forceinline__ void load_row(
-    const scalar_t* first, const Plane& plane, const Columns& columns, index_t padded_row,
-    Raw (&raw)[COLUMNS]) {
+    const scalar_t* input, index_t sample, const Plane& plane, const Columns& columns,
+    index_t padded_row, Raw (&raw)[COLUMNS]) {
   const index_t row = min(max(padded_row - PADDING_H, (index_t)0), plane.height - 1);
-  const scalar_t* from = first + row * (plane.width * plane.channels);
+  const index_t first = sample + row * (plane.width * plane.channels);
+  if (columns.cut) {
+    const scalar_t* from = input + first;
 #pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) raw[c] = load_raw(from + columns.offset[c]);
+    for (int c = 0; c < COLUMNS; ++c) {
+      const index_t column = min(max(columns.first + c, (index_t)0), plane.width - 1);
+      raw[c] = load_raw(from + column * plane.channels);
+    }
+  } else {
+    const scalar_t* from = input + (first + columns.first * plane.channels);
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) raw[c] = load_raw(from + c * plane.channels);
+  }
 }
 
 __device__ __forceinline__ void weigh_row(
     const Raw (&raw)[COLUMNS], const Plane& plane, index_t padded_row,
-    const Formula (&formula)[VECTOR], const acc_t (&shift)[COLUMNS][VECTOR], Row& row) {
+    const Formula (&formula)[VECTOR], const Columns& columns, Row& row) {
   const bool inside = padded_row >= PADDING_H && padded_row < plane.height + PADDING_H;
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
@@ -230,8 +249,16 @@ __device__ __forceinline__ void weigh_row(
   for (int c = 0; c < COLUMNS; ++c) {
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
-      const acc_t weight = weight_of(row.deviation[c][v], formula[v], shift[c][v]);
-      row.weight[c][v] = inside ? weight : 0;
+      row.weight[c][v] = weight_of(row.deviation[c][v], formula[v]);
+    }
+  }
+  if (columns.cut || !inside) {
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) {
+#pragma unroll
+      for (int v = 0; v < VECTOR; ++v) {
+        if (!inside || !(columns.inside >> c & 1)) row.weight[c][v] = 0;
+      }
     }
   }
 #pragma unroll
@@ -239,7 +266,7 @@ __device__ __forceinline__ void weigh_row(
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
       acc_t total = row.weight[w * STRIDE_W][v];
-      acc_t weighted = total * row.deviation[w * STRIDE_W][v];
+      acc_t weighted = product(total, row.deviation[w * STRIDE_W][v]);
 #pragma unroll
       for (int j = 1; j < KERNEL_W; ++j) {
         const acc_t weight = row.weight[w * STRIDE_W + j][v];
@@ -291,23 +318,22 @@ __device__ __forceinline__ acc_t squares_of(
 // A thread's march: what it works on, and the rows that memory is asked for meanwhile.
 struct March {
   Formula formula[VECTOR];
-  acc_t shift[COLUMNS][VECTOR];
   Row rows[KERNEL_H];         // of the present row of windows, from the top
   Raw arriving[STRIDE_H][COLUMNS];  // the last of them before they are weighed
 };
 
 // Reads the upper rows of the row of windows `row` and asks for the others.
 __device__ __forceinline__ void start_march(
-    March& march, const scalar_t* sample, const Plane& plane, const Columns& columns, index_t row,
-    const acc_t (&lambda)[VECTOR]) {
+    March& march, const scalar_t* input, index_t sample, const Plane& plane,
+    const Columns& columns, index_t row, const acc_t (&lambda)[VECTOR]) {
   Raw raw[SHARED_ROWS + 1][COLUMNS];
 #pragma unroll
   for (int i = 0; i < SHARED_ROWS; ++i) {
-    load_row(sample, plane, columns, row * STRIDE_H + i, raw[i]);
+    load_row(input, sample, plane, columns, row * STRIDE_H + i, raw[i]);
   }
 #pragma unroll
   for (int i = 0; i < STRIDE_H; ++i) {
-    load_row(sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
+    load_row(input, sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
   }
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
@@ -318,34 +344,30 @@ __device__ __forceinline__ void start_march(
       extreme = lambda[v] < 0 ? min(extreme, x) : max(extreme, x);
     }
     march.formula[v] = formula_of(lambda[v], extreme);
-#pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) {
-      const acc_t infinity = (acc_t)__int_as_float(0x7f800000);
-      march.shift[c][v] = columns.inside[c] ? march.formula[v].shift : -infinity;
-    }
   }
 #pragma unroll
   for (int i = 0; i < SHARED_ROWS; ++i) {
-    weigh_row(raw[i], plane, row * STRIDE_H + i, march.formula, march.shift, march.rows[i]);
+    weigh_row(raw[i], plane, row * STRIDE_H + i, march.formula, columns, march.rows[i]);
   }
 }
 
 // Weighs the rows that have arrived for the row of windows `row`.
-__device__ __forceinline__ void weigh_arrived(March& march, const Plane& plane, index_t row) {
+__device__ __forceinline__ void weigh_arrived(
+    March& march, const Plane& plane, const Columns& columns, index_t row) {
 #pragma unroll
   for (int i = SHARED_ROWS; i < KERNEL_H; ++i) {
     weigh_row(
-        march.arriving[i - SHARED_ROWS], plane, row * STRIDE_H + i, march.formula, march.shift,
+        march.arriving[i - SHARED_ROWS], plane, row * STRIDE_H + i, march.formula, columns,
         march.rows[i]);
   }
 }
 
 __device__ __forceinline__ void ask_for_rows(
-    March& march, const scalar_t* sample, const Plane& plane, const Columns& columns,
-    index_t row) {
+    March& march, const scalar_t* input, index_t sample, const Plane& plane,
+    const Columns& columns, index_t row) {
 #pragma unroll
   for (int i = 0; i < STRIDE_H; ++i) {
-    load_row(sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
+    load_row(input, sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
   }
 }
 
@@ -396,7 +418,7 @@ __device__ __forceinline__ bool in_range(acc_t result) { return fabs(result) <= 
 // y: in float32 in the two parts that softmax.cu tells of.
 __device__ __forceinline__ acc_t mean_of(
     const Row (&rows)[KERNEL_H], int w, int v, acc_t weighted, acc_t inverse_total) {
-  const acc_t first = weighted * inverse_total;
+  const acc_t first = product(weighted, inverse_total);
   if (sizeof(scalar_t) == 2) return first;
   acc_t rest = 0;
 #pragma unroll
@@ -419,8 +441,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
   const Plane plane = PLANE;
   const Deal deal = DEAL;
   const Tile tile = tile_of(deal, plane, thread);
-  const scalar_t* sample =
-      input + tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
+  const index_t sample = tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
   const index_t out_row = plane.out_w * plane.channels;
   index_t at = (tile.n * plane.out_h + tile.row) * out_row + tile.column * plane.channels +
                tile.channel;
@@ -431,7 +452,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
   }
   const Columns columns = columns_from(plane, tile.column * STRIDE_W - PADDING_W);
   March march;
-  start_march(march, sample, plane, columns, tile.row, lambda);
+  start_march(march, input, sample, plane, columns, tile.row, lambda);
   unsigned doubtful[TILE][VECTOR];  // a bit for each row of windows from the first one down
 #pragma unroll
   for (int w = 0; w < TILE; ++w) {
@@ -440,8 +461,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
   }
   unsigned own_row = 1;
   for (index_t row = tile.row; row < tile.row_end; ++row, at += out_row) {
-    weigh_arrived(march, plane, row);
-    if (row + 1 < tile.row_end) ask_for_rows(march, sample, plane, columns, row + 1);
+    weigh_arrived(march, plane, columns, row);
+    if (row + 1 < tile.row_end) ask_for_rows(march, input, sample, plane, columns, row + 1);
 #pragma unroll
     for (int w = 0; w < TILE; ++w) {
       acc_t y[VECTOR];
@@ -453,7 +474,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
         y[v] = mean_of(march.rows, w, v, sums.weighted, inverse_total);
         bool sure = holds(sums.total) && in_range(y[v]);
         if (WRITE_SPREAD) {
-          const acc_t variance = squares_of(march.rows, w, v, y[v]) * inverse_total;
+          const acc_t variance = 
+              product(squares_of(march.rows, w, v, y[v]), inverse_total);
           sure = sure && in_range(variance);
           deviation[v] = pack_spread(sqrt(variance));
         }
@@ -477,7 +499,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
       for (index_t again = tile.row; doubtful[w][v]; ++again, doubtful[w][v] >>= 1) {
         if (!(doubtful[w][v] & 1)) continue;
         const Planes planes = planes_of(plane);
-        const Window window = single_window(sample + v, plane, again, tile.column + w);
+        const Window window = single_window(input + sample + v, plane, again, tile.column + w);
         const Softmax of = softmax(window, planes, lambda[v]);
         const index_t to = ((tile.n * plane.out_h + again) * plane.out_w + tile.column + w) *
                                plane.channels + tile.channel + v;
@@ -518,10 +540,11 @@ __device__ __forceinline__ acc_t single_gradient(
 
 // Of a row of windows. Outside the plane: of the nearest windows.
 __device__ __forceinline__ void load_grads(
-    const scalar_t* first, const Plane& plane, index_t row, index_t column,
+    const scalar_t* grad_output, index_t sample, const Plane& plane, index_t row, index_t column,
     Raw (&raw)[WINDOWS]) {
   const scalar_t* from =
-      first + min(max(row, (index_t)0), plane.out_h - 1) * (plane.out_w * plane.channels);
+      grad_output + (sample + min(max(row, (index_t)0), plane.out_h - 1) *
+                                  (plane.out_w * plane.channels));
 #pragma unroll
   for (int w = 0; w < WINDOWS; ++w) {
     raw[w] = load_raw(
@@ -540,10 +563,9 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
   const Plane plane = PLANE;
   const Deal deal = DEAL;
   const Tile tile = tile_of(deal, plane, thread);
-  const index_t of_sample = tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
-  const scalar_t* sample = input + of_sample;
-  const scalar_t* grads =
-      grad_output + tile.n * (plane.out_h * plane.out_w * plane.channels) + tile.channel;
+  const index_t sample = tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
+  const index_t out_sample =
+      tile.n * (plane.out_h * plane.out_w * plane.channels) + tile.channel;
   acc_t lambda[VECTOR], added[VECTOR], part[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
@@ -555,9 +577,9 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
   const Columns columns = columns_from(plane, first_column * STRIDE_W - PADDING_W);
   index_t row = tile.row - HALO_H;
   March march;
-  start_march(march, sample, plane, columns, row, lambda);
+  start_march(march, input, sample, plane, columns, row, lambda);
   Raw arriving_grads[WINDOWS];
-  load_grads(grads, plane, row, first_column, arriving_grads);
+  load_grads(grad_output, out_sample, plane, row, first_column, arriving_grads);
   Slope slopes[HALO_H + 1][WINDOWS][VECTOR];  // of the rows of windows from the present one up
 #pragma unroll
   for (int up = 0; up <= HALO_H; ++up) {
@@ -570,7 +592,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
   unsigned doubtful = 0, own_row = 1;  // a bit for each row of windows from the first one down
 
   for (; row < tile.row_end; ++row) {
-    weigh_arrived(march, plane, row);
+    weigh_arrived(march, plane, columns, row);
     const bool row_exists = row >= 0 && row < plane.out_h;
     acc_t grad[WINDOWS][VECTOR];
 #pragma unroll
@@ -579,8 +601,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
       for (int v = 0; v < VECTOR; ++v) grad[w][v] = widen(arriving_grads[w], v);
     }
     if (row + 1 < tile.row_end) {
-      ask_for_rows(march, sample, plane, columns, row + 1);
-      load_grads(grads, plane, row + 1, first_column, arriving_grads);
+      ask_for_rows(march, input, sample, plane, columns, row + 1);
+      load_grads(grad_output, out_sample, plane, row + 1, first_column, arriving_grads);
     }
     bool sure = true;
     acc_t found[VECTOR];
@@ -593,12 +615,13 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
       for (int v = 0; v < VECTOR; ++v) {
         const Sums sums = sums_of(march.rows, w, v);
         const acc_t inverse_total = exists ? reciprocal(sums.total) : 0;
-        const acc_t mean = sums.weighted * inverse_total;
+        const acc_t mean = product(sums.weighted, inverse_total);
         slopes[0][w][v] =
             slope_of(exists ? grad[w][v] : 0, inverse_total, mean, march.formula[v]);
         sure = sure && in_range(slopes[0][w][v].c) && (holds(sums.total) || !exists);
         if (WRITE_GRAD_LAM && w >= HALO_W) {
-          const acc_t variance = squares_of(march.rows, w, v, mean) * inverse_total;
+          const acc_t variance = 
+              product(squares_of(march.rows, w, v, mean), inverse_total);
           sure = sure && in_range(variance);
           if (exists) found[v] = fma(grad[w][v], variance, found[v]);
         }
@@ -630,7 +653,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
               }
             }
           }
-          scalar_t* to = grad_input + of_sample + h * (plane.width * plane.channels);
+          scalar_t* to =
+              grad_input + (sample + (h * plane.width + columns.first) * plane.channels);
 #pragma unroll
           for (int c = HALO_W * STRIDE_W; c < HALO_W * STRIDE_W + OWN_COLUMNS; ++c) {
             acc_t result[VECTOR];
@@ -646,7 +670,9 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
               result[v] =
                   fma(march.rows[i].weight[c][v], fma(deviation, sum.a, sum.c), added[v]);
             }
-            if (columns.inside[c]) store_raw(to + columns.offset[c], narrow(result));
+            if (!columns.cut || columns.inside >> c & 1) {
+              store_raw(to + c * plane.channels, narrow(result));
+            }
           }
         }
       }
@@ -677,8 +703,9 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
           if (padded_row < tile.row * STRIDE_H || padded_row >= tile.row_end * STRIDE_H) continue;
           if (h < 0 || h >= plane.height || w < 0 || w >= plane.width) continue;
           const acc_t sum = single_gradient(
-              sample + v, grads + v, plane, padded_row, padded_column, lambda[v]);
-          store(grad_input + of_sample + (h * plane.width + w) * plane.channels + v,
+              input + sample + v, grad_output + out_sample + v, plane, padded_row, padded_column,
+              lambda[v]);
+          store(grad_input + sample + (h * plane.width + w) * plane.channels + v,
                 narrow(sum + added[v]));
         }
       }
@@ -687,10 +714,10 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
         for (index_t column = tile.column; column < min(tile.column + TILE, plane.out_w);
              ++column) {
           const Planes planes = planes_of(plane);
-          const Window window = single_window(sample + v, plane, row, column);
+          const Window window = single_window(input + sample + v, plane, row, column);
           const acc_t of_window = variance(window, planes, softmax(window, planes, lambda[v]));
           const acc_t grad =
-              widen(load(grads + (row * plane.out_w + column) * plane.channels + v));
+              widen(load(grad_output + out_sample + (row * plane.out_w + column) * plane.channels + v));
           part[v] += grad * of_window;
         }
       }
