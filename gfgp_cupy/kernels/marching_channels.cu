@@ -21,10 +21,14 @@
 // begins at o * STRIDE, and row q belongs to the windows q / STRIDE - HALO ... q / STRIDE.
 
 #define BLOCK 128
-// Left alone, the compiler spills registers to make room for more blocks.
-#undef BOUNDS
-#define BOUNDS(threads) __launch_bounds__(threads, 1)
 #define BACKWARD (WRITE_GRAD_INPUT || WRITE_GRAD_LAM)
+
+// Left alone, the compiler spills registers to make room for more blocks. The most common windows
+// have the room for six without that.
+#define SMALL (KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1)
+#undef BOUNDS
+#define BOUNDS(threads) \
+  __launch_bounds__(threads, SMALL && !BACKWARD && !WRITE_SPREAD ? 6 : 1)
 
 // Windows above a strip and left of a tile that reach its elements, whose gradients need them.
 #define HALO_H (BACKWARD ? (KERNEL_H - 1) / STRIDE_H : 0)

@@ -6,6 +6,7 @@ The functions are those of a :class:`.family.Family`.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +23,21 @@ SOURCE = source("element.cu", "window.cu", "marching_channels.cu")
 
 BLOCK = 128
 
-MAX_TAPS = 25
-"""Elements of a window."""
+MAX_KERNEL = 5
+"""Height and width of a window."""
 
-WARP = 32
+MAX_TAPS_OF_PAIRS = 9
+"""Elements of a window of which a thread takes two channels of a half type at once."""
+
+TILE = 2
+"""Neighbouring windows of a thread."""
+
+MAX_LANES = 16
+"""Threads side by side along the channels: half a warp, so that a block has several tiles that share
+what they read."""
 
 SECTOR = 32
-"""Bytes of memory that neighbouring threads must take together."""
+"""Bytes of memory that they must take together, at least."""
 
 ENOUGH_THREADS = 2**19
 """Planes are cut into strips until there are so many threads, or a strip is too short."""
@@ -49,7 +58,7 @@ def serves(problem: Problem) -> bool:
         problem.channels_last
         and problem.dtype is not torch.float64
         and not problem.lam_varies_in_plane
-        and 1 < kernel_h * kernel_w <= MAX_TAPS
+        and 1 < max(kernel_h, kernel_w) <= MAX_KERNEL
         and stride_h <= kernel_h
         and stride_w <= kernel_w
         and _lanes(problem.shape[1]) * problem.dtype.itemsize >= SECTOR
@@ -110,19 +119,17 @@ def _deal(problem: Problem, aligned: int, backward: bool) -> Deal:
     if backward:  # All elements have a gradient, those of no window, too.
         out_h = (height + geometry.padding[0] - 1) // geometry.stride[0] + 1
         out_w = (width + geometry.padding[1] - 1) // geometry.stride[1] + 1
-    vector = 2 if problem.dtype.itemsize == 2 and channels % 2 == 0 and aligned >= 2 else 1
+    pairs = problem.dtype.itemsize == 2 and channels % 2 == 0 and aligned >= 2
+    vector = 2 if pairs and math.prod(geometry.kernel_size) <= MAX_TAPS_OF_PAIRS else 1
     lanes = _lanes(channels // vector)
-    import os
-    tile = int(os.environ.get('OLT', '2'))
-    vector = int(os.environ.get('OLV', vector))
-    tiles = -(-out_w // tile)
+    tiles = -(-out_w // TILE)
     across = max(samples, 1) * (channels // vector) * tiles
     strips = max(-(-out_h // MAX_ROWS), min(-(-ENOUGH_THREADS // across), out_h // MIN_ROWS))
     strip_rows = -(-out_h // strips)
     strips = -(-out_h // strip_rows)
     return Deal(
         defines=(
-            *problem.defines, *problem.window_defines, f"VECTOR={vector}", f"TILE={tile}"
+            *problem.defines, *problem.window_defines, f"VECTOR={vector}", f"TILE={TILE}"
         ),
         numbers=(lanes, tiles, strips, strip_rows),
         chunks=strips * tiles,
@@ -131,5 +138,5 @@ def _deal(problem: Problem, aligned: int, backward: bool) -> Deal:
 
 
 def _lanes(vectors: int) -> int:
-    """Neighbouring threads along the channels: the most, up to a warp, that divide them."""
-    return next(lanes for lanes in range(min(vectors, WARP), 0, -1) if vectors % lanes == 0)
+    """The most threads along the channels, up to MAX_LANES, that divide them."""
+    return next(lanes for lanes in range(min(vectors, MAX_LANES), 0, -1) if vectors % lanes == 0)

@@ -120,6 +120,7 @@ def test_elementwise_kernel_and_its_traffic(n, order):
         stores=n,
         load_bytes=8 * n,
         store_bytes=4 * n,
+        sector_bytes=2 * 32 * -(-n // 8),
         per_argument=((4 * n, 0), (4 * n, 4 * n)),
     )
 

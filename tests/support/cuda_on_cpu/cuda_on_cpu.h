@@ -269,6 +269,7 @@ struct GfgpLaunch {
   long long tensor_count, grid, block, shared_bytes;
   long long order, seed;    // order: 0 forward, 1 reverse, 2 shuffled with seed
   long long loads, stores;  // counted by the launch
+  long long sector_bytes;   // of all 32-byte sectors that a block loads from, each once a block
 };
 
 // Runs the whole grid. Returns 0, or 1 with the reason in message.

@@ -49,8 +49,10 @@ struct Thread {
 // Who touched one byte of global memory in this launch; a thread's number counts from 1.
 struct Shadow {
   uint32_t writer, reader;
+  uint32_t block;  // of a sector's first byte: the last block that read the sector, plus 1
 };
 constexpr uint32_t SEVERAL = 0xffffffffu;
+constexpr uint64_t SECTOR_BYTES = 32;  // what a GPU reads memory by
 
 Thread threads[MAX_BLOCK];
 int current;  // the running thread
@@ -342,6 +344,11 @@ void gfgp_host_load(const void* pointer, int bytes) {
     if (shadow.writer && shadow.writer != self)
       fail_race("load", "stores", shadow.writer, tensor, byte);
     if (shadow.reader != self) shadow.reader = shadow.reader ? SEVERAL : self;
+    if (byte % SECTOR_BYTES == 0 || byte == address) {
+      uint32_t& block = shadow_of(byte / SECTOR_BYTES * SECTOR_BYTES).block;
+      if (block != blockIdx.x + 1) launch->sector_bytes += SECTOR_BYTES;
+      block = blockIdx.x + 1;
+    }
   }
 }
 

@@ -46,13 +46,16 @@ class Traffic:
     """Global memory accesses of one launch.
 
     ``per_argument`` has one ``(load_bytes, store_bytes)`` for each tensor argument, in order;
-    an address inside several tensors counts for the first.
+    an address inside several tensors counts for the first. ``sector_bytes`` are those of the
+    32-byte sectors that loads touch, each once a block: a block's first-level cache serves the
+    others.
     """
 
     loads: int
     stores: int
     load_bytes: int
     store_bytes: int
+    sector_bytes: int
     per_argument: tuple[tuple[int, int], ...]
 
 
@@ -83,6 +86,7 @@ class _Launch(ctypes.Structure):
         ("seed", ctypes.c_longlong),
         ("loads", ctypes.c_longlong),
         ("stores", ctypes.c_longlong),
+        ("sector_bytes", ctypes.c_longlong),
     )
 
 
@@ -142,6 +146,7 @@ def run_launch(launch, order: str = "forward", seed: int = 0) -> Traffic:
         stores=state.stores,
         load_bytes=sum(load for load, _ in per_argument),
         store_bytes=sum(store for _, store in per_argument),
+        sector_bytes=state.sector_bytes,
         per_argument=per_argument,
     )
 
