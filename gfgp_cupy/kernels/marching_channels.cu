@@ -23,12 +23,15 @@
 #define BLOCK 128
 #define BACKWARD (WRITE_GRAD_INPUT || WRITE_GRAD_LAM)
 
-// Left alone, the compiler spills registers to make room for more blocks. The most common windows
-// have the room for six without that.
-#define SMALL (KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1)
+// Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room for
+// more; the most common windows have the room for these without that.
+constexpr int wanted_blocks() {
+  if (sizeof(index_t) > 4 || KERNEL_H * KERNEL_W > 9 || STRIDE_H < 2 || STRIDE_W < 2) return 1;
+  if (BACKWARD) return VECTOR == 2 ? 3 : WRITE_GRAD_LAM || ADD_MEAN_GRAD ? 4 : 5;
+  return !WRITE_SPREAD ? 6 : VECTOR == 2 ? 4 : 5;
+}
 #undef BOUNDS
-#define BOUNDS(threads) \
-  __launch_bounds__(threads, SMALL && !BACKWARD && !WRITE_SPREAD ? 6 : 1)
+#define BOUNDS(threads) __launch_bounds__(threads, wanted_blocks())
 
 // Windows above a strip and left of a tile that reach its elements, whose gradients need them.
 #define HALO_H (BACKWARD ? (KERNEL_H - 1) / STRIDE_H : 0)
@@ -55,6 +58,18 @@ __device__ __forceinline__ acc_t product(acc_t a, acc_t b) {
   return a * b;
 #else
   return __fmul_rn(a, b);
+#endif
+}
+
+// The square root, to two units in the last place, without the subroutine that a correctly rounded
+// one brings along.
+__device__ __forceinline__ acc_t root(acc_t x) {
+#if defined(GFGP_HOST)
+  return sqrt(x);
+#else
+  float result;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
 #endif
 }
 
@@ -175,15 +190,25 @@ struct Tile {
   index_t column;              // first own column of windows
 };
 
+// Of a number that is not negative: takes off the last digit, in a system with `base` digits.
+__device__ __forceinline__ index_t next_digit(index_t& number, index_t base) {
+  // Unsigned, where that is shorter.
+  const index_t others =
+      sizeof(index_t) == 4 ? (index_t)((unsigned)number / (unsigned)base) : number / base;
+  const index_t digit = number - others * base;
+  number = others;
+  return digit;
+}
+
 __device__ __forceinline__ Tile tile_of(const Deal& deal, const Plane& plane, index_t thread) {
-  const index_t groups = plane.channels / VECTOR / deal.lanes;
-  const index_t lane = thread % deal.lanes;
-  const index_t column = thread / deal.lanes % deal.tiles;
-  const index_t row = thread / deal.lanes / deal.tiles % deal.strips;
-  const index_t group = thread / deal.lanes / deal.tiles / deal.strips;
+  index_t rest = thread, row, column;
   Tile tile;
-  tile.n = group / groups;
-  tile.channel = (group % groups * deal.lanes + lane) * VECTOR;
+  const index_t lane = next_digit(rest, deal.lanes);
+  column = next_digit(rest, deal.tiles);
+  row = next_digit(rest, deal.strips);
+  const index_t group = next_digit(rest, plane.channels / VECTOR / deal.lanes);
+  tile.n = rest;
+  tile.channel = (group * deal.lanes + lane) * VECTOR;
   tile.number = row * deal.tiles + column;
   tile.row = row * deal.strip_rows;
   // At least as many as there are windows, since no window begins past the plane's end.
@@ -234,7 +259,7 @@ __device__ __forceinline__ void load_row(
   } else {
     const scalar_t* from = input + (first + columns.first * plane.channels);
 #pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) raw[c] = load_raw(from + c * plane.channels);
+    for (int c = 0; c < COLUMNS; ++c, from += plane.channels) raw[c] = load_raw(from);
   }
 }
 
@@ -481,7 +506,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
           const acc_t variance = 
               product(squares_of(march.rows, w, v, y[v]), inverse_total);
           sure = sure && in_range(variance);
-          deviation[v] = pack_spread(sqrt(variance));
+          deviation[v] = pack_spread(root(variance));
         }
         if (!sure) doubtful[w][v] |= own_row;
       }
@@ -542,17 +567,40 @@ __device__ __forceinline__ acc_t single_gradient(
   return sum;
 }
 
-// Of a row of windows. Outside the plane: of the nearest windows.
+// Of a row of windows. Of those that do not exist: of the nearest ones.
 __device__ __forceinline__ void load_grads(
     const scalar_t* grad_output, index_t sample, const Plane& plane, index_t row, index_t column,
-    Raw (&raw)[WINDOWS]) {
-  const scalar_t* from =
-      grad_output + (sample + min(max(row, (index_t)0), plane.out_h - 1) *
-                                  (plane.out_w * plane.channels));
+    bool columns_exist, Raw (&raw)[WINDOWS]) {
+  const index_t first = sample + min(max(row, (index_t)0), plane.out_h - 1) *
+                                     (plane.out_w * plane.channels);
+  if (columns_exist) {
+    const scalar_t* from = grad_output + (first + column * plane.channels);
 #pragma unroll
-  for (int w = 0; w < WINDOWS; ++w) {
-    raw[w] = load_raw(
-        from + min(max(column + w, (index_t)0), plane.out_w - 1) * plane.channels);
+    for (int w = 0; w < WINDOWS; ++w, from += plane.channels) raw[w] = load_raw(from);
+  } else {
+    const scalar_t* from = grad_output + first;
+#pragma unroll
+    for (int w = 0; w < WINDOWS; ++w) {
+      const index_t nearest = min(max(column + w, (index_t)0), plane.out_w - 1);
+      raw[w] = load_raw(from + nearest * plane.channels);
+    }
+  }
+}
+
+// Of the row that begins at grad_input[row]: the tile's own columns.
+__device__ __forceinline__ void store_row(
+    scalar_t* grad_input, index_t row, const Plane& plane, const Columns& columns,
+    const Raw (&raw)[OWN_COLUMNS]) {
+  constexpr int left = HALO_W * STRIDE_W;
+  scalar_t* to = grad_input + (row + (columns.first + left) * plane.channels);
+  if (columns.cut) {
+#pragma unroll
+    for (int own = 0; own < OWN_COLUMNS; ++own) {
+      if (columns.inside >> (left + own) & 1) store_raw(to + own * plane.channels, raw[own]);
+    }
+  } else {
+#pragma unroll
+    for (int own = 0; own < OWN_COLUMNS; ++own, to += plane.channels) store_raw(to, raw[own]);
   }
 }
 
@@ -578,12 +626,14 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
     part[v] = 0;
   }
   const index_t first_column = tile.column - HALO_W;
+  const bool columns_exist = first_column >= 0 && first_column + WINDOWS <= plane.out_w;
   const Columns columns = columns_from(plane, first_column * STRIDE_W - PADDING_W);
   index_t row = tile.row - HALO_H;
   March march;
   start_march(march, input, sample, plane, columns, row, lambda);
   Raw arriving_grads[WINDOWS];
-  load_grads(grad_output, out_sample, plane, row, first_column, arriving_grads);
+  load_grads(
+      grad_output, out_sample, plane, row, first_column, columns_exist, arriving_grads);
   Slope slopes[HALO_H + 1][WINDOWS][VECTOR];  // of the rows of windows from the present one up
 #pragma unroll
   for (int up = 0; up <= HALO_H; ++up) {
@@ -597,7 +647,6 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
 
   for (; row < tile.row_end; ++row) {
     weigh_arrived(march, plane, columns, row);
-    const bool row_exists = row >= 0 && row < plane.out_h;
     acc_t grad[WINDOWS][VECTOR];
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) {
@@ -606,28 +655,48 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
     }
     if (row + 1 < tile.row_end) {
       ask_for_rows(march, input, sample, plane, columns, row + 1);
-      load_grads(grad_output, out_sample, plane, row + 1, first_column, arriving_grads);
+      load_grads(
+          grad_output, out_sample, plane, row + 1, first_column, columns_exist, arriving_grads);
     }
+    const bool row_exists = row >= 0 && row < plane.out_h;
     bool sure = true;
     acc_t found[VECTOR];
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) found[v] = 0;
+    Sums sums[WINDOWS][VECTOR];
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) {
-      const bool exists = row_exists && first_column + w >= 0 && first_column + w < plane.out_w;
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
-        const Sums sums = sums_of(march.rows, w, v);
-        const acc_t inverse_total = exists ? reciprocal(sums.total) : 0;
-        const acc_t mean = product(sums.weighted, inverse_total);
-        slopes[0][w][v] =
-            slope_of(exists ? grad[w][v] : 0, inverse_total, mean, march.formula[v]);
-        sure = sure && in_range(slopes[0][w][v].c) && (holds(sums.total) || !exists);
-        if (WRITE_GRAD_LAM && w >= HALO_W) {
-          const acc_t variance = 
+        sums[w][v] = sums_of(march.rows, w, v);
+        const acc_t inverse_total = reciprocal(sums[w][v].total);
+        const acc_t mean = product(sums[w][v].weighted, inverse_total);
+        slopes[0][w][v] = slope_of(grad[w][v], inverse_total, mean, march.formula[v]);
+        sure = sure && in_range(slopes[0][w][v].c) && holds(sums[w][v].total);
+        if (WRITE_GRAD_LAM && w >= HALO_W && row_exists && first_column + w < plane.out_w) {
+          const acc_t variance =
               product(squares_of(march.rows, w, v, mean), inverse_total);
           sure = sure && in_range(variance);
-          if (exists) found[v] = fma(grad[w][v], variance, found[v]);
+          found[v] = fma(grad[w][v], variance, found[v]);
+        }
+      }
+    }
+    if (!row_exists || !columns_exist) {
+      // What was found of windows that do not exist counts only where it would become NaN.
+      sure = true;
+#pragma unroll
+      for (int w = 0; w < WINDOWS; ++w) {
+        const index_t column = first_column + w;
+        const bool exists = row_exists && column >= 0 && column < plane.out_w;
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) {
+          sure = sure && in_range(sums[w][v].weighted) && sums[w][v].total <= MOST_TOTAL;
+          if (exists) {
+            sure = sure && in_range(slopes[0][w][v].c) && holds(sums[w][v].total);
+            if (WRITE_GRAD_LAM) sure = sure && in_range(found[v]);
+          } else {
+            slopes[0][w][v] = {0, 0};
+          }
         }
       }
     }
@@ -657,11 +726,11 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
               }
             }
           }
-          scalar_t* to =
-              grad_input + (sample + (h * plane.width + columns.first) * plane.channels);
+          Raw result[OWN_COLUMNS];
 #pragma unroll
-          for (int c = HALO_W * STRIDE_W; c < HALO_W * STRIDE_W + OWN_COLUMNS; ++c) {
-            acc_t result[VECTOR];
+          for (int own = 0; own < OWN_COLUMNS; ++own) {
+            const int c = HALO_W * STRIDE_W + own;
+            acc_t value[VECTOR];
 #pragma unroll
             for (int v = 0; v < VECTOR; ++v) {
               Slope sum = of_row[c / STRIDE_W][v];
@@ -671,13 +740,12 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
                 sum.c += of_row[c / STRIDE_W - back][v].c;
               }
               const acc_t deviation = march.rows[i].deviation[c][v];
-              result[v] =
+              value[v] =
                   fma(march.rows[i].weight[c][v], fma(deviation, sum.a, sum.c), added[v]);
             }
-            if (!columns.cut || columns.inside >> c & 1) {
-              store_raw(to + c * plane.channels, narrow(result));
-            }
+            result[own] = narrow(value);
           }
+          store_row(grad_input, sample + h * (plane.width * plane.channels), plane, columns, result);
         }
       }
 #pragma unroll
