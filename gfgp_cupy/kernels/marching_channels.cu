@@ -23,8 +23,8 @@
 #define BLOCK 128
 #define BACKWARD (WRITE_GRAD_INPUT || WRITE_GRAD_LAM)
 
-// Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room for
-// more; the most common windows have the room for these without that.
+// Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room
+// for more; the most common windows have the room for these without that.
 constexpr int wanted_blocks() {
   if (sizeof(index_t) > 4 || KERNEL_H * KERNEL_W > 9 || STRIDE_H < 2 || STRIDE_W < 2) return 1;
   if (BACKWARD) return VECTOR == 2 ? 3 : WRITE_GRAD_LAM || ADD_MEAN_GRAD ? 4 : 5;
@@ -174,8 +174,8 @@ __device__ __forceinline__ void store_raw(scalar_t* address, const Raw& raw) {
 
 // ---------------------------------------------------------------- places
 
-// How threads are numbered: by samples, groups of `lanes` threads along the channels, strips, tiles,
-// then lanes.
+// How threads are numbered: by samples, groups of `lanes` threads along the channels, strips,
+// tiles, then lanes.
 struct Deal {
   index_t lanes, tiles, strips, strip_rows;
 };
@@ -739,13 +739,15 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
                 sum.a += of_row[c / STRIDE_W - back][v].a;
                 sum.c += of_row[c / STRIDE_W - back][v].c;
               }
-              const acc_t deviation = march.rows[i].deviation[c][v];
-              value[v] =
-                  fma(march.rows[i].weight[c][v], fma(deviation, sum.a, sum.c), added[v]);
+              // In this order: a weight of 0 must not meet an infinite product.
+              const acc_t weight = march.rows[i].weight[c][v];
+              value[v] = fma(product(weight, march.rows[i].deviation[c][v]), sum.a,
+                             fma(weight, sum.c, added[v]));
             }
             result[own] = narrow(value);
           }
-          store_row(grad_input, sample + h * (plane.width * plane.channels), plane, columns, result);
+          store_row(
+              grad_input, sample + h * (plane.width * plane.channels), plane, columns, result);
         }
       }
 #pragma unroll
@@ -788,9 +790,8 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backwa
           const Planes planes = planes_of(plane);
           const Window window = single_window(input + sample + v, plane, row, column);
           const acc_t of_window = variance(window, planes, softmax(window, planes, lambda[v]));
-          const acc_t grad =
-              widen(load(grad_output + out_sample + (row * plane.out_w + column) * plane.channels + v));
-          part[v] += grad * of_window;
+          const index_t at = out_sample + (row * plane.out_w + column) * plane.channels + v;
+          part[v] = fma(widen(load(grad_output + at)), of_window, part[v]);
         }
       }
     }

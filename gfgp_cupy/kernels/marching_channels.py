@@ -33,8 +33,8 @@ TILE = 2
 """Neighbouring windows of a thread."""
 
 MAX_LANES = 16
-"""Threads side by side along the channels: half a warp, so that a block has several tiles that share
-what they read."""
+"""Threads side by side along the channels: half a warp, so that a block has several tiles, which
+share what they read."""
 
 SECTOR = 32
 """Bytes of memory that they must take together, at least."""
