@@ -11,7 +11,7 @@ from torch import Tensor
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 from ..spread import spread_dtype
-from . import disjoint, general, lam_gradient, marching_rows, overlapping
+from . import disjoint, general, lam_gradient, marching_channels, marching_rows, overlapping
 from .family import BackwardTensors, Family, ForwardTensors
 from .launch import Launch
 from .macros import Problem, problem_of
@@ -21,7 +21,7 @@ __all__ = ["backward", "forward", "forward_with_spread", "lam_backward"]
 Run = Callable[[Launch], object]
 """Executes a launch, or at least takes note of it. Launches come in their order."""
 
-FAMILIES: tuple[Family, ...] = (disjoint, marching_rows, overlapping, general)
+FAMILIES: tuple[Family, ...] = (disjoint, marching_rows, marching_channels, overlapping, general)
 """By preference; the last one serves whatever the others do not."""
 
 

@@ -106,6 +106,7 @@ MAIN_CASES = (
     *(KernelCase(TWO, dtype, (3, 8, 12)) for dtype in DTYPES),
     *(KernelCase(THREE, dtype, (4, 9, 8)) for dtype in (FLOAT16, BFLOAT16, FLOAT64)),
     KernelCase(THREE, FLOAT32, (2, 64, 128)),  # large enough to be cut into strips
+    *(KernelCase(THREE, dtype, (16, 9, 8), "channels_last") for dtype in (FLOAT32, BFLOAT16)),
 )
 """The published networks' two kinds of pooling, in every type."""
 
@@ -117,6 +118,7 @@ SMALL_CASES = (
     KernelCase(THREE, FLOAT64, (8, 14, 14)),
     KernelCase(THREE, FLOAT16, (16, 7, 7), "channels_last"),
     KernelCase(THREE, BFLOAT16, (8, 14, 14), "channels_last"),
+    KernelCase(THREE, FLOAT32, (24, 7, 7), "channels_last"),
 )
 """Planes so small that several share a block, or many rows of one (channels_last)."""
 
@@ -158,6 +160,7 @@ WIDE_INDEX_CASES = (
     KernelCase(THREE, FLOAT16, (4, 9, 8)),
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     SMALL_CASES[0],
+    KernelCase(THREE, BFLOAT16, (16, 9, 8), "channels_last"),
 )
 """Also run with 64-bit indices."""
 
@@ -185,6 +188,9 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(CEIL, BFLOAT16, (8, 11, 12), "channels_last"),
     KernelCase(GAPS, BFLOAT16, (8, 10, 12)),
     KernelCase(pool_geometry(3, stride=1, padding=1), FLOAT32, (1, 34, 36)),  # many steps a strip
+    KernelCase(pool_geometry(5, stride=2, padding=2), FLOAT32, (16, 11, 12), "channels_last"),
+    KernelCase(pool_geometry(3, stride=1, padding=1), BFLOAT16, (32, 6, 7), "channels_last"),
+    KernelCase(pool_geometry((3, 2), (2, 1), (1, 0), True), FLOAT16, (16, 30, 5), "channels_last"),
     # Small planes.
     KernelCase(THREE, FLOAT32, (3, 3, 5)),  # as many share a block as the samples allow
     KernelCase(THREE, FLOAT32, (16, 7, 7), "channels_last", lam_in_plane=True),

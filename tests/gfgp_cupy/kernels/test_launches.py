@@ -310,6 +310,7 @@ def test_small_planes_keep_three_quarters_of_a_block_busy(size, dtype, layout):
     # A power of two of threads for 49 windows, the worst here, leaves 15 of 64 idle.
     shape = (64, 512, size, size)
     forward, backward, *_ = planned(shape, pool_geometry(3, 2, 1), layout, dtype)
+    out = (size + 1) // 2
     for launch in (forward, backward):
         if "rows" in launch.name:
             columns = int(dict(define.split("=") for define in launch.defines)["COLUMNS"])
@@ -318,10 +319,15 @@ def test_small_planes_keep_three_quarters_of_a_block_busy(size, dtype, layout):
             assert (size + 1) // 2 / (groups * columns) >= 3 / 4
             assert planes * plane_threads / (launch.grid * launch.block) >= 3 / 4
             continue
+        if "marching_channels" in launch.name:
+            tile = int(dict(define.split("=") for define in launch.defines)["TILE"])
+            threads, _, tiles, *_ = (each for each in launch.args if isinstance(each, int))
+            assert threads / (launch.grid * launch.block) >= 3 / 4
+            assert out / (tiles * tile) >= 3 / 4
+            continue
         depth = int(dict(define.split("=") for define in launch.defines)["CHANNELS"])
         step, team = arguments(launch)["step"], 2 ** arguments(launch)["team_log2"]
         teams = launch.block // team
-        out = (size + 1) // 2
         steps = [min(step, out - first) for first in range(0, out, step)]
         # Threads take a window each; a step ends when its last window is done.
         rounds = sum(-(-rows * out * depth // team) for rows in steps)
