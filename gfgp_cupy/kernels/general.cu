@@ -1,5 +1,5 @@
-// Max-Ent pooling of any kernel, stride and padding, in both memory formats: what disjoint.cu and
-// overlapping.cu cannot serve. One program for all windows: its macros are those of window.cu.
+// Max-Ent pooling of any kernel, stride and padding, in both memory formats: what the other
+// families cannot serve. One program for all windows: its macros are those of window.cu.
 
 #define PARAMETERS                                                                                \
   long long channels, long long height, long long width, long long out_h, long long out_w,        \

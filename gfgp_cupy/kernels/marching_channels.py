@@ -32,9 +32,8 @@ MAX_TAPS_OF_PAIRS = 9
 TILE = 2
 """Neighbouring windows of a thread."""
 
-MAX_LANES = 16
-"""Threads side by side along the channels: half a warp, so that a block has several tiles, which
-share what they read."""
+MAX_LANES = 32
+"""Threads side by side along the channels: a warp."""
 
 SECTOR = 32
 """Bytes of memory that they must take together, at least."""
@@ -42,9 +41,8 @@ SECTOR = 32
 ENOUGH_THREADS = 2**19
 """Planes are cut into strips until there are so many threads, or a strip is too short."""
 
-MIN_ROWS = 14
+MIN_ROWS = 16
 """Rows of windows in a strip, so that few input rows are read twice."""
-
 
 MAX_ROWS = 28
 """With the rows above that reach its elements, a thread has a bit for each."""
