@@ -11,8 +11,8 @@
 // The least k with 2^k >= count.
 constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }
 
-// A power of two not below TAPS. Deviations are kept divided by it: then sums of TAPS of them do not
-// overflow where the elements' differences do not.
+// A power of two not below TAPS. Deviations are kept divided by it: then sums of TAPS of them do
+// not overflow where the elements' differences do not.
 #define ROOM ((acc_t)(1 << log2_ceil(TAPS)))
 #define MOST ((acc_t)3.402823466e38f)  // of float32
 
