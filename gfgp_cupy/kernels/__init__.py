@@ -1,9 +1,9 @@
 """CUDA C++ sources (``*.cu``) and the launches that compute Max-Ent pooling with them.
 
 :mod:`.passes` allocates the results of a pass and describes its launches, with the family of
-kernels that fits the windows best: :mod:`.disjoint`, :mod:`.marching_channels`,
-:mod:`.overlapping` or :mod:`.general`, each a module beside the source it launches, with the
-functions of a :class:`.family.Family`.
+kernels that fits the windows best: :mod:`.disjoint`, :mod:`.marching_rows`,
+:mod:`.marching_channels`, :mod:`.overlapping` or :mod:`.general`, each a module beside the source
+it launches, with the functions of a :class:`.family.Family`.
 
 Nothing here needs a GPU or CuPy: a :class:`Launch` only says which kernel runs, how it is
 specialised and on what. Backend ``cupy`` executes launches on a GPU; the tests also execute them

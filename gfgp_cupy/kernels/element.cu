@@ -257,9 +257,10 @@ __device__ __forceinline__ acc_t reciprocal(acc_t x) {
 
 #endif
 
-// The root of a variance that is packed into 16 bits needs no more than 22 right ones.
+// The square root, in float32 to 1 unit in the last place, without the subroutine that a correctly
+// rounded one brings along.
 __device__ __forceinline__ acc_t root(acc_t x) {
-#if defined(GFGP_HOST) || defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
+#if defined(GFGP_HOST) || defined(DTYPE_FLOAT64)
   return sqrt(x);
 #else
   float result;

@@ -61,18 +61,6 @@ __device__ __forceinline__ acc_t product(acc_t a, acc_t b) {
 #endif
 }
 
-// The square root, to two units in the last place, without the subroutine that a correctly rounded
-// one brings along.
-__device__ __forceinline__ acc_t root(acc_t x) {
-#if defined(GFGP_HOST)
-  return sqrt(x);
-#else
-  float result;
-  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-#endif
-}
-
 // What a thread's windows of one channel share.
 struct Formula {
   acc_t lambda, scale;  // scale = lam log2(e)

@@ -1,21 +1,30 @@
-// Max-Ent pooling of contiguous planes whose windows overlap, or that padding or the plane's edge
-// cuts, by the march of marching_strip.cu.
+// Max-Ent pooling of contiguous planes whose windows overlap, by the march of marching_strip.cu.
 //
-// float32: each window is worked on by itself, relative to its own extreme element (weighted_window.cu).
-// Half types: windows share their elements' weights, relative to one reference for the strip
-// (shared_weights.cu). From the row on where that does not hold, because windows lie too far from
-// the reference, the strip is worked on window by window.
+// float32: each window is worked on by itself, relative to its own extreme element
+// (weighted_window.cu). Half types: windows share their elements' weights, relative to one reference
+// for the strip (shared_weights.cu). From the row on where that does not hold, because windows lie
+// too far from the reference, the strip is worked on window by window.
 
 #define SHARED (sizeof(scalar_t) == 2)
 
-// Of 128 threads. Where the compiler would choose fewer registers than it needs, or more than leave
-// room for enough blocks, it is told how many of these there are.
-#if KERNEL_H * KERNEL_W <= 9 && STRIDE_W > 1 && WRITE_GRAD_LAM && DTYPE_FLOAT32 && FIT
-#define BLOCK_BOUNDS __launch_bounds__(128, 5)
-#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_W > 1 && WRITE_SPREAD && DTYPE_FLOAT32
-#define BLOCK_BOUNDS __launch_bounds__(128, 6)
-#elif KERNEL_H * KERNEL_W <= 9 && (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) && !DTYPE_FLOAT32
-#define BLOCK_BOUNDS __launch_bounds__(128, FIT ? 3 : 2)
+// Of 128 threads. Where the compiler would choose fewer registers than it needs, or so many that
+// too few blocks have room, it is told how many are to have.
+#define FLOAT32_BACKWARD (DTYPE_FLOAT32 && WRITE_GRAD_LAM)
+#define FLOAT32_SPREAD (DTYPE_FLOAT32 && WRITE_SPREAD)
+#define HALF_BACKWARD (!DTYPE_FLOAT32 && (WRITE_GRAD_INPUT || WRITE_GRAD_LAM))
+#define HALF_SPREAD (!DTYPE_FLOAT32 && WRITE_SPREAD)
+#define BLOCKS(many, few) __launch_bounds__(128, FIT && sizeof(index_t) == 4 ? many : few)
+
+#if KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_BACKWARD
+#define BLOCK_BOUNDS BLOCKS(5, 4)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_SPREAD
+#define BLOCK_BOUNDS BLOCKS(6, 5)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && HALF_BACKWARD
+#define BLOCK_BOUNDS BLOCKS(3, 2)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && HALF_SPREAD
+#define BLOCK_BOUNDS BLOCKS(5, 3)
+#elif KERNEL_H * KERNEL_W <= 16 && (HALF_BACKWARD || HALF_SPREAD)
+#define BLOCK_BOUNDS BLOCKS(2, 2)
 #else
 #define BLOCK_BOUNDS __launch_bounds__(128)
 #endif
@@ -30,7 +39,7 @@ __device__ __forceinline__ void take_window(acc_t (&x)[TAPS], const Patch& patch
   }
 }
 
-// Their windows' references. Branches hold a loop each, since the compiler would find both the least
+// The windows' references. Branches hold a loop each, since the compiler would find both the least
 // and the largest.
 __device__ __forceinline__ void find_references(
     acc_t (&reference)[WINDOWS], const Patch& patch, const Parameter& of) {

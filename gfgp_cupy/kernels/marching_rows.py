@@ -1,5 +1,5 @@
-"""Launches of ``marching_rows.cu``: windows of contiguous planes that overlap, or that padding or
-the edge cuts, each in the registers of one thread.
+"""Launches of ``marching_rows.cu``: windows of contiguous planes that overlap, several side by side
+in the registers of one thread.
 
 The functions are those of a :class:`.family.Family`.
 """
@@ -110,7 +110,7 @@ def _march(problem: Problem, backward: bool) -> March:
     columns = max(1, ACCESS_BYTES // problem.dtype.itemsize // stride_w)
     few = not backward or math.prod(kernel) <= FEW_TAPS
     columns = min(columns, MAX_COLUMNS if few else MAX_COLUMNS // 2)
-    while columns > MIN_COLUMNS and width % (columns * stride_w):
+    while columns > (MIN_COLUMNS if few else 1) and width % (columns * stride_w):
         columns //= 2
     groups = max(-(-width // (columns * stride_w)), -(-problem.output_shape[3] // columns))
     # At least as many as there are windows, since no window begins past the plane's end.

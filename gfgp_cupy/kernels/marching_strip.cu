@@ -1,11 +1,11 @@
-// The march: pooling of contiguous planes whose windows overlap, or that padding or the plane's edge
-// cuts. Threads share nothing: no shared memory, no barriers.
+// The march: pooling of contiguous planes whose windows overlap. Threads share nothing: no shared
+// memory, no barriers.
 //
 // A thread owns COLUMNS windows side by side, OWN input columns, and marches down a strip of the
 // plane, a row of windows at a time. It holds the KERNEL_H input rows of these windows, with the
-// columns that they reach into left and right, loads STRIDE_H rows more for the next ones, and keeps
-// the rest. What neighbours read, too, comes from the first-level cache. While it works on a row of
-// windows, the rows of the next are on their way.
+// columns that they reach into left and right, loads STRIDE_H rows more for the next ones, and
+// keeps the rest. What neighbours read, too, comes from the first-level cache. While it works on a
+// row of windows, the rows of the next are on their way.
 //
 // The backward pass also works on the windows of the neighbours that reach into the thread's own
 // columns and rows, and adds up in registers what each element receives.
@@ -17,7 +17,8 @@
 //         FIT, whether the plane's columns and windows are whole groups;
 //         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
 // What follows from the plane's size are arguments: strip_rows, rows of windows a strip; groups of
-// columns; plane_threads, of which the last may own nothing; lanes, see below.
+// columns; plane_threads, of which the last may own nothing; lanes, threads that add up their parts
+// of lam's gradient.
 //
 // Rows are counted from the padded plane's top: row q of the padded plane belongs to the windows
 // q / STRIDE_H - HALO_H ... q / STRIDE_H. So the rows that no window below needs, once the windows
@@ -284,7 +285,7 @@ __device__ __forceinline__ void store_spreads(
   Pack<OUT_PACK> packs[COLUMNS / OUT_PACK];
 #pragma unroll
   for (int w = 0; w < COLUMNS; ++w) {
-    packs[w / OUT_PACK].element[w % OUT_PACK] = pack_spread(square_root(variance[w]));
+    packs[w / OUT_PACK].element[w % OUT_PACK] = pack_spread(root(variance[w]));
   }
   store_windows(to, strip, packs);
 }

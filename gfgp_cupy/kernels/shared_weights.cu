@@ -1,8 +1,8 @@
 // Max-Ent pooling of windows that share their elements' weights: the formula, and when it holds.
 //
-// An element's weight e = 2^(scale d + exponent) is relative to what all the windows of a strip have
-// in common, so there is one exponential an element. Its gradient is e (d sum A + sum C) over its
-// windows.
+// An element's weight e = 2^(scale d + exponent) is relative to what all the windows of a strip
+// have in common, so there is one exponential an element. Its gradient is e (d sum A + sum C) over
+// its windows.
 
 // The total of a window's weights within which the sums hold: no weight that was flushed to 0
 // matters, and no exponent was so large that its rounding shows in 16 bits.
@@ -23,8 +23,8 @@ struct SharedFormula {
 };
 
 // `extreme` is the largest of some elements of the strip, the smallest where lam < 0. For
-// derivatives, d is taken relative to it. y needs no such origin; and where all elements lie near 0,
-// no other exponent, so that a window's y does not depend on its neighbours.
+// derivatives, d is taken relative to it. y needs no such origin; and where all elements lie near
+// 0, no other exponent, so that a window's y does not depend on its neighbours.
 __device__ __forceinline__ SharedFormula shared_formula(acc_t lam, acc_t extreme) {
   const acc_t scale = LOG2_E * lam;
 #if WRITE_GRAD_INPUT || WRITE_GRAD_LAM

@@ -11,8 +11,8 @@
 // The least k with 2^k >= count.
 constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }
 
-// A power of two not below TAPS. Deviations are kept divided by it: then sums of TAPS of them do not
-// overflow where the elements' differences do not.
+// A power of two not below TAPS. Deviations are kept divided by it: then sums of TAPS of them do
+// not overflow where the elements' differences do not.
 #define ROOM ((acc_t)(1 << log2_ceil(TAPS)))
 #define MOST ((acc_t)3.402823466e38f)  // of float32
 
@@ -101,17 +101,6 @@ __device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Window& of) 
     weighted = fma(of.weight[tap], fma(x[tap], 1 / ROOM, origin), weighted);
   }
   return fma(weighted * of.inverse_total, ROOM, first);
-}
-
-// Approximately, which is to 1 unit in the last place.
-__device__ __forceinline__ acc_t square_root(acc_t x) {
-#if defined(GFGP_HOST)
-  return sqrt(x);
-#else
-  acc_t result;
-  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-#endif
 }
 
 __device__ __forceinline__ acc_t variance(const Window& of) {
