@@ -1,9 +1,9 @@
 // Max-Ent pooling of contiguous planes whose windows overlap, by the march of marching_strip.cu.
 //
 // float32: each window is worked on by itself, relative to its own extreme element
-// (weighted_window.cu). Half types: windows share their elements' weights, relative to one reference
-// for the strip (shared_weights.cu). From the row on where that does not hold, because windows lie
-// too far from the reference, the strip is worked on window by window.
+// (weighted_window.cu). Half types: windows share their elements' weights, relative to one
+// reference for the strip (shared_weights.cu). From the row on where that does not hold, because
+// windows lie too far from the reference, the strip is worked on window by window.
 
 #define SHARED (sizeof(scalar_t) == 2)
 
@@ -113,7 +113,8 @@ __device__ __forceinline__ void weigh_row(
     for (int k = 0; k < KERNEL_W; ++k) {
       const int c = w * STRIDE_W + k;
       total = k ? total + weighed.weight[r][c] : weighed.weight[r][c];
-      weighted = k ? weighted + weighed.product[r][c] : weighed.product[r][c];
+      // Not a sum of products, which the compiler may round as this or otherwise.
+      weighted = k ? fma(weighed.weight[r][c], patch.x[r][c], weighted) : weighed.product[r][c];
     }
     weighed.total[r][w] = total;
     weighed.weighted[r][w] = weighted;
