@@ -33,7 +33,7 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
   const Softmax of = softmax(window, planes, load(lam + LAM_OFFSET(window.at)));
   store(output + index, narrow(mean(window, planes, of)));
   if (spread) {
-    store(spread + index, pack_spread(sqrt(variance(window, planes, of))));
+    store(spread + index, pack_spread(root(variance(window, planes, of))));
   }
 }
 

@@ -521,7 +521,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forwar
         const index_t to = ((tile.n * plane.out_h + again) * plane.out_w + tile.column + w) *
                                plane.channels + tile.channel + v;
         store(output + to, narrow(mean(window, planes, of)));
-        if (WRITE_SPREAD) store(spread + to, pack_spread(sqrt(variance(window, planes, of))));
+        if (WRITE_SPREAD) store(spread + to, pack_spread(root(variance(window, planes, of))));
       }
     }
   }

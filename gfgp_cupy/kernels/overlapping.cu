@@ -243,7 +243,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
       const Softmax of = softmax(x, LOG2_E * lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
       store(output + at, narrow(mean(x, of)));
-      if (WRITE_SPREAD) store(spread + at, pack_spread(sqrt(variance(of))));
+      if (WRITE_SPREAD) store(spread + at, pack_spread(root(variance(of))));
     }
   }
 }
