@@ -52,12 +52,21 @@ def lost_workers_reported() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        # Where the loader meets that error itself, it raises another one from it that says less.
-        report = report_of(str(error.__cause__)) or report_of(str(error))
+    except Exception as error:
+        # What meets that error may raise another one that says less: the loader from it, or Python
+        # where it is in the middle of starting a thread.
+        reports = (report_of(str(each)) for each in reversed(list(_chain_of(error))))
+        report = next(filter(None, reports), None)
         if report is None:
             raise
         raise UserError(report) from error
+
+
+def _chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, the one that it was raised from or met, that one's, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def report_of(message: str) -> str | None:

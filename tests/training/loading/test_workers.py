@@ -201,6 +201,16 @@ def test_error_in_the_code_of_a_worker_stays_as_it_is(images):
         list(loader(faulty))
 
 
+def test_death_of_a_worker_is_reported_whatever_it_interrupts():
+    """Python meets the error of SIGCHLD's handler with one of its own, where that comes while a
+    thread is started."""
+    with pytest.raises(UserError, match="a worker process has died"), lost_workers_reported():
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except RuntimeError:
+            raise KeyError("thread")
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
