@@ -208,7 +208,7 @@ def test_death_of_a_worker_is_reported_whatever_it_interrupts():
         try:
             raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
         except RuntimeError:
-            raise KeyError("thread")
+            raise KeyError("thread")  # noqa: B904
 
 
 @pytest.mark.parametrize(
