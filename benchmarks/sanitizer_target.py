@@ -60,6 +60,7 @@ def cases() -> Iterator[Case]:
         yield Case(window, torch.float16, layout, aligned=False)
         yield Case(window, torch.float32, layout, sizes=STRIPS)
         yield Case(window, torch.float32, layout, lam_in_plane=True)
+        yield Case(window, torch.bfloat16, layout, lam_in_plane=True)
     for window in NETWORKS:
         yield Case(window, torch.float64, contiguous, lam_in_plane=True)
     for window in (WIDE, LARGE, GAPS):

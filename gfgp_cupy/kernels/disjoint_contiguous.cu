@@ -63,8 +63,8 @@ __device__ __forceinline__ void put_window(Group& group, int v, const acc_t (&x)
 
 // Where lam of a plane lies.
 __device__ __forceinline__ const acc_t* lam_of(
-    const acc_t* lam, index_t plane, index_t channels, long long by_channels, index_t lam_n,
-    index_t lam_c) {
+    const acc_t* lam, index_t plane, index_t channels, long long by_channels, long long lam_n,
+    long long lam_c) {
   const index_t n = divide(plane, channels, by_channels);
   return lam + n * lam_n + (plane - n * channels) * lam_c;
 }
@@ -82,8 +82,8 @@ __device__ __forceinline__ index_t first_element(
 // Where lam of a group's first window lies, where it varies inside a plane.
 __device__ __forceinline__ const acc_t* lam_of_group(
     const acc_t* lam, index_t first_plane, index_t group, index_t channels, long long by_channels,
-    index_t groups, long long by_groups, index_t groups_w, long long by_groups_w, index_t lam_n,
-    index_t lam_c, index_t lam_h, index_t lam_w) {
+    index_t groups, long long by_groups, index_t groups_w, long long by_groups_w,
+    long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
   const index_t plane = divide(group, groups, by_groups);
   const index_t inside = group - plane * groups;
   const index_t row = divide(inside, groups_w, by_groups_w);

@@ -13,6 +13,7 @@ from ..memory_format import layout_of
 
 __all__ = [
     "DTYPE_MACROS",
+    "INT_LIMIT",
     "Problem",
     "has_channels_side_by_side",
     "index_type",

@@ -15,7 +15,7 @@ from torch import Tensor
 from .family import BackwardTensors, ForwardTensors
 from .lanes import aligned_elements
 from .launch import Launch, source
-from .macros import Problem, switches
+from .macros import INT_LIMIT, Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
@@ -60,6 +60,7 @@ def serves(problem: Problem) -> bool:
         and stride_h <= kernel_h
         and stride_w <= kernel_w
         and _lanes(problem.shape[1]) * problem.dtype.itemsize >= SECTOR
+        and _deal(problem, 1, True).threads < INT_LIMIT
     )
 
 

@@ -71,7 +71,7 @@ def serves(problem: Problem) -> bool:
 
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     windows = aligned_elements(tensors.output, tensors.spread)
-    return [_launch("max_ent_pool2d_rows_forward", problem, windows, tensors)]
+    return [_launch("max_ent_pool2d_marching_rows_forward", problem, windows, tensors)]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -81,7 +81,7 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     windows = aligned_elements(tensors.grad_output)
-    return [_launch("max_ent_pool2d_rows_backward", problem, windows, tensors)]
+    return [_launch("max_ent_pool2d_marching_rows_backward", problem, windows, tensors)]
 
 
 @dataclass(frozen=True)

@@ -218,11 +218,11 @@ __device__ __forceinline__ Part own_part(
   own_part(plane, number, strip_rows, plane_threads, plane_magic, plane_shift, groups,           \
            groups_magic, groups_shift)
 
-__device__ __forceinline__ index_t lam_offset(
+__device__ __forceinline__ long long lam_offset(
     int plane, long long channels, long long lam_n, long long lam_c, long long channels_magic,
     long long channels_shift) {
   const int n = divided(plane, channels_magic, channels_shift);
-  return n * (index_t)lam_n + (plane - n * (int)channels) * (index_t)lam_c;
+  return n * lam_n + (plane - n * (int)channels) * lam_c;
 }
 
 #define LAM_OFFSET(plane)                                                                        \

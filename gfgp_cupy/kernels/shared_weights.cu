@@ -36,6 +36,12 @@ __device__ __forceinline__ SharedFormula shared_formula(acc_t lam, acc_t extreme
 #endif
 }
 
+// Whether all weights and products of a window are: also one that does not exist, whose elements
+// get them times 0.
+__device__ __forceinline__ bool are_finite(acc_t total, acc_t weighted) {
+  return (total <= MOST_TOTAL) & (fabs(weighted) <= MOST_SUM);
+}
+
 // Whether the sums of a window hold; not where one is NaN.
 __device__ __forceinline__ bool holds(acc_t total, acc_t weighted) {
   // Sums of float16 numbers do not overflow.

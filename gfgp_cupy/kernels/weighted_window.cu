@@ -26,7 +26,9 @@ struct Parameter {
 __device__ __forceinline__ acc_t within_range(acc_t x) { return min(max(x, -MOST), MOST); }
 
 __device__ __forceinline__ Parameter parameter(acc_t lam) {
-  return {lam, ROOM * lam, within_range(ROOM * (LOG2_E * lam))};
+  const acc_t scale = LOG2_E * lam;
+  // Plus 0, or NaN where lam is not finite: the limits would hide that.
+  return {lam, ROOM * lam, within_range(ROOM * scale) + (scale - scale)};
 }
 
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight

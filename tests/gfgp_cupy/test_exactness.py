@@ -199,6 +199,17 @@ def test_mean_lies_between_minimum_and_maximum(implementation, case, lam):
     assert (output >= least).all()
 
 
+@each_implementation
+@each_case
+@pytest.mark.parametrize("lam", [math.nan, math.inf, -math.inf])
+def test_lam_that_is_not_finite_is_not_hidden(implementation, case, lam):
+    """Also where all elements of a window are equal, as after a ReLU."""
+    lam = torch.full((1, 1, 1, 1), lam, device=implementation.device)
+    input = torch.zeros(2, *case.sizes, device=lam.device)
+    input[1] = random_numbers(case.sizes, torch.float32, 0)
+    assert implementation.forward(input, lam, case.geometry).isnan().all()
+
+
 # ---------------------------------------------------------------- huge elements, huge λ
 
 

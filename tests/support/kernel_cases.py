@@ -128,6 +128,8 @@ MARCHING_CASES = (
     KernelCase(FIVE, BFLOAT16, (2, 12, 16)),
     KernelCase(FIVE, FLOAT32, (2, 13, 10)),
     KernelCase(UNEVEN, FLOAT16, (2, 17, 15)),
+    KernelCase(pool_geometry(3, 2), BFLOAT16, (2, 11, 12)),  # a last column that no window reaches
+    KernelCase(pool_geometry(3, 2), FLOAT16, (2, 11, 12)),
 )
 """Planes down whose columns threads march."""
 

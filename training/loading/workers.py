@@ -53,20 +53,24 @@ def lost_workers_reported() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # What meets that error may raise another one that says less: the loader from it, or Python
-        # where it is in the middle of starting a thread.
-        reports = (report_of(str(each)) for each in reversed(list(_chain_of(error))))
-        report = next(filter(None, reports), None)
+        report = _report_of_chain(error)
         if report is None:
             raise
         raise UserError(report) from error
 
 
-def _chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, the one that it was raised from or met, that one's, and so on."""
-    while error is not None:
-        yield error
+def _report_of_chain(error: BaseException | None) -> str | None:
+    """:func:`report_of` of the error, or of what it was raised from or came upon.
+
+    What meets the handler's error may raise another one that says less: the loader from it, or
+    Python where it is in the middle of starting a thread. The first one says most.
+    """
+    report, seen = None, set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        report = report_of(str(error)) or report
         error = error.__cause__ or error.__context__
+    return report
 
 
 def report_of(message: str) -> str | None:

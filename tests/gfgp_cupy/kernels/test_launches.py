@@ -364,3 +364,12 @@ def test_gradient_of_lam_is_where_the_kernel_wrote_it(geometry, lam_shape):
     assert grad_lam.data_ptr() in {
         argument.data_ptr() for argument in launch.args if isinstance(argument, torch.Tensor)
     }
+
+
+@pytest.mark.parametrize(("samples", "march"), [(2**22, True), (2**23, False)])
+def test_threads_march_only_if_int_numbers_them(samples, march):
+    """Two threads an element, of fewer elements than would take 64-bit indices."""
+    shape = (samples, 128, 1, 1)
+    launch, *_ = planned(shape, pool_geometry(5, 1, 2), torch.channels_last, torch.float32)
+    assert "index_t=int" in launch.defines
+    assert ("marching" in launch.name) == march

@@ -42,7 +42,7 @@ def test_cases_are_those_of_the_march():
     for case in MARCHING_CASES:
         launches = []
         passes.forward(case.input(1), case.lam(1), case.geometry, launches.append)
-        assert [launch.name for launch in launches] == ["max_ent_pool2d_rows_forward"]
+        assert [launch.name for launch in launches] == ["max_ent_pool2d_marching_rows_forward"]
 
 
 @each_case
@@ -103,3 +103,22 @@ def test_what_is_not_finite_stays_in_its_windows(case, number):
     changed, _ = kernels.backward(grad_output, input, lam, case.geometry, (True, True))
     reached = slow_loops.max_ent_pool2d_gradients(grad_output, input, lam, case.geometry)[0]
     assert torch.equal(changed.isfinite(), reached.value.isfinite())
+
+
+@each_case
+@pytest.mark.parametrize("number", [30.0, math.nan, math.inf, -math.inf])
+def test_elements_of_no_window_get_no_gradient(case, number):
+    """Whatever they are: relative to the windows beside them, 30 is infinitely large at λ = 5."""
+    lam, grad_output = torch.full((1, 1, 1, 1), 5.0), case.grad_output(1)
+    flat = torch.zeros(1, *case.sizes)
+    exact = slow_loops.max_ent_pool2d_gradients(
+        torch.ones_like(grad_output), flat, lam, case.geometry
+    )[0]
+    unreached = exact.value == 0
+    input = torch.zeros(1, *case.sizes, dtype=case.dtype)
+    input[..., 5:, :] = torch.where(unreached[..., 5:, :], number, 0)
+    grad_input, grad_lam = kernels_on_cpu().backward(
+        grad_output, input, lam, case.geometry, (True, True)
+    )
+    assert (grad_input[unreached] == 0).all()
+    assert grad_input.isfinite().all() and grad_lam.isfinite().all()
