@@ -101,6 +101,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("session", sessions(), ids=lambda session: session.code.split()[1])
 def test_snippets_run_with_what_the_readme_has_installed(session):
     result = run(without_all_but(session.visible) + session.code + shape_checks(session.code))

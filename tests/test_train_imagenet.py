@@ -236,6 +236,7 @@ def test_help_names_every_published_option():
         assert re.search(rf"(?<![\w-]){option}\b", result.stdout), option
 
 
+@pytest.mark.slow
 def test_run_on_a_folder_needs_no_package_of_other_runs(tmp_path):
     """Neither webdataset, which shards need, nor tensorboard."""
     data = write_image_folder(tmp_path / "data", train=4, val=2)

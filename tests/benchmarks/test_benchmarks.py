@@ -382,6 +382,7 @@ def test_report_without_files_prints_the_table(networks_file, capsys):
     assert "| max_ent | training |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_table_does_not_need_matplotlib(networks_file, tmp_path):
     code = (
         "import sys; sys.modules['matplotlib'] = None; from benchmarks import summary; "

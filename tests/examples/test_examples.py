@@ -32,6 +32,7 @@ def test_layer_in_a_cnn(output_of):
     assert right > 0.95 * of
 
 
+@pytest.mark.slow
 def test_fine_tune_torchvision(output_of):
     printed = output_of("fine_tune_torchvision.py")
     assert re.search(r"maxpool +64 +MaxPool2d\(3/2/1\) +GFGPMaxEntPool2d\(3/2/1\)", printed)

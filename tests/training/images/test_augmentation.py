@@ -116,6 +116,7 @@ def moments(images):
     }
 
 
+@pytest.mark.slow
 def test_moments_of_the_augmentation_are_the_published_ones(tmp_path):
     """Over files of all kinds, large ones that are decoded at a lower resolution included."""
     files = write_jpegs(tmp_path, [(250, 190), (150, 300), (500, 375), (1100, 900)])

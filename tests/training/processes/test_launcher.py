@@ -119,6 +119,7 @@ def assert_same_run(two_out, one_out, first_weights):
             ), column
 
 
+@pytest.mark.slow
 def test_evaluation_of_two_processes_is_that_of_the_checkpoint(tmp_path):
     """With batch normalisation too: exact over an odd number of images, statistics included."""
     data = write_image_folder(tmp_path / "data", train=6, val=7, classes=3)

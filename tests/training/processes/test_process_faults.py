@@ -238,6 +238,7 @@ def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd, victim):
     assert handlers == [signal.getsignal(each) for each in STOP_SIGNALS]
 
 
+@pytest.mark.slow
 def test_process_that_hangs_ends_the_run(tmp_path, ended):
     hang = partial(process_work.strike, victim=1, signum=signal.SIGSTOP)
     message = checked_error(*ended(hang, *two_processes(), "--dist-timeout", 5))
@@ -277,6 +278,7 @@ def test_only_failures_of_communication_are_told_in_a_line():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.slow
 def test_machine_that_never_comes_ends_the_run(ended, rank):
     place = ("--world-size", 2, "--rank", rank, "--dist-url", free_dist_url(), "--cpu")
     code, said = ended(process_work.leave, *place, "--dist-timeout", 1)
