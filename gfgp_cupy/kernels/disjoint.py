@@ -20,10 +20,22 @@ from .planes import Planes
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 CONTIGUOUS = source(
-    "element.cu", "divide.cu", "planes.cu", "softmax.cu", "disjoint.cu", "disjoint_contiguous.cu"
+    "element.cu",
+    "divide.cu",
+    "planes.cu",
+    "taps.cu",
+    "softmax.cu",
+    "disjoint.cu",
+    "disjoint_contiguous.cu",
 )
 CHANNELS_LAST = source(
-    "element.cu", "divide.cu", "lanes.cu", "softmax.cu", "disjoint.cu", "disjoint_channels_last.cu"
+    "element.cu",
+    "divide.cu",
+    "lanes.cu",
+    "taps.cu",
+    "softmax.cu",
+    "disjoint.cu",
+    "disjoint_channels_last.cu",
 )
 
 MAX_TAPS = 16

@@ -296,6 +296,18 @@ __device__ __forceinline__ void store_own_row(
   gradients.to += strip.plane.width;
 }
 
+// Stores the own rows that no window below row `o` reaches; the others move up.
+__device__ __forceinline__ void give_rows(
+    Gradients& gradients, const Strip& strip, index_t o, acc_t (&gradient)[KERNEL_H][OWN]) {
+#pragma unroll
+  for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
+#pragma unroll
+  for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+    for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
+  }
+}
+
 // Stores the own rows from those of window row `o` on, which receive nothing more.
 __device__ __forceinline__ void store_last_rows(
     Gradients& gradients, const Strip& strip, index_t o, acc_t (&gradient)[KERNEL_H][OWN]) {
@@ -305,13 +317,7 @@ __device__ __forceinline__ void store_last_rows(
 #pragma unroll
       for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
     }
-#pragma unroll
-    for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
-#pragma unroll
-    for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-      for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
-    }
+    give_rows(gradients, strip, o, gradient);
   }
 }
 
@@ -374,13 +380,7 @@ __device__ __forceinline__ index_t backward_shared(
                                fma(row_level[c], weighed.weight[r][LEFT + c], above));
         }
       }
-#pragma unroll
-      for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
-#pragma unroll
-      for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-        for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
-      }
+      give_rows(gradients, strip, o, gradient);
     }
     move_down(weighed);
     return true;
@@ -433,13 +433,7 @@ __device__ __forceinline__ void backward_alone(
       }
     }
     if (WRITE_GRAD_INPUT) {
-#pragma unroll
-      for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
-#pragma unroll
-      for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-        for (int c = 0; c < OWN; ++c) gradient[r][c] = gradient[STRIDE_H + r][c];
-      }
+      give_rows(gradients, strip, o, gradient);
     }
     move_down(patch);
     return true;

@@ -21,7 +21,12 @@ from .macros import INT_LIMIT, Problem, switches
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 SOURCE = source(
-    "element.cu", "weighted_window.cu", "shared_weights.cu", "marching_strip.cu", "marching_rows.cu"
+    "element.cu",
+    "taps.cu",
+    "weighted_window.cu",
+    "shared_weights.cu",
+    "marching_strip.cu",
+    "marching_rows.cu",
 )
 
 MAX_TAPS = 25

@@ -2,8 +2,6 @@
 //
 // Macros: KERNEL_*, STRIDE_*, LAM_PER_WINDOW.
 
-#define TAPS (KERNEL_H * KERNEL_W)
-
 // Left alone, the compiler spills a few registers in any type, for the reason that element.cu
 // names; but not those of the most common windows (and of more channels than one thread takes),
 // which thus keep the room for more blocks.
@@ -12,9 +10,6 @@
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 1)
 #endif
-
-// The least k with 2^k >= count.
-constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }
 
 constexpr int TAPS_LOG2 = log2_ceil(TAPS);
 
@@ -32,19 +27,6 @@ struct Softmax {
 };
 
 #define ALL_INSIDE 0xffffffffu
-
-// In pairs: a term is rounded as often as TAPS can be halved, not TAPS times.
-__device__ __forceinline__ acc_t sum_of(const acc_t (&terms)[TAPS]) {
-  acc_t sum[TAPS];
-#pragma unroll
-  for (int tap = 0; tap < TAPS; ++tap) sum[tap] = terms[tap];
-#pragma unroll
-  for (int step = 1; step < TAPS; step *= 2) {
-#pragma unroll
-    for (int tap = 0; tap + step < TAPS; tap += 2 * step) sum[tap] += sum[tap + step];
-  }
-  return sum[0];
-}
 
 // `inside` has bit i for each element x[i] that takes part (at least one does).
 __device__ __forceinline__ Softmax softmax(

@@ -6,11 +6,6 @@
 //
 // Macros: KERNEL_*.
 
-#define TAPS (KERNEL_H * KERNEL_W)
-
-// The least k with 2^k >= count.
-constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }
-
 // A power of two not below TAPS. Deviations are kept divided by it: then sums of TAPS of them do
 // not overflow where the elements' differences do not.
 #define ROOM ((acc_t)(1 << log2_ceil(TAPS)))
@@ -41,19 +36,6 @@ struct Window {
   acc_t inverse_total;    // of the weights
   acc_t shift;            // the mean of the deviations
 };
-
-// In pairs: a term is rounded as often as TAPS can be halved, not TAPS times.
-__device__ __forceinline__ acc_t sum_of(const acc_t (&terms)[TAPS]) {
-  acc_t sum[TAPS];
-#pragma unroll
-  for (int tap = 0; tap < TAPS; ++tap) sum[tap] = terms[tap];
-#pragma unroll
-  for (int step = 1; step < TAPS; step *= 2) {
-#pragma unroll
-    for (int tap = 0; tap + step < TAPS; tap += 2 * step) sum[tap] += sum[tap + step];
-  }
-  return sum[0];
-}
 
 // Columns first: windows side by side share them.
 template <class Choose>
