@@ -20,23 +20,13 @@ from .planes import Planes
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 CONTIGUOUS = source(
-    "element.cu",
-    "divide.cu",
-    "planes.cu",
-    "taps.cu",
-    "softmax.cu",
-    "disjoint.cu",
+    "element.cu", "divide.cu", "planes.cu", "taps.cu", "softmax.cu", "disjoint.cu",
     "disjoint_contiguous.cu",
-)
+)  # fmt: skip
 CHANNELS_LAST = source(
-    "element.cu",
-    "divide.cu",
-    "lanes.cu",
-    "taps.cu",
-    "softmax.cu",
-    "disjoint.cu",
+    "element.cu", "divide.cu", "lanes.cu", "taps.cu", "softmax.cu", "disjoint.cu",
     "disjoint_channels_last.cu",
-)
+)  # fmt: skip
 
 MAX_TAPS = 16
 """Elements of a window, which one thread holds in registers."""

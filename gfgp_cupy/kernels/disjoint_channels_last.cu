@@ -4,6 +4,8 @@
 #define SIZES                                                                                     \
   long long channels_, long long windows_, DEAL, long long out_w_, long long by_out_w,            \
       long long lam_n, long long lam_c, long long lam_h, long long lam_w
+#define OWN_SHARE                                                                                 \
+  block_share(channels, windows, most, chunks, by_chunks, channel_blocks, by_channel_blocks)
 
 // Left alone, the compiler spills two registers to make room for a fourth block.
 #if TAPS == 4 && VECTOR > 4 && WRITE_GRAD_LAM
@@ -85,8 +87,7 @@ __device__ __forceinline__ void load_lams(
 extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD_TENSORS, SIZES) {
   const index_t channels = channels_, windows = windows_, out_w = out_w_;
   const index_t width = out_w * KERNEL_W;
-  const Share share = block_share(
-      channels, windows, most, chunks, by_chunks, channel_blocks, by_channel_blocks);
+  const Share share = OWN_SHARE;
   const acc_t* sample_lam = lam + share.n * lam_n;
   acc_t* lams = reinterpret_cast<acc_t*>(smem);
   if (!LAM_PER_WINDOW) load_lams(share, channels, sample_lam, lam_c, LOG2_E, lams);
@@ -136,8 +137,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
     BACKWARD_TENSORS, SIZES) {
   const index_t channels = channels_, windows = windows_, out_w = out_w_;
   const index_t width = out_w * KERNEL_W;
-  const Share share = block_share(
-      channels, windows, most, chunks, by_chunks, channel_blocks, by_channel_blocks);
+  const Share share = OWN_SHARE;
   const acc_t* sample_lam = lam + share.n * lam_n;
   acc_t* lams = reinterpret_cast<acc_t*>(smem);
   acc_t* all_added = lams + COLUMNS;

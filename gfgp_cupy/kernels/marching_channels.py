@@ -66,7 +66,8 @@ def serves(problem: Problem) -> bool:
 
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.output, tensors.spread)
-    return [_launch("max_ent_pool2d_marching_channels_forward", problem, aligned, tensors)]
+    deal = _deal(problem, aligned, False)
+    return [_launch("max_ent_pool2d_marching_channels_forward", deal, tensors, problem.sizes)]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -76,20 +77,20 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.grad_output)
-    return [_launch("max_ent_pool2d_marching_channels_backward", problem, aligned, tensors)]
+    deal = _deal(problem, aligned, True)
+    return [_launch("max_ent_pool2d_marching_channels_backward", deal, tensors, problem.sizes)]
 
 
 def _launch(
-    name: str, problem: Problem, aligned: int, tensors: ForwardTensors | BackwardTensors
+    name: str, deal: Deal, tensors: ForwardTensors | BackwardTensors, sizes: tuple[int, ...]
 ) -> Launch:
-    deal = _deal(problem, aligned, isinstance(tensors, BackwardTensors))
     return Launch(
         name=name,
         source=SOURCE,
         defines=(*deal.defines, *switches(*tensors.switches)),
         grid=-(-deal.threads // BLOCK),
         block=BLOCK,
-        args=(*tensors, deal.threads, *deal.numbers, *problem.sizes),
+        args=(*tensors, deal.threads, *deal.numbers, *sizes),
     )
 
 

@@ -198,12 +198,7 @@ __device__ __forceinline__ index_t forward_shared(
       variance[w] = WRITE_SPREAD ? shared_variance(weighed, w, y[w], inverse_total) : 0;
     }
     if (!all_hold) return false;
-    store_means(output, strip, y);
-    output += strip.plane.out_w;
-    if (WRITE_SPREAD) {
-      store_spreads(spread, strip, variance);
-      spread += strip.plane.out_w;
-    }
+    store_results(output, spread, strip, y, variance);
     move_down(weighed);
     return true;
   });
@@ -229,12 +224,7 @@ __device__ __forceinline__ void forward_alone(
       y[w] = mean(x, window);
       deviation[w] = WRITE_SPREAD ? variance(window) : 0;
     }
-    store_means(output, strip, y);
-    output += strip.plane.out_w;
-    if (WRITE_SPREAD) {
-      store_spreads(spread, strip, deviation);
-      spread += strip.plane.out_w;
-    }
+    store_results(output, spread, strip, y, deviation);
     move_down(patch);
     return true;
   });

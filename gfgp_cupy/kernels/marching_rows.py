@@ -21,13 +21,9 @@ from .macros import INT_LIMIT, Problem, switches
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 SOURCE = source(
-    "element.cu",
-    "taps.cu",
-    "weighted_window.cu",
-    "shared_weights.cu",
-    "marching_strip.cu",
+    "element.cu", "taps.cu", "weighted_window.cu", "shared_weights.cu", "marching_strip.cu",
     "marching_rows.cu",
-)
+)  # fmt: skip
 
 MAX_TAPS = 25
 """Elements of a window, which one thread holds in registers."""

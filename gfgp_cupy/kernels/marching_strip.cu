@@ -290,6 +290,18 @@ __device__ __forceinline__ void store_spreads(
   store_windows(to, strip, packs);
 }
 
+// Of a row of windows; both addresses go on to the next row.
+__device__ __forceinline__ void store_results(
+    scalar_t*& output, scalar_t*& spread, const Strip& strip, const acc_t (&y)[COLUMNS],
+    const acc_t (&variance)[COLUMNS]) {
+  store_means(output, strip, y);
+  output += strip.plane.out_w;
+  if (WRITE_SPREAD) {
+    store_spreads(spread, strip, variance);
+    spread += strip.plane.out_w;
+  }
+}
+
 // The numbers of the windows that reach into own columns; 0 for one that does not exist.
 struct RawWindows {
   Pack<OUT_PACK> own[COLUMNS / OUT_PACK];
