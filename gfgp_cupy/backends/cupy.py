@@ -70,7 +70,8 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
 
 
 def _runner(tensor: Tensor) -> Callable[[Launch], None]:
-    return functools.partial(run_launch, device=tensor.device)
+    device = tensor.device
+    return lambda launch: run_launch(launch, device)
 
 
 def run_launch(launch: Launch, device: torch.device) -> None:
@@ -162,14 +163,20 @@ def _probe(device: torch.device) -> None:
 
 
 def _on_device(device: torch.device, function: Callable, *args):
-    import cupy
-
+    current_of_cupy, Device = _device_functions()
     # PyTorch and CuPy may each carry a CUDA runtime, with a current device of its own. That both
     # are right is common, and found out at a tenth of the time of setting them.
-    if torch.cuda.current_device() == cupy.cuda.runtime.getDevice() == device.index:
+    if torch.cuda.current_device() == current_of_cupy() == device.index:
         return function(*args)
-    with torch.cuda.device(device.index), cupy.cuda.Device(device.index):
+    with torch.cuda.device(device.index), Device(device.index):
         return function(*args)
+
+
+@functools.cache
+def _device_functions() -> tuple:
+    import cupy
+
+    return cupy.cuda.runtime.getDevice, cupy.cuda.Device
 
 
 def _launch(launch: Launch, device: torch.device) -> None:
@@ -181,11 +188,12 @@ def _launch(launch: Launch, device: torch.device) -> None:
         )
     kernel = loaded_kernel(launch.name, launch.source, launch.defines, device.index)
     # CuPy passes on an int in eight bytes; of None itself, CuPy 13 makes an address that is not
-    # null. Asked of an int, isinstance(…, Tensor) takes as long as a pointer's crossing.
-    args = [
-        arg if isinstance(arg, int) else 0 if arg is None else pointer_to(arg)
-        for arg in launch.args
-    ]
+    # null. Tensors come before sizes, of which there are many.
+    args: list = [*launch.args]
+    for place, arg in enumerate(args):
+        if type(arg) is int:
+            break
+        args[place] = 0 if arg is None else pointer_to(arg)
     # What torch.cuda.current_stream() wraps, at a twentieth of its time; it has no public name.
     stream = stream_at(torch._C._cuda_getCurrentRawStream(device.index))
     kernel((launch.grid,), (launch.block,), args, shared_mem=launch.shared_bytes, stream=stream)
@@ -233,6 +241,14 @@ class _RawStream:
         return 0, self._address
 
 
+@functools.cache
+def _memory_types() -> tuple:
+    import cupy
+
+    DLPackMemory = cupy._core.dlpack.DLPackMemory  # pyright: ignore[reportAttributeAccessIssue]
+    return DLPackMemory, cupy.cuda.MemoryPointer
+
+
 def pointer_to(tensor: Tensor):
     """``tensor``'s memory as a CuPy pointer, by DLPack.
 
@@ -241,10 +257,8 @@ def pointer_to(tensor: Tensor):
     ``Tensor.__dlpack__``: that would ask what is known here (which device, which stream to wait
     for: none, the kernel runs on the one that PyTorch is using), at several times the cost again.
     """
-    import cupy
-
-    DLPackMemory = cupy._core.dlpack.DLPackMemory  # pyright: ignore[reportAttributeAccessIssue]
-    pointer = cupy.cuda.MemoryPointer(DLPackMemory(to_dlpack(tensor)), 0)
+    DLPackMemory, MemoryPointer = _memory_types()
+    pointer = MemoryPointer(DLPackMemory(to_dlpack(tensor)), 0)
     if pointer.ptr == 0 and tensor.numel() > 0:
         raise RuntimeError(
             f"a kernel was given a tensor without memory, {type(tensor).__name__} of shape "

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
-from .lanes import BLOCK, Lanes, aligned_elements, inverse, largest_power_of_two
+from .lanes import Lanes, aligned_elements, inverse, largest_power_of_two
 from .launch import Launch, source
 from .macros import Problem, switches
 from .planes import Planes
@@ -20,8 +21,8 @@ from .planes import Planes
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 CONTIGUOUS = source(
-    "element.cu", "divide.cu", "planes.cu", "taps.cu", "softmax.cu", "disjoint.cu",
-    "disjoint_contiguous.cu",
+    "element.cu", "divide.cu", "planes.cu", "plane_sums.cu", "taps.cu", "softmax.cu",
+    "disjoint.cu", "disjoint_contiguous.cu",
 )  # fmt: skip
 CHANNELS_LAST = source(
     "element.cu", "divide.cu", "lanes.cu", "taps.cu", "softmax.cu", "disjoint.cu",
@@ -53,7 +54,7 @@ def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
     if problem.lam_varies_in_plane:
         return None
-    return _deal(problem, aligned_elements(input, grad_output), ())[0].chunks
+    return _deal(problem, aligned_elements(input, grad_output), ("WRITE_GRAD_LAM",)).chunks
 
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
@@ -61,52 +62,80 @@ def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     return [_launch("max_ent_pool2d_disjoint_backward", problem, aligned, tensors)]
 
 
+class Dealt(NamedTuple):
+    """What a launch has beside its name and tensors: worked out once."""
+
+    source: str
+    defines: tuple[str, ...]
+    grid: int
+    threads: int
+    sizes: tuple[int, ...]
+    shared_bytes: int
+    chunks: int
+
+
 def _launch(
     name: str, problem: Problem, aligned: int, tensors: ForwardTensors | BackwardTensors
 ) -> Launch:
-    on = tensors.switches
-    lanes, defines, sizes = _deal(problem, aligned, on)
-    shared = lanes.shared_elements(sums="WRITE_GRAD_LAM" in on)
+    dealt = _deal(problem, aligned, tensors.switches)
     return Launch(
         name=name,
-        source=CHANNELS_LAST if problem.channels_last else CONTIGUOUS,
-        defines=defines,
-        grid=lanes.grid,
-        block=BLOCK,
-        args=(*tensors, *sizes),
-        shared_bytes=shared * problem.acc_size,
+        source=dealt.source,
+        defines=dealt.defines,
+        grid=dealt.grid,
+        block=dealt.threads,
+        args=(*tensors, *dealt.sizes),
+        shared_bytes=dealt.shared_bytes,
     )
 
 
 @functools.lru_cache(maxsize=4096)
-def _deal(
-    problem: Problem, aligned: int, on: tuple[str, ...]
-) -> tuple[Lanes | Planes, tuple[str, ...], tuple[int, ...]]:
-    """How planes are dealt to threads, the macros, and the sizes that the kernels are told.
+def _deal(problem: Problem, aligned: int, on: tuple[str, ...]) -> Dealt:
+    deal, defines, sizes = (_lanes if problem.channels_last else _planes)(problem, aligned, on)
+    return Dealt(
+        source=CHANNELS_LAST if problem.channels_last else CONTIGUOUS,
+        defines=(*problem.defines, *problem.window_defines, *switches(*on), *defines),
+        grid=deal.grid,
+        threads=deal.threads,
+        sizes=(*sizes, *problem.sizes[5:]),
+        shared_bytes=deal.shared_elements("WRITE_GRAD_LAM" in on) * problem.acc_size,
+        chunks=deal.chunks,
+    )
 
-    Accesses are as wide as addresses (``aligned`` elements), the row of windows (or the channels)
-    and a thread's registers allow.
-    """
-    channels, out_w = problem.shape[1], problem.output_shape[3]
-    kernel_h, kernel_w = problem.geometry.kernel_size
-    row, most, taken = out_w, 32, kernel_h * kernel_w
-    if problem.channels_last:
-        # Each channel has λ, its gradient's sum and two more gradients of its own.
-        row, most, taken = channels, 80, taken + 4
-    if problem.dtype is torch.float64:
-        most //= 4
-    vector = largest_power_of_two(min(aligned, most // taken), dividing=row)
-    defines = (*problem.defines, *problem.window_defines, *switches(*on))
-    steps = problem.sizes[5:]
-    if problem.channels_last:
-        lanes = Lanes.of(problem.output_shape, True, vector, problem.dtype.itemsize)
-        out_h = problem.output_shape[2]
-        sizes = (channels, out_h * out_w, *lanes.sizes, out_w, inverse(out_w), *steps)
-        return lanes, (*defines, *lanes.defines), sizes
+
+# How planes are dealt to threads, the macros, and the sizes that the kernels are told. Accesses are
+# as wide as addresses (`aligned` elements), the row of windows (or the channels) and a thread's
+# registers allow.
+
+
+def _lanes(
+    problem: Problem, aligned: int, on: tuple[str, ...]
+) -> tuple[Lanes, tuple[str, ...], tuple[int, ...]]:
+    # Each channel has λ, its gradient's sum and two more gradients of its own.
+    channels, (_, _, out_h, out_w) = problem.shape[1], problem.output_shape
+    vector = _vector(problem, aligned, 80 // (_taps(problem) + 4), channels)
+    lanes = Lanes.of(problem.output_shape, vector, problem.dtype.itemsize)
+    return lanes, lanes.defines, (channels, out_h * out_w, *lanes.sizes, out_w, inverse(out_w))
+
+
+def _planes(
+    problem: Problem, aligned: int, on: tuple[str, ...]
+) -> tuple[Planes, tuple[str, ...], tuple[int, ...]]:
+    kernel_w, out_w = problem.geometry.kernel_size[1], problem.output_shape[3]
+    vector = _vector(problem, aligned, 32 // _taps(problem), out_w)
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
     # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.
     vector = pack // math.gcd(pack, kernel_w)
-    window_bytes = kernel_h * kernel_w * problem.dtype.itemsize
-    planes = Planes.of(problem.output_shape, vector, window_bytes)
-    sizes = (*planes.sizes(channels), *steps)
-    return planes, (*defines, *planes.defines, f"PACK={pack}"), sizes
+    sums = "WRITE_GRAD_LAM" in on and not problem.lam_varies_in_plane
+    planes = Planes.of(problem.output_shape, vector, _taps(problem) * problem.dtype.itemsize, sums)
+    return planes, (*planes.defines, f"PACK={pack}"), planes.sizes(problem.shape[1])
+
+
+def _vector(problem: Problem, aligned: int, most: int, row: int) -> int:
+    """Windows that a thread takes at once, of a row (or of channels); ``most`` in 4-byte types."""
+    most = most // 4 if problem.dtype is torch.float64 else most
+    return largest_power_of_two(min(aligned, most), dividing=row)
+
+
+def _taps(problem: Problem) -> int:
+    return math.prod(problem.geometry.kernel_size)

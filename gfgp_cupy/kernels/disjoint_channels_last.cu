@@ -7,10 +7,11 @@
 #define OWN_SHARE                                                                                 \
   block_share(channels, windows, most, chunks, by_chunks, channel_blocks, by_channel_blocks)
 
-// Left alone, the compiler spills two registers to make room for a fourth block.
+// Left alone, the compiler spills two registers to make room for a fourth block; where channels are
+// few or indices wide, one for a third.
 #if TAPS == 4 && VECTOR > 4 && WRITE_GRAD_LAM
 #undef BOUNDS
-#define BOUNDS(threads) __launch_bounds__(threads, 3)
+#define BOUNDS(threads) __launch_bounds__(threads, LANES > 2 && sizeof(index_t) == 4 ? 3 : 1)
 #endif
 
 // 16 float64 leave no registers for offsets that must be widened, one by one, to be added.
@@ -41,9 +42,10 @@ __device__ __forceinline__ Window load_window(
   return window;
 }
 
-__device__ __forceinline__ void take_channel(const Window& window, int v, acc_t (&x)[TAPS]) {
+__device__ __forceinline__ void take_channel(
+    const Window& window, int v, unsigned flip, acc_t (&x)[TAPS]) {
 #pragma unroll
-  for (int tap = 0; tap < TAPS; ++tap) x[tap] = widen_from(window.taps[tap], v);
+  for (int tap = 0; tap < TAPS; ++tap) x[tap] = widen_flipped(window.taps[tap], v, flip);
 }
 
 // Channels are worked on in pairs, the halves of a register in half types.
@@ -70,7 +72,8 @@ __device__ __forceinline__ index_t first_element(
 // element's gradient; then what store_sum takes.
 extern __shared__ __align__(16) unsigned char smem[];
 
-// Fills the shared memory's first half. Threads must meet before they read it.
+// Fills the shared memory's first half. Threads must meet before they read it. To be called when
+// the first windows have been asked for: what is waited for here then arrives with them.
 __device__ __forceinline__ void load_lams(
     const Share& share, index_t channels, const acc_t* sample_lam, index_t lam_c, acc_t factor,
     acc_t* lams) {
@@ -90,7 +93,6 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
   const Share share = OWN_SHARE;
   const acc_t* sample_lam = lam + share.n * lam_n;
   acc_t* lams = reinterpret_cast<acc_t*>(smem);
-  if (!LAM_PER_WINDOW) load_lams(share, channels, sample_lam, lam_c, LOG2_E, lams);
   for (index_t round = share.begin; round < share.end; round += ROWS_OF_LANES) {
     const index_t window = round + threadIdx.x / LANES;
     const bool has_window = share.active && window < share.end;
@@ -100,7 +102,10 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
       elements = load_window(
           input + first_element(share, window, row, windows, width, channels), channels, width);
     }
-    if (!LAM_PER_WINDOW && round == share.begin) __syncthreads();
+    if (!LAM_PER_WINDOW && round == share.begin) {
+      load_lams(share, channels, sample_lam, lam_c, LOG2_E, lams);
+      __syncthreads();
+    }
     if (!has_window) continue;
     Pack<VECTOR> pooled, spreads;
 #pragma unroll
@@ -109,15 +114,15 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
 #pragma unroll
       for (int v = pair; v < pair + PAIR; ++v) {
         acc_t x[TAPS];
-        take_channel(elements, v, x);
         const acc_t scale =
             LAM_PER_WINDOW
                 ? LOG2_E * load(
                       sample_lam + (share.channel + v) * lam_c + row * lam_h +
                       (window - row * out_w) * lam_w)
                 : lams[threadIdx.x % LANES * VECTOR + v];
-        const Softmax of = softmax(x, scale);
-        means[v - pair] = mean(x, of);
+        take_channel(elements, v, flip_of(scale), x);
+        const Softmax of = own_softmax<POOLING_EXPONENT>(x, flipped(scale));
+        means[v - pair] = flip(mean(x, of), flip_of(scale));
         if (WRITE_SPREAD) spreads.element[v] = pack_spread(root(variance(of)));
       }
       put_pair(means, pair, pooled);
@@ -141,8 +146,6 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
   const acc_t* sample_lam = lam + share.n * lam_n;
   acc_t* lams = reinterpret_cast<acc_t*>(smem);
   acc_t* all_added = lams + COLUMNS;
-  if (!LAM_PER_WINDOW) load_lams(share, channels, sample_lam, lam_c, 1, lams);
-  if (ADD_MEAN_GRAD) load_lams(share, channels, mean_grad + share.n * channels, 1, 1, all_added);
   acc_t part[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) part[v] = 0;
@@ -158,14 +161,19 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
       elements = load_window(input + first, channels, width);
       grads = load_pack<VECTOR>(grad_output + at);
     }
-    if ((!LAM_PER_WINDOW || ADD_MEAN_GRAD) && round == share.begin) __syncthreads();
+    if ((!LAM_PER_WINDOW || ADD_MEAN_GRAD) && round == share.begin) {
+      if (!LAM_PER_WINDOW) load_lams(share, channels, sample_lam, lam_c, 1, lams);
+      if (ADD_MEAN_GRAD) {
+        load_lams(share, channels, mean_grad + share.n * channels, 1, 1, all_added);
+      }
+      __syncthreads();
+    }
     if (!has_window) continue;
 #pragma unroll
     for (int pair = 0; pair < VECTOR; pair += PAIR) {
       acc_t x[PAIR][TAPS];
 #pragma unroll
       for (int v = pair; v < pair + PAIR; ++v) {
-        take_channel(elements, v, x[v - pair]);
         const int column = threadIdx.x % LANES * VECTOR + v;
         const acc_t lambda =
             LAM_PER_WINDOW
@@ -174,7 +182,9 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
                       (window - row * out_w) * lam_w)
                 : lams[column];
         const acc_t added = ADD_MEAN_GRAD ? all_added[column] : 0;
-        const acc_t found = send_back(widen_from(grads, v), lambda, added, x[v - pair]);
+        take_channel(elements, v, flip_of(lambda), x[v - pair]);
+        const acc_t found =
+            send_back(widen_from(grads, v), flipped(lambda), added, x[v - pair]);
         if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
         if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part[v] += found;
       }

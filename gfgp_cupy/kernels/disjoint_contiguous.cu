@@ -1,15 +1,19 @@
 // Windows that tile the planes of contiguous tensors. Blocks share them out as planes.cu tells; a
 // thread takes a group of VECTOR neighbouring windows of a row at a time.
 //
+// Where lam is one a plane, threads compute for groups beyond their block's last, too, and only do
+// not store: without branches between them, a thread's groups are worked on side by side.
+//
 // Macros, beside those of planes.cu: PACK, elements a load or store of input-sized tensors.
 
 #define PACKS (VECTOR * KERNEL_W / PACK)
 #define ONE_LAM (!LAM_PER_WINDOW)
 
-// Whether threads compute for groups beyond their block's last, too, and only do not store: without
-// branches between them, a thread's groups are worked on side by side. Blocks of whole planes have
-// few such groups.
-#define BRANCHLESS (WHOLE_PLANES && ONE_LAM)
+// Left alone, the compiler spills a register where indices are wide.
+#if TAPS == 4 && KERNEL_H == 2 && WRITE_GRAD_LAM && ONE_LAM && defined(DTYPE_FLOAT32)
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, sizeof(index_t) == 4 ? 0 : 1)
+#endif
 
 // A group's elements, as they lie in memory. They are widened where they are used: a load is
 // waited for no earlier, and takes as few registers as it can.
@@ -39,11 +43,12 @@ __device__ __forceinline__ void store_group(scalar_t* first, index_t width, cons
   }
 }
 
-__device__ __forceinline__ void take_window(const Group& group, int v, acc_t (&x)[TAPS]) {
+__device__ __forceinline__ void take_window(
+    const Group& group, int v, unsigned flip, acc_t (&x)[TAPS]) {
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
     const int column = v * KERNEL_W + tap % KERNEL_W;
-    x[tap] = widen_from(group.rows[tap / KERNEL_W][column / PACK], column % PACK);
+    x[tap] = widen_flipped(group.rows[tap / KERNEL_W][column / PACK], column % PACK, flip);
   }
 }
 
@@ -69,88 +74,119 @@ __device__ __forceinline__ const acc_t* lam_of(
   return lam + n * lam_n + (plane - n * channels) * lam_c;
 }
 
-// Where a group's first element lies. Rows of groups follow each other from plane to plane, each of
-// KERNEL_H rows of elements; `windows` come before the block's first plane.
-__device__ __forceinline__ index_t first_element(
-    index_t windows, index_t group, index_t groups_w, long long by_groups_w, index_t width) {
-  const index_t row = divide(group, groups_w, by_groups_w);
-  return windows * TAPS + group * (VECTOR * KERNEL_W) + row * ((KERNEL_H - 1) * width);
-}
-
-#define FIRST_ELEMENT(group) first_element(windows, group, groups_w, by_groups_w, width)
-
 // Where lam of a group's first window lies, where it varies inside a plane.
 __device__ __forceinline__ const acc_t* lam_of_group(
-    const acc_t* lam, index_t first_plane, index_t group, index_t channels, long long by_channels,
-    index_t groups, long long by_groups, index_t groups_w, long long by_groups_w,
-    long long lam_n, long long lam_c, long long lam_h, long long lam_w) {
-  const index_t plane = divide(group, groups, by_groups);
-  const index_t inside = group - plane * groups;
-  const index_t row = divide(inside, groups_w, by_groups_w);
-  const acc_t* first = lam_of(lam, first_plane + plane, channels, by_channels, lam_n, lam_c);
-  return first + row * lam_h + (inside - row * groups_w) * VECTOR * lam_w;
+    const acc_t* lam, index_t row, index_t column, index_t channels, long long by_channels,
+    index_t rows_h, long long by_rows_h, long long lam_n, long long lam_c, long long lam_h,
+    long long lam_w) {
+  const index_t plane = divide(row, rows_h, by_rows_h);
+  const acc_t* first = lam_of(lam, plane, channels, by_channels, lam_n, lam_c);
+  return first + (row - plane * rows_h) * lam_h + column * VECTOR * lam_w;
 }
 
-#define LAM_OF_GROUP(group)                                                                       \
+#define LAM_OF_GROUP(row)                                                                         \
   lam_of_group(                                                                                   \
-      lam, deal.plane, group, channels, by_channels, groups, by_groups, groups_w, by_groups_w,    \
-      lam_n, lam_c, lam_h, lam_w)
+      lam, row, column, channels, by_channels, rows_h, by_rows_h, lam_n, lam_c, lam_h, lam_w)
 
-// Shared memory of blocks that own whole planes: lam of each, what is added to each element's
-// gradient, and a number for each group.
+// Shared memory: of each plane of the block, `table` at most, lam and what is added to each
+// element's gradient; and a number for each group or warp.
 extern __shared__ __align__(16) unsigned char smem[];
+
+// Fills the shared memory's tables, lams with lam times `factor`. Threads must meet before they
+// read them. To be called when the first groups have been asked for: what is waited for here then
+// arrives with them.
+__device__ __forceinline__ void load_planes(
+    const Deal& deal, int threads, const acc_t* lam, index_t channels, long long by_channels,
+    long long lam_n, long long lam_c, acc_t factor, const acc_t* mean_grad, acc_t* lams,
+    acc_t* all_added) {
+#pragma unroll 1
+  for (index_t at = threadIdx.x; at < deal.count; at += threads) {
+    const index_t plane = deal.plane + at;
+    const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + plane) : 0;
+    if (ONE_LAM) {
+      lams[at] = factor * load(lam_of(lam, plane, channels, by_channels, lam_n, lam_c));
+    }
+    if (ADD_MEAN_GRAD) all_added[at] = added;
+  }
+}
+
+// What a thread takes: of each `turn` rows, from `row` on, the group in column `column`.
+struct Own {
+  index_t row, column;
+};
+
+// A thread too many owns no row of the block's.
+__device__ __forceinline__ Own own_groups(
+    const Deal& deal, index_t turn, index_t groups_w, long long by_groups_w) {
+  const index_t row = divide(threadIdx.x, groups_w, by_groups_w);
+  return {row < turn ? deal.begin + row : deal.end, threadIdx.x - row * groups_w};
+}
+
+// For a row too many, the block's last.
+#define EXISTING(row) min(row, deal.end - 1)
+
+// Which of the block's planes a row is of.
+#define PLANE_OF(row) (divide(row, rows_h, by_rows_h) - deal.plane)
+
+// Where the group in the thread's column of a row begins, in tensors of either size.
+#define INPUT_AT(tensor, row)                                                                     \
+  ((tensor) + ((row) * (KERNEL_H * width) + column * (VECTOR * KERNEL_W)))
+#define OUTPUT_AT(tensor, row) ((tensor) + ((row) * out_w + column * VECTOR))
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD_TENSORS, SIZES) {
-  const index_t width = groups_w * (VECTOR * KERNEL_W);
-  const Deal deal = block_deal(planes, share, by_share, most, groups);
+extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_forward(
+    FORWARD_TENSORS, SIZES) {
+  const index_t groups = groups_w, out_w = groups * VECTOR, width = out_w * KERNEL_W;
+  const index_t apart = turn;
+  const Deal deal = block_deal(rows, rows_h, by_rows_h, most, chunks, by_chunks);
   acc_t* lams = reinterpret_cast<acc_t*>(smem);
+  const Own own = own_groups(deal, apart, groups, by_groups_w);
   acc_t scale = 0;
-  if (ONE_LAM && WHOLE_PLANES) {
 #pragma unroll 1
-    for (index_t plane = threadIdx.x; plane < deal.count; plane += BLOCK) {
-      lams[plane] =
-          LOG2_E * load(lam_of(lam, deal.plane + plane, channels, by_channels, lam_n, lam_c));
-    }
-  } else if (ONE_LAM) {
-    scale = LOG2_E * load_once(lam_of(lam, deal.plane, channels, by_channels, lam_n, lam_c));
-  }
-  const index_t windows = deal.plane * (index_t)groups * VECTOR;
-  for (index_t round = deal.begin; round < deal.end; round += BLOCK * ITEMS) {
-    Group of[ITEMS] = {};
+  for (index_t pass = 0; pass < (index_t)passes; ++pass) {
+    const index_t right = own.column + pass * (index_t)threads, column = min(right, groups - 1);
+    const index_t end = right < groups ? deal.end : deal.begin;
+    index_t row = own.row;
+#pragma unroll 1
+    for (index_t round = deal.begin; round < deal.end; round += apart * ITEMS) {
+      Group of[ITEMS];
 #pragma unroll
-    for (int item = 0; item < ITEMS; ++item) {
-      const index_t group = round + item * BLOCK + threadIdx.x;
-      if (group < deal.end) {
-        of[item] = load_group(input + FIRST_ELEMENT(group), width);
+      for (int item = 0; item < ITEMS; ++item) {
+        of[item] = load_group(INPUT_AT(input, EXISTING(row + item * apart)), width);
       }
-    }
-    if (ONE_LAM && WHOLE_PLANES) __syncthreads();
-#pragma unroll
-    for (int item = 0; item < ITEMS; ++item) {
-      const index_t group = round + item * BLOCK + threadIdx.x;
-      const bool has_group = group < deal.end;
-      if (BRANCHLESS || has_group) {
-        if (ONE_LAM && WHOLE_PLANES) {
-          scale = lams[divide(min(group, deal.end - 1), groups, by_groups)];
-        }
-        acc_t pooled[VECTOR];
-        Pack<VECTOR> spreads;
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) {
-          acc_t x[TAPS];
-          take_window(of[item], v, x);
-          if (LAM_PER_WINDOW) scale = LOG2_E * load(LAM_OF_GROUP(group) + v * lam_w);
-          const Softmax softmax_of = softmax(x, scale);
-          pooled[v] = mean(x, softmax_of);
-          if (WRITE_SPREAD) spreads.element[v] = pack_spread(root(variance(softmax_of)));
-        }
-        const index_t at = windows + group * VECTOR;
-        if (has_group) store_pack(output + at, narrow_pack(pooled));
-        if (WRITE_SPREAD && has_group) store_pack(spread + at, spreads);
+      if (ONE_LAM && pass == 0 && round == deal.begin) {
+        __syncthreads();
+        load_planes(
+            deal, threads, lam, channels, by_channels, lam_n, lam_c, LOG2_E, nullptr, lams,
+            nullptr);
+        __syncthreads();
       }
+#pragma unroll
+      for (int item = 0; item < ITEMS; ++item) {
+        const index_t own_row = row + item * apart;
+        const bool has_group = own_row < end;
+        if (ONE_LAM || has_group) {
+          if (ONE_LAM) scale = lams[PLANE_OF(EXISTING(own_row))];
+          acc_t pooled[VECTOR];
+          Pack<VECTOR> spreads;
+#pragma unroll
+          for (int v = 0; v < VECTOR; ++v) {
+            acc_t x[TAPS];
+            if (LAM_PER_WINDOW) scale = LOG2_E * load(LAM_OF_GROUP(own_row) + v * lam_w);
+            take_window(of[item], v, flip_of(scale), x);
+            const Softmax softmax_of = own_softmax<POOLING_EXPONENT>(x, flipped(scale));
+            pooled[v] = flip(mean(x, softmax_of), flip_of(scale));
+            if (WRITE_SPREAD) spreads.element[v] = pack_spread(root(variance(softmax_of)));
+          }
+          if (has_group) {
+            store_pack(OUTPUT_AT(output, own_row), narrow_pack(pooled));
+            if (WRITE_SPREAD) store_pack(OUTPUT_AT(spread, own_row), spreads);
+          }
+        }
+      }
+      row += apart * ITEMS;
     }
   }
 }
@@ -160,78 +196,82 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the part of lam's gradient that one block finds, in
 // grad_lam[n, chunk, channel], or where lam varies inside a plane that of each window.
 // ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
+extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_backward(
     BACKWARD_TENSORS, SIZES) {
-  const index_t width = groups_w * (VECTOR * KERNEL_W);
-  const Deal deal = block_deal(planes, share, by_share, most, groups);
+  const index_t groups = groups_w, out_w = groups * VECTOR, width = out_w * KERNEL_W;
+  const index_t apart = turn;
+  const Deal deal = block_deal(rows, rows_h, by_rows_h, most, chunks, by_chunks);
   acc_t* lams = reinterpret_cast<acc_t*>(smem);
-  acc_t* all_added = lams + share;
-  acc_t* partial = WHOLE_PLANES ? all_added + share : lams;
+  acc_t* all_added = lams + table;
+  acc_t* partial = all_added + table;
+  const Own own = own_groups(deal, apart, groups, by_groups_w);
   acc_t lambda = 0, added = 0, part = 0;
-  if (WHOLE_PLANES) {
 #pragma unroll 1
-    for (index_t plane = threadIdx.x; plane < deal.count; plane += BLOCK) {
-      if (ONE_LAM) {
-        lams[plane] = load(lam_of(lam, deal.plane + plane, channels, by_channels, lam_n, lam_c));
+  for (index_t pass = 0; pass < (index_t)passes; ++pass) {
+    const index_t right = own.column + pass * (index_t)threads, column = min(right, groups - 1);
+    const index_t end = right < groups ? deal.end : deal.begin;
+    index_t row = own.row;
+#pragma unroll 1
+    for (index_t round = deal.begin; round < deal.end; round += apart * ITEMS) {
+      Group of[ITEMS];
+      Pack<VECTOR> grads[ITEMS];
+#pragma unroll
+      for (int item = 0; item < ITEMS; ++item) {
+        const index_t from = EXISTING(row + item * apart);
+        of[item] = load_group(INPUT_AT(input, from), width);
+        grads[item] = load_pack<VECTOR>(OUTPUT_AT(grad_output, from));
       }
-      if (ADD_MEAN_GRAD) all_added[plane] = load(mean_grad + deal.plane + plane);
-    }
-  } else {
-    if (ONE_LAM) lambda = load_once(lam_of(lam, deal.plane, channels, by_channels, lam_n, lam_c));
-    if (ADD_MEAN_GRAD) added = load_once(mean_grad + deal.plane);
-  }
-  const index_t windows = deal.plane * (index_t)groups * VECTOR;
-  for (index_t round = deal.begin; round < deal.end; round += BLOCK * ITEMS) {
-    Group of[ITEMS] = {};
-    Pack<VECTOR> grads[ITEMS] = {};
-#pragma unroll
-    for (int item = 0; item < ITEMS; ++item) {
-      const index_t group = round + item * BLOCK + threadIdx.x;
-      if (group < deal.end) {
-        of[item] = load_group(input + FIRST_ELEMENT(group), width);
-        grads[item] = load_pack<VECTOR>(grad_output + (windows + group * VECTOR));
+      if ((ONE_LAM || ADD_MEAN_GRAD) && pass == 0 && round == deal.begin) {
+        __syncthreads();
+        load_planes(
+            deal, threads, lam, channels, by_channels, lam_n, lam_c, 1, mean_grad, lams,
+            all_added);
+        __syncthreads();
       }
-    }
-    if (WHOLE_PLANES && (ONE_LAM || ADD_MEAN_GRAD)) __syncthreads();
 #pragma unroll
-    for (int item = 0; item < ITEMS; ++item) {
-      const index_t group = round + item * BLOCK + threadIdx.x;
-      const bool has_group = group < deal.end;
-      if (BRANCHLESS || has_group) {
-        if (WHOLE_PLANES) {
-          const index_t plane = divide(min(group, deal.end - 1), groups, by_groups);
-          if (ONE_LAM) lambda = lams[plane];
-          if (ADD_MEAN_GRAD) added = all_added[plane];
-          part = 0;
-        }
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) {
-          acc_t x[TAPS];
-          take_window(of[item], v, x);
-          if (LAM_PER_WINDOW) lambda = load(LAM_OF_GROUP(group) + v * lam_w);
-          const acc_t found = send_back(widen_from(grads[item], v), lambda, added, x);
-          if (WRITE_GRAD_INPUT) put_window(of[item], v, x);
-          if (WRITE_GRAD_LAM && LAM_PER_WINDOW) {
-            store(grad_lam + (windows + group * VECTOR + v), found);
+      for (int item = 0; item < ITEMS; ++item) {
+        const index_t own_row = row + item * apart;
+        const bool has_group = own_row < end;
+        if (ONE_LAM || has_group) {
+          if (ONE_LAM || ADD_MEAN_GRAD) {
+            const index_t plane = PLANE_OF(EXISTING(own_row));
+            if (ONE_LAM) lambda = lams[plane];
+            if (ADD_MEAN_GRAD) added = all_added[plane];
           }
-          if (WRITE_GRAD_LAM && ONE_LAM) part += found;
-        }
-        if (WRITE_GRAD_LAM && ONE_LAM && WHOLE_PLANES && has_group) partial[group] = part;
-        if (WRITE_GRAD_INPUT && has_group) {
-          store_group(grad_input + FIRST_ELEMENT(group), width, of[item]);
+          if (!CHUNKED) part = 0;
+#pragma unroll
+          for (int v = 0; v < VECTOR; ++v) {
+            acc_t x[TAPS];
+            if (LAM_PER_WINDOW) lambda = load(LAM_OF_GROUP(own_row) + v * lam_w);
+            take_window(of[item], v, flip_of(lambda), x);
+            const acc_t found = send_back(widen_from(grads[item], v), flipped(lambda), added, x);
+            if (WRITE_GRAD_INPUT) put_window(of[item], v, x);
+            if (WRITE_GRAD_LAM && LAM_PER_WINDOW) {
+              store(grad_lam + (own_row * out_w + column * VECTOR + v), found);
+            }
+            if (WRITE_GRAD_LAM && ONE_LAM && (!CHUNKED || has_group)) part += found;
+          }
+          if (WRITE_GRAD_LAM && ONE_LAM && !CHUNKED && has_group) {
+            partial[(own_row - deal.begin) * groups + column] = part;
+          }
+          if (WRITE_GRAD_INPUT && has_group) {
+            store_group(INPUT_AT(grad_input, own_row), width, of[item]);
+          }
         }
       }
+      row += apart * ITEMS;
     }
   }
-  if (WRITE_GRAD_LAM && ONE_LAM && WHOLE_PLANES) {
+  if (WRITE_GRAD_LAM && ONE_LAM && !CHUNKED) {
     __syncthreads();
-    store_plane_sums(partial, groups, deal.count, grad_lam + deal.plane);
+    store_plane_sums(
+        partial, (index_t)rows_h * groups, deal.count, threads, grad_lam + deal.plane);
   } else if (WRITE_GRAD_LAM && ONE_LAM) {
-    const acc_t sum = block_sum(part, partial);
+    const acc_t sum = block_sum(part, threads, partial);
     if (threadIdx.x == 0) {
       const index_t n = divide(deal.plane, channels, by_channels);
       const index_t channel = deal.plane - n * (index_t)channels;
-      store(grad_lam + (n * (index_t)share + deal.chunk) * (index_t)channels + channel, sum);
+      store(grad_lam + (n * (index_t)chunks + deal.chunk) * (index_t)channels + channel, sum);
     }
   }
 }

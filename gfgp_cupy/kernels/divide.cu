@@ -1,7 +1,8 @@
 // number / divisor for 0 <= number < 2^31, without a division: lanes.py makes `inverse`, of a
 // multiplier below 2^32 and a shift. 64-bit numbers are divided.
-__device__ __forceinline__ index_t divide(index_t number, long long divisor, long long inverse) {
-  if (sizeof(index_t) > sizeof(int)) return number / divisor;
+template <class Number>
+__device__ __forceinline__ Number divide(Number number, long long divisor, long long inverse) {
+  if (sizeof(Number) > sizeof(int)) return number / divisor;
   const unsigned multiplier = (unsigned)inverse, above = (unsigned)number + 1;
 #ifdef GFGP_HOST
   const unsigned high = (unsigned)((unsigned long long)above * multiplier >> 32);

@@ -157,6 +157,43 @@ __device__ __forceinline__ acc_t widen_from(const Pack<1>& pack, int k) {
   return widen(pack.element[0]);
 }
 
+// Half types: numbers that are taken, or given back, with their signs changed where `flip` is
+// SIGN_BIT, not 0. For bfloat16 that costs nothing, for float16 an instruction a pair.
+#define SIGN_BIT 0x80000000u
+
+__device__ __forceinline__ unsigned upper_half_flipped(unsigned pair, unsigned flip) {
+#ifdef GFGP_HOST
+  return (pair & 0xffff0000u) ^ flip;
+#else
+  // Left alone, the compiler makes two instructions of it, out of what `flip` was made of.
+  unsigned bits;
+  asm("lop3.b32 %0, %1, 0xffff0000, %2, 0x6a;" : "=r"(bits) : "r"(pair), "r"(flip));
+  return bits;
+#endif
+}
+
+template <int N>
+__device__ __forceinline__ acc_t widen_flipped(const Pack<N>& pack, int k, unsigned flip) {
+#if defined(DTYPE_BFLOAT16)
+  const unsigned pair = pack.pair[k / 2];
+  return __uint_as_float(k % 2 ? upper_half_flipped(pair, flip) : pair * 0x10000u + flip);
+#elif defined(DTYPE_FLOAT16)
+  const unsigned pair = pack.pair[k / 2] ^ (flip | flip >> 16);
+  return widen((scalar_t)(k % 2 ? pair >> 16 : pair));
+#else
+  return widen(pack.element[k]);
+#endif
+}
+
+template <>
+__device__ __forceinline__ acc_t widen_flipped(const Pack<1>& pack, int k, unsigned flip) {
+#if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
+  return widen((scalar_t)(pack.element[0] ^ flip >> 16));
+#else
+  return widen(pack.element[0]);
+#endif
+}
+
 // Puts two numbers where elements k and k + 1 of a pack are; k is even.
 template <int N>
 __device__ __forceinline__ void narrow_pair(acc_t first, acc_t second, Pack<N>& pack, int k) {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,15 +12,23 @@ from torch import Tensor
 from .lanes import BLOCK, Lanes, aligned_elements, largest_power_of_two
 from .launch import Launch, source
 from .macros import DTYPE_MACROS, has_channels_side_by_side, index_type
+from .planes import team_size
 
 __all__ = ["chunks", "lam_gradient"]
 
-SOURCE = source("element.cu", "divide.cu", "lanes.cu", "lam_gradient.cu")
+CHANNELS_LAST = source("element.cu", "divide.cu", "lanes.cu", "lam_gradient.cu")
+CONTIGUOUS = source("element.cu", "plane_sums.cu", "lam_gradient.cu")
+
+SMALL_PLANE = 1024
+"""Windows of a plane that shares a block with others."""
+
+MOST_WINDOWS = 2 * SMALL_PLANE
+"""Of a block that keeps what it found of each, but where one access reaches over more planes."""
 
 
 def chunks(grad_output: Tensor, spread: Tensor) -> int:
     """Into how many parts :func:`lam_gradient` sums up a plane."""
-    return _deal(*_key(grad_output, spread))[0].chunks
+    return _deal(*_key(grad_output, spread)).chunks
 
 
 def lam_gradient(grad_output: Tensor, spread: Tensor, grad_lam: Tensor) -> Launch:
@@ -27,16 +37,27 @@ def lam_gradient(grad_output: Tensor, spread: Tensor, grad_lam: Tensor) -> Launc
     ``grad_output`` and ``spread``, [N, C, oH, oW], are dense and in one memory format; ``spread``
     is as :mod:`gfgp_cupy.spread` keeps it.
     """
-    lanes, defines, sizes = _deal(*_key(grad_output, spread))
+    dealt = _deal(*_key(grad_output, spread))
     return Launch(
         name="max_ent_pool2d_lam_gradient",
-        source=SOURCE,
-        defines=defines,
-        grid=lanes.grid,
+        source=dealt.source,
+        defines=dealt.defines,
+        grid=dealt.grid,
         block=BLOCK,
-        args=(grad_output, spread, grad_lam, *sizes),
-        shared_bytes=lanes.reduction_elements * grad_lam.element_size(),
+        args=(grad_output, spread, grad_lam, *dealt.sizes),
+        shared_bytes=dealt.shared_elements * grad_lam.element_size(),
     )
+
+
+class Dealt(NamedTuple):
+    """What a launch has beside its name and tensors: worked out once."""
+
+    source: str
+    defines: tuple[str, ...]
+    grid: int
+    sizes: tuple[int, ...]
+    shared_elements: int
+    chunks: int
 
 
 def _key(grad_output: Tensor, spread: Tensor) -> tuple:
@@ -46,19 +67,30 @@ def _key(grad_output: Tensor, spread: Tensor) -> tuple:
 
 
 @functools.lru_cache(maxsize=4096)
-def _deal(
-    shape: torch.Size, dtype: torch.dtype, channels_last: bool, aligned: int
-) -> tuple[Lanes, tuple[str, ...], tuple[int, ...]]:
+def _deal(shape: torch.Size, dtype: torch.dtype, channels_last: bool, aligned: int) -> Dealt:
     samples, channels, out_h, out_w = shape
-    row = channels if channels_last else out_h * out_w
-    vector = largest_power_of_two(aligned, dividing=row)
-    lanes = Lanes.of((samples, channels, out_h, out_w), channels_last, vector, dtype.itemsize)
+    windows, planes = out_h * out_w, samples * channels
     defines = (
         DTYPE_MACROS[dtype],
         f"index_t={index_type(shape.numel())}",
         f"CHANNELS_LAST={int(channels_last)}",
-        *lanes.defines,
     )
     if channels_last:
-        return lanes, defines, (channels, out_h * out_w, *lanes.sizes)
-    return lanes, defines, (samples * channels, out_h * out_w)
+        vector = largest_power_of_two(aligned, dividing=channels)
+        lanes = Lanes.of((samples, channels, out_h, out_w), vector, dtype.itemsize)
+        return Dealt(
+            CHANNELS_LAST, (*defines, *lanes.defines), lanes.grid,
+            (channels, windows, *lanes.sizes), lanes.reduction_elements, lanes.chunks,
+        )  # fmt: skip
+    small = windows <= SMALL_PLANE
+    vector = largest_power_of_two(aligned, dividing=planes * windows if small else windows)
+    share = 1
+    if small:
+        # Blocks begin where an access may.
+        least = vector // math.gcd(vector, windows)
+        share = max(MOST_WINDOWS // (least * windows), 1) * least
+    small_defines = (f"SMALL={int(small)}", f"TEAM={team_size(BLOCK, share)}")
+    return Dealt(
+        CONTIGUOUS, (*defines, f"VECTOR={vector}", f"BLOCK={BLOCK}", *small_defines),
+        -(-planes // share), (planes, windows, share), share * windows if small else BLOCK // 32, 1,
+    )  # fmt: skip

@@ -1,17 +1,13 @@
-// How threads share out planes, and how they add up what each found of a plane.
+// How threads share out channels_last planes, and how they add up what each found of one.
 //
-// Macros: CHANNELS_LAST; VECTOR, elements a thread takes at once of output-sized tensors;
-//         LANES, neighbouring threads that share a plane (contiguous) or stand side by side along
-//         the channels (channels_last).
+// Macros: VECTOR, elements a thread takes at once of output-sized tensors; LANES, neighbouring
+//         threads that stand side by side along the channels.
 //
-// Contiguous: LANES threads own one plane. Channels_last: one thread owns VECTOR channels of some
-// of a sample's windows; blocks, each of at most `most` windows, are numbered by sample, channels,
-// then windows.
+// A thread owns VECTOR channels of some of a sample's windows; blocks, each of at most `most`
+// windows, are numbered by sample, channels, then windows.
 
 #define BLOCK 256
 #define ROWS_OF_LANES (BLOCK / LANES)
-
-#if CHANNELS_LAST
 
 struct Share {
   index_t n, channel;           // sample, first channel
@@ -71,32 +67,3 @@ __device__ __forceinline__ void store_sum(
     }
   }
 }
-
-#else
-
-__device__ __forceinline__ index_t own_plane() {
-  return (index_t)blockIdx.x * ROWS_OF_LANES + threadIdx.x / LANES;
-}
-
-// Adds up `part` over the LANES threads of a plane and writes it to to[plane]. All threads of the
-// block must call it. Shared memory: one acc_t a warp.
-__device__ __forceinline__ void store_sum(acc_t part, index_t plane, index_t planes, acc_t* to) {
-#pragma unroll
-  for (int step = min(LANES, 32) / 2; step > 0; step /= 2) {
-    part += __shfl_xor_sync(0xffffffffu, part, step);
-  }
-  if (LANES > 32) {
-    extern __shared__ __align__(16) unsigned char smem[];
-    acc_t* partial = reinterpret_cast<acc_t*>(smem);
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = part;
-    __syncthreads();
-    part = 0;
-#pragma unroll
-    for (int warp = 0; warp < LANES / 32; ++warp) {
-      part += partial[threadIdx.x / LANES * (LANES / 32) + warp];
-    }
-  }
-  if (plane < planes && threadIdx.x % LANES == 0) store(to + plane, part);
-}
-
-#endif

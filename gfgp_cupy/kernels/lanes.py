@@ -1,4 +1,4 @@
-"""How ``lanes.cu`` shares out planes to threads, and how wide their memory accesses are."""
+"""How ``lanes.cu`` shares out channels_last planes to threads, and how wide accesses are."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["BLOCK", "Lanes", "aligned_elements", "inverse", "largest_power_of_tw
 BLOCK = 256
 
 RUN_BYTES = 128
-"""In channels_last: how much neighbouring threads read of one pixel. A line of the cache; with
+"""How much neighbouring threads read of one pixel. A line of the cache; with
 more, a block would hold fewer windows of a small plane."""
 
 MOST_WINDOWS = 4
-"""In channels_last: windows a thread, of a plane that is cut into chunks: enough to spread the
+"""Windows a thread, of a plane that is cut into chunks: enough to spread the
 reading of λ, few enough to fill the GPU to the end."""
 
 MOST_WINDOWS_UNCUT = 8
@@ -32,10 +32,10 @@ class Lanes:
 
     Attributes:
         vector: elements a thread takes at once.
-        lanes: neighbouring threads that share a plane, or stand side by side along the channels.
+        lanes: neighbouring threads, side by side along the channels.
         chunks: parts a plane is cut into, each of which a block adds up.
-        most: windows of a chunk (channels_last).
-        channel_blocks: parts the channels are cut into (channels_last).
+        most: windows of a chunk.
+        channel_blocks: parts the channels are cut into.
         grid: number of blocks.
         reduction_elements: size of the shared memory in which a block adds up.
     """
@@ -49,44 +49,37 @@ class Lanes:
     reduction_elements: int
 
     @classmethod
-    def of(
-        cls, shape: tuple[int, int, int, int], channels_last: bool, vector: int, element_size: int
-    ) -> Lanes:
+    def of(cls, shape: tuple[int, int, int, int], vector: int, element_size: int) -> Lanes:
         samples, channels, out_h, out_w = shape
-        if channels_last:
-            vectors, windows = channels // vector, out_h * out_w
-            run = max(RUN_BYTES // (vector * element_size), 1)
-            lanes = largest_power_of_two(min(vectors, run, 32))
-            rows = BLOCK // lanes
-            channel_blocks = -(-vectors // lanes)
-            blocks = samples * channel_blocks
-            chunks = 1
-            if windows > MOST_WINDOWS_UNCUT * rows:
-                chunks = -(-windows // (MOST_WINDOWS * rows))
-            chunks = max(chunks, min(-(-ENOUGH_BLOCKS // blocks), -(-windows // rows)))
-            most = -(-windows // (chunks * rows)) * rows
-            chunks = -(-windows // most)
-            return cls(
-                vector, lanes, chunks=chunks, most=most, channel_blocks=channel_blocks,
-                grid=blocks * chunks, reduction_elements=BLOCK // 32 * lanes * vector,
-            )  # fmt: skip
-        groups = out_h * out_w // vector
-        # About four rounds a lane, on whole warps where the plane is large enough for one.
-        lanes = largest_power_of_two(min(max(groups // 4, min(groups, 32)), BLOCK))
-        grid = -(-samples * channels * lanes // BLOCK)
+        vectors, windows = channels // vector, out_h * out_w
+        run = max(RUN_BYTES // (vector * element_size), 1)
+        lanes = largest_power_of_two(min(vectors, run, 32))
+        rows = BLOCK // lanes
+        channel_blocks = -(-vectors // lanes)
+        blocks = samples * channel_blocks
+        chunks = 1
+        if windows > MOST_WINDOWS_UNCUT * rows:
+            chunks = -(-windows // (MOST_WINDOWS * rows))
+        chunks = max(chunks, min(-(-ENOUGH_BLOCKS // blocks), -(-windows // rows)))
+        most = -(-windows // (chunks * rows)) * rows
+        chunks = -(-windows // most)
         return cls(
-            vector, lanes, chunks=1, most=groups, channel_blocks=1, grid=grid,
-            reduction_elements=BLOCK // 32,
+            vector, lanes, chunks=chunks, most=most, channel_blocks=channel_blocks,
+            grid=blocks * chunks, reduction_elements=BLOCK // 32 * lanes * vector,
         )  # fmt: skip
 
+    @property
+    def threads(self) -> int:
+        return BLOCK
+
     def shared_elements(self, sums: bool) -> int:
-        """The size of a block's shared memory (channels_last): two numbers of each channel, and
-        where a block adds up λ's gradient, what that takes."""
+        """The size of a block's shared memory: two numbers of each channel, and where a block adds
+        up λ's gradient, what that takes."""
         return 2 * self.lanes * self.vector + (self.reduction_elements if sums else 0)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """``DEAL`` of ``lanes.cu`` (channels_last)."""
+        """``DEAL`` of ``lanes.cu``."""
         return (
             self.most, self.chunks, inverse(self.chunks),
             self.channel_blocks, inverse(self.channel_blocks),
@@ -94,7 +87,7 @@ class Lanes:
 
     @property
     def defines(self) -> tuple[str, ...]:
-        """The macros of ``lanes.cu``, but CHANNELS_LAST."""
+        """The macros of ``lanes.cu``."""
         return (f"VECTOR={self.vector}", f"LANES={self.lanes}")
 
 

@@ -108,10 +108,13 @@ def has_channels_side_by_side(tensor: Tensor) -> bool:
     return tensor.shape[1] > 1 and layout_of(tensor) is torch.channels_last
 
 
-def problem_of(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Problem:
-    """The problem of pooling ``input``, dense in its memory format, with 4-D ``lam``."""
-    channels_last = has_channels_side_by_side(input)
-    return Problem(input.shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry)
+def problem_of(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format
+) -> Problem:
+    """The problem of pooling ``input``, dense in its memory format ``layout``, with 4-D ``lam``."""
+    shape = input.shape
+    channels_last = shape[1] > 1 and layout is torch.channels_last
+    return Problem(shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry)
 
 
 SWITCHES = ("ADD_MEAN_GRAD", "WRITE_GRAD_INPUT", "WRITE_GRAD_LAM", "WRITE_SPREAD")

@@ -1,796 +1,449 @@
-// Max-Ent pooling of windows that overlap, or that padding or the plane's edge cuts, channels_last.
+// Max-Ent pooling in channels_last of windows that overlap, or that padding or the plane's edge
+// cuts, by the march of marching_tile.cu.
 //
-// A thread owns VECTOR neighbouring channels of a tile of the plane, TILE windows wide and
-// strip_rows high, and marches down it, a row of windows at a time. Neighbouring threads own
-// neighbouring channels of the same tile, so that a warp's accesses are dense. A row of the input
-// is read while the thread works on the rows above it. No shared memory, no barriers: the columns
-// and rows that neighbouring tiles share are read by each of them, from the first-level cache where
-// a block holds both.
-//
-// An element's exponential is computed once, relative to a reference that all the thread's windows
-// of a channel share, and so are each row's sums of e and of e d over the columns of a window.
-// Where a window lies too far from the reference for that, it is computed by itself, as window.cu
-// does, from memory: see `LEAST_TOTAL`.
-//
-// A program holds one kernel: the backward pass's where a gradient is to be written.
-//
-// Macros: KERNEL_*, STRIDE_* (no larger than KERNEL_*), PADDING_*; VECTOR; TILE; WRITE_SPREAD,
-//         WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
-//
-// Rows and columns are counted from the padded plane's corner ("padded rows"), so that window o
-// begins at o * STRIDE, and row q belongs to the windows q / STRIDE - HALO ... q / STRIDE.
+// float32: each window is worked on by itself, relative to its own extreme element
+// (weighted_window.cu). Half types: windows share their elements' weights, relative to one
+// reference for the tile (shared_weights.cu). From the row on where that does not hold, because
+// windows lie too far from the reference, the tile is worked on window by window; so is all of it
+// where lam is large.
 
-#define BLOCK 128
-#define BACKWARD (WRITE_GRAD_INPUT || WRITE_GRAD_LAM)
+#define SHARED (sizeof(scalar_t) == 2)
+
+__device__ __forceinline__ bool share_weights(const acc_t (&lam)[VECTOR]) {
+  bool share = SHARED;
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) share &= fabs(lam[v]) <= MOST_SHARED_LAM;
+  return share;
+}
 
 // Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room
-// for more; the most common windows have the room for these without that.
+// for more, or takes so many that too few have room. For other architectures than sm_90 it needs a
+// few registers more.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
+#define TIGHT 0
+#else
+#define TIGHT 1
+#endif
 constexpr int wanted_blocks() {
-  if (sizeof(index_t) > 4 || KERNEL_H * KERNEL_W > 9 || STRIDE_H < 2 || STRIDE_W < 2) return 1;
-  if (BACKWARD) return VECTOR == 2 ? 3 : WRITE_GRAD_LAM || ADD_MEAN_GRAD ? 4 : 5;
-  return !WRITE_SPREAD ? 6 : VECTOR == 2 ? 4 : 5;
-}
-#undef BOUNDS
-#define BOUNDS(threads) __launch_bounds__(threads, wanted_blocks())
-
-// Windows above a strip and left of a tile that reach its elements, whose gradients need them.
-#define HALO_H (BACKWARD ? (KERNEL_H - 1) / STRIDE_H : 0)
-#define HALO_W (BACKWARD ? (KERNEL_W - 1) / STRIDE_W : 0)
-#define WINDOWS (TILE + HALO_W)                         // of a row, that the thread sums up
-#define COLUMNS ((WINDOWS - 1) * STRIDE_W + KERNEL_W)  // of a row, that it reads
-#define OWN_COLUMNS (TILE * STRIDE_W)                  // whose gradients it writes
-#define SHARED_ROWS (KERNEL_H - STRIDE_H)              // of a window and the next one below
-
-// The total of a window's weights for which the sums hold: in it, no weight that was flushed to 0
-// matters, and no exponent was so large that its rounding shows.
-#define LEAST_TOTAL 2.3283064e-10f  // 2^-32
-#define MOST_TOTAL 4.2949673e9f     // 2^32
-#define MOST_RESULT 1e37f           // beyond which sums may have overflowed on the way
-
-// ---------------------------------------------------------------- the formula
-// Max-Ent pooling in the form that the march wants: e and d of an element; y, and the a and c with
-// which a window's output sends e (a d + c) times its gradient back to an element.
-
-// A product that is rounded before it is added, in every program alike: the compiler would contract
-// it in some and not in others.
-__device__ __forceinline__ acc_t product(acc_t a, acc_t b) {
-#if defined(GFGP_HOST)
-  return a * b;
-#else
-  return __fmul_rn(a, b);
-#endif
-}
-
-// What a thread's windows of one channel share.
-struct Formula {
-  acc_t lambda, scale;  // scale = lam log2(e)
-  acc_t origin;         // d = x - origin
-  acc_t shift;          // e = 2^(scale d + shift)
-};
-
-// `extreme` is an element of the tile: the largest of some, or the smallest where lam < 0.
-// The forward pass has no origin: rounding takes nothing from d, and where all windows lie near
-// 0 (shift = 0) a window's result is the same in any tile. For derivatives d has to be small.
-__device__ __forceinline__ Formula formula_of(acc_t lambda, acc_t extreme) {
-  const acc_t scale = LOG2_E * lambda;
-  const bool finite = extreme - extreme == 0;
-  if (BACKWARD) return {lambda, scale, finite ? extreme : 0, 0};
-  const acc_t quantum = 32;
-  const acc_t shift = -quantum * floor(fma(scale * extreme, 1 / quantum, (acc_t)0.5));
-  return {lambda, scale, 0, shift - shift == 0 ? shift : 0};
-}
-
-__device__ __forceinline__ acc_t deviation_of(acc_t x, const Formula& formula) {
-  return BACKWARD ? x - formula.origin : x;
-}
-
-__device__ __forceinline__ acc_t weight_of(acc_t deviation, const Formula& formula) {
-  return power_of_two(fma(deviation, formula.scale, formula.shift));
-}
-
-struct Slope {
-  acc_t a, c;
-};
-
-// Of a window whose weights' inverse total and whose mean of d are known.
-__device__ __forceinline__ Slope slope_of(
-    acc_t grad, acc_t inverse_total, acc_t mean, const Formula& formula) {
-  const acc_t sent = product(grad, inverse_total), a = product(formula.lambda, sent);
-  return {a, fma(-mean, a, sent)};
-}
-
-// ---------------------------------------------------------------- memory
-
-// VECTOR channels as memory holds them. Half types are widened where they are used: the registers
-// that wait for memory hold two of them each.
-#if VECTOR == 2 && (defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16))
-
-typedef unsigned Raw;
-
-__device__ __forceinline__ acc_t widen(Raw raw, int v) {
-  return widen((scalar_t)(v == 0 ? raw & 0xffffu : raw >> 16));
-}
-
-__device__ __forceinline__ Raw raw_of(const scalar_t (&element)[VECTOR]) {
-  return element[0] | (unsigned)element[1] << 16;
-}
-
-__device__ __forceinline__ Raw narrow(const acc_t (&value)[VECTOR]) {
-#if !defined(GFGP_HOST) && defined(DTYPE_BFLOAT16) && __CUDA_ARCH__ >= 800
-  Raw raw;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(raw) : "f"(value[1]), "f"(value[0]));
-  return raw;
-#elif !defined(GFGP_HOST) && defined(DTYPE_FLOAT16) && __CUDA_ARCH__ >= 800
-  Raw raw;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(raw) : "f"(value[1]), "f"(value[0]));
-  return raw;
-#else
-  const scalar_t element[VECTOR] = {narrow(value[0]), narrow(value[1])};
-  return raw_of(element);
-#endif
-}
-
-#else
-
-typedef Pack<VECTOR> Raw;
-
-__device__ __forceinline__ acc_t widen(const Raw& raw, int v) { return widen(raw.element[v]); }
-
-__device__ __forceinline__ Raw raw_of(const scalar_t (&element)[VECTOR]) {
-  Raw raw;
-#pragma unroll
-  for (int v = 0; v < VECTOR; ++v) raw.element[v] = element[v];
-  return raw;
-}
-
-__device__ __forceinline__ Raw narrow(const acc_t (&value)[VECTOR]) {
-  Raw raw;
-#pragma unroll
-  for (int v = 0; v < VECTOR; ++v) raw.element[v] = narrow(value[v]);
-  return raw;
-}
-
-#endif
-
-__device__ __forceinline__ Raw load_raw(const scalar_t* address) {
-  return load(reinterpret_cast<const Raw*>(address));
-}
-
-__device__ __forceinline__ void store_raw(scalar_t* address, const Raw& raw) {
-  store(reinterpret_cast<Raw*>(address), raw);
-}
-
-// ---------------------------------------------------------------- places
-
-// How threads are numbered: by samples, groups of `lanes` threads along the channels, strips,
-// tiles, then lanes.
-struct Deal {
-  index_t lanes, tiles, strips, strip_rows;
-};
-
-struct Plane {
-  index_t channels, height, width, out_h, out_w;
-};
-
-struct Tile {
-  index_t n, channel, number;  // sample, first channel, which of the plane's tiles
-  index_t row, row_end;        // own rows of windows, those that do not exist included
-  index_t column;              // first own column of windows
-};
-
-// Of a number that is not negative: takes off the last digit, in a system with `base` digits.
-__device__ __forceinline__ index_t next_digit(index_t& number, index_t base) {
-  // Unsigned, where that is shorter.
-  const index_t others =
-      sizeof(index_t) == 4 ? (index_t)((unsigned)number / (unsigned)base) : number / base;
-  const index_t digit = number - others * base;
-  number = others;
-  return digit;
-}
-
-__device__ __forceinline__ Tile tile_of(const Deal& deal, const Plane& plane, index_t thread) {
-  index_t rest = thread, row, column;
-  Tile tile;
-  const index_t lane = next_digit(rest, deal.lanes);
-  column = next_digit(rest, deal.tiles);
-  row = next_digit(rest, deal.strips);
-  const index_t group = next_digit(rest, plane.channels / VECTOR / deal.lanes);
-  tile.n = rest;
-  tile.channel = (group * deal.lanes + lane) * VECTOR;
-  tile.number = row * deal.tiles + column;
-  tile.row = row * deal.strip_rows;
-  // At least as many as there are windows, since no window begins past the plane's end.
-  const index_t rows = BACKWARD ? (plane.height + PADDING_H - 1) / STRIDE_H + 1 : plane.out_h;
-  tile.row_end = min(tile.row + deal.strip_rows, rows);
-  tile.column = column * TILE;
-  return tile;
-}
-
-// ---------------------------------------------------------------- rows
-
-struct Row {
-  acc_t deviation[COLUMNS][VECTOR], weight[COLUMNS][VECTOR];
-  acc_t total[WINDOWS][VECTOR], weighted[WINDOWS][VECTOR];  // sums over the columns of a window
-};
-
-// A thread's columns. Where the plane's edge cuts the tile, those outside repeat the nearest one
-// and weigh nothing.
-struct Columns {
-  index_t first;    // of the input's columns, may be outside
-  unsigned inside;  // a bit for each that is inside
-  bool cut;         // whether one is not
-};
-
-__device__ __forceinline__ Columns columns_from(const Plane& plane, index_t first) {
-  Columns columns = {first, 0, first < 0 || first + COLUMNS > plane.width};
-#pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) {
-    if (first + c >= 0 && first + c < plane.width) columns.inside |= 1u << c;
+  constexpr bool whole = LAST_COLUMNS >= OWN && LAST_WINDOWS >= TILE && !OVERLAP;
+  constexpr bool few_taps = TAPS <= 9;
+  if (sizeof(index_t) > sizeof(int)) return 1;
+  if (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) {
+    if (!few_taps) return 1;
+    if (!WRITE_GRAD_LAM || !SHARED) return !whole ? 2 + !WRITE_GRAD_LAM : 3 + TIGHT;
+    return whole ? 3 : 2;
   }
-  return columns;
+  if (WRITE_SPREAD) return !few_taps ? 3 : whole && STRIDE_W > 1 ? 5 : 4;
+  return (!few_taps ? 3 + SHARED : SHARED ? 7 : 5) - !whole;
+}
+#define BLOCK_BOUNDS __launch_bounds__(BLOCK, wanted_blocks())
+
+// ---------------------------------------------------------------- window by window
+
+// The elements of window `w` of the patch, counted from the first that reaches into it.
+__device__ __forceinline__ void take_window(
+    acc_t (&x)[TAPS], const Patch& patch, int w, int v) {
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    x[tap] = widen_from(patch.x[tap / KERNEL_W][w * STRIDE_W + tap % KERNEL_W], v);
+  }
 }
 
-// Of the channels whose first element is input[sample]. A padded row outside the plane: the nearest
-// one.
-__device__ __forceinline__ void load_row(
-    const scalar_t* input, index_t sample, const Plane& plane, const Columns& columns,
-    index_t padded_row, Raw (&raw)[COLUMNS]) {
-  const index_t row = min(max(padded_row - PADDING_H, (index_t)0), plane.height - 1);
-  const index_t first = sample + row * (plane.width * plane.channels);
-  if (columns.cut) {
-    const scalar_t* from = input + first;
+// The windows' references. lam may have either sign side by side, in the channels of a warp.
+// Branches hold a loop each, since the compiler would find both the least and the largest.
+__device__ __forceinline__ void find_references(
+    acc_t (&reference)[WINDOWS], const Patch& patch, int v, acc_t lam) {
+  if (lam < 0) {
 #pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) {
-      const index_t column = min(max(columns.first + c, (index_t)0), plane.width - 1);
-      raw[c] = load_raw(from + column * plane.channels);
+    for (int w = 0; w < WINDOWS; ++w) {
+      acc_t x[TAPS];
+      take_window(x, patch, w, v);
+      reference[w] = extreme_of(x, true);
     }
   } else {
-    const scalar_t* from = input + (first + columns.first * plane.channels);
 #pragma unroll
-    for (int c = 0; c < COLUMNS; ++c, from += plane.channels) raw[c] = load_raw(from);
+    for (int w = 0; w < WINDOWS; ++w) {
+      acc_t x[TAPS];
+      take_window(x, patch, w, v);
+      reference[w] = extreme_of(x, false);
+    }
   }
+}
+
+__device__ __forceinline__ Window own_window(
+    acc_t reference, const Patch& patch, const Columns& columns, int w, int v,
+    const Parameter& of) {
+  acc_t x[TAPS], absent[TAPS];
+  take_window(x, patch, w, v);
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const int c = w * STRIDE_W + tap % KERNEL_W;
+    const acc_t row = patch.absent[tap / KERNEL_W];
+    absent[tap] = may_be_absent(c) ? row + columns.absent[c] : row;
+  }
+  return window_about(reference, x, absent, of);
+}
+
+// ---------------------------------------------------------------- with shared weights
+
+// What is known of the patch's elements, of one channel.
+struct Weighed {
+  acc_t deviation[KERNEL_H][WIDTH], weight[KERNEL_H][WIDTH];    // d, e
+  acc_t total[KERNEL_H][WINDOWS], weighted[KERNEL_H][WINDOWS];  // sums over a window's columns
+};
+
+// The extreme of the own columns of the row that arrives first.
+__device__ __forceinline__ acc_t first_extreme(const Patch& patch, int v, acc_t lam) {
+  acc_t least = widen_from(patch.next_x[0][LEFT], v), most = least;
+#pragma unroll
+  for (int c = LEFT + 1; c < min(LEFT + OWN, WIDTH); ++c) {
+    least = min(least, widen_from(patch.next_x[0][c], v));
+    most = max(most, widen_from(patch.next_x[0][c], v));
+  }
+  return lam < 0 ? least : most;
 }
 
 __device__ __forceinline__ void weigh_row(
-    const Raw (&raw)[COLUMNS], const Plane& plane, index_t padded_row,
-    const Formula (&formula)[VECTOR], const Columns& columns, Row& row) {
-  const bool inside = padded_row >= PADDING_H && padded_row < plane.height + PADDING_H;
+    Weighed& weighed, int r, const Patch& patch, int v, const Columns& columns,
+    const SharedFormula& formula) {
+  const acc_t exponent = patch.absent[r] + formula.exponent;
 #pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) {
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
-      row.deviation[c][v] = deviation_of(widen(raw[c], v), formula[v]);
-    }
-  }
-#pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) {
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
-      row.weight[c][v] = weight_of(row.deviation[c][v], formula[v]);
-    }
-  }
-  if (columns.cut || !inside) {
-#pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) {
-#pragma unroll
-      for (int v = 0; v < VECTOR; ++v) {
-        if (!inside || !(columns.inside >> c & 1)) row.weight[c][v] = 0;
-      }
-    }
+  for (int c = 0; c < WIDTH; ++c) {
+    weighed.deviation[r][c] = widen_from(patch.x[r][c], v) - formula.origin;
+    weighed.weight[r][c] = power_of_two(
+        fma(formula.scale, weighed.deviation[r][c],
+            may_be_absent(c) ? exponent + columns.absent[c] : exponent));
   }
 #pragma unroll
   for (int w = 0; w < WINDOWS; ++w) {
+    acc_t total = 0, weighted = 0;
 #pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
-      acc_t total = row.weight[w * STRIDE_W][v];
-      acc_t weighted = product(total, row.deviation[w * STRIDE_W][v]);
+    for (int k = 0; k < KERNEL_W; ++k) {
+      const int c = w * STRIDE_W + k;
+      total = k ? total + weighed.weight[r][c] : weighed.weight[r][c];
+      weighted = fma(weighed.weight[r][c], weighed.deviation[r][c], weighted);
+    }
+    weighed.total[r][w] = total;
+    weighed.weighted[r][w] = weighted;
+  }
+}
+
+__device__ __forceinline__ void move_down(Weighed (&weighed)[VECTOR]) {
 #pragma unroll
-      for (int j = 1; j < KERNEL_W; ++j) {
-        const acc_t weight = row.weight[w * STRIDE_W + j][v];
-        total += weight;
-        weighted = fma(weight, row.deviation[w * STRIDE_W + j][v], weighted);
+  for (int v = 0; v < VECTOR; ++v) {
+#pragma unroll
+    for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+      for (int c = 0; c < WIDTH; ++c) {
+        weighed[v].deviation[r][c] = weighed[v].deviation[STRIDE_H + r][c];
+        weighed[v].weight[r][c] = weighed[v].weight[STRIDE_H + r][c];
       }
-      row.total[w][v] = total;
-      row.weighted[w][v] = weighted;
+#pragma unroll
+      for (int w = 0; w < WINDOWS; ++w) {
+        weighed[v].total[r][w] = weighed[v].total[STRIDE_H + r][w];
+        weighed[v].weighted[r][w] = weighed[v].weighted[STRIDE_H + r][w];
+      }
     }
   }
 }
 
-// The last rows of a row of windows become the first ones of the next.
-__device__ __forceinline__ void move_down(Row (&rows)[KERNEL_H]) {
+// Sums over the rows of window `w`.
+__device__ __forceinline__ acc_t over_rows(const acc_t (&sums)[KERNEL_H][WINDOWS], int w) {
+  acc_t sum = sums[0][w];
 #pragma unroll
-  for (int i = 0; i < SHARED_ROWS; ++i) rows[i] = rows[i + STRIDE_H];
+  for (int r = 1; r < KERNEL_H; ++r) sum += sums[r][w];
+  return sum;
 }
 
-struct Sums {
-  acc_t total, weighted;
-};
-
-__device__ __forceinline__ Sums sums_of(const Row (&rows)[KERNEL_H], int w, int v) {
-  Sums sums = {rows[0].total[w][v], rows[0].weighted[w][v]};
-#pragma unroll
-  for (int i = 1; i < KERNEL_H; ++i) {
-    sums.total += rows[i].total[w][v];
-    sums.weighted += rows[i].weighted[w][v];
-  }
-  return sums;
-}
-
-// Of window w's elements, the sum of weight (d - mean)^2.
-__device__ __forceinline__ acc_t squares_of(
-    const Row (&rows)[KERNEL_H], int w, int v, acc_t mean) {
+// The sum of weight (d - shift)^2.
+__device__ __forceinline__ acc_t squares_of(const Weighed& weighed, int w, acc_t shift) {
   acc_t sum = 0;
 #pragma unroll
-  for (int i = 0; i < KERNEL_H; ++i) {
-#pragma unroll
-    for (int j = 0; j < KERNEL_W; ++j) {
-      const acc_t deviation = rows[i].deviation[w * STRIDE_W + j][v] - mean;
-      // In this order: a weight of 0 must not meet an infinite square.
-      sum = fma(rows[i].weight[w * STRIDE_W + j][v] * deviation, deviation, sum);
-    }
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W;
+    const acc_t deviation = weighed.deviation[r][c] - shift;
+    sum = fma(weighed.weight[r][c] * deviation, deviation, sum);
   }
   return sum;
 }
 
-// A thread's march: what it works on, and the rows that memory is asked for meanwhile.
-struct March {
-  Formula formula[VECTOR];
-  Row rows[KERNEL_H];         // of the present row of windows, from the top
-  Raw arriving[STRIDE_H][COLUMNS];  // the last of them before they are weighed
-};
+// ---------------------------------------------------------------- the passes
 
-// Reads the upper rows of the row of windows `row` and asks for the others.
-__device__ __forceinline__ void start_march(
-    March& march, const scalar_t* input, index_t sample, const Plane& plane,
-    const Columns& columns, index_t row, const acc_t (&lambda)[VECTOR]) {
-  Raw raw[SHARED_ROWS + 1][COLUMNS];
-#pragma unroll
-  for (int i = 0; i < SHARED_ROWS; ++i) {
-    load_row(input, sample, plane, columns, row * STRIDE_H + i, raw[i]);
-  }
-#pragma unroll
-  for (int i = 0; i < STRIDE_H; ++i) {
-    load_row(input, sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
-  }
+#if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
+// Ends at a row where the shared weights do not hold.
+__device__ __forceinline__ index_t forward_shared(
+    const scalar_t* input, const Tile& tile, const Plane& plane, const Columns& columns,
+    const acc_t (&lam)[VECTOR], scalar_t* output, scalar_t* spread) {
+  Patch patch = start_patch(input, tile, plane, columns, tile.row_begin);
+  SharedFormula formula[VECTOR];
+  Weighed weighed[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
-    acc_t extreme = widen(march.arriving[0][0], v);
+    formula[v] = shared_formula(lam[v], first_extreme(patch, v, lam[v]));
 #pragma unroll
-    for (int c = 1; c < COLUMNS; ++c) {
-      const acc_t x = widen(march.arriving[0][c], v);
-      extreme = lambda[v] < 0 ? min(extreme, x) : max(extreme, x);
+    for (int r = 0; r < KEPT; ++r) weigh_row(weighed[v], r, patch, v, columns, formula[v]);
+  }
+  return for_each_row<2>(tile.row_begin, tile.row_end, [&](index_t o) {
+    arrive(patch, plane, columns);
+    bool all_hold = true;
+    acc_t y[TILE][VECTOR], variance[TILE][VECTOR];
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+#pragma unroll
+      for (int r = KEPT; r < KERNEL_H; ++r) {
+        weigh_row(weighed[v], r, patch, v, columns, formula[v]);
+      }
+#pragma unroll
+      for (int w = 0; w < TILE; ++w) {
+        const acc_t total = over_rows(weighed[v].total, w);
+        const acc_t sum = over_rows(weighed[v].weighted, w);
+        all_hold &= total_holds(total, exists(tile, plane, w)) &
+                    (IS_FLOAT16 || sum_holds(sum));
+        const acc_t inverse_total = reciprocal(total);
+        y[w][v] = sum * inverse_total;
+        variance[w][v] =
+            WRITE_SPREAD ? squares_of(weighed[v], w, y[w][v]) * inverse_total : 0;
+      }
     }
-    march.formula[v] = formula_of(lambda[v], extreme);
-  }
+    if (all_hold) store_results(output, spread, tile, plane, o, y, variance);
+    move_down(weighed);
+    return all_hold;
+  });
+}
+
+__device__ __forceinline__ void forward_alone(
+    const scalar_t* input, const Tile& tile, const Plane& plane, const Columns& columns,
+    const acc_t (&lam)[VECTOR], index_t begin, scalar_t* output, scalar_t* spread) {
+  Parameter of[VECTOR];
 #pragma unroll
-  for (int i = 0; i < SHARED_ROWS; ++i) {
-    weigh_row(raw[i], plane, row * STRIDE_H + i, march.formula, columns, march.rows[i]);
-  }
-}
-
-// Weighs the rows that have arrived for the row of windows `row`.
-__device__ __forceinline__ void weigh_arrived(
-    March& march, const Plane& plane, const Columns& columns, index_t row) {
+  for (int v = 0; v < VECTOR; ++v) of[v] = parameter(lam[v]);
+  Patch patch = start_patch(input, tile, plane, columns, begin);
+  for_each_row<SHARED ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
+    arrive(patch, plane, columns);
+    acc_t y[TILE][VECTOR], deviation[TILE][VECTOR];
 #pragma unroll
-  for (int i = SHARED_ROWS; i < KERNEL_H; ++i) {
-    weigh_row(
-        march.arriving[i - SHARED_ROWS], plane, row * STRIDE_H + i, march.formula, columns,
-        march.rows[i]);
-  }
-}
-
-__device__ __forceinline__ void ask_for_rows(
-    March& march, const scalar_t* input, index_t sample, const Plane& plane,
-    const Columns& columns, index_t row) {
+    for (int v = 0; v < VECTOR; ++v) {
+      acc_t reference[WINDOWS];
+      find_references(reference, patch, v, lam[v]);
 #pragma unroll
-  for (int i = 0; i < STRIDE_H; ++i) {
-    load_row(input, sample, plane, columns, row * STRIDE_H + SHARED_ROWS + i, march.arriving[i]);
-  }
-}
-
-// ---------------------------------------------------------------- single windows
-
-constexpr int power_of_two_from(int count) {
-  return count < 2 ? 1 : 2 * power_of_two_from((count + 1) / 2);
-}
-
-__device__ __forceinline__ Planes planes_of(const Plane& plane) {
-  constexpr acc_t taps = power_of_two_from(KERNEL_H * KERNEL_W);
-  return {plane.channels, plane.height, plane.width, plane.out_h, plane.out_w,
-          KERNEL_H,       KERNEL_W,     STRIDE_H,    STRIDE_W,    PADDING_H,
-          PADDING_W,      taps,         1 / taps};
-}
-
-// Window (row, column) of the channel whose first element is `first`.
-__device__ __forceinline__ Window single_window(
-    const scalar_t* first, const Plane& plane, index_t row, index_t column) {
-  const index_t top = row * STRIDE_H - PADDING_H, left = column * STRIDE_W - PADDING_W;
-  Window window;
-  window.plane = first;
-  window.h_begin = max(top, (index_t)0);
-  window.w_begin = max(left, (index_t)0);
-  window.h_end = min(top + KERNEL_H, plane.height);
-  window.w_end = min(left + KERNEL_W, plane.width);
-  return window;
-}
-
-__device__ __forceinline__ bool holds(acc_t total) {
-  return total >= LEAST_TOTAL && total <= MOST_TOTAL;
-}
-
-__device__ __forceinline__ bool in_range(acc_t result) { return fabs(result) <= MOST_RESULT; }
-
-// ---------------------------------------------------------------- kernels
-
-#define SIZES                                                                                     \
-  long long threads, long long lanes, long long tiles, long long strips, long long strip_rows,    \
-      long long channels, long long height, long long width, long long out_h, long long out_w,    \
-      long long lam_n, long long lam_c, long long lam_h, long long lam_w
-#define DEAL {(index_t)lanes, (index_t)tiles, (index_t)strips, (index_t)strip_rows}
-#define PLANE                                                                                     \
-  {(index_t)channels, (index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w}
-
-#if !BACKWARD
-
-// y: in float32 in the two parts that softmax.cu tells of.
-__device__ __forceinline__ acc_t mean_of(
-    const Row (&rows)[KERNEL_H], int w, int v, acc_t weighted, acc_t inverse_total) {
-  const acc_t first = product(weighted, inverse_total);
-  if (sizeof(scalar_t) == 2) return first;
-  acc_t rest = 0;
-#pragma unroll
-  for (int i = 0; i < KERNEL_H; ++i) {
-#pragma unroll
-    for (int j = 0; j < KERNEL_W; ++j) {
-      const int c = w * STRIDE_W + j;
-      rest = fma(rows[i].weight[c][v], rows[i].deviation[c][v] - first, rest);
+      for (int w = 0; w < TILE; ++w) {
+        const Window window = own_window(reference[w], patch, columns, w, v, of[v]);
+        y[w][v] = mean(window);
+        deviation[w][v] = WRITE_SPREAD ? variance(window) : 0;
+      }
     }
-  }
-  return fma(rest, inverse_total, first);
+    store_results(output, spread, tile, plane, o, y, deviation);
+    move_down(patch);
+    return true;
+  });
 }
 
-// Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_forward(
+// Reads the tile's part of the input, once but for what it shares with neighbours, and lam; writes
+// one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
+// X + O; with the spread X + 2 O.
+extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
-    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, SIZES) {
+    scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const index_t thread = (index_t)blockIdx.x * BLOCK + threadIdx.x;
   if (thread >= threads) return;
   const Plane plane = PLANE;
-  const Deal deal = DEAL;
-  const Tile tile = tile_of(deal, plane, thread);
-  const index_t sample = tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
-  const index_t out_row = plane.out_w * plane.channels;
-  index_t at = (tile.n * plane.out_h + tile.row) * out_row + tile.column * plane.channels +
-               tile.channel;
+  const Tile tile = TILE_OF(thread);
   acc_t lambda[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
     lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
   }
-  const Columns columns = columns_from(plane, tile.column * STRIDE_W - PADDING_W);
-  March march;
-  start_march(march, input, sample, plane, columns, tile.row, lambda);
-  unsigned doubtful[TILE][VECTOR];  // a bit for each row of windows from the first one down
-#pragma unroll
-  for (int w = 0; w < TILE; ++w) {
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) doubtful[w][v] = 0;
-  }
-  unsigned own_row = 1;
-  for (index_t row = tile.row; row < tile.row_end; ++row, at += out_row) {
-    weigh_arrived(march, plane, columns, row);
-    if (row + 1 < tile.row_end) ask_for_rows(march, input, sample, plane, columns, row + 1);
-#pragma unroll
-    for (int w = 0; w < TILE; ++w) {
-      acc_t y[VECTOR];
-      scalar_t deviation[VECTOR];
-#pragma unroll
-      for (int v = 0; v < VECTOR; ++v) {
-        const Sums sums = sums_of(march.rows, w, v);
-        const acc_t inverse_total = reciprocal(sums.total);
-        y[v] = mean_of(march.rows, w, v, sums.weighted, inverse_total);
-        bool sure = holds(sums.total) && in_range(y[v]);
-        if (WRITE_SPREAD) {
-          const acc_t variance = 
-              product(squares_of(march.rows, w, v, y[v]), inverse_total);
-          sure = sure && in_range(variance);
-          deviation[v] = pack_spread(root(variance));
-        }
-        if (!sure) doubtful[w][v] |= own_row;
-      }
-      if (tile.column + w < plane.out_w) {
-        store_raw(output + at + w * plane.channels, narrow(y));
-        if (WRITE_SPREAD) store_raw(spread + at + w * plane.channels, raw_of(deviation));
-      }
-    }
-    move_down(march.rows);
-    own_row <<= 1;
-  }
-
-#pragma unroll
-  for (int w = 0; w < TILE; ++w) {
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
-      if (tile.column + w >= plane.out_w) continue;
-#pragma unroll 1
-      for (index_t again = tile.row; doubtful[w][v]; ++again, doubtful[w][v] >>= 1) {
-        if (!(doubtful[w][v] & 1)) continue;
-        const Planes planes = planes_of(plane);
-        const Window window = single_window(input + sample + v, plane, again, tile.column + w);
-        const Softmax of = softmax(window, planes, lambda[v]);
-        const index_t to = ((tile.n * plane.out_h + again) * plane.out_w + tile.column + w) *
-                               plane.channels + tile.channel + v;
-        store(output + to, narrow(mean(window, planes, of)));
-        if (WRITE_SPREAD) store(spread + to, pack_spread(root(variance(window, planes, of))));
-      }
-    }
+  const Columns columns = columns_of(tile, plane);
+  const index_t begin =
+      share_weights(lambda)
+          ? forward_shared(input, tile, plane, columns, lambda, output, spread)
+          : tile.row_begin;
+  if (begin < tile.row_end) {
+    forward_alone(input, tile, plane, columns, lambda, begin, output, spread);
   }
 }
 
 #else
 
-// The gradient of an element from its windows, one by one.
-__device__ __forceinline__ acc_t single_gradient(
-    const scalar_t* first, const scalar_t* first_grad, const Plane& plane, index_t padded_row,
-    index_t padded_column, acc_t lambda) {
-  const Planes planes = planes_of(plane);
-  const index_t element =
-      (padded_row - PADDING_H) * plane.width + padded_column - PADDING_W;
-  const acc_t x = widen(load(first + element * plane.channels));
-  acc_t sum = 0;
-#pragma unroll 1
-  for (index_t row = max(padded_row - KERNEL_H + STRIDE_H, (index_t)0) / STRIDE_H;
-       row < plane.out_h && row * STRIDE_H <= padded_row; ++row) {
-#pragma unroll 1
-    for (index_t column = max(padded_column - KERNEL_W + STRIDE_W, (index_t)0) / STRIDE_W;
-         column < plane.out_w && column * STRIDE_W <= padded_column; ++column) {
-      const Softmax of = softmax(single_window(first, plane, row, column), planes, lambda);
-      const acc_t grad =
-          widen(load(first_grad + (row * plane.out_w + column) * plane.channels));
-      const acc_t deviation = x - of.reference;
-      const acc_t weight = power_of_two(of.scale * deviation);
-      sum += slope(grad * of.inverse_total * weight, lambda, deviation - of.shift);
-    }
-  }
-  return sum;
-}
-
-// Of a row of windows. Of those that do not exist: of the nearest ones.
-__device__ __forceinline__ void load_grads(
-    const scalar_t* grad_output, index_t sample, const Plane& plane, index_t row, index_t column,
-    bool columns_exist, Raw (&raw)[WINDOWS]) {
-  const index_t first = sample + min(max(row, (index_t)0), plane.out_h - 1) *
-                                     (plane.out_w * plane.channels);
-  if (columns_exist) {
-    const scalar_t* from = grad_output + (first + column * plane.channels);
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w, from += plane.channels) raw[w] = load_raw(from);
-  } else {
-    const scalar_t* from = grad_output + first;
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-      const index_t nearest = min(max(column + w, (index_t)0), plane.out_w - 1);
-      raw[w] = load_raw(from + nearest * plane.channels);
-    }
-  }
-}
-
-// Of the row that begins at grad_input[row]: the tile's own columns.
-__device__ __forceinline__ void store_row(
-    scalar_t* grad_input, index_t row, const Plane& plane, const Columns& columns,
-    const Raw (&raw)[OWN_COLUMNS]) {
-  constexpr int left = HALO_W * STRIDE_W;
-  scalar_t* to = grad_input + (row + (columns.first + left) * plane.channels);
-  if (columns.cut) {
-#pragma unroll
-    for (int own = 0; own < OWN_COLUMNS; ++own) {
-      if (columns.inside >> (left + own) & 1) store_raw(to + own * plane.channels, raw[own]);
-    }
-  } else {
-#pragma unroll
-    for (int own = 0; own < OWN_COLUMNS; ++own, to += plane.channels) store_raw(to, raw[own]);
-  }
-}
-
-// Reads X, O and lam, writes X. WRITE_GRAD_LAM: the tile's part of lam's gradient, in
-// grad_lam[n, tile, channel]. ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_marching_channels_backward(
-    const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
-    const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
-    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, SIZES) {
-  const index_t thread = (index_t)blockIdx.x * BLOCK + threadIdx.x;
-  if (thread >= threads) return;
-  const Plane plane = PLANE;
-  const Deal deal = DEAL;
-  const Tile tile = tile_of(deal, plane, thread);
-  const index_t sample = tile.n * (plane.height * plane.width * plane.channels) + tile.channel;
-  const index_t out_sample =
-      tile.n * (plane.out_h * plane.out_w * plane.channels) + tile.channel;
-  acc_t lambda[VECTOR], added[VECTOR], part[VECTOR];
+// Ends at a row where the shared weights do not hold.
+__device__ __forceinline__ index_t backward_shared(
+    const scalar_t* input, Gradients gradients, const Tile& tile, const Plane& plane,
+    const Columns& columns, const acc_t (&lam)[VECTOR], index_t begin,
+    acc_t (&lam_part)[VECTOR]) {
+  Patch patch = start_patch(input, tile, plane, columns, begin);
+  SharedFormula formula[VECTOR];
+  Weighed weighed[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
-    lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
-    added[v] = ADD_MEAN_GRAD ? load(mean_grad + tile.n * plane.channels + tile.channel + v) : 0;
-    part[v] = 0;
+    formula[v] = shared_formula(lam[v], first_extreme(patch, v, lam[v]));
+#pragma unroll
+    for (int r = 0; r < KEPT; ++r) weigh_row(weighed[v], r, patch, v, columns, formula[v]);
   }
-  const index_t first_column = tile.column - HALO_W;
-  const bool columns_exist = first_column >= 0 && first_column + WINDOWS <= plane.out_w;
-  const Columns columns = columns_from(plane, first_column * STRIDE_W - PADDING_W);
-  index_t row = tile.row - HALO_H;
-  March march;
-  start_march(march, input, sample, plane, columns, row, lambda);
-  Raw arriving_grads[WINDOWS];
-  load_grads(
-      grad_output, out_sample, plane, row, first_column, columns_exist, arriving_grads);
-  Slope slopes[HALO_H + 1][WINDOWS][VECTOR];  // of the rows of windows from the present one up
+  Received received;
+  add_to_rows(received, gradients, 0, KEPT);
+  const index_t end = for_each_row<2>(begin, tile.row_end, [&](index_t o) {
+    arrive(patch, plane, columns);
+    bool all_hold = true;
+    Raw grads[WINDOWS];
 #pragma unroll
-  for (int up = 0; up <= HALO_H; ++up) {
+    for (int w = 0; w < WINDOWS; ++w) grads[w] = gradients.windows[w];
+    load_gradients(gradients, tile, plane, o + 1);
+    add_to_rows(received, gradients, KEPT, KERNEL_H);
+    acc_t row_part[VECTOR];
 #pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
+    for (int v = 0; v < VECTOR; ++v) {
 #pragma unroll
-      for (int v = 0; v < VECTOR; ++v) slopes[up][w][v] = {0, 0};
-    }
-  }
-  unsigned doubtful = 0, own_row = 1;  // a bit for each row of windows from the first one down
-
-  for (; row < tile.row_end; ++row) {
-    weigh_arrived(march, plane, columns, row);
-    acc_t grad[WINDOWS][VECTOR];
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-#pragma unroll
-      for (int v = 0; v < VECTOR; ++v) grad[w][v] = widen(arriving_grads[w], v);
-    }
-    if (row + 1 < tile.row_end) {
-      ask_for_rows(march, input, sample, plane, columns, row + 1);
-      load_grads(
-          grad_output, out_sample, plane, row + 1, first_column, columns_exist, arriving_grads);
-    }
-    const bool row_exists = row >= 0 && row < plane.out_h;
-    bool sure = true;
-    acc_t found[VECTOR];
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) found[v] = 0;
-    Sums sums[WINDOWS][VECTOR];
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-#pragma unroll
-      for (int v = 0; v < VECTOR; ++v) {
-        sums[w][v] = sums_of(march.rows, w, v);
-        const acc_t inverse_total = reciprocal(sums[w][v].total);
-        const acc_t mean = product(sums[w][v].weighted, inverse_total);
-        slopes[0][w][v] = slope_of(grad[w][v], inverse_total, mean, march.formula[v]);
-        sure = sure && in_range(slopes[0][w][v].c) && holds(sums[w][v].total);
-        if (WRITE_GRAD_LAM && w >= HALO_W && row_exists && first_column + w < plane.out_w) {
-          const acc_t variance =
-              product(squares_of(march.rows, w, v, mean), inverse_total);
-          sure = sure && in_range(variance);
-          found[v] = fma(grad[w][v], variance, found[v]);
-        }
+      for (int r = KEPT; r < KERNEL_H; ++r) {
+        weigh_row(weighed[v], r, patch, v, columns, formula[v]);
       }
-    }
-    if (!row_exists || !columns_exist) {
-      // What was found of windows that do not exist counts only where it would become NaN.
-      sure = true;
+      acc_t slope[OWN], level[OWN];  // of the row's windows that hold an own column
+      row_part[v] = 0;
 #pragma unroll
       for (int w = 0; w < WINDOWS; ++w) {
-        const index_t column = first_column + w;
-        const bool exists = row_exists && column >= 0 && column < plane.out_w;
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) {
-          sure = sure && in_range(sums[w][v].weighted) && sums[w][v].total <= MOST_TOTAL;
-          if (exists) {
-            sure = sure && in_range(slopes[0][w][v].c) && holds(sums[w][v].total);
-            if (WRITE_GRAD_LAM) sure = sure && in_range(found[v]);
-          } else {
-            slopes[0][w][v] = {0, 0};
-          }
+        const acc_t total = over_rows(weighed[v].total, w);
+        const acc_t sum = over_rows(weighed[v].weighted, w);
+        const bool there = exists(tile, plane, FIRST + w);
+        all_hold &= total_holds(total, there);
+        const acc_t inverse_total = reciprocal(total);
+        const acc_t shift = fma(sum, inverse_total, (acc_t)0);
+        const acc_t part = widen_from(grads[w], v) * inverse_total;
+        if (WRITE_GRAD_LAM && FIRST + w >= 0 && FIRST + w < TILE) {
+          const acc_t squares = squares_of(weighed[v], w, shift);
+          const bool mine = there && stores(tile, FIRST + w);
+          row_part[v] = mine ? fma(part, squares, row_part[v]) : row_part[v];
         }
-      }
-    }
-    if (!sure) doubtful |= own_row;
-    own_row <<= 1;
-    if (WRITE_GRAD_LAM && sure && row >= tile.row) {
+        const Shares own = shares(formula[v], part, shift);
+        all_hold &= sum_holds(there ? own.level : sum);
+        const acc_t a = there ? own.slope : 0, b = there ? own.level : 0;
 #pragma unroll
-      for (int v = 0; v < VECTOR; ++v) part[v] += found[v];
-    }
-
-    if (WRITE_GRAD_INPUT) {
-      if (row >= tile.row) {
-#pragma unroll
-        for (int i = 0; i < STRIDE_H; ++i) {
-          const index_t h = row * STRIDE_H + i - PADDING_H;
-          if (h < 0 || h >= plane.height) continue;
-          Slope of_row[WINDOWS][VECTOR];  // the sum of all windows, above each other, that hold it
-#pragma unroll
-          for (int w = 0; w < WINDOWS; ++w) {
-#pragma unroll
-            for (int v = 0; v < VECTOR; ++v) {
-              of_row[w][v] = slopes[0][w][v];
-#pragma unroll
-              for (int up = 1; i + up * STRIDE_H < KERNEL_H; ++up) {
-                of_row[w][v].a += slopes[up][w][v].a;
-                of_row[w][v].c += slopes[up][w][v].c;
-              }
-            }
-          }
-          Raw result[OWN_COLUMNS];
-#pragma unroll
-          for (int own = 0; own < OWN_COLUMNS; ++own) {
-            const int c = HALO_W * STRIDE_W + own;
-            acc_t value[VECTOR];
-#pragma unroll
-            for (int v = 0; v < VECTOR; ++v) {
-              Slope sum = of_row[c / STRIDE_W][v];
-#pragma unroll
-              for (int back = 1; c % STRIDE_W + back * STRIDE_W < KERNEL_W; ++back) {
-                sum.a += of_row[c / STRIDE_W - back][v].a;
-                sum.c += of_row[c / STRIDE_W - back][v].c;
-              }
-              // In this order: a weight of 0 must not meet an infinite product.
-              const acc_t weight = march.rows[i].weight[c][v];
-              value[v] = fma(product(weight, march.rows[i].deviation[c][v]), sum.a,
-                             fma(weight, sum.c, added[v]));
-            }
-            result[own] = narrow(value);
-          }
-          store_row(
-              grad_input, sample + h * (plane.width * plane.channels), plane, columns, result);
+        for (int k = 0; k < KERNEL_W; ++k) {
+          const int c = w * STRIDE_W + k - LEFT;
+          if (c < 0 || c >= OWN) continue;
+          // Window w is the first that holds the column, or the one before has set the sums.
+          const bool first = w == 0 || k + STRIDE_W >= KERNEL_W;
+          slope[c] = first ? a : slope[c] + a;
+          level[c] = first ? b : level[c] + b;
         }
       }
 #pragma unroll
-      for (int up = HALO_H; up > 0; --up) {
+      for (int r = 0; WRITE_GRAD_INPUT && r < KERNEL_H; ++r) {
 #pragma unroll
-        for (int w = 0; w < WINDOWS; ++w) {
-#pragma unroll
-          for (int v = 0; v < VECTOR; ++v) slopes[up][w][v] = slopes[up - 1][w][v];
+        for (int c = 0; c < OWN; ++c) {
+          const acc_t weight = weighed[v].weight[r][LEFT + c];
+          const acc_t product = weight * weighed[v].deviation[r][LEFT + c];
+          received[r][c][v] =
+              fma(slope[c], product, fma(level[c], weight, received[r][c][v]));
         }
       }
     }
-    move_down(march.rows);
-  }
-
-#pragma unroll 1
-  for (row = tile.row - HALO_H; doubtful; ++row, doubtful >>= 1) {
-    if (!(doubtful & 1)) continue;
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
-      if (WRITE_GRAD_INPUT) {
-        // All elements of the doubtful windows, and their neighbours in the same rows.
-#pragma unroll 1
-        for (int k = 0; k < KERNEL_H * OWN_COLUMNS; ++k) {
-          const index_t padded_row = row * STRIDE_H + k / OWN_COLUMNS;
-          const index_t padded_column = tile.column * STRIDE_W + k % OWN_COLUMNS;
-          const index_t h = padded_row - PADDING_H, w = padded_column - PADDING_W;
-          if (padded_row < tile.row * STRIDE_H || padded_row >= tile.row_end * STRIDE_H) continue;
-          if (h < 0 || h >= plane.height || w < 0 || w >= plane.width) continue;
-          const acc_t sum = single_gradient(
-              input + sample + v, grad_output + out_sample + v, plane, padded_row, padded_column,
-              lambda[v]);
-          store(grad_input + sample + (h * plane.width + w) * plane.channels + v,
-                narrow(sum + added[v]));
-        }
-      }
-      if (WRITE_GRAD_LAM && row >= tile.row && row < plane.out_h) {
-#pragma unroll 1
-        for (index_t column = tile.column; column < min(tile.column + TILE, plane.out_w);
-             ++column) {
-          const Planes planes = planes_of(plane);
-          const Window window = single_window(input + sample + v, plane, row, column);
-          const acc_t of_window = variance(window, planes, softmax(window, planes, lambda[v]));
-          const index_t at = out_sample + (row * plane.out_w + column) * plane.channels + v;
-          part[v] = fma(widen(load(grad_output + at)), of_window, part[v]);
-        }
-      }
+      if (WRITE_GRAD_LAM && all_hold && o >= tile.row_begin) lam_part[v] += row_part[v];
     }
-  }
-  if (WRITE_GRAD_LAM) {
+    if (WRITE_GRAD_INPUT) give_rows(gradients, tile, plane, o, all_hold, received);
+    move_down(weighed);
+    return all_hold;
+  });
+  if (end >= tile.row_end) store_last_rows(gradients, tile, plane, end, received);
+  return end;
+}
+
+__device__ __forceinline__ void backward_alone(
+    const scalar_t* input, Gradients gradients, const Tile& tile, const Plane& plane,
+    const Columns& columns, const acc_t (&lam)[VECTOR], index_t begin,
+    acc_t (&lam_part)[VECTOR]) {
+  Parameter of[VECTOR];
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) of[v] = parameter(lam[v]);
+  Patch patch = start_patch(input, tile, plane, columns, begin);
+  Received gradient;
+  add_to_rows(gradient, gradients, 0, KEPT);
+  for_each_row<SHARED ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
+    arrive(patch, plane, columns);
+    Raw grads[WINDOWS];
+#pragma unroll
+    for (int w = 0; w < WINDOWS; ++w) grads[w] = gradients.windows[w];
+    load_gradients(gradients, tile, plane, o + 1);
+    add_to_rows(gradient, gradients, KEPT, KERNEL_H);
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
-      store(grad_lam + (tile.n * deal.strips * deal.tiles + tile.number) * plane.channels +
-                tile.channel + v,
-            part[v]);
+      acc_t reference[WINDOWS];
+      find_references(reference, patch, v, lam[v]);
+#pragma unroll
+      for (int w = 0; w < WINDOWS; ++w) {
+        const bool there = exists(tile, plane, FIRST + w);
+        const acc_t grad = widen_from(grads[w], v);
+        const Window window = own_window(reference[w], patch, columns, w, v, of[v]);
+        const bool own = FIRST + w >= 0 && FIRST + w < TILE;
+        const bool mine = there && stores(tile, FIRST + w);
+        if (WRITE_GRAD_LAM && own && mine && o >= tile.row_begin) {
+          lam_part[v] = fma(grad, variance(window), lam_part[v]);
+        }
+        if (!WRITE_GRAD_INPUT) continue;
+        const Sent back = sent(window, of[v], grad);
+#pragma unroll
+        for (int tap = 0; tap < TAPS; ++tap) {
+          const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
+          if (c < 0 || c >= OWN) continue;
+          const acc_t sum = received(window, back, tap, gradient[r][c][v]);
+          gradient[r][c][v] = there ? sum : gradient[r][c][v];
+        }
+      }
     }
+    if (WRITE_GRAD_INPUT) give_rows(gradients, tile, plane, o, true, gradient);
+    move_down(patch);
+    return true;
+  });
+  store_last_rows(gradients, tile, plane, max(begin, tile.row_end), gradient);
+}
+
+// Reads the tile's part of the input and of grad_output, with the neighbours' windows that reach
+// into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM the tile's part of
+// lam's gradient, in grad_lam[n, tile, channel]. ADD_MEAN_GRAD: adds mean_grad[n, channel] to each
+// element. Traffic: 2 X + O.
+extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_backward(
+    const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
+    const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
+    scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {
+  const Plane plane = PLANE;
+  acc_t lam_part[VECTOR];
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) lam_part[v] = 0;
+  index_t begin = 0;
+#pragma unroll
+  for (int path = SHARED ? 0 : 1; path < 2; ++path) {
+    // Anew, so that it does not wait in registers while the other path runs.
+    const index_t thread = thread_number();
+    if (thread >= threads) return;
+    Tile tile = TILE_OF(thread);
+    // What the shared weights left over is a strip of its own.
+    tile.row_begin = max(tile.row_begin, begin);
+    begin = max(tile.row_begin - HALO_H, (index_t)0);
+    acc_t lambda[VECTOR], added[VECTOR];
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+      lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
+      added[v] = ADD_MEAN_GRAD ? load(mean_grad + tile.n * CHANNELS + tile.channel + v) : 0;
+    }
+    if (path == 0 && !share_weights(lambda)) continue;
+    const Columns columns = columns_of(tile, plane);
+    const Gradients gradients =
+        start_gradients(grad_output, grad_input, added, tile, plane, begin);
+    if (path == 0) {
+      begin = backward_shared(
+          input, gradients, tile, plane, columns, lambda, begin, lam_part);
+      if (begin >= tile.row_end) break;
+    } else {
+      backward_alone(input, gradients, tile, plane, columns, lambda, begin, lam_part);
+    }
+  }
+  const index_t thread = thread_number();
+  const Tile tile = TILE_OF(thread);
+#pragma unroll
+  for (int v = 0; WRITE_GRAD_LAM && v < VECTOR; ++v) {
+    const index_t chunk = tile.n * (index_t)(strips * tiles) + tile.number;
+    store(grad_lam + chunk * CHANNELS + tile.channel + v, lam_part[v]);
   }
 }
 

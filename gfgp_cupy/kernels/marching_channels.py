@@ -13,24 +13,28 @@ import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
-from .lanes import aligned_elements
+from .lanes import aligned_elements, inverse, largest_power_of_two
 from .launch import Launch, source
-from .macros import INT_LIMIT, Problem, switches
+from .macros import Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source("element.cu", "window.cu", "marching_channels.cu")
+SOURCE = source(
+    "element.cu", "taps.cu", "divide.cu", "weighted_window.cu", "shared_weights.cu",
+    "marching_tile.cu", "marching_channels.cu",
+)  # fmt: skip
 
 BLOCK = 128
 
 MAX_KERNEL = 5
 """Height and width of a window."""
 
-MAX_TAPS_OF_PAIRS = 9
+FEW_TAPS = 9
 """Elements of a window of which a thread takes two channels of a half type at once."""
 
-TILE = 2
-"""Neighbouring windows of a thread."""
+MAX_TILE = 4
+"""Neighbouring windows of a thread; half as many where it takes two channels, or where a window has
+more than ``FEW_TAPS`` elements."""
 
 MAX_LANES = 32
 """Threads side by side along the channels: a warp."""
@@ -43,9 +47,6 @@ ENOUGH_THREADS = 2**19
 
 MIN_ROWS = 16
 """Rows of windows in a strip, so that few input rows are read twice."""
-
-MAX_ROWS = 28
-"""With the rows above that reach its elements, a thread has a bit for each."""
 
 
 def serves(problem: Problem) -> bool:
@@ -60,7 +61,6 @@ def serves(problem: Problem) -> bool:
         and stride_h <= kernel_h
         and stride_w <= kernel_w
         and _lanes(problem.shape[1]) * problem.dtype.itemsize >= SECTOR
-        and _deal(problem, 1, True).threads < INT_LIMIT
     )
 
 
@@ -90,7 +90,7 @@ def _launch(
         defines=(*deal.defines, *switches(*tensors.switches)),
         grid=-(-deal.threads // BLOCK),
         block=BLOCK,
-        args=(*tensors, deal.threads, *deal.numbers, *sizes),
+        args=(*tensors, *deal.numbers, *sizes),
     )
 
 
@@ -100,13 +100,13 @@ class Deal:
 
     Attributes:
         defines: the macros, but for the switches.
-        numbers: the kernels' arguments lanes, tiles, strips and strip_rows.
+        numbers: the kernels' arguments up to strip_rows.
         chunks: tiles of a plane.
         threads: that own a tile of VECTOR channels.
     """
 
     defines: tuple[str, ...]
-    numbers: tuple[int, int, int, int]
+    numbers: tuple[int, ...]
     chunks: int
     threads: int
 
@@ -115,23 +115,33 @@ class Deal:
 def _deal(problem: Problem, aligned: int, backward: bool) -> Deal:
     samples, channels, height, width = problem.shape
     out_h, out_w = problem.output_shape[2:]
-    geometry = problem.geometry
-    if backward:  # All elements have a gradient, those of no window, too.
-        out_h = (height + geometry.padding[0] - 1) // geometry.stride[0] + 1
-        out_w = (width + geometry.padding[1] - 1) // geometry.stride[1] + 1
+    kernel, (stride_h, stride_w), (padding_h, _), _ = problem.geometry
     pairs = problem.dtype.itemsize == 2 and channels % 2 == 0 and aligned >= 2
-    vector = 2 if pairs and math.prod(geometry.kernel_size) <= MAX_TAPS_OF_PAIRS else 1
-    lanes = _lanes(channels // vector)
-    tiles = -(-out_w // TILE)
-    across = max(samples, 1) * (channels // vector) * tiles
-    strips = max(-(-out_h // MAX_ROWS), min(-(-ENOUGH_THREADS // across), out_h // MIN_ROWS))
-    strip_rows = -(-out_h // strips)
-    strips = -(-out_h // strip_rows)
+    few_taps = math.prod(kernel) <= FEW_TAPS
+    vector = 2 if pairs and few_taps else 1
+    vectors = channels // vector
+    groups, rows = out_w, out_h
+    if backward:  # All elements have a gradient, those of no window, too.
+        groups = max(out_w, -(-width // stride_w))
+        rows = (height + padding_h - 1) // stride_h + 1
+    most = MAX_TILE if vector == 1 and few_taps else MAX_TILE // 2
+    tile = largest_power_of_two(min(most, groups))
+    tiles, last_tile = -(-groups // tile), groups - tile
+    across = max(samples, 1) * vectors * tiles
+    strip_rows = -(-rows // min(-(-ENOUGH_THREADS // across), max(1, rows // MIN_ROWS)))
+    strips = -(-rows // strip_rows)
+    # More columns than a tile reads make no difference.
+    last_columns = min(width - last_tile * stride_w, tile * stride_w + kernel[1])
     return Deal(
         defines=(
-            *problem.defines, *problem.window_defines, f"VECTOR={vector}", f"TILE={TILE}"
+            *problem.defines, *problem.window_defines, f"CHANNELS={channels}",
+            f"VECTOR={vector}", f"LANES={_lanes(vectors)}", f"TILE={tile}",
+            f"LAST_COLUMNS={last_columns}", f"LAST_WINDOWS={min(out_w - last_tile, tile)}",
+            f"OVERLAP={int(groups % tile > 0)}",
         ),
-        numbers=(lanes, tiles, strips, strip_rows),
+        numbers=(
+            across * strips, tiles, inverse(tiles), last_tile, strips, inverse(strips), strip_rows,
+        ),
         chunks=strips * tiles,
         threads=across * strips,
     )  # fmt: skip

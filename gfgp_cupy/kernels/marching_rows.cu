@@ -3,9 +3,13 @@
 // float32: each window is worked on by itself, relative to its own extreme element
 // (weighted_window.cu). Half types: windows share their elements' weights, relative to one
 // reference for the strip (shared_weights.cu). From the row on where that does not hold, because
-// windows lie too far from the reference, the strip is worked on window by window.
+// windows lie too far from the reference, the strip is worked on window by window; so are all
+// strips where lam is large, and windows of more than 25 elements, whose weights would not fit into
+// registers.
 
-#define SHARED (sizeof(scalar_t) == 2)
+__device__ __forceinline__ bool shares_weights(acc_t lam) {
+  return sizeof(scalar_t) == 2 && TAPS <= 25 && fabs(lam) <= MOST_SHARED_LAM;
+}
 
 // Of 128 threads. Where the compiler would choose fewer registers than it needs, or so many that
 // too few blocks have room, it is told how many are to have.
@@ -16,15 +20,19 @@
 #define BLOCKS(many, few) __launch_bounds__(128, FIT && sizeof(index_t) == 4 ? many : few)
 
 #if KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_BACKWARD
-#define BLOCK_BOUNDS BLOCKS(5, 4)
-#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_SPREAD
-#define BLOCK_BOUNDS BLOCKS(6, 5)
-#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && HALF_BACKWARD
-#define BLOCK_BOUNDS BLOCKS(3, 2)
-#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && HALF_SPREAD
 #define BLOCK_BOUNDS BLOCKS(5, 3)
-#elif KERNEL_H * KERNEL_W <= 16 && (HALF_BACKWARD || HALF_SPREAD)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_SPREAD
+#define BLOCK_BOUNDS BLOCKS(7, 5)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && HALF_BACKWARD
+#define BLOCK_BOUNDS BLOCKS(WRITE_GRAD_LAM && IS_FLOAT16 ? 3 : 4, 2)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && HALF_SPREAD
+#define BLOCK_BOUNDS BLOCKS(IS_FLOAT16 ? 5 : 6, 3)
+#elif KERNEL_H * KERNEL_W <= 9 && FLOAT32_BACKWARD
+#define BLOCK_BOUNDS BLOCKS(3, 2)
+#elif (KERNEL_H * KERNEL_W <= 16 || STRIDE_H > 2) && (HALF_BACKWARD || HALF_SPREAD)
 #define BLOCK_BOUNDS BLOCKS(2, 2)
+#elif KERNEL_H * KERNEL_W > 25 && (WRITE_SPREAD || WRITE_GRAD_INPUT || WRITE_GRAD_LAM)
+#define BLOCK_BOUNDS __launch_bounds__(128, 2)
 #else
 #define BLOCK_BOUNDS __launch_bounds__(128)
 #endif
@@ -48,20 +56,20 @@ __device__ __forceinline__ void find_references(
     for (int w = 0; w < WINDOWS; ++w) {
       acc_t x[TAPS];
       take_window(x, patch, w);
-      reference[w] = chosen(x, [](acc_t a, acc_t b) { return min(a, b); });
+      reference[w] = extreme_of(x, true);
     }
   } else {
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) {
       acc_t x[TAPS];
       take_window(x, patch, w);
-      reference[w] = chosen(x, [](acc_t a, acc_t b) { return max(a, b); });
+      reference[w] = extreme_of(x, false);
     }
   }
 }
 
 __device__ __forceinline__ Window own_window(
-    const Patch& patch, const Columns& columns, int w, acc_t reference, const Parameter& of) {
+    acc_t reference, const Patch& patch, const Columns& columns, int w, const Parameter& of) {
   acc_t x[TAPS], absent[TAPS];
   take_window(x, patch, w);
 #pragma unroll
@@ -71,7 +79,7 @@ __device__ __forceinline__ Window own_window(
     const acc_t row = patch.absent[tap / KERNEL_W];
     absent[tap] = edge ? row + columns.absent[c] : row;
   }
-  return window_of(x, absent, reference, of);
+  return window_about(reference, x, absent, of);
 }
 
 // ---------------------------------------------------------------- with shared weights
@@ -141,7 +149,8 @@ __device__ __forceinline__ void move_down(WeighedPatch& weighed) {
 __device__ __forceinline__ SharedFormula start_weighing(
     WeighedPatch& weighed, const Strip& strip, index_t begin, acc_t lam) {
   start_patch(
-      weighed.patch, strip.input, strip.plane, strip.columns, begin, strip.part.row_end);
+      weighed.patch, strip.input, strip.offset, strip.plane, strip.columns, begin,
+      strip.part.row_end);
   const SharedFormula formula =
       shared_formula(lam, first_extreme(weighed.patch, strip.columns, lam));
 #pragma unroll
@@ -177,13 +186,11 @@ __device__ __forceinline__ acc_t shared_variance(
 // Ends at a row where the shared weights do not hold.
 __device__ __forceinline__ index_t forward_shared(
     const Strip& strip, acc_t lam, scalar_t* output, scalar_t* spread) {
-  output += window_offset(strip, strip.part.row_begin);
-  if (WRITE_SPREAD) spread += window_offset(strip, strip.part.row_begin);
   WeighedPatch weighed;
   const SharedFormula formula = start_weighing(weighed, strip, strip.part.row_begin, lam);
   return for_each_row(strip.part.row_begin, strip.part.row_end, [&](index_t o) {
-    arrive(weighed.patch, strip.columns);
-    load_ahead(weighed.patch, strip.plane, strip.columns);
+    arrive(weighed.patch, strip.plane, strip.columns);
+    load_ahead(weighed.patch, KERNEL_H - PADDING_H, strip.plane, strip.columns);
 #pragma unroll
     for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
     acc_t y[COLUMNS], variance[COLUMNS];
@@ -192,42 +199,38 @@ __device__ __forceinline__ index_t forward_shared(
     for (int w = 0; w < COLUMNS; ++w) {
       const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
       const bool exists = FIT || strip.first + w < strip.plane.out_w;
-      all_hold &= exists ? holds(total, sum) : are_finite(total, sum);
+      all_hold &= total_holds(total, exists) & (IS_FLOAT16 || sum_holds(sum));
       const acc_t inverse_total = reciprocal(total);
       y[w] = sum * inverse_total;
       variance[w] = WRITE_SPREAD ? shared_variance(weighed, w, y[w], inverse_total) : 0;
     }
-    if (!all_hold) return false;
-    store_results(output, spread, strip, y, variance);
+    if (all_hold) store_results(output, spread, strip, o, y, variance);
     move_down(weighed);
-    return true;
-  });
+    return all_hold;
+  }, [] {});
 }
 
 __device__ __forceinline__ void forward_alone(
     const Strip& strip, acc_t lam, index_t begin, scalar_t* output, scalar_t* spread) {
-  output += window_offset(strip, begin);
-  if (WRITE_SPREAD) spread += window_offset(strip, begin);
   const Parameter of = parameter(lam);
   Patch patch;
-  start_patch(patch, strip.input, strip.plane, strip.columns, begin, strip.part.row_end);
+  start_patch(patch, strip.input, strip.offset, strip.plane, strip.columns, begin,
+      strip.part.row_end);
   for_each_row(begin, strip.part.row_end, [&](index_t o) {
-    arrive(patch, strip.columns);
-    load_ahead(patch, strip.plane, strip.columns);
+    arrive(patch, strip.plane, strip.columns);
+    load_ahead(patch, KERNEL_H - PADDING_H, strip.plane, strip.columns);
     acc_t reference[WINDOWS], y[COLUMNS], deviation[COLUMNS];
     find_references(reference, patch, of);
 #pragma unroll
     for (int w = 0; w < COLUMNS; ++w) {
-      const Window window = own_window(patch, strip.columns, w, reference[w], of);
-      acc_t x[TAPS];
-      take_window(x, patch, w);
-      y[w] = mean(x, window);
+      const Window window = own_window(reference[w], patch, strip.columns, w, of);
+      y[w] = mean(window);
       deviation[w] = WRITE_SPREAD ? variance(window) : 0;
     }
-    store_results(output, spread, strip, y, deviation);
+    store_results(output, spread, strip, o, y, deviation);
     move_down(patch);
     return true;
-  });
+  }, [] {});
 }
 
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
@@ -243,7 +246,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_forward(
   const Strip strip = strip_of(plane, part, input);
   const acc_t lambda = load(lam + LAM_OFFSET(part.plane));
   const index_t begin =
-      SHARED ? forward_shared(strip, lambda, output, spread) : part.row_begin;
+      shares_weights(lambda) ? forward_shared(strip, lambda, output, spread) : part.row_begin;
   if (begin < part.row_end) forward_alone(strip, lambda, begin, output, spread);
 }
 
@@ -251,46 +254,53 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_forward(
 
 // What the backward pass keeps for the own columns of the patch's rows.
 struct Gradients {
-  const scalar_t* next;  // row of grad_output, where the own windows' lie
+  const scalar_t* grad_output;
   RawWindows raw;
-  scalar_t* to;          // the patch's first row of grad_input
-  acc_t added;           // to every gradient
+  scalar_t* grad_input;
+  index_t first;      // offset of the first own row's own columns
+  index_t row, rows;  // the patch's first row, counted from the first own one; number of own ones
+  acc_t added;     // to every gradient
 };
+
+__device__ __forceinline__ void load_gradients_of(
+    Gradients& gradients, const Strip& strip, index_t o) {
+  const index_t row = min(o, strip.plane.out_h - 1);
+  load_windows(gradients.raw, gradients.grad_output + (window_offset(strip, row)), strip);
+}
 
 __device__ __forceinline__ Gradients start_gradients(
     const Strip& strip, const scalar_t* grad_output, scalar_t* grad_input, acc_t added,
     index_t begin) {
   const Plane& plane = strip.plane;
+  const index_t first = max(strip.part.row_begin * STRIDE_H - PADDING_H, (index_t)0);
   Gradients gradients;
   gradients.added = added;
-  gradients.next = grad_output + window_offset(strip, min(begin, plane.out_h - 1));
-  gradients.to = grad_input + strip.part.plane * (plane.height * plane.width) +
-                 (begin * STRIDE_H - PADDING_H) * plane.width + strip.part.group * OWN;
-  load_windows(gradients.raw, gradients.next, strip);
+  gradients.grad_output = grad_output;
+  gradients.grad_input = grad_input;
+  gradients.first = strip.offset + first * plane.width;
+  gradients.row = begin * STRIDE_H - PADDING_H - first;
+  gradients.rows = plane.height - first;
+  load_gradients_of(gradients, strip, begin);
   return gradients;
 }
 
-__device__ __forceinline__ void load_gradients_ahead(
-    Gradients& gradients, const Strip& strip, index_t o) {
-  if (o + 1 < strip.part.row_end) gradients.next += strip.plane.out_w;
-  load_windows(gradients.raw, gradients.next, strip);
-}
-
-// Stores row r of the patch of window row o, if it is an own one.
+// Stores row r of the patch, if it is an own one and the numbers hold.
 __device__ __forceinline__ void store_own_row(
-    Gradients& gradients, const Strip& strip, index_t o, int r, const acc_t (&gradient)[OWN]) {
-  const index_t row = o * STRIDE_H - PADDING_H + r;
-  if (o >= strip.part.row_begin && row >= 0 && row < strip.plane.height) {
-    store_gradients(gradients.to, strip, gradient);
+    const Gradients& gradients, const Strip& strip, bool hold, int r,
+    const acc_t (&gradient)[OWN]) {
+  const index_t row = gradients.row + r;
+  if (hold && in_range(row, gradients.rows)) {
+    store_gradients(
+        gradients.grad_input + (gradients.first + row * strip.plane.width), strip, gradient);
   }
-  gradients.to += strip.plane.width;
 }
 
-// Stores the own rows that no window below row `o` reaches; the others move up.
+// Stores the own rows that no window below reaches; the others move up.
 __device__ __forceinline__ void give_rows(
-    Gradients& gradients, const Strip& strip, index_t o, acc_t (&gradient)[KERNEL_H][OWN]) {
+    Gradients& gradients, const Strip& strip, bool hold, acc_t (&gradient)[KERNEL_H][OWN]) {
 #pragma unroll
-  for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, o, r, gradient[r]);
+  for (int r = 0; r < STRIDE_H; ++r) store_own_row(gradients, strip, hold, r, gradient[r]);
+  gradients.row += STRIDE_H;
 #pragma unroll
   for (int r = 0; r < KEPT; ++r) {
 #pragma unroll
@@ -307,7 +317,7 @@ __device__ __forceinline__ void store_last_rows(
 #pragma unroll
       for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
     }
-    give_rows(gradients, strip, o, gradient);
+    give_rows(gradients, strip, true, gradient);
   }
 }
 
@@ -322,11 +332,11 @@ __device__ __forceinline__ index_t backward_shared(
 #pragma unroll
     for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
   }
-  const index_t end = for_each_row(begin, strip.part.row_end, [&](index_t o) {
-    arrive(weighed.patch, strip.columns);
+  return for_each_row(begin, strip.part.row_end, [&](index_t o) {
+    arrive(weighed.patch, strip.plane, strip.columns);
     const RawWindows arrived = gradients.raw;
-    load_ahead(weighed.patch, strip.plane, strip.columns);
-    load_gradients_ahead(gradients, strip, o);
+    load_ahead(weighed.patch, KERNEL_H - PADDING_H, strip.plane, strip.columns);
+    load_gradients_of(gradients, strip, o + 1);
 #pragma unroll
     for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
     acc_t row_slope[OWN], row_level[OWN], row_part = 0;
@@ -335,31 +345,28 @@ __device__ __forceinline__ index_t backward_shared(
     for (int w = 0; w < WINDOWS; ++w) {
       const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
       const bool exists = window_exists(strip, w);
-      all_hold &= exists ? holds(total, sum) : are_finite(total, sum);
+      all_hold &= total_holds(total, exists);
       const acc_t inverse_total = reciprocal(total);
       const acc_t shift = fma(sum, inverse_total, (acc_t)0);
       const acc_t part = window_number(arrived, w) * inverse_total;
-      const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
-      if (WRITE_GRAD_LAM && mine) {
+      if (WRITE_GRAD_LAM && is_own(w)) {
         const acc_t spread = shared_variance(weighed, w, shift, 1);
         row_part = exists ? fma(part, spread, row_part) : row_part;
       }
-      // An infinite slope times a product of 0 were NaN.
-      const acc_t own_slope = within_range(formula.lam * part);
-      const acc_t own_level = fma(-own_slope, shift, part);
-      const acc_t a = exists ? own_slope : 0, c = exists ? own_level : 0;
+      const Shares own = shares(formula, part, shift);
+      all_hold &= sum_holds(exists ? own.level : sum);
+      const acc_t a = exists ? own.slope : 0, c = exists ? own.level : 0;
 #pragma unroll
       for (int k = 0; k < KERNEL_W; ++k) {
-        const int own = w * STRIDE_W + k - LEFT;
-        if (own < 0 || own >= OWN) continue;
+        const int column = w * STRIDE_W + k - LEFT;
+        if (column < 0 || column >= OWN) continue;
         // Window w is the first that holds the column, or the one before has set the sums.
         const bool first = w == 0 || k + STRIDE_W >= KERNEL_W;
-        row_slope[own] = first ? a : row_slope[own] + a;
-        row_level[own] = first ? c : row_level[own] + c;
+        row_slope[column] = first ? a : row_slope[column] + a;
+        row_level[column] = first ? c : row_level[column] + c;
       }
     }
-    if (!all_hold) return false;
-    if (o >= strip.part.row_begin) lam_part += row_part;
+    if (all_hold && o >= strip.part.row_begin) lam_part += row_part;
     if (WRITE_GRAD_INPUT) {
 #pragma unroll
       for (int r = 0; r < KERNEL_H; ++r) {
@@ -370,20 +377,19 @@ __device__ __forceinline__ index_t backward_shared(
                                fma(row_level[c], weighed.weight[r][LEFT + c], above));
         }
       }
-      give_rows(gradients, strip, o, gradient);
+      give_rows(gradients, strip, all_hold, gradient);
     }
     move_down(weighed);
-    return true;
-  });
-  if (end >= strip.part.row_end) store_last_rows(gradients, strip, end, gradient);
-  return end;
+    return all_hold;
+  }, [&] { store_last_rows(gradients, strip, max(begin, strip.part.row_end), gradient); });
 }
 
 __device__ __forceinline__ void backward_alone(
     const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
   const Parameter of = parameter(lam);
   Patch patch;
-  start_patch(patch, strip.input, strip.plane, strip.columns, begin, strip.part.row_end);
+  start_patch(patch, strip.input, strip.offset, strip.plane, strip.columns, begin,
+      strip.part.row_end);
   acc_t gradient[KERNEL_H][OWN];
 #pragma unroll
   for (int r = 0; r < KEPT; ++r) {
@@ -391,24 +397,28 @@ __device__ __forceinline__ void backward_alone(
     for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
   }
   for_each_row(begin, strip.part.row_end, [&](index_t o) {
-    arrive(patch, strip.columns);
+    arrive(patch, strip.plane, strip.columns);
     const RawWindows arrived = gradients.raw;
-    load_ahead(patch, strip.plane, strip.columns);
-    load_gradients_ahead(gradients, strip, o);
+    load_ahead(patch, KERNEL_H - PADDING_H, strip.plane, strip.columns);
+    load_gradients_of(gradients, strip, o + 1);
 #pragma unroll
     for (int r = KEPT; r < KERNEL_H; ++r) {
 #pragma unroll
       for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
     }
     acc_t reference[WINDOWS];
-    find_references(reference, patch, of);
+    if (TAPS <= 25) find_references(reference, patch, of);
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) {
       const bool exists = window_exists(strip, w);
       const acc_t grad = window_number(arrived, w);
-      const Window window = own_window(patch, strip.columns, w, reference[w], of);
-      const bool mine = FIRST + w >= 0 && FIRST + w < COLUMNS;
-      if (WRITE_GRAD_LAM && mine && o >= strip.part.row_begin && exists) {
+      if (TAPS > 25) {  // here, so that no register has to keep it
+        acc_t x[TAPS];
+        take_window(x, patch, w);
+        reference[w] = of.lam < 0 ? extreme_of(x, true) : extreme_of(x, false);
+      }
+      const Window window = own_window(reference[w], patch, strip.columns, w, of);
+      if (WRITE_GRAD_LAM && is_own(w) && o >= strip.part.row_begin && exists) {
         lam_part = fma(grad, variance(window), lam_part);
       }
       if (WRITE_GRAD_INPUT) {
@@ -423,12 +433,11 @@ __device__ __forceinline__ void backward_alone(
       }
     }
     if (WRITE_GRAD_INPUT) {
-      give_rows(gradients, strip, o, gradient);
+      give_rows(gradients, strip, true, gradient);
     }
     move_down(patch);
     return true;
-  });
-  store_last_rows(gradients, strip, max(begin, strip.part.row_end), gradient);
+  }, [&] { store_last_rows(gradients, strip, max(begin, strip.part.row_end), gradient); });
 }
 
 // Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
@@ -449,7 +458,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;
     index_t begin = max(part.row_begin - HALO_H, (index_t)0);
     bool done = false;
-    if (SHARED) {
+    if (shares_weights(lambda)) {
       const index_t end = backward_shared(
           strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,
           lam_part);
@@ -469,7 +478,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
       lam_part += __shfl_down_sync(0xffffffffu, lam_part, half, 32);
     }
     if (part.plane < planes && threadIdx.x % (int)lanes == 0) {
-      const int n = divided(part.plane, channels_magic, channels_shift);
+      const int n = divide(part.plane, channels, by_channels);
       const int chunks = (int)plane_threads / (int)lanes;
       const int chunk = (number - part.plane * (int)plane_threads) / (int)lanes;
       store(grad_lam + (n * chunks + chunk) * (index_t)channels + part.plane -

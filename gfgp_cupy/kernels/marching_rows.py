@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
-from .lanes import aligned_elements, largest_power_of_two
+from .lanes import aligned_elements, inverse, largest_power_of_two
 from .launch import Launch, source
 from .macros import INT_LIMIT, Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 SOURCE = source(
-    "element.cu", "taps.cu", "weighted_window.cu", "shared_weights.cu", "marching_strip.cu",
-    "marching_rows.cu",
+    "element.cu", "divide.cu", "taps.cu", "weighted_window.cu", "shared_weights.cu",
+    "marching_strip.cu", "marching_rows.cu",
 )  # fmt: skip
 
-MAX_TAPS = 25
-"""Elements of a window, which one thread holds in registers."""
+MAX_TAPS, MAX_TAPS_STRIDING = 25, 49
+"""Elements of a window, which one thread holds in registers; the more where both strides are at
+least 2, so that fewer windows hold an element."""
 
 BLOCK = 128
 
@@ -35,16 +36,17 @@ ACCESS_BYTES = 16
 
 MAX_COLUMNS = 4
 """Windows side by side that fit into a thread's registers; in the backward pass half so many where
-one has more than ``FEW_TAPS`` elements."""
+one has more than ``FEW_TAPS`` elements. Of more than ``MAX_TAPS``: one."""
 
 FEW_TAPS = 9
 
 MIN_COLUMNS = 2
 """Planes that are no multiple of a group of windows wide have groups of half the width, down to so
-many windows: the last group has less idle columns."""
+many windows: the last group has less idle columns, and small planes have more threads."""
 
-ENOUGH_THREADS = 2**19
-"""Planes are cut into strips until there are so many threads, or a strip is too short."""
+ENOUGH_THREADS, ENOUGH_THREADS_BACKWARD = 2**19, 2**18
+"""Planes are cut into strips until there are so many threads, or a strip is too short. In the
+backward pass fewer fit onto a GPU at a time, and each works on a row of the strip above, too."""
 
 MIN_ROWS = 7
 """Rows of windows in a strip, so that few input rows are read twice."""
@@ -58,11 +60,12 @@ MOST_IDLE = 1 / 16
 def serves(problem: Problem) -> bool:
     """Whether the windows lie side by side without gaps and fit into registers."""
     (kernel_h, kernel_w), (stride_h, stride_w), *_ = problem.geometry
+    most = MAX_TAPS_STRIDING if stride_h > 1 and stride_w > 1 else MAX_TAPS
     return (
         not problem.channels_last
         and not problem.lam_varies_in_plane
         and problem.dtype is not torch.float64
-        and 1 < kernel_h * kernel_w <= MAX_TAPS
+        and 1 < kernel_h * kernel_w <= most
         and stride_h <= kernel_h
         and stride_w <= kernel_w
         and problem.geometry.overlapping
@@ -82,7 +85,19 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     windows = aligned_elements(tensors.grad_output)
-    return [_launch("max_ent_pool2d_marching_rows_backward", problem, windows, tensors)]
+    parts = [tensors]
+    if _large(problem) and tensors.grad_input is not None and tensors.grad_lam is not None:
+        # One kernel for both would need more registers than there are.
+        parts = [
+            tensors._replace(grad_lam=None), tensors._replace(grad_input=None, mean_grad=None)
+        ]  # fmt: skip
+    return [
+        _launch("max_ent_pool2d_marching_rows_backward", problem, windows, part) for part in parts
+    ]
+
+
+def _large(problem: Problem) -> bool:
+    return math.prod(problem.geometry.kernel_size) > MAX_TAPS
 
 
 @dataclass(frozen=True)
@@ -106,18 +121,33 @@ class March:
 
 @functools.lru_cache(maxsize=4096)
 def _march(problem: Problem, backward: bool) -> March:
-    samples, channels, height, width = problem.shape
-    kernel, (stride_h, stride_w), (padding_h, _), _ = problem.geometry
+    samples, channels, _, width = problem.shape
+    kernel, (_, stride_w), *_ = problem.geometry
     columns = max(1, ACCESS_BYTES // problem.dtype.itemsize // stride_w)
     few = not backward or math.prod(kernel) <= FEW_TAPS
     columns = min(columns, MAX_COLUMNS if few else MAX_COLUMNS // 2)
+    columns = 1 if _large(problem) else columns
     while columns > (MIN_COLUMNS if few else 1) and width % (columns * stride_w):
         columns //= 2
     groups = max(-(-width // (columns * stride_w)), -(-problem.output_shape[3] // columns))
-    # At least as many as there are windows, since no window begins past the plane's end.
-    rows = (height + padding_h - 1) // stride_h + 1
-    strips = -(-ENOUGH_THREADS // max(1, samples * channels * groups))
-    strip_rows = -(-rows // min(strips, max(1, rows // MIN_ROWS)))
+    rows = problem.output_shape[2]
+    enough = ENOUGH_THREADS_BACKWARD if backward else ENOUGH_THREADS
+    strips = -(-enough // max(1, samples * channels * groups))
+    most = max(1, rows // MIN_ROWS)
+    strips = min(strips, most)
+    if not backward:
+        return _in_strips_of(-(-rows // strips), rows, columns, groups)
+    # About so many that the least is idle, of threads and of rows past the plane's end.
+    marches = (
+        _in_strips_of(-(-rows // strips), rows, columns, groups)
+        for strips in range(-(-strips // 2), min(strips + strips // 2, most) + 1)
+    )
+    return min(
+        marches, key=lambda march: (march.plane_threads * march.strip_rows, march.strip_rows)
+    )
+
+
+def _in_strips_of(strip_rows: int, rows: int, columns: int, groups: int) -> March:
     owners = groups * -(-rows // strip_rows)
     lanes = WARP
     while -owners % lanes > MOST_IDLE * owners:
@@ -148,25 +178,19 @@ def _specialised(
     """
     march = _march(problem, backward)
     width, out_w = problem.shape[3], problem.output_shape[3]
-    own = march.columns * problem.geometry.stride[1]
-    whole = width % own == 0 and out_w == width // own * march.columns
+    stride_w = problem.geometry.stride[1]
+    own = march.columns * stride_w
     macros = (
         f"COLUMNS={march.columns}",
         f"PACK={largest_power_of_two(min(aligned, own & -own), dividing=width)}",
         f"OUT_PACK={largest_power_of_two(min(windows, march.columns), dividing=out_w)}",
-        f"FIT={int(whole)}",
+        f"FIT={int(width % own == 0 and width == out_w * stride_w)}",
     )
     planes = math.prod(problem.shape[:2])
     sizes = (
         *problem.sizes, planes, march.strip_rows, march.lanes,
-        march.plane_threads, *_magic(march.plane_threads), march.groups, *_magic(march.groups),
-        *_magic(problem.shape[1]),
+        march.plane_threads, inverse(march.plane_threads), march.groups, inverse(march.groups),
+        inverse(problem.shape[1]),
     )  # fmt: skip
     defines = (*problem.defines, *problem.window_defines, *macros, *switches(*on))
     return defines, sizes, -(-planes * march.plane_threads // BLOCK)
-
-
-def _magic(divisor: int) -> tuple[int, int]:
-    """What the kernels divide by: n / divisor = (n + (n magic >> 32)) >> shift for n < 2³¹."""
-    shift = (divisor - 1).bit_length()
-    return (2**32 * (2**shift - divisor)) // divisor + 1, shift

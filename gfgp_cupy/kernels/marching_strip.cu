@@ -51,10 +51,10 @@ struct Plane {
   index_t height, width, out_h, out_w;
 };
 
-// n / divisor for n < 2^31, by what marching_rows.py made of the divisor.
-__device__ __forceinline__ int divided(int n, long long magic, long long shift) {
-  const unsigned product = (unsigned)(((unsigned long long)(unsigned)n * (unsigned)magic) >> 32);
-  return (int)((product + (unsigned)n) >> (int)shift);
+// Whether 0 <= number < end, in one comparison.
+__device__ __forceinline__ bool in_range(index_t number, index_t end) {
+  if (sizeof(index_t) > sizeof(int)) return (unsigned long long)number < (unsigned long long)end;
+  return (unsigned)number < (unsigned)end;
 }
 
 // Which columns of a thread's patch lie outside the plane.
@@ -128,51 +128,65 @@ struct Patch {
   acc_t x[KERNEL_H][WIDTH];
   acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
   RawRow raw[STRIDE_H];
-  acc_t raw_absent[STRIDE_H];
-  index_t row, end;       // the one to be loaded next, and that from which on none is wanted
-  const scalar_t* place;  // where its own columns lie
+  index_t row, last;  // the one to be loaded next, and the last that is wanted
+  const scalar_t* input;
+  index_t first;  // offset of the own columns of the plane's first row
 };
 
-// Loads the next row; instead of one outside the plane, the nearest inside. Behind the last that is
-// wanted it loads that one again, from cache, which costs less than to ask.
-__device__ __forceinline__ void load_next(
-    RawRow& raw, acc_t& absent, Patch& patch, const Plane& plane, const Columns& columns) {
-  load_row(raw, patch.place, columns);
-  absent = patch.row < 0 || patch.row >= plane.height ? -INFINITY_ : 0;
-  ++patch.row;
-  if (patch.row > 0 && patch.row < patch.end) patch.place += plane.width;
+// Loads row `row`; instead of one outside the plane, the nearest inside. Behind the last that is
+// wanted it loads that one again, from cache, which costs less than to ask. `least` is a constant
+// that no row is above.
+__device__ __forceinline__ void load_row_of(
+    RawRow& raw, const Patch& patch, index_t row, int least, const Plane& plane,
+    const Columns& columns) {
+  const index_t wanted = min(least < 0 ? max(row, (index_t)0) : row, patch.last);
+  load_row(raw, patch.input + (patch.first + wanted * plane.width), columns);
 }
 
+__device__ __forceinline__ acc_t absent_row(index_t row, int least, const Plane& plane) {
+  const bool inside = least < 0 ? in_range(row, plane.height) : row < plane.height;
+  return inside ? 0 : -INFINITY_;
+}
+
+// Loads what the next row of windows wants.
 __device__ __forceinline__ void load_ahead(
-    Patch& patch, const Plane& plane, const Columns& columns) {
+    Patch& patch, int least, const Plane& plane, const Columns& columns) {
 #pragma unroll
   for (int r = 0; r < STRIDE_H; ++r) {
-    load_next(patch.raw[r], patch.raw_absent[r], patch, plane, columns);
+    load_row_of(patch.raw[r], patch, patch.row + r, least + r, plane, columns);
   }
+  patch.row += STRIDE_H;
 }
 
-// Loads the rows of the patch of window row o, up to those that are on their way. `input` is where
-// the own columns of the plane begin, `end` is past the last row of windows.
+// Loads the rows of the patch of window row o, up to those that are on their way. `first` is the
+// offset of the plane's own columns, `end` is past the last row of windows.
 __device__ __forceinline__ void start_patch(
-    Patch& patch, const scalar_t* input, const Plane& plane, const Columns& columns, index_t o,
-    index_t end) {
+    Patch& patch, const scalar_t* input, index_t first, const Plane& plane,
+    const Columns& columns, index_t o, index_t end) {
   patch.row = o * STRIDE_H - PADDING_H;
-  patch.end = min(plane.height, (end - 1) * STRIDE_H - PADDING_H + KERNEL_H);
-  patch.place = input + min(max(patch.row, (index_t)0), plane.height - 1) * plane.width;
+  patch.last = min(plane.height, (end - 1) * STRIDE_H - PADDING_H + KERNEL_H) - 1;
+  patch.input = input;
+  patch.first = first;
   RawRow raw[KEPT + 1];
 #pragma unroll
-  for (int r = 0; r < KEPT; ++r) load_next(raw[r], patch.absent[r], patch, plane, columns);
-  load_ahead(patch, plane, columns);
+  for (int r = 0; r < KEPT; ++r) {
+    load_row_of(raw[r], patch, patch.row + r, r - PADDING_H, plane, columns);
+    patch.absent[r] = absent_row(patch.row + r, r - PADDING_H, plane);
+  }
+  patch.row += KEPT;
+  load_ahead(patch, KEPT - PADDING_H, plane, columns);
 #pragma unroll
   for (int r = 0; r < KEPT; ++r) widen_row(patch.x[r], raw[r], columns);
 }
 
 // The rows on their way come to be the patch's last.
-__device__ __forceinline__ void arrive(Patch& patch, const Columns& columns) {
+__device__ __forceinline__ void arrive(
+    Patch& patch, const Plane& plane, const Columns& columns) {
 #pragma unroll
   for (int r = 0; r < STRIDE_H; ++r) {
     widen_row(patch.x[KEPT + r], patch.raw[r], columns);
-    patch.absent[KEPT + r] = patch.raw_absent[r];
+    patch.absent[KEPT + r] =
+        absent_row(patch.row - STRIDE_H + r, KEPT + r - PADDING_H, plane);
   }
 }
 
@@ -189,59 +203,58 @@ __device__ __forceinline__ void move_down(Patch& patch) {
 struct Part {
   int plane, strip, group;
   index_t row_begin, row_end;  // of windows
-  index_t input_end;           // as if windows went on below the last: the last rows may have none
+  index_t input_end;           // in the last strip as if windows went on, for rows that have none
 };
 
 __device__ __forceinline__ Part own_part(
     const Plane& plane, int number, long long strip_rows, long long plane_threads,
-    long long plane_magic, long long plane_shift, long long groups, long long groups_magic,
-    long long groups_shift) {
+    long long by_plane_threads, long long groups, long long by_groups) {
   Part part;
-  part.plane = divided(number, plane_magic, plane_shift);
+  part.plane = divide(number, plane_threads, by_plane_threads);
   const int inside = number - part.plane * (int)plane_threads;
-  part.strip = divided(inside, groups_magic, groups_shift);
+  part.strip = divide(inside, groups, by_groups);
   part.group = inside - part.strip * (int)groups;
   part.row_begin = part.strip * (index_t)strip_rows;
-  const index_t rows = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
-  part.input_end = min(part.row_begin + (index_t)strip_rows, rows);
-  part.row_end = min(part.input_end, plane.out_h);
+  part.row_end = part.row_begin + (index_t)strip_rows;
+  part.input_end = part.row_end;
+  if (part.row_end >= plane.out_h) {
+    part.row_end = plane.out_h;
+    part.input_end = (plane.height + PADDING_H - 1) / STRIDE_H + 1;
+  }
   return part;
 }
 
 #define PARAMETERS                                                                               \
   long long channels, long long height, long long width, long long out_h, long long out_w,       \
       long long lam_n, long long lam_c, long long lam_h, long long lam_w, long long planes,      \
-      long long strip_rows, long long lanes, long long plane_threads, long long plane_magic,     \
-      long long plane_shift, long long groups, long long groups_magic, long long groups_shift,   \
-      long long channels_magic, long long channels_shift
+      long long strip_rows, long long lanes, long long plane_threads,                            \
+      long long by_plane_threads, long long groups, long long by_groups, long long by_channels
 #define OWN_PART                                                                                 \
-  own_part(plane, number, strip_rows, plane_threads, plane_magic, plane_shift, groups,           \
-           groups_magic, groups_shift)
+  own_part(plane, number, strip_rows, plane_threads, by_plane_threads, groups, by_groups)
 
 __device__ __forceinline__ long long lam_offset(
-    int plane, long long channels, long long lam_n, long long lam_c, long long channels_magic,
-    long long channels_shift) {
-  const int n = divided(plane, channels_magic, channels_shift);
+    int plane, long long channels, long long by_channels, long long lam_n, long long lam_c) {
+  const int n = divide(plane, channels, by_channels);
   return n * lam_n + (plane - n * (int)channels) * lam_c;
 }
 
-#define LAM_OFFSET(plane)                                                                        \
-  lam_offset(plane, channels, lam_n, lam_c, channels_magic, channels_shift)
-
+#define LAM_OFFSET(plane) lam_offset(plane, channels, by_channels, lam_n, lam_c)
 
 // What a thread works on.
 struct Strip {
   Plane plane;
   Part part;
   Columns columns;
-  index_t first;          // own window of each row
-  const scalar_t* input;  // where the own columns of the plane begin
+  index_t first;  // own window of each row
+  const scalar_t* input;
+  index_t offset;  // of the own columns of the plane's first row
 };
 
 __device__ __forceinline__ Strip strip_of(
     const Plane& plane, const Part& part, const scalar_t* input) {
-  return {plane, part, columns_from(part.group * OWN, plane), part.group * (index_t)COLUMNS,
-          input + part.plane * (plane.height * plane.width) + part.group * OWN};
+  const index_t column = part.group * (index_t)OWN;
+  return {plane, part, columns_from(column, plane), part.group * (index_t)COLUMNS, input,
+          part.plane * (plane.height * plane.width) + column};
 }
 
 // Of the own windows of row `o`.
@@ -249,12 +262,15 @@ __device__ __forceinline__ index_t window_offset(const Strip& strip, index_t o) 
   return (strip.part.plane * strip.plane.out_h + o) * strip.plane.out_w + strip.first;
 }
 
-// Runs do_row for each of the rows. Ends where do_row says no; returns the row.
-template <class DoRow>
-__device__ __forceinline__ index_t for_each_row(index_t begin, index_t end, const DoRow& do_row) {
-  index_t o = begin;
-  while (o < end && do_row(o)) ++o;
-  return o;
+// Runs do_row for each of the rows, and at_end; or ends where do_row says no. Returns that row.
+template <class DoRow, class AtEnd>
+__device__ __forceinline__ index_t for_each_row(
+    index_t begin, index_t end, const DoRow& do_row, const AtEnd& at_end) {
+  for (index_t o = begin; o < end; ++o) {
+    if (!do_row(o)) return o;
+  }
+  at_end();
+  return end;
 }
 
 // The own windows' numbers, side by side; those past the plane's edge are left out.
@@ -290,16 +306,12 @@ __device__ __forceinline__ void store_spreads(
   store_windows(to, strip, packs);
 }
 
-// Of a row of windows; both addresses go on to the next row.
+// Of the row of windows `o`.
 __device__ __forceinline__ void store_results(
-    scalar_t*& output, scalar_t*& spread, const Strip& strip, const acc_t (&y)[COLUMNS],
-    const acc_t (&variance)[COLUMNS]) {
-  store_means(output, strip, y);
-  output += strip.plane.out_w;
-  if (WRITE_SPREAD) {
-    store_spreads(spread, strip, variance);
-    spread += strip.plane.out_w;
-  }
+    scalar_t* output, scalar_t* spread, const Strip& strip, index_t o,
+    const acc_t (&y)[COLUMNS], const acc_t (&variance)[COLUMNS]) {
+  store_means(output + window_offset(strip, o), strip, y);
+  if (WRITE_SPREAD) store_spreads(spread + window_offset(strip, o), strip, variance);
 }
 
 // The numbers of the windows that reach into own columns; 0 for one that does not exist.
@@ -307,6 +319,9 @@ struct RawWindows {
   Pack<OUT_PACK> own[COLUMNS / OUT_PACK];
   scalar_t others[WINDOWS - COLUMNS + 1];
 };
+
+// Whether it is one of those that this thread owns.
+__device__ __forceinline__ bool is_own(int w) { return FIRST + w >= 0 && FIRST + w < COLUMNS; }
 
 __device__ __forceinline__ bool window_exists(const Strip& strip, int w) {
   const int own = FIRST + w;

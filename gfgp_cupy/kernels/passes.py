@@ -27,10 +27,12 @@ FAMILIES: tuple[Family, ...] = (disjoint, marching_rows, marching_channels, over
 
 def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    input = input.contiguous(memory_format=layout_of(input))
-    problem = problem_of(input, lam, geometry)
-    output = _output_sized(input, problem, input.dtype)
-    _forward(problem, ForwardTensors(input, lam, output, spread=None), run)
+    layout = layout_of(input)
+    input = input.contiguous(memory_format=layout)
+    problem = problem_of(input, lam, geometry, layout)
+    family, shape = _plan(problem)
+    output = _output_sized(input, shape, layout, input.dtype)
+    _run(family, problem, ForwardTensors(input, lam, output, spread=None), run)
     return output
 
 
@@ -38,11 +40,13 @@ def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run
 ) -> tuple[Tensor, Tensor]:
     """:func:`forward`, and each window's standard deviation as :mod:`gfgp_cupy.spread` keeps it."""
-    input = input.contiguous(memory_format=layout_of(input))
-    problem = problem_of(input, lam, geometry)
-    output = _output_sized(input, problem, input.dtype)
-    spread = _output_sized(input, problem, spread_dtype(input.dtype))
-    _forward(problem, ForwardTensors(input, lam, output, spread=spread), run)
+    layout = layout_of(input)
+    input = input.contiguous(memory_format=layout)
+    problem = problem_of(input, lam, geometry, layout)
+    family, shape = _plan(problem)
+    output = _output_sized(input, shape, layout, input.dtype)
+    spread = _output_sized(input, shape, layout, spread_dtype(input.dtype))
+    _run(family, problem, ForwardTensors(input, lam, output, spread=spread), run)
     return output, spread
 
 
@@ -63,8 +67,8 @@ def backward(
     grad_output = grad_output.contiguous(memory_format=layout)
     if mean_grad is not None:
         mean_grad = mean_grad.contiguous()
-    problem = problem_of(input, lam, geometry)
-    family = _family(problem)
+    problem = problem_of(input, lam, geometry, layout)
+    family, _ = _plan(problem)
     parts = None
     if needed[1]:
         parts = _parts(family.chunks(problem, input, grad_output), grad_output, lam)
@@ -86,27 +90,22 @@ def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> 
     return _summed(parts, lam)
 
 
-def _forward(problem: Problem, tensors: ForwardTensors, run: Run) -> None:
+def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) -> None:
     if tensors.output.numel() > 0:
-        for launch in _family(problem).forward(problem, tensors):
+        for launch in family.forward(problem, tensors):
             run(launch)
 
 
-def _output_sized(input: Tensor, problem: Problem, dtype: torch.dtype) -> Tensor:
-    return torch.empty(
-        _output_shape(problem), dtype=dtype, device=input.device, memory_format=layout_of(input)
-    )
+def _output_sized(
+    input: Tensor, shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype
+) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=input.device, memory_format=layout)
 
 
 @functools.lru_cache(maxsize=4096)
-def _output_shape(problem: Problem) -> tuple[int, int, int, int]:
-    return problem.output_shape
-
-
-@functools.lru_cache(maxsize=4096)
-def _family(problem: Problem) -> Family:
-    """The family whose kernels fit the problem best."""
-    return next(family for family in FAMILIES if family.serves(problem))
+def _plan(problem: Problem) -> tuple[Family, tuple[int, int, int, int]]:
+    """The family whose kernels fit the problem best, and the output's shape."""
+    return next(family for family in FAMILIES if family.serves(problem)), problem.output_shape
 
 
 def _parts(chunks: int | None, grad_output: Tensor, lam: Tensor) -> Tensor:

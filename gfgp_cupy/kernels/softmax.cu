@@ -13,8 +13,13 @@
 
 constexpr int TAPS_LOG2 = log2_ceil(TAPS);
 
-// Sums of TAPS numbers times this do not overflow where the numbers do not.
+// Sums of TAPS numbers times this do not overflow where the numbers do not. Those of float16 are
+// far from it.
+#if defined(DTYPE_FLOAT16)
+#define FACTOR ((acc_t)1)
+#else
 #define FACTOR ((acc_t)1 / (1 << TAPS_LOG2))
+#endif
 
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
 // exceeds 1, and differences from r have one sign.
@@ -28,10 +33,31 @@ struct Softmax {
 
 #define ALL_INSIDE 0xffffffffu
 
-// `inside` has bit i for each element x[i] that takes part (at least one does).
+// Of a window of which the reference is known. `inside` has bit i for each element x[i] that takes
+// part (at least one does). Weights are 2^EXPONENT times smaller: with TAPS_LOG2, they are FACTOR.
+template <int EXPONENT = 0>
+__device__ __forceinline__ Softmax softmax_from(
+    acc_t reference, const acc_t (&x)[TAPS], acc_t scale, unsigned inside = ALL_INSIDE) {
+  constexpr acc_t factor = EXPONENT > 0 ? 1 : FACTOR;
+  Softmax result;
+  acc_t weighted = 0;
+#pragma unroll
+  for (int tap = 0; tap < TAPS; ++tap) {
+    const bool takes_part = inside >> tap & 1;
+    const acc_t deviation = takes_part ? x[tap] - reference : 0;
+    result.deviation[tap] = deviation;
+    const acc_t exponent = EXPONENT > 0 ? fma(scale, deviation, -EXPONENT) : scale * deviation;
+    result.weight[tap] = takes_part ? power_of_two(exponent) : 0;
+    weighted = fma(result.weight[tap], factor * deviation, weighted);
+  }
+  result.reference = reference;
+  result.inverse_total = reciprocal(sum_of(result.weight));
+  result.shift = weighted * result.inverse_total * (1 / factor);
+  return result;
+}
+
 __device__ __forceinline__ Softmax softmax(
     const acc_t (&x)[TAPS], acc_t scale, unsigned inside = ALL_INSIDE) {
-  Softmax result;
   const acc_t infinity = (acc_t)__int_as_float(0x7f800000);
   // Both extremes and one choice take fewer instructions than a choice for each element.
   acc_t least = inside & 1 ? x[0] : infinity, most = inside & 1 ? x[0] : -infinity;
@@ -42,20 +68,7 @@ __device__ __forceinline__ Softmax softmax(
       most = max(most, x[tap]);
     }
   }
-  const acc_t reference = scale < 0 ? least : most;
-  acc_t weighted = 0;
-#pragma unroll
-  for (int tap = 0; tap < TAPS; ++tap) {
-    const bool takes_part = inside >> tap & 1;
-    const acc_t deviation = takes_part ? x[tap] - reference : 0;
-    result.deviation[tap] = deviation;
-    result.weight[tap] = takes_part ? power_of_two(scale * deviation) : 0;
-    weighted = fma(result.weight[tap], FACTOR * deviation, weighted);
-  }
-  result.reference = reference;
-  result.inverse_total = reciprocal(sum_of(result.weight));
-  result.shift = weighted * result.inverse_total * (1 / FACTOR);
-  return result;
+  return softmax_from(scale < 0 ? least : most, x, scale, inside);
 }
 
 // y: what rounding made of r + shift, and the mean of what the elements deviate from that. The

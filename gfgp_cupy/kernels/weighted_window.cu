@@ -37,24 +37,25 @@ struct Window {
   acc_t shift;            // the mean of the deviations
 };
 
-// Columns first: windows side by side share them.
-template <class Choose>
-__device__ __forceinline__ acc_t chosen(const acc_t (&x)[TAPS], const Choose& choose) {
+// Columns first: windows side by side share them. `least` is a constant.
+__device__ __forceinline__ acc_t extreme_of(const acc_t (&x)[TAPS], bool least) {
   acc_t result = 0;
 #pragma unroll
   for (int k = 0; k < KERNEL_W; ++k) {
     acc_t column = x[k];
 #pragma unroll
-    for (int r = 1; r < KERNEL_H; ++r) column = choose(column, x[r * KERNEL_W + k]);
-    result = k ? choose(result, column) : column;
+    for (int r = 1; r < KERNEL_H; ++r) {
+      column = least ? min(column, x[r * KERNEL_W + k]) : max(column, x[r * KERNEL_W + k]);
+    }
+    result = !k ? column : least ? min(result, column) : max(result, column);
   }
   return result;
 }
 
 // `absent` is 0 for an element of the plane and minus infinity for one outside, which repeats
 // another of the window.
-__device__ __forceinline__ Window window_of(
-    const acc_t (&x)[TAPS], const acc_t (&absent)[TAPS], acc_t reference, const Parameter& of) {
+__device__ __forceinline__ Window window_about(
+    acc_t reference, const acc_t (&x)[TAPS], const acc_t (&absent)[TAPS], const Parameter& of) {
   Window window;
   const acc_t origin = -reference / ROOM;
   acc_t weighted = 0;
@@ -72,19 +73,19 @@ __device__ __forceinline__ Window window_of(
   return window;
 }
 
-// y: what rounding made of r + shift, and the mean of what the elements deviate from that. The
-// second part is small, so its own rounding does not show, nor what the sums behind shift lost; and
-// it does not lead out of the window's range.
-__device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Window& of) {
+// y: r + shift, what rounding took from that, and the mean of what the deviations deviate from
+// shift. These two are small, so their own rounding does not show, nor what the sums behind shift
+// lost; and they do not lead out of the window's range.
+__device__ __forceinline__ acc_t mean(const Window& of) {
   const acc_t first = fma(of.shift, ROOM, of.reference);
   if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to
-  const acc_t origin = -first / ROOM;
+  const acc_t lost = fma(of.shift, ROOM, of.reference - first);
   acc_t weighted = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
-    weighted = fma(of.weight[tap], fma(x[tap], 1 / ROOM, origin), weighted);
+    weighted = fma(of.weight[tap], of.deviation[tap] - of.shift, weighted);
   }
-  return fma(weighted * of.inverse_total, ROOM, first);
+  return first + fma(weighted * of.inverse_total, ROOM, lost);
 }
 
 __device__ __forceinline__ acc_t variance(const Window& of) {

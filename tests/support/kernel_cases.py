@@ -100,6 +100,7 @@ OBLONG = pool_geometry((3, 2), stride=(1, 3), padding=(1, 0))
 CEIL = pool_geometry(5, stride=3, padding=2, ceil_mode=True)
 GAPS = pool_geometry(2, stride=3)
 FIVE = pool_geometry(5, stride=2, padding=2)
+SEVEN = pool_geometry(7, stride=2, padding=3)
 UNEVEN = pool_geometry((3, 5), stride=(1, 2), padding=(1, 2), ceil_mode=True)
 
 MAIN_CASES = (
@@ -125,9 +126,13 @@ SMALL_CASES = (
 MARCHING_CASES = (
     KernelCase(THREE, BFLOAT16, (2, 33, 40)),  # strips, and groups of columns
     KernelCase(THREE, FLOAT16, (3, 10, 14)),  # a last group that is not whole
+    KernelCase(THREE, FLOAT32, (2, 10, 14)),
+    KernelCase(THREE, BFLOAT16, (2, 11, 15)),  # a last group that is not whole
     KernelCase(FIVE, BFLOAT16, (2, 12, 16)),
     KernelCase(FIVE, FLOAT32, (2, 13, 10)),
     KernelCase(UNEVEN, FLOAT16, (2, 17, 15)),
+    KernelCase(SEVEN, FLOAT32, (2, 13, 16)),
+    KernelCase(SEVEN, BFLOAT16, (2, 12, 15)),
     KernelCase(pool_geometry(3, 2), BFLOAT16, (2, 11, 12)),  # a last column that no window reaches
     KernelCase(pool_geometry(3, 2), FLOAT16, (2, 11, 12)),
 )
@@ -150,6 +155,8 @@ PARTIAL_CASES = (
 FUSED_CASES = (
     KernelCase(TWO, FLOAT32, (3, 8, 12)),
     KernelCase(TWO, FLOAT16, (16, 8, 8), "channels_last"),
+    KernelCase(TWO, BFLOAT16, (5, 6, 14)),  # one window at a time
+    KernelCase(TWO, FLOAT32, (1, 4, 1030)),  # more windows a row than threads a block
     KernelCase(THREE, FLOAT64, (4, 9, 8)),
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     *SMALL_CASES,

@@ -1,4 +1,5 @@
-"""channels_last windows that share a reference, and those that lie too far from it for that."""
+"""channels_last windows that overlap: in half types those that share their elements' weights, and
+those that lie too far from the others, or have too large a λ, for that."""
 
 import math
 
@@ -25,6 +26,9 @@ GEOMETRIES = {
     "2x3/1x2/1x0 ceil": pool_geometry((2, 3), (1, 2), (1, 0), ceil_mode=True),
     "3x1/2x1/0": pool_geometry((3, 1), (2, 1)),
 }
+HALF_TYPES = [torch.float16, torch.bfloat16]
+each_type = pytest.mark.parametrize("dtype", [torch.float32, *HALF_TYPES], ids=str)
+each_half_type = pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
 each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 
 launched = []
@@ -71,7 +75,7 @@ def assert_exact(input, lam, geometry):
 
 
 @each_geometry
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@each_type
 @pytest.mark.parametrize("shape", [(1, 16, 7, 5), (2, 48, 9, 10), (1, 16, 65, 6)], ids=str)
 def test_all_sizes(geometry, dtype, shape):
     lam = 2 * random_numbers((*shape[:2], 1, 1), torch.float32, 1)
@@ -79,22 +83,51 @@ def test_all_sizes(geometry, dtype, shape):
 
 
 @each_geometry
+@each_type
 @pytest.mark.parametrize("lam", [4.0, -4.0])
 @pytest.mark.parametrize(
     "rows", [slice(0, 3), slice(9, 12), slice(28, 35), slice(62, 65)], ids=str
 )  # at a strip's beginning, inside, where strips meet, at the plane's end
-def test_far_windows_among_near_ones(geometry, lam, rows):
-    input = normal((1, 16, 65, 9))
+def test_far_windows_among_near_ones(geometry, dtype, lam, rows):
+    input = normal((1, 16, 65, 9), 0, dtype)
     input[:, ::2, rows, 2:6] -= 40
     input[:, 1::2, rows, 5:] += 40
     assert_exact(input, torch.full((1, 1, 1, 1), lam), geometry)
 
 
+@each_type
 @pytest.mark.parametrize("distance", [5.0, 5.5, 6.0, 50.0])  # the switch lies near 22 / λ
-def test_both_sides_of_the_switch(distance):
-    input = normal((1, 16, 9, 9))
+def test_both_sides_of_the_switch(dtype, distance):
+    input = normal((1, 16, 9, 9), 0, dtype)
     input[:, :, 4:] -= distance
     assert_exact(input, torch.full((1, 1, 1, 1), 4.0), THREE)
+
+
+@each_half_type
+@pytest.mark.parametrize("lam", [6.9, 7.1, -6.9, -7.1, 50.0])  # from 7 on nothing is shared
+def test_both_sides_of_the_largest_lam(dtype, lam):
+    assert_exact(normal((1, 16, 17, 9), 0, dtype), torch.full((1, 1, 1, 1), lam), THREE)
+
+
+@each_half_type
+def test_neighbouring_channels_of_small_and_large_lam(dtype):
+    lam = torch.tensor([1.0, 50.0, -50.0, -1.0]).repeat(4).view(1, 16, 1, 1)
+    assert_exact(normal((1, 16, 17, 9), 0, dtype), lam, THREE)
+
+
+@each_type
+def test_a_large_lam_reads_memory_no_more_often(dtype):
+    def loads(lam):
+        counted = []
+        kernels = kernels_on_cpu(lambda launch: counted.append(run_launch(launch).loads))
+        output = kernels.forward(input, lam, THREE)
+        kernels.backward(output, input, lam, THREE, (True, True))
+        return counted
+
+    input = normal((1, 16, 65, 17), 0, dtype)
+    small, large = (loads(torch.full((1, 1, 1, 1), lam)) for lam in (1.0, 50.0))
+    launched.append("marching_channels")
+    assert all(large <= 1.01 * small for small, large in zip(small, large, strict=True))
 
 
 @pytest.mark.parametrize("lam", [0.0, 1e-3, -0.3, 1.0, -5.0, 1e3, -1e6, 1e30])
@@ -154,7 +187,7 @@ def test_tiles_and_strips_cut_the_plane():
     input = torch.empty(1, 16, 65, 9, device="meta").to(memory_format=torch.channels_last)
     passes.forward(input, torch.empty(1, 1, 1, 1, device="meta"), THREE, launches.append)
     launched.extend(launch.name for launch in launches)
-    _, lanes, tiles, strips, rows, *_ = (a for a in launches[0].args if isinstance(a, int))
-    assert (lanes, tiles) == (16, 3)
+    _, tiles, _, _, strips, _, rows, *_ = (a for a in launches[0].args if isinstance(a, int))
+    assert tiles == 2
     assert strips > 1
     assert strips * rows >= 33

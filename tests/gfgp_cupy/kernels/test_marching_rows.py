@@ -1,6 +1,7 @@
 """Windows that share their elements' weights, and those that lie too far from the others for that.
 
-``shared_weights.cu`` says from which distance on a strip is worked on window by window.
+``shared_weights.cu`` says from which distance, and from which λ, on a strip is worked on window by
+window.
 """
 
 import math
@@ -69,6 +70,12 @@ def test_windows_that_come_to_lie_farther_and_farther(case, lam, step):
     columns = (torch.arange(case.sizes[2]) // 6 % 4 - 2).abs()
     input = case.input(1).float() + step * (rows - columns)
     assert_exact(case, input.to(case.dtype), lam)
+
+
+@each_case
+@pytest.mark.parametrize("lam", [5.0, 7.0, -7.0, 7.0001, -7.0001, 20.0])
+def test_both_sides_of_the_lam_up_to_which_weights_are_shared(case, lam):
+    assert_exact(case, case.input(1), lam)
 
 
 @each_case

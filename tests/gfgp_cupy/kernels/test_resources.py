@@ -15,7 +15,7 @@ POOLINGS = (
     ((64, 64, 112, 112), pool_geometry(3, 2, 1)),
     ((64, 64, 7, 7), pool_geometry(3, 2, 1)),  # planes that share a block
     ((64, 64, 56, 56), pool_geometry(5, 2, 2)),  # the most that one thread holds
-    ((8, 64, 64, 64), pool_geometry(7, 3, 3)),  # the general kernels
+    ((8, 64, 64, 64), pool_geometry(7, 1, 3)),  # the general kernels
 )
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 CONTIGUOUS, CHANNELS_LAST = LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -31,6 +31,8 @@ ONCE_SPILLED = (
     (64, pool_geometry(3, stride=1), torch.float16, CHANNELS_LAST, False),
     (64, pool_geometry(3, stride=1), torch.float16, CONTIGUOUS, False),
     (64, pool_geometry(5, stride=1), torch.float32, CONTIGUOUS, False),
+    (64, pool_geometry(7, 2, 3), torch.float32, CONTIGUOUS, False),
+    (64, pool_geometry(7, 2, 3), torch.bfloat16, CONTIGUOUS, False),
 )
 CASES = (
     *((*of, dtype, layout, False) for of in POOLINGS for dtype in DTYPES for layout in LAYOUTS),
@@ -45,6 +47,7 @@ def launches(shape, geometry, dtype, layout, lam_in_plane):
     compute = torch.float64 if dtype is torch.float64 else torch.float32
     lam_size = geometry.output_size(*shape[2:]) if lam_in_plane else (1, 1)
     lam = torch.empty(*shape[:2], *lam_size, dtype=compute, device="meta")
+    passes.forward(x, lam, geometry, described.append)
     output, spread = passes.forward_with_spread(x, lam, geometry, described.append)
     passes.backward(output, x, lam, geometry, (True, True), described.append)
     if lam_in_plane:
