@@ -1,7 +1,8 @@
 """Backend ``numba``: functions compiled for this machine's processor at run time, for CPU tensors.
 
 It has the functions of :class:`..contract.Backend`. :mod:`.tiles` pools 2×2 windows that tile the
-plane, :mod:`.windows` all others; :mod:`.plan` says which, and how a call is divided.
+plane, :mod:`.overlapping` 3×3 windows at stride 2, :mod:`.windows` all others; :mod:`.plan` says
+which, and how a call is divided.
 
 Contiguous and channels_last tensors are used where they lie. float16 and bfloat16 are converted to
 float32, and the results back. The work is shared among ``torch.get_num_threads()`` threads; the
@@ -13,7 +14,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +21,10 @@ from ...geometry import PoolGeometry
 from ...memory_format import dense, layout_of
 from ...spread import pack_spread
 from ..torch import lam_backward
+from .block import NO_PARTS, OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW, block_of
+from .huge_pages import in_huge_pages
 from .plan import Plan, plan
-from .threads import run_over
+from .threads import Native, parts_of, run_together
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
 
@@ -51,7 +53,9 @@ def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry
 ) -> tuple[Tensor, Tensor]:
-    return _forward(input, lam, geometry, with_spread=True)
+    output, spread = _forward(input, lam, geometry, with_spread=True)
+    assert spread is not None
+    return output, spread
 
 
 def backward(
@@ -59,88 +63,109 @@ def backward(
     needed: tuple[bool, bool], mean_grad: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     layout = layout_of(input)
-    x, grad = (
-        tensor.to(lam.dtype).contiguous(memory_format=layout) for tensor in (input, grad_output)
-    )
-    mean_grad = lam.new_zeros(1, 1, 1, 1) if mean_grad is None else mean_grad
-    # λ's gradient comes in parts: of each window, or of each row where λ does not vary along it.
-    parts = (*grad.shape[:3], grad.shape[3] if lam.shape[3] > 1 else 1)
-    grad_input = _empty(x.shape if needed[0] else NOTHING, lam.dtype, layout)
-    grad_lam = _empty(parts if needed[1] else NOTHING, lam.dtype, layout).zero_()
+    x, grad = _as_computed(input, lam, layout), _as_computed(grad_output, lam, layout)
+    how = plan(x, lam, geometry, layout)
+    grad_input = _empty(x.shape, lam.dtype, layout) if needed[0] else None
+    lam_parts, parts = _parts_of_lam(lam, grad, how) if needed[1] else (NO_PARTS, None)
+    # Where parts have one element a plane, both layouts are the same order.
+    lam_layout = torch.contiguous_format if lam_parts == OF_EACH_PLANE else layout
+    grad_lam = None if parts is None else _empty(parts, lam.dtype, lam_layout)
     _run(
         "backward",
-        plan(x, lam, geometry, layout),
+        how,
         (
-            _memory(grad, layout),
-            _memory(x, layout),
+            grad,
+            x,
             _of_every_plane(lam, x, layout),
-            _of_every_plane(mean_grad, x, layout),
-            _memory(grad_input, layout),
-            _memory(grad_lam, layout),
+            None if mean_grad is None else _of_every_plane(mean_grad, x, layout),
+            grad_input,
+            grad_lam,
         ),
+        lam.dtype,
+        lam_parts,
     )
     return (
-        grad_input.to(input.dtype) if needed[0] else None,
-        grad_lam.sum_to_size(lam.shape).contiguous() if needed[1] else None,
+        None if grad_input is None else grad_input.to(input.dtype),
+        None if grad_lam is None else _sum_to(grad_lam, lam.shape),
     )
 
 
-NOTHING = (0, 0, 0, 0)
+def _parts_of_lam(lam: Tensor, grad: Tensor, plan: Plan) -> tuple[int, tuple[int, ...]]:
+    """What λ's gradient comes in, and the shape of the tensor of its parts."""
+    if lam.shape[3] > 1:
+        return OF_EACH_WINDOW, tuple(grad.shape)
+    if lam.shape[2] == 1 and plan.whole_planes:
+        return OF_EACH_PLANE, (*grad.shape[:2], 1, 1)
+    return OF_EACH_ROW, (*grad.shape[:3], 1)
+
+
+def _sum_to(parts: Tensor, shape: torch.Size) -> Tensor:
+    # To ask takes less time than to sum what needs no sum.
+    if parts.shape != shape:
+        parts = parts.sum_to_size(shape)
+    return parts if parts.is_contiguous() else parts.contiguous()
 
 
 def _forward(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, with_spread: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     layout = layout_of(input)
-    x = input.to(lam.dtype).contiguous(memory_format=layout)
+    x = _as_computed(input, lam, layout)
     shape = (*x.shape[:2], *geometry.output_size(*x.shape[2:]))
     output = _empty(shape, lam.dtype, layout)
-    spread = _empty(shape if with_spread else NOTHING, lam.dtype, layout)
-    _run(
-        "forward",
-        plan(x, lam, geometry, layout),
-        (
-            _memory(x, layout),
-            _of_every_plane(lam, x, layout),
-            _memory(output, layout),
-            _memory(spread, layout),
-        ),
+    spread = _empty(shape, lam.dtype, layout) if with_spread else None
+    how = plan(x, lam, geometry, layout)
+    _run("forward", how, (x, _of_every_plane(lam, x, layout), output, spread), lam.dtype)
+    if spread is not None:
+        spread = dense(pack_spread(spread, input.dtype), layout)
+    return output.to(input.dtype), spread
+
+
+def _run(
+    direction: str,
+    plan: Plan,
+    tensors: tuple[Tensor | None, ...],
+    dtype: torch.dtype,
+    lam_parts: int = NO_PARTS,
+) -> None:
+    """Calls a compiled function for all rows of the output, on as many threads as pay."""
+    parts = parts_of(plan.output_rows, -(-SMALLEST_PART // plan.row_elements))
+    scratch = torch.empty(parts * plan.scratch, dtype=dtype) if plan.scratch > 0 else None
+    block = block_of(
+        plan,
+        [0 if tensor is None else tensor.data_ptr() for tensor in tensors],
+        parts,
+        scratch=0 if scratch is None else scratch.data_ptr(),
+        lam_parts=lam_parts,
     )
-    return output.to(input.dtype), dense(pack_spread(spread, input.dtype), layout)
+    run_together(_native(plan.module, direction, dtype), block.buffer_info()[0], parts)
 
 
-def _run(direction: str, plan: Plan, tensors: tuple[np.ndarray, ...]) -> None:
-    """Calls the compiled functions for all rows of the output."""
-    from . import tiles, windows
+@functools.cache
+def _native(module: str, direction: str, dtype: torch.dtype) -> Native:
+    from . import overlapping, tiles, windows
 
-    def run_tiles(start: int, stop: int) -> None:
-        getattr(tiles, direction)(*tensors, plan.sizes, start, stop)
+    modules = {"overlapping": overlapping, "tiles": tiles, "windows": windows}
+    return getattr(modules[module], direction)(str(dtype).removeprefix("torch.")).call
 
-    def run_windows(start: int, stop: int) -> None:
-        scratch = np.zeros(plan.rows.size, tensors[0].dtype)
-        getattr(windows, direction)(
-            *tensors, plan.sizes, plan.rows, plan.columns, scratch, start, stop
-        )
 
-    run_over(
-        plan.output_rows,
-        -(-SMALLEST_PART // plan.row_elements),
-        run_tiles if plan.tiled else run_windows,
-    )
+def _as_computed(tensor: Tensor, lam: Tensor, layout: torch.memory_format) -> Tensor:
+    """``tensor`` in λ's type, dense in ``layout``."""
+    # To ask takes less time than to convert what needs no conversion.
+    if tensor.dtype is not lam.dtype:
+        tensor = tensor.to(lam.dtype)
+    if tensor.is_contiguous(memory_format=layout):
+        return tensor
+    return tensor.contiguous(memory_format=layout)
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
-    return torch.empty(shape, dtype=dtype, memory_format=layout)
+    return in_huge_pages(torch.empty(shape, dtype=dtype, memory_format=layout))
 
 
-def _of_every_plane(tensor: Tensor, input: Tensor, layout: torch.memory_format) -> np.ndarray:
-    """:func:`_memory` of a tensor repeated for all samples and channels of ``input``."""
+def _of_every_plane(tensor: Tensor, input: Tensor, layout: torch.memory_format) -> Tensor:
+    """``tensor`` repeated for all samples and channels of ``input``, dense in ``layout``."""
+    if tensor.shape[:2] == input.shape[:2] and tensor.is_contiguous(memory_format=layout):
+        return tensor
     planes = tensor.expand(*input.shape[:2], *tensor.shape[2:])
-    return _memory(planes.contiguous(memory_format=layout), layout)
-
-
-def _memory(tensor: Tensor, layout: torch.memory_format) -> np.ndarray:
-    """The elements of a dense [N, C, H, W] tensor, in the order in which they lie in memory."""
-    if layout is torch.channels_last:
-        tensor = tensor.permute(0, 2, 3, 1)
-    return tensor.reshape(-1).numpy()
+    return planes.contiguous(memory_format=layout)

@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numba
+from numba import types
+from numba.core.ccallback import CFunc
 
-__all__ = ["cached", "compiled"]
+from .threads import Native
+
+__all__ = ["Compiled", "compiled", "native"]
 
 
-def cached(function):
-    """Compiled for Python to call, and kept on disk.
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled function: its code, which it lives as long as, and what calls it."""
 
-    Numba names the file after the function, and sees by the age of the function's own source file
-    whether it still holds. The digest in the name makes a change of any file of this package a new
-    name, so that of the files that the function's own imports, too.
+    code: CFunc
+    call: Native
+
+
+def native(function) -> Callable[[str], Compiled]:
+    """``function(block)`` for C to call, by the name of the type of the block's tensors' elements.
+
+    It is compiled on the first use of each type, and kept on disk. Numba names the file after the
+    function, and sees by the age of the function's own source file whether it still holds. The
+    digest in the name makes a change of any file of this package a new name, so that of the files
+    that the function's own imports, too.
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     function.__qualname__ += f"_{digest[:16]}"
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:
-        # Numba finds no directory that it may write to: every process compiles for itself.
-        return numba.njit(nogil=True, error_model="numpy")(function)
+
+    @functools.cache
+    def of_elements(name: str) -> Compiled:
+        signature = types.void(types.CPointer(getattr(types, name)))
+        compile_it = functools.partial(numba.cfunc, signature, error_model="numpy")
+        try:
+            code = compile_it(cache=True)(function)
+        except RuntimeError:
+            # Numba finds no directory that it may write to: every process compiles for itself.
+            code = compile_it()(function)
+        assert code.address is not None
+        return Compiled(code, ctypes.cast(code.address, _ENTRY))
+
+    return of_elements
+
+
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 # Without the wrappers that Python would call it through, which take long to compile. (Numba's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,13 @@ VECTOR_BYTES = 64
 
 SCRATCH_BYTES = 16 * 1024
 """Half of a small first-level cache, the tensors pass through the other half."""
+
+STRIP_BYTES = 1024 * 1024
+"""Half of a second-level cache."""
+
+LEAST_PLANES, LONGEST_SUM = 8, 64
+"""At least so many planes, in which a lane has at most so many windows, are divided among threads
+as a whole: of more windows, one sum would lose digits of λ's gradient."""
 
 
 class Sizes(NamedTuple):
@@ -83,34 +91,71 @@ class Rows(NamedTuple):
     size: int
 
 
+class Strip(NamedTuple):
+    """Scratch memory of :mod:`.overlapping`: rows of ``length`` elements, of which the first
+    ``margin`` lie left of the first window's.
+
+    Attributes:
+        inside: the number of the first of two rows, which say what columns lie in the input: 1 or
+            0. Twelve rows come before them: of each of three input rows the elements in even and in
+            odd columns, and the weights likewise.
+        sent: the number of the first of nine rows, of what windows send to the elements on their
+            left, in their middle and on their right, for each of three input rows.
+        lam: where λ begins, of the plane or of a pixel's channels.
+        size: elements of scratch memory.
+    """
+
+    margin: int
+    length: int
+    inside: int
+    sent: int
+    lam: int
+    size: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """Attributes:
-    tiled: whether 2×2 windows tile the input, so that :mod:`.tiles` can pool it.
+    module: what pools it: ``"tiles"``, ``"overlapping"`` or ``"windows"``.
+    numbers: what the functions of that module are told: the sizes, and the fields of
+        :class:`Strip`, or those of :class:`Rows` and the address of ``columns``.
+    scratch: elements of scratch memory that each thread needs.
     output_rows: rows of the output, counted over all planes.
+    plane_rows: those of one plane.
+    whole_planes: whether planes are so many and so small that threads need not share one.
     row_elements: elements that the windows of one of them have.
     columns: for each column j of the kernel, the windows of a contiguous row that have it
         inside the input: from [j, 0] to before [j, 1].
     """
 
-    sizes: Sizes
-    rows: Rows
+    module: str
+    numbers: tuple[int, ...]
+    scratch: int
     columns: np.ndarray
-    tiled: bool
     output_rows: int
+    plane_rows: int
+    whole_planes: bool
     row_elements: int
 
 
 def plan(input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format) -> Plan:
     """For dense [N, C, H, W] ``input`` in the given layout, of λ's type."""
-    samples, channels, height, width = input.shape
+    return _plan(input.shape, lam.shape[2:], geometry, layout, lam.element_size())
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    shape: torch.Size, lam_size: torch.Size, geometry: PoolGeometry, layout: torch.memory_format,
+    element_size: int,
+) -> Plan:  # fmt: skip
+    samples, channels, height, width = shape
     out_height, out_width = geometry.output_size(height, width)
     # With one channel both layouts are the same order, and the planes' rows are longer.
     channels_last = layout is torch.channels_last and channels > 1
     pixel = channels if channels_last else 1
-    lam_height, lam_width = lam.shape[2:]
+    lam_height, lam_width = lam_size
     sizes = Sizes(
-        input.numel(),
+        shape.numel(),
         samples * channels * lam_height * lam_width,
         pixel,
         pixel if channels_last else out_width,
@@ -127,16 +172,32 @@ def plan(input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memor
         lam_column=pixel if lam_width > 1 else 0,
     )
     positions = geometry.kernel_size[0] * geometry.kernel_size[1]
-    cut = geometry.padding != (0, 0) or geometry.overhang(height, width) != (0, 0)
+    columns = _columns_inside(geometry, width, out_width)
+    tiled = geometry.kernel_size == geometry.stride == (2, 2) and (
+        (2 * out_height, 2 * out_width) == (height, width)
+    )
+    strip = _strip(geometry, sizes, max(out_width + 1, (width + 1) // 2), element_size)
+    if tiled:
+        module, numbers, scratch = "tiles", (), 0
+    elif strip is not None:
+        module, numbers, scratch = "overlapping", strip, strip.size
+    else:
+        cut = geometry.padding != (0, 0) or geometry.overhang(height, width) != (0, 0)
+        rows = _rows(positions, element_size, cut)
+        module, numbers, scratch = "windows", (*rows, columns.ctypes.data), rows.size
+    vectors = out_width if channels_last else -(-out_width * element_size // VECTOR_BYTES)
     return Plan(
-        sizes,
-        _rows(positions, input.element_size(), cut),
-        _columns_inside(geometry, width, out_width),
-        tiled=(
-            geometry.kernel_size == geometry.stride == (2, 2)
-            and (2 * out_height, 2 * out_width) == (height, width)
-        ),
+        module,
+        (*sizes, *numbers),
+        scratch,
+        columns,
         output_rows=samples * out_height * (1 if channels_last else channels),
+        plane_rows=out_height,
+        whole_planes=(
+            module != "windows"
+            and samples * channels >= LEAST_PLANES * pixel
+            and out_height * vectors <= LONGEST_SUM
+        ),
         row_elements=out_width * positions * pixel,
     )
 
@@ -163,6 +224,30 @@ def _rows(positions: int, element_size: int, cut: bool) -> Rows:
         block=math.isqrt(positions - 1) + 1,
         halvings=(positions - 1).bit_length(),
         size=bias + biases * length,
+    )
+
+
+def _strip(geometry: PoolGeometry, sizes: Sizes, pairs: int, element_size: int) -> Strip | None:
+    """For ``pairs`` of columns; none for other windows than 3×3 at stride 2, nor for a λ that
+    varies in a plane, nor where the rows would not stay in a second-level cache."""
+    if geometry.kernel_size != (3, 3) or geometry.stride != (2, 2):
+        return None
+    if sizes.lam_row > 0 or sizes.lam_column > 0:
+        return None
+    vector = VECTOR_BYTES // element_size
+    margin = -(-sizes.pixel // vector) * vector
+    # Vectors may begin at any window and reach a pixel further.
+    length = margin + (-(-(pairs + 1) * sizes.pixel // vector) + 2) * vector
+    size = 24 * length
+    if size * element_size > STRIP_BYTES:
+        return None
+    return Strip(
+        margin,
+        length,
+        inside=12,
+        sent=15,
+        lam=14 * length + margin,
+        size=size,
     )
 
 

@@ -20,6 +20,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, overload, register_model
 
+from .compile import compiled
 from .plan import VECTOR_BYTES
 
 if TYPE_CHECKING:
@@ -32,23 +33,34 @@ else:
 __all__ = [
     "LOG2_E",
     "Vector",
+    "chosen",
     "exp2",
     "filled",
     "first_lanes",
     "interleaved",
+    "intrinsic",
     "lanes_for",
+    "lanes_within",
     "load",
     "load_even_elements",
     "load_first",
+    "load_part",
     "maximum",
+    "multiply_add",
     "pointer_to",
+    "power_of_two",
+    "prefetch",
+    "prefetch_far",
+    "prefetch_to_write",
     "separated",
     "spread_over_even_lanes",
     "square_root",
     "store",
     "store_first",
+    "store_part",
     "sum_of_lanes",
     "with_sign_of",
+    "zeros_like",
 ]
 
 LOG2_E = 1.4426950408889634
@@ -131,6 +143,27 @@ def filled(typing_context, pointer, number):
 
 
 @intrinsic
+def zeros_like(typing_context, vector):
+    def generate(context, builder, sig, args):
+        return ir.Constant(args[0].type, None)
+
+    return vector(vector), generate
+
+
+@intrinsic
+def multiply_add(typing_context, a, b, c):
+    """a · b + c, rounded once where that takes one instruction; ``c`` may be a number."""
+
+    def generate(context, builder, sig, args):
+        *factors, summand = args
+        if not isinstance(c, Vector):
+            summand = _in_all_lanes(builder, a, summand)
+        return _call(builder, a, "fmuladd", *factors, summand)
+
+    return a(a, a, c if isinstance(c, Vector) else a.element), generate
+
+
+@intrinsic
 def maximum(typing_context, a, b):
     """``a`` where it is greater than ``b``, else ``b``: of two of which one is NaN, ``b``."""
 
@@ -138,6 +171,35 @@ def maximum(typing_context, a, b):
         return builder.select(builder.fcmp_ordered(">", *args), *args)
 
     return a(a, b), generate
+
+
+@intrinsic
+def lanes_within(typing_context, vector, least, most):
+    """A number whose bit i says whether lane i is between ``least`` and ``most``; NaN is not."""
+
+    def generate(context, builder, sig, args):
+        value, *limits = args
+        low, high = (_in_all_lanes(builder, vector, limit) for limit in limits)
+        inside = builder.and_(
+            builder.fcmp_ordered(">=", value, low), builder.fcmp_ordered("<=", value, high)
+        )
+        bits = builder.bitcast(inside, ir.IntType(vector.lanes))
+        return builder.zext(bits, context.get_value_type(types.intp))
+
+    return types.intp(vector, vector.element, vector.element), generate
+
+
+@intrinsic
+def chosen(typing_context, bits, a, b):
+    """``a`` in the lanes whose bit is set, ``b`` in the others."""
+
+    def generate(context, builder, sig, args):
+        bits, a, b = args
+        mask = builder.trunc(bits, ir.IntType(sig.return_type.lanes))
+        lanes = ir.VectorType(ir.IntType(1), sig.return_type.lanes)
+        return builder.select(builder.bitcast(mask, lanes), a, b)
+
+    return a(types.intp, a, a), generate
 
 
 @intrinsic
@@ -209,6 +271,39 @@ def load(typing_context, pointer, index):
         return _load(context, builder, vector, *args)
 
     return vector(pointer, types.intp), generate
+
+
+@intrinsic
+def prefetch(typing_context, pointer, index):
+    """Asks for the memory line of the element at ``index``, which need not exist."""
+    return types.void(pointer, types.intp), _prefetching(write=0, level=1)
+
+
+@intrinsic
+def prefetch_far(typing_context, pointer, index):
+    """The same, into the second-level cache only."""
+    return types.void(pointer, types.intp), _prefetching(write=0, level=2)
+
+
+@intrinsic
+def prefetch_to_write(typing_context, pointer, index):
+    """The same, of a line that will be written to."""
+    return types.void(pointer, types.intp), _prefetching(write=1, level=1)
+
+
+def _prefetching(write: int, level: int):
+    def generate(context, builder, sig, args):
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [place.type, number, number, number]),
+            "llvm.prefetch.p0",
+        )
+        builder.call(function, [place, *(ir.Constant(number, n) for n in (write, 4 - level, 1))])
+        return context.get_dummy_value()
+
+    return generate
 
 
 @intrinsic
@@ -319,6 +414,23 @@ def store_first(typing_context, pointer, index, vector, count):
     return types.void(pointer, types.intp, vector, types.intp), generate
 
 
+@compiled
+def load_part(source, at, left):
+    """A vector, or its first ``left`` lanes and zeros."""
+    if left >= lanes_for(source):
+        return load(source, at)
+    return load_first(source, at, left)
+
+
+@compiled
+def store_part(target, at, vector, left):
+    """Writes a vector, or its first ``left`` lanes."""
+    if left >= lanes_for(target):
+        store(target, at, vector)
+    else:
+        store_first(target, at, vector, left)
+
+
 # ---------------------------------------------------------------- exponential
 
 # 2^f = 1 + f q(f) for |f| <= 1/2. The coefficients of q, lowest first, are those whose largest
@@ -384,6 +496,54 @@ def _exp2(x, halvings):
         return _zero_where_less(_add_to_exponent(power, shifted), x, smallest + halvings)
 
     return implementation
+
+
+def power_of_two(scale, x):
+    """2^(scale · x), and 0 where that is below the smallest normal number.
+
+    As :func:`exp2`, but the fraction of scale · x is as exact as a number below 1/2, however large
+    the product: where a processor multiplies and adds at once, nothing is rounded before the whole
+    number is subtracted. So all powers have the same relative error. Infinite where the product is
+    larger than the largest exponent.
+    """
+    raise NotImplementedError("power_of_two is for compiled functions")
+
+
+@overload(power_of_two)
+def _power_of_two(scale, x):
+    if not isinstance(x, Vector):
+        return None
+    element = x.element
+    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
+    coefficients = _COEFFICIENTS[element]
+    smallest = _SMALLEST_EXPONENT[element]
+
+    def implementation(scale, x):
+        shifted = multiply_add(scale, x, whole_only)
+        f = multiply_add(scale, x, whole_only - shifted)
+        power = 1.0 + f * _polynomial(f, coefficients)
+        return _within_exponents(
+            _add_to_exponent(power, shifted), shifted, whole_only + smallest, whole_only - smallest
+        )
+
+    return implementation
+
+
+@intrinsic
+def _within_exponents(typing_context, value, shifted, least, most):
+    """``value``, but 0 where ``shifted`` is less than ``least``, infinity where it is greater than
+    ``most``."""
+
+    def generate(context, builder, sig, args):
+        value, shifted, least, most = args
+        low, high = (_in_all_lanes(builder, sig.return_type, limit) for limit in (least, most))
+        zero = ir.Constant(value.type, None)
+        infinity = ir.Constant(value.type, [float("inf")] * sig.return_type.lanes)
+        value = builder.select(builder.fcmp_ordered("<", shifted, low), zero, value)
+        return builder.select(builder.fcmp_ordered(">", shifted, high), infinity, value)
+
+    element = value.element
+    return value(value, value, element, element), generate
 
 
 @intrinsic

@@ -1,10 +1,9 @@
 """Max-Ent pooling of 2×2 windows that tile the planes, the commonest by far, and its gradients.
 
-:mod:`.windows` computes the same for any geometry; see there for segments, for the
-arrangement of the tensors and for the sums relative to the window's maximum r (minimum where
-λ < 0) and then to a centre c. Here the four elements of a window, one lane each of four vectors,
-stay in registers from the input to the result, and every element of the input's gradient is
-written once:
+:mod:`.windows` computes the same for any geometry; see there for segments, for the arrangement of
+the tensors and for the sums relative to a centre c. Weights are those of :mod:`.shared_weights`.
+The four elements of a window, one lane each of four vectors, stay in registers from the input to
+the result, and every element of the input's gradient is written once:
 
     a b
     c d
@@ -12,134 +11,232 @@ written once:
 
 from __future__ import annotations
 
-from .compile import cached, compiled
+from .arguments import (
+    is_given,
+    lam_parts,
+    next_part,
+    rows_of,
+    sizes_of,
+    tensor,
+)
+from .block import OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW
+from .compile import compiled, native
+from .shared_weights import AHEAD, all_hold, holds, shared_scale
 from .simd import (
     LOG2_E,
+    chosen,
     exp2,
     filled,
     first_lanes,
     interleaved,
     lanes_for,
-    load,
-    load_first,
+    load_part,
     maximum,
-    pointer_to,
+    multiply_add,
+    power_of_two,
+    prefetch,
+    prefetch_to_write,
     separated,
     square_root,
-    store,
-    store_first,
+    store_part,
     sum_of_lanes,
     with_sign_of,
+    zeros_like,
 )
 
 __all__ = ["backward", "forward"]
 
 
-@cached
-def forward(input, lam, output, spread, sizes, start_row, stop_row):
-    """Pools output rows from ``start_row`` to before ``stop_row``, counted over all planes.
-
-    Writes each window's mean to ``output`` and, unless it is empty, its standard deviation to
-    ``spread``.
-    """
-    with_spread = spread.size > 0
-    x, lams = pointer_to(input), pointer_to(lam)
-    means, deviations = pointer_to(output), pointer_to(spread)
-    for segment in range(start_row * sizes.segments, stop_row * sizes.segments):
-        corner, lam_start, _ = _place(sizes, segment)
-        begin = segment * sizes.segment
-        for lane in range(0, sizes.segment, lanes_for(x)):
-            left = sizes.segment - lane
-            window = _window(x, sizes, corner, lane, left)
-            lambdas = _lambdas(lams, sizes, lam_start, lane, left)
-            centre, correction, offsets, weights, inverse = _weigh(window, lambdas)
-            _store(means, begin + lane, centre + correction, left)
-            if with_spread:
-                variance = filled(x, 0.0)
-                for i in range(4):
-                    deviation = offsets[i] - correction
-                    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
-                    variance = variance + weights[i] * deviation * deviation
-                _store(deviations, begin + lane, square_root(variance * inverse), left)
+@native
+def forward(block):
+    """As :func:`.windows.forward`."""
+    sizes = sizes_of(block)
+    part = next_part(block)
+    while part >= 0:
+        start_row, stop_row = rows_of(block, part)
+        _pool(
+            tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
+            is_given(block, 3), sizes, start_row, stop_row,
+        )  # fmt: skip
+        part = next_part(block)
 
 
-@cached
-def backward(grad_output, input, lam, mean_grad, grad_input, grad_lam, sizes, start_row, stop_row):
-    """The gradients of the windows of output rows from ``start_row`` to before ``stop_row``.
+@native
+def backward(block):
+    """As :func:`.windows.backward`."""
+    sizes = sizes_of(block)
+    part = next_part(block)
+    while part >= 0:
+        start_row, stop_row = rows_of(block, part)
+        _send_back(
+            tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
+            tensor(block, 4), tensor(block, 5), is_given(block, 3),
+            is_given(block, 4), lam_parts(block),
+            sizes, start_row, stop_row,
+        )  # fmt: skip
+        part = next_part(block)
 
-    Arguments are those of :func:`.windows.backward`.
-    """
-    with_input, with_lam = grad_input.size > 0, grad_lam.size > 0
-    of_each_window = grad_lam.size == grad_output.size
-    x, lams, means = pointer_to(input), pointer_to(lam), pointer_to(mean_grad)
-    grads, x_grads, lam_grads = (
-        pointer_to(grad_output),
-        pointer_to(grad_input),
-        pointer_to(grad_lam),
-    )
-    lam_parts = filled(x, 0.0)
-    for segment in range(start_row * sizes.segments, stop_row * sizes.segments):
-        corner, lam_start, plane = _place(sizes, segment)
-        row, begin = segment // sizes.segments, segment * sizes.segment
-        for lane in range(0, sizes.segment, lanes_for(x)):
-            left = sizes.segment - lane
-            window = _window(x, sizes, corner, lane, left)
-            lambdas = _lambdas(lams, sizes, lam_start, lane, left)
-            _, correction, offsets, weights, inverse = _weigh(window, lambdas)
-            grad = _load(grads, begin + lane, left)
-            if sizes.pixel > 1:
-                mean = _load(means, plane * sizes.pixel + lane, left)
-            else:
-                mean = filled(means, means[plane])
-            a, of_lam_a = _differentiate(
-                offsets[0] - correction, weights[0] * inverse, lambdas, grad
-            )
-            b, of_lam_b = _differentiate(
-                offsets[1] - correction, weights[1] * inverse, lambdas, grad
-            )
-            c, of_lam_c = _differentiate(
-                offsets[2] - correction, weights[2] * inverse, lambdas, grad
-            )
-            d, of_lam_d = _differentiate(
-                offsets[3] - correction, weights[3] * inverse, lambdas, grad
-            )
-            if with_input:
-                _store_window(
-                    x_grads, sizes, corner, lane, left, (a + mean, b + mean, c + mean, d + mean)
+
+@compiled
+def _pool(x, lams, means, deviations, with_spread, sizes, start_row, stop_row):
+    plane = start_row // sizes.out_height
+    plane_row = start_row - plane * sizes.out_height
+    for row in range(start_row, stop_row):
+        lam_row = plane * sizes.lam_plane + plane_row * sizes.lam_row
+        for column in range(sizes.segments):
+            corner = 2 * (row * sizes.width + column) * sizes.pixel
+            begin = (row * sizes.segments + column) * sizes.segment
+            lam_start = lam_row + column * sizes.lam_column
+            for lane in range(0, sizes.segment, lanes_for(x)):
+                left = sizes.segment - lane
+                window = _window(x, sizes, corner, lane, left)
+                lam = _lambdas(lams, sizes, lam_start, lane, left)
+                weights, inverse, centre, correction, mean = _weigh(x, window, lam, left)
+                prefetch_to_write(means, begin + lane + AHEAD)
+                store_part(means, begin + lane, mean, left)
+                if with_spread:
+                    variance = (
+                        _squared(window[0], weights[0], centre, correction)
+                        + _squared(window[1], weights[1], centre, correction)
+                    ) + (
+                        _squared(window[2], weights[2], centre, correction)
+                        + _squared(window[3], weights[3], centre, correction)
+                    )
+                    store_part(deviations, begin + lane, square_root(variance * inverse), left)
+        plane_row += 1
+        if plane_row == sizes.out_height:
+            plane, plane_row = plane + 1, 0
+
+
+@compiled
+def _send_back(
+    grads,
+    x,
+    lams,
+    means,
+    x_grads,
+    lam_grads,
+    with_mean,
+    with_input,
+    parts,
+    sizes,
+    start_row,
+    stop_row,
+):
+    plane = start_row // sizes.out_height
+    plane_row = start_row - plane * sizes.out_height
+    row_sum = filled(x, 0.0)
+    for row in range(start_row, stop_row):
+        lam_row = plane * sizes.lam_plane + plane_row * sizes.lam_row
+        of_lam_at = plane if parts == OF_EACH_PLANE else row
+        first_row = plane_row == 0 or parts == OF_EACH_ROW
+        if first_row:
+            row_sum = filled(x, 0.0)
+        for column in range(sizes.segments):
+            corner = 2 * (row * sizes.width + column) * sizes.pixel
+            begin = (row * sizes.segments + column) * sizes.segment
+            lam_start = lam_row + column * sizes.lam_column
+            for lane in range(0, sizes.segment, lanes_for(x)):
+                left = sizes.segment - lane
+                window = _window(x, sizes, corner, lane, left)
+                prefetch(grads, begin + lane + AHEAD)
+                grad = load_part(grads, begin + lane, left)
+                lam = _lambdas(lams, sizes, lam_start, lane, left)
+                weights, inverse, centre, correction, _ = _weigh(x, window, lam, left)
+                a, of_lam_a = _differentiate(
+                    (window[0] - centre) - correction, weights[0] * inverse, lam, grad
                 )
-            if with_lam:
-                parts = (of_lam_a + of_lam_b) + (of_lam_c + of_lam_d)
-                if of_each_window:
-                    _store(lam_grads, begin + lane, parts, left)
-                elif sizes.pixel > 1:
-                    at = row * sizes.pixel + lane
-                    _store(lam_grads, at, _load(lam_grads, at, left) + parts, left)
-                else:
-                    lam_parts = lam_parts + first_lanes(parts, left)
-        if with_lam and sizes.pixel == 1 and not of_each_window:
-            lam_grads[row] = sum_of_lanes(lam_parts)
-            lam_parts = filled(x, 0.0)
+                b, of_lam_b = _differentiate(
+                    (window[1] - centre) - correction, weights[1] * inverse, lam, grad
+                )
+                c, of_lam_c = _differentiate(
+                    (window[2] - centre) - correction, weights[2] * inverse, lam, grad
+                )
+                d, of_lam_d = _differentiate(
+                    (window[3] - centre) - correction, weights[3] * inverse, lam, grad
+                )
+                if with_input:
+                    mean = filled(x, 0.0)
+                    if with_mean and sizes.pixel > 1:
+                        mean = load_part(means, plane * sizes.pixel + lane, left)
+                    elif with_mean:
+                        mean = filled(means, means[plane])
+                    _store_window(
+                        x_grads, sizes, corner, lane, left, (a + mean, b + mean, c + mean, d + mean)
+                    )
+                of_lam = (of_lam_a + of_lam_b) + (of_lam_c + of_lam_d)
+                if parts == OF_EACH_WINDOW:
+                    store_part(lam_grads, begin + lane, of_lam, left)
+                elif parts > 0 and sizes.pixel > 1:
+                    at = of_lam_at * sizes.pixel + lane
+                    if column > 0 or not first_row:
+                        of_lam = of_lam + load_part(lam_grads, at, left)
+                    store_part(lam_grads, at, of_lam, left)
+                elif parts > 0:
+                    row_sum = row_sum + first_lanes(of_lam, left)
+        if parts > 0 and parts != OF_EACH_WINDOW and sizes.pixel == 1:
+            lam_grads[of_lam_at] = sum_of_lanes(row_sum)
+        plane_row += 1
+        if plane_row == sizes.out_height:
+            plane, plane_row = plane + 1, 0
 
 
 # ---------------------------------------------------------------- windows
 
 
 @compiled
-def _weigh(window, lam):
-    """A centre c and the correction y − c, the offsets x − c, their weights exp(λ (x − r)) / 4,
-    and one over the sum of these."""
-    a, b, c, d = window
-    sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
-    reference = maximum(maximum(a * sign, b * sign), maximum(c * sign, d * sign)) * sign
-    exponent = lam * LOG2_E
-    a, b, c, d = a - reference, b - reference, c - reference, d - reference
-    p, q = exp2(exponent * a, 2), exp2(exponent * b, 2)
-    r, s = exp2(exponent * c, 2), exp2(exponent * d, 2)
-    inverse = 1.0 / ((p + q) + (r + s))
-    centre = reference + ((p * a + q * b) + (r * c + s * d)) * inverse
-    a, b, c, d = window[0] - centre, window[1] - centre, window[2] - centre, window[3] - centre
-    correction = ((p * a + q * b) + (r * c + s * d)) * inverse
-    return centre, correction, (a, b, c, d), (p, q, r, s), inverse
+def _weigh(x, window, lam, left):
+    """The weights of the elements, one over their sum, a centre c, the correction y − c, and y."""
+    scale = shared_scale(lam)
+    weights = (
+        power_of_two(scale, window[0]),
+        power_of_two(scale, window[1]),
+        power_of_two(scale, window[2]),
+        power_of_two(scale, window[3]),
+    )
+    nowhere = zeros_like(lam)
+    total, inverse, centre, correction, mean = _centre(window, weights, nowhere)
+    holding = holds(total, mean)
+    if not all_hold(x, holding, left):
+        a, b, c, d = window
+        sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
+        reference = maximum(maximum(a * sign, b * sign), maximum(c * sign, d * sign)) * sign
+        exponent = lam * LOG2_E
+        weights = (
+            chosen(holding, weights[0], exp2(exponent * (a - reference), 2)),
+            chosen(holding, weights[1], exp2(exponent * (b - reference), 2)),
+            chosen(holding, weights[2], exp2(exponent * (c - reference), 2)),
+            chosen(holding, weights[3], exp2(exponent * (d - reference), 2)),
+        )
+        origin = chosen(holding, nowhere, reference)
+        _, inverse, centre, correction, mean = _centre(window, weights, origin)
+    return weights, inverse, centre, correction, mean
+
+
+@compiled
+def _centre(x, w, origin):
+    """The sum of the weights and one over it, the centre, the correction, the mean."""
+    total = (w[0] + w[1]) + (w[2] + w[3])
+    inverse = 1.0 / total
+    centre = origin + _moment(x, w, origin) * inverse
+    offcentre = _moment(x, w, centre)
+    # In so many words, so that the two places where this is compiled give the same bits.
+    mean = multiply_add(offcentre, inverse, centre)
+    return total, inverse, centre, offcentre * inverse, mean
+
+
+@compiled
+def _moment(x, w, centre):
+    return multiply_add(w[1], x[1] - centre, w[0] * (x[0] - centre)) + multiply_add(
+        w[3], x[3] - centre, w[2] * (x[2] - centre)
+    )
+
+
+@compiled
+def _squared(x, w, centre, correction):
+    deviation = (x - centre) - correction
+    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
+    return w * deviation * deviation
 
 
 @compiled
@@ -154,21 +251,10 @@ def _differentiate(deviation, probability, lam, grad):
 
 
 @compiled
-def _place(sizes, segment):
-    """Where a segment's first window and its λ begin, and its plane."""
-    output_row = segment // sizes.segments
-    plane = output_row // sizes.out_height
-    row, column = output_row - plane * sizes.out_height, segment - output_row * sizes.segments
-    corner = ((plane * sizes.height + 2 * row) * sizes.width + 2 * column) * sizes.pixel
-    lam = plane * sizes.lam_plane + row * sizes.lam_row + column * sizes.lam_column
-    return corner, lam, plane
-
-
-@compiled
 def _lambdas(lam, sizes, start, lane, left):
     if sizes.lam_lane == 0:
         return filled(lam, lam[start])
-    return _load(lam, start + lane, left)
+    return load_part(lam, start + lane, left)
 
 
 @compiled
@@ -176,11 +262,15 @@ def _window(x, sizes, corner, lane, left):
     """The elements of a vector's windows, or of the ``left`` that are left of the segment."""
     below = corner + sizes.width * sizes.pixel
     if sizes.pixel > 1:
+        prefetch(x, corner + lane + AHEAD)
+        prefetch(x, corner + sizes.pixel + lane + AHEAD)
+        prefetch(x, below + lane + AHEAD)
+        prefetch(x, below + sizes.pixel + lane + AHEAD)
         return (
-            _load(x, corner + lane, left),
-            _load(x, corner + sizes.pixel + lane, left),
-            _load(x, below + lane, left),
-            _load(x, below + sizes.pixel + lane, left),
+            load_part(x, corner + lane, left),
+            load_part(x, corner + sizes.pixel + lane, left),
+            load_part(x, below + lane, left),
+            load_part(x, below + sizes.pixel + lane, left),
         )
     a, b = _load_pairs(x, corner + 2 * lane, left)
     c, d = _load_pairs(x, below + 2 * lane, left)
@@ -192,41 +282,35 @@ def _store_window(x, sizes, corner, lane, left, window):
     a, b, c, d = window
     below = corner + sizes.width * sizes.pixel
     if sizes.pixel > 1:
-        _store(x, corner + lane, a, left)
-        _store(x, corner + sizes.pixel + lane, b, left)
-        _store(x, below + lane, c, left)
-        _store(x, below + sizes.pixel + lane, d, left)
+        prefetch_to_write(x, corner + lane + AHEAD)
+        prefetch_to_write(x, corner + sizes.pixel + lane + AHEAD)
+        prefetch_to_write(x, below + lane + AHEAD)
+        prefetch_to_write(x, below + sizes.pixel + lane + AHEAD)
+        store_part(x, corner + lane, a, left)
+        store_part(x, corner + sizes.pixel + lane, b, left)
+        store_part(x, below + lane, c, left)
+        store_part(x, below + sizes.pixel + lane, d, left)
     else:
         _store_pairs(x, corner + 2 * lane, a, b, left)
         _store_pairs(x, below + 2 * lane, c, d, left)
 
 
 @compiled
-def _load(source, at, left):
-    """A vector, or its first ``left`` lanes."""
-    if left >= lanes_for(source):
-        return load(source, at)
-    return load_first(source, at, left)
-
-
-@compiled
 def _load_pairs(source, at, left):
     """Two vectors, of the first and of the second element of each of ``left`` pairs."""
     lanes = lanes_for(source)
-    return separated(_load(source, at, 2 * left), _load(source, at + lanes, 2 * left - lanes))
-
-
-@compiled
-def _store(target, at, vector, left):
-    if left >= lanes_for(target):
-        store(target, at, vector)
-    else:
-        store_first(target, at, vector, left)
+    prefetch(source, at + AHEAD)
+    prefetch(source, at + AHEAD + lanes)
+    return separated(
+        load_part(source, at, 2 * left), load_part(source, at + lanes, 2 * left - lanes)
+    )
 
 
 @compiled
 def _store_pairs(target, at, first, second, left):
     low, high = interleaved(first, second)
     lanes = lanes_for(target)
-    _store(target, at, low, 2 * left)
-    _store(target, at + lanes, high, 2 * left - lanes)
+    prefetch_to_write(target, at + AHEAD)
+    prefetch_to_write(target, at + AHEAD + lanes)
+    store_part(target, at, low, 2 * left)
+    store_part(target, at + lanes, high, 2 * left - lanes)

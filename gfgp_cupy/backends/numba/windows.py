@@ -12,15 +12,27 @@ of −∞ on its exponent gives it the weight 0.
 
 All sums are relative to the window's maximum r (minimum where λ < 0), and then to a centre c near
 the mean, as in backend ``torch``.
-``sizes``, ``rows`` and ``columns`` are those of a :class:`.plan.Plan`, and ``scratch`` is
-``rows.size`` zeros. All but the two functions for Python take pointers for arrays.
+``sizes``, ``rows`` and ``columns`` are those of a plan (:mod:`.plan`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .compile import cached, compiled
+from .arguments import (
+    extra,
+    integers,
+    is_given,
+    lam_parts,
+    next_part,
+    rows_of,
+    scratch_of,
+    sizes_of,
+    tensor,
+)
+from .block import OF_EACH_WINDOW
+from .compile import compiled, native
+from .plan import Rows
 from .simd import (
     LOG2_E,
     exp2,
@@ -30,7 +42,6 @@ from .simd import (
     load,
     load_even_elements,
     maximum,
-    pointer_to,
     spread_over_even_lanes,
     square_root,
     store,
@@ -40,108 +51,109 @@ from .simd import (
 
 __all__ = ["backward", "forward"]
 
+COLUMNS = len(Rows._fields)
+"""Where among the block's further numbers the address of a plan's ``columns`` stands."""
 
-@cached
-def forward(input, lam, output, spread, sizes, rows, columns, scratch, start_row, stop_row):
-    """Pools output rows from ``start_row`` to before ``stop_row``, counted over all planes.
 
-    Writes each window's mean to ``output`` and, unless it is empty, its standard deviation to
-    ``spread``.
-    """
-    with_spread = spread.size > 0
-    x, lams = pointer_to(input), pointer_to(lam)
-    inside, work = pointer_to(columns), pointer_to(scratch)
-    means, deviations = pointer_to(output), pointer_to(spread)
-    stop = stop_row * sizes.segments
+@native
+def forward(block):
+    """Pools the output rows of the block's parts. Tensors: input, λ, each window's mean, and
+    perhaps its standard deviation."""
+    sizes, rows = sizes_of(block), _rows_of(block)
+    x, lams, means, deviations = (
+        tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
+    )  # fmt: skip
+    with_spread = is_given(block, 3)
+    inside = integers(block, extra(block, COLUMNS))
     at_once = max(1, rows.windows // sizes.segment)
-    for segment in range(start_row * sizes.segments, stop, at_once):
-        count = min(at_once, stop - segment)
-        for first in range(0, sizes.segment, rows.windows):
-            length = min(rows.windows, sizes.segment - first)
-            begin, windows = segment * sizes.segment + first, count * length
-            _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
-            _average(work, rows, windows, with_spread)
-            _copy(means, begin, work, rows.result, windows)
-            if with_spread:
-                _copy(deviations, begin, work, rows.further, windows)
+    part = next_part(block)
+    while part >= 0:
+        start_row, stop_row = rows_of(block, part)
+        work = scratch_of(block, part)
+        _fill(work, 0, filled(work, 0.0), rows.size)
+        stop = stop_row * sizes.segments
+        for segment in range(start_row * sizes.segments, stop, at_once):
+            count = min(at_once, stop - segment)
+            for first in range(0, sizes.segment, rows.windows):
+                length = min(rows.windows, sizes.segment - first)
+                begin, windows = segment * sizes.segment + first, count * length
+                _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
+                _average(work, rows, windows, with_spread)
+                _copy(means, begin, work, rows.result, windows)
+                if with_spread:
+                    _copy(deviations, begin, work, rows.further, windows)
+        part = next_part(block)
 
 
-@cached
-def backward(
-    grad_output,
-    input,
-    lam,
-    mean_grad,
-    grad_input,
-    grad_lam,
-    sizes,
-    rows,
-    columns,
-    scratch,
-    start_row,
-    stop_row,
-):
-    """The gradients that output rows from ``start_row`` to before ``stop_row`` answer for.
+@native
+def backward(block):
+    """The gradients that the output rows of the block's parts answer for. Tensors: the output's
+    gradient, input, λ, the mean's gradient, and those to be written, of which one is perhaps not
+    wanted: the input's, and the parts of λ's.
 
-    Of ``grad_input``, those are the rows from the first that window row ``start_row`` reaches to
-    before the first that ``stop_row`` reaches: earlier windows that reach into them are computed
-    again. So ranges of rows are independent, and the order of additions is always the same.
+    Of the input's gradient, those are the rows from the first that the first window row reaches to
+    before the first that the row after the last reaches: earlier windows that reach into them are
+    computed again. So ranges of rows are independent, and the order of additions is always the
+    same.
 
-    ``grad_lam`` receives each window's part of λ's gradient if it is as large as
-    ``grad_output``, else the sums over the columns of each output row. An empty ``grad_input`` or
-    ``grad_lam`` is not needed. ``mean_grad``, one number a plane (a channel of a sample), is added
-    to each element's gradient.
+    Of λ's gradient there is a part for each window, or the sum over the columns of each output
+    row. The mean's gradient, one number a plane (a channel of a sample), is added to each element's
+    gradient.
     """
-    x, lams = pointer_to(input), pointer_to(lam)
-    inside, work = pointer_to(columns), pointer_to(scratch)
-    grads, means = pointer_to(grad_output), pointer_to(mean_grad)
-    x_grads, lam_grads = pointer_to(grad_input), pointer_to(grad_lam)
-    of_each_window = grad_lam.size == grad_output.size
-    own_start, own_stop = _first_input_row(sizes, start_row), _first_input_row(sizes, stop_row)
-    begun = own_start  # input rows before this one have their first value
-    earlier = min((sizes.kernel_h - 1) // sizes.stride_h, start_row % sizes.out_height)
-    stop = stop_row * sizes.segments
+    sizes, rows = sizes_of(block), _rows_of(block)
+    grads, x, lams, means, x_grads, lam_grads = (
+        tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3), tensor(block, 4),
+        tensor(block, 5),
+    )  # fmt: skip
+    with_mean, with_input, with_lam = is_given(block, 3), is_given(block, 4), is_given(block, 5)
+    of_each_window = lam_parts(block) == OF_EACH_WINDOW
+    inside = integers(block, extra(block, COLUMNS))
     at_once = max(1, rows.windows // sizes.segment)
-    for segment in range((start_row - earlier) * sizes.segments, stop, at_once):
-        count = min(at_once, stop - segment)
-        for first in range(0, sizes.segment, rows.windows):
-            length = min(rows.windows, sizes.segment - first)
-            begin, windows = segment * sizes.segment + first, count * length
-            _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
-            _copy(work, rows.result, grads, begin, windows)
-            _differentiate(work, rows, windows)
-            if grad_input.size > 0:
-                reached = min(own_stop, _last_input_row(sizes, segment + count - 1))
-                _begin_rows(sizes, x_grads, means, begun, reached)
-                begun = max(begun, reached)
-                _scatter(
-                    sizes,
-                    rows,
-                    inside,
-                    x_grads,
-                    work,
-                    segment,
-                    count,
-                    first,
-                    length,
-                    own_start,
-                    own_stop,
-                )
-            if grad_lam.size > 0:
-                _collect(
-                    sizes,
-                    rows,
-                    lam_grads,
-                    work,
-                    segment,
-                    count,
-                    first,
-                    length,
-                    start_row,
-                    of_each_window,
-                )
-    if grad_input.size > 0:
-        _begin_rows(sizes, x_grads, means, begun, own_stop)
+    part = next_part(block)
+    while part >= 0:
+        start_row, stop_row = rows_of(block, part)
+        work = scratch_of(block, part)
+        _fill(work, 0, filled(work, 0.0), rows.size)
+        own_start, own_stop = _first_input_row(sizes, start_row), _first_input_row(sizes, stop_row)
+        begun = own_start  # input rows before this one have their first value
+        earlier = min((sizes.kernel_h - 1) // sizes.stride_h, start_row % sizes.out_height)
+        if with_lam and not of_each_window:
+            for i in range(start_row * sizes.pixel, stop_row * sizes.pixel):
+                lam_grads[i] = 0.0
+        stop = stop_row * sizes.segments
+        for segment in range((start_row - earlier) * sizes.segments, stop, at_once):
+            count = min(at_once, stop - segment)
+            for first in range(0, sizes.segment, rows.windows):
+                length = min(rows.windows, sizes.segment - first)
+                begin, windows = segment * sizes.segment + first, count * length
+                _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
+                _copy(work, rows.result, grads, begin, windows)
+                _differentiate(work, rows, windows)
+                if with_input:
+                    reached = min(own_stop, _last_input_row(sizes, segment + count - 1))
+                    _begin_rows(sizes, x_grads, means, with_mean, begun, reached)
+                    begun = max(begun, reached)
+                    _scatter(
+                        sizes, rows, inside, x_grads, work, segment, count, first, length,
+                        own_start, own_stop,
+                    )  # fmt: skip
+                if with_lam:
+                    _collect(
+                        sizes, rows, lam_grads, work, segment, count, first, length, start_row,
+                        of_each_window,
+                    )  # fmt: skip
+        if with_input:
+            _begin_rows(sizes, x_grads, means, with_mean, begun, own_stop)
+        part = next_part(block)
+
+
+@compiled
+def _rows_of(block):
+    return Rows(
+        extra(block, 0), extra(block, 1), extra(block, 2), extra(block, 3), extra(block, 4),
+        extra(block, 5), extra(block, 6), extra(block, 7), extra(block, 8), extra(block, 9),
+        extra(block, 10), extra(block, 11),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- windows, a vector at a time
@@ -362,20 +374,21 @@ def _scatter(
 
 
 @compiled
-def _begin_rows(sizes, grad_input, mean_grad, start, stop):
+def _begin_rows(sizes, grad_input, mean_grad, with_mean, start, stop):
     """Gives input rows from ``start`` to before ``stop`` their first value."""
     for row in range(start, stop):
         plane = row // sizes.height
         begin = row * sizes.width * sizes.pixel
-        if sizes.pixel > 1:
+        if with_mean and sizes.pixel > 1:
             for pixel in range(begin, begin + sizes.width * sizes.pixel, sizes.pixel):
                 _copy(grad_input, pixel, mean_grad, plane * sizes.pixel, sizes.pixel)
         else:
-            value = filled(grad_input, mean_grad[plane])
-            whole = sizes.width // lanes_for(grad_input) * lanes_for(grad_input)
-            _fill(grad_input, begin, value, whole)
-            for i in range(begin + whole, begin + sizes.width):
-                grad_input[i] = mean_grad[plane]
+            value = mean_grad[plane] if with_mean else 0.0
+            length = sizes.width * sizes.pixel
+            whole = length // lanes_for(grad_input) * lanes_for(grad_input)
+            _fill(grad_input, begin, filled(grad_input, value), whole)
+            for i in range(begin + whole, begin + length):
+                grad_input[i] = value
 
 
 @compiled

@@ -1,0 +1,148 @@
+"""How compiled functions read their block, whose pointer has the type of the tensors' elements."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+
+from .block import (
+    EXTRA,
+    LAM_PARTS,
+    PARTS,
+    ROWS,
+    ROWS_TOGETHER,
+    SCRATCH,
+    SCRATCH_SIZE,
+    SIZES,
+    TAKEN,
+    TENSORS,
+)
+from .compile import compiled
+from .plan import Sizes
+from .simd import intrinsic
+
+__all__ = [
+    "extra",
+    "integers",
+    "is_given",
+    "lam_parts",
+    "next_part",
+    "rows_of",
+    "scratch_of",
+    "sizes_of",
+    "tensor",
+]
+
+
+@intrinsic
+def number(typing_context, block, i):
+    def generate(context, builder, sig, args):
+        return builder.load(_place(builder, *args))
+
+    return types.intp(block, types.intp), generate
+
+
+@intrinsic
+def tensor(typing_context, block, i):
+    """The memory of tensor ``i``."""
+
+    def generate(context, builder, sig, args):
+        first = ir.Constant(args[1].type, TENSORS)
+        address = builder.load(_place(builder, args[0], builder.add(args[1], first)))
+        return builder.inttoptr(address, args[0].type)
+
+    return block(block, types.intp), generate
+
+
+@intrinsic
+def _elements(typing_context, block, address, start):
+    def generate(context, builder, sig, args):
+        return builder.gep(builder.inttoptr(args[1], args[0].type), [args[2]])
+
+    return block(block, types.intp, types.intp), generate
+
+
+@intrinsic
+def integers(typing_context, block, address):
+    """The integers at an address."""
+
+    def generate(context, builder, sig, args):
+        return builder.inttoptr(args[1], args[1].type.as_pointer())
+
+    return types.CPointer(types.intp)(block, types.intp), generate
+
+
+@intrinsic
+def _take(typing_context, block):
+    """The next number that no thread has taken."""
+
+    def generate(context, builder, sig, args):
+        place = _place(builder, args[0], ir.Constant(ir.IntType(64), TAKEN))
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.intp(block), generate
+
+
+def _place(builder, block, i):
+    return builder.gep(builder.bitcast(block, i.type.as_pointer()), [i])
+
+
+@compiled
+def next_part(block):
+    """The number of a part that no other thread has taken, or -1."""
+    part = _take(block)
+    return part if part < number(block, PARTS) else -1
+
+
+@compiled
+def rows_of(block, part):
+    """The output rows of a part, from the first to before the second."""
+    together, parts = number(block, ROWS_TOGETHER), number(block, PARTS)
+    groups = number(block, ROWS) // together
+    return groups * part // parts * together, groups * (part + 1) // parts * together
+
+
+@compiled
+def scratch_of(block, part):
+    """The part's scratch memory."""
+    return _elements(block, number(block, SCRATCH), part * number(block, SCRATCH_SIZE))
+
+
+@compiled
+def is_given(block, i):
+    return number(block, TENSORS + i) != 0
+
+
+@compiled
+def lam_parts(block):
+    return number(block, LAM_PARTS)
+
+
+@compiled
+def extra(block, i):
+    """Number ``i`` of those that the plan has beside the sizes."""
+    return number(block, EXTRA + i)
+
+
+@compiled
+def sizes_of(block):
+    return Sizes(
+        number(block, SIZES),
+        number(block, SIZES + 1),
+        number(block, SIZES + 2),
+        number(block, SIZES + 3),
+        number(block, SIZES + 4),
+        number(block, SIZES + 5),
+        number(block, SIZES + 6),
+        number(block, SIZES + 7),
+        number(block, SIZES + 8),
+        number(block, SIZES + 9),
+        number(block, SIZES + 10),
+        number(block, SIZES + 11),
+        number(block, SIZES + 12),
+        number(block, SIZES + 13),
+        number(block, SIZES + 14),
+        number(block, SIZES + 15),
+        number(block, SIZES + 16),
+        number(block, SIZES + 17),
+    )

@@ -1,0 +1,552 @@
+"""Max-Ent pooling of 3×3 windows at stride 2, and its gradients: one exponential an element.
+
+:mod:`.windows` computes the same for any geometry; see there for the arrangement of the tensors.
+Here λ does not vary inside a plane, so an element has the same weight 2^(λ log₂e · x) in all
+windows that hold it. A row of windows has its three input rows in scratch memory, even and odd
+columns apart, with their weights: then window k has the elements
+
+    left[k]  middle[k]  right[k]        where right[k] = left[k + 1]
+
+(in channels_last, k counts channels, too, and right[k] = left[k + C]). The last of the three rows
+is the next windows' first.
+
+Weights are those of :mod:`.shared_weights`.
+"""
+
+from __future__ import annotations
+
+from .arguments import (
+    extra,
+    is_given,
+    lam_parts,
+    next_part,
+    rows_of,
+    scratch_of,
+    sizes_of,
+    tensor,
+)
+from .block import OF_EACH_PLANE, OF_EACH_ROW
+from .compile import compiled, native
+from .plan import Strip
+from .shared_weights import AHEAD, all_hold, holds, shared_scale
+from .simd import (
+    LOG2_E,
+    chosen,
+    exp2,
+    filled,
+    first_lanes,
+    interleaved,
+    lanes_for,
+    load,
+    load_part,
+    maximum,
+    multiply_add,
+    power_of_two,
+    prefetch,
+    prefetch_far,
+    prefetch_to_write,
+    separated,
+    square_root,
+    store,
+    store_part,
+    sum_of_lanes,
+    with_sign_of,
+    zeros_like,
+)
+
+__all__ = ["backward", "forward"]
+
+
+@native
+def forward(block):
+    """As :func:`.windows.forward`."""
+    sizes, strip = sizes_of(block), _strip_of(block)
+    part = next_part(block)
+    while part >= 0:
+        start_row, stop_row = rows_of(block, part)
+        _pool(
+            tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
+            is_given(block, 3), sizes, strip, scratch_of(block, part), start_row, stop_row,
+        )  # fmt: skip
+        part = next_part(block)
+
+
+@compiled
+def _pool(x, lams, means, deviations, with_spread, sizes, strip, work, start_row, stop_row):
+    _begin(work, sizes, strip)
+    first, third = 0, 2
+    windows = sizes.segment * sizes.segments
+    for row in range(start_row, stop_row):
+        plane = row // sizes.out_height
+        top = 2 * (row - plane * sizes.out_height) - sizes.padding_h
+        if row == start_row or top <= 0:
+            _take_lambdas(work, sizes, strip, lams, plane)
+            _weigh_row(work, sizes, strip, x, plane, top, first)
+        _weigh_row(work, sizes, strip, x, plane, top + 1, 1)
+        _weigh_row(work, sizes, strip, x, plane, top + 2, third)
+        for column in range(sizes.segments):
+            for lane in range(0, sizes.segment, lanes_for(work)):
+                k, left = column * sizes.segment + lane, sizes.segment - lane
+                lam = load(work, strip.lam + (lane if sizes.pixel > 1 else 0))
+                elements, weights, inverse, centre, correction, mean = _window(
+                    work, sizes, strip, k, left, top, first, third, lam
+                )
+                at = row * windows + k
+                _fetch_next_rows(x, sizes, plane, top, k)
+                prefetch_to_write(means, at + AHEAD)
+                store_part(means, at, mean, left)
+                if with_spread:
+                    variance = (
+                        _spread_of(weights[0], elements[0], centre, correction)
+                        + _spread_of(weights[1], elements[1], centre, correction)
+                        + _spread_of(weights[2], elements[2], centre, correction)
+                    )
+                    store_part(deviations, at, square_root(variance * inverse), left)
+        first, third = third, first
+
+
+@native
+def backward(block):
+    """As :func:`.windows.backward`; of λ's gradient there are sums over rows or planes."""
+    sizes, strip = sizes_of(block), _strip_of(block)
+    part = next_part(block)
+    while part >= 0:
+        start_row, stop_row = rows_of(block, part)
+        _send_back(
+            tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
+            tensor(block, 4), tensor(block, 5), is_given(block, 3), is_given(block, 4),
+            lam_parts(block), sizes, strip, scratch_of(block, part), start_row, stop_row,
+        )  # fmt: skip
+        part = next_part(block)
+
+
+@compiled
+def _send_back(
+    grads, x, lams, means, x_grads, lam_grads, with_mean, with_input, parts, sizes, strip, work,
+    start_row, stop_row,
+):  # fmt: skip
+    _begin(work, sizes, strip)
+    first, third = 0, 2
+    windows = sizes.segment * sizes.segments
+    row_sum = filled(work, 0.0)
+    # The row above reaches into the first own row of the input.
+    begin = start_row - 1 if with_input and start_row % sizes.out_height > 0 else start_row
+    for row in range(begin, stop_row):
+        plane = row // sizes.out_height
+        top = 2 * (row - plane * sizes.out_height) - sizes.padding_h
+        if row == begin or top <= 0:
+            _take_lambdas(work, sizes, strip, lams, plane)
+            _weigh_row(work, sizes, strip, x, plane, top, first)
+            _clear_gradients(work, strip, 2)
+        _weigh_row(work, sizes, strip, x, plane, top + 1, 1)
+        _weigh_row(work, sizes, strip, x, plane, top + 2, third)
+        own = row >= start_row
+        of_lam_at = plane if parts == OF_EACH_PLANE else row
+        first_row = top <= 0 or parts == OF_EACH_ROW
+        if first_row:
+            row_sum = filled(work, 0.0)
+        for column in range(sizes.segments):
+            for lane in range(0, sizes.segment, lanes_for(work)):
+                k, left = column * sizes.segment + lane, sizes.segment - lane
+                lam = load(work, strip.lam + (lane if sizes.pixel > 1 else 0))
+                elements, weights, inverse, centre, correction, _ = _window(
+                    work, sizes, strip, k, left, top, first, third, lam
+                )
+                _fetch_next_rows(x, sizes, plane, top, k)
+                prefetch(grads, row * windows + k + AHEAD)
+                grad = load_part(grads, row * windows + k, left)
+                mean = filled(work, 0.0)
+                if with_mean and sizes.pixel > 1:
+                    mean = load_part(means, plane * sizes.pixel + lane, left)
+                sent, part = _differentiate(
+                    elements[0], weights[0], centre, correction, inverse, lam, grad
+                )
+                if with_input:
+                    carried = _load_sent(work, strip, 2, k)
+                    sent = (sent[0] + carried[0], sent[1] + carried[1], sent[2] + carried[2])
+                    _give(x_grads, work, sizes, strip, plane, top, own, 0, column, lane, sent, mean)
+                sent, further = _differentiate(
+                    elements[1], weights[1], centre, correction, inverse, lam, grad
+                )
+                part = part + further
+                if with_input:
+                    _give(
+                        x_grads, work, sizes, strip, plane, top + 1, own, 1, column, lane, sent,
+                        mean,
+                    )  # fmt: skip
+                sent, further = _differentiate(
+                    elements[2], weights[2], centre, correction, inverse, lam, grad
+                )
+                part = part + further
+                if with_input:
+                    _store_sent(work, strip, 2, k, left, sent)
+                if sizes.pixel == 1:
+                    row_sum = row_sum + first_lanes(part, left)
+                elif parts > 0 and own:
+                    at = of_lam_at * sizes.pixel + lane
+                    if column > 0 or not first_row:
+                        part = part + load_part(lam_grads, at, left)
+                    store_part(lam_grads, at, part, left)
+        if parts > 0 and own and sizes.pixel == 1:
+            lam_grads[of_lam_at] = sum_of_lanes(row_sum)
+        if with_input and own:
+            if sizes.pixel == 1:
+                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top, 0, 0)
+                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top + 1, 1, 0)
+            else:
+                # The columns that no window has in its middle or on its left.
+                rest = 2 * sizes.segments - sizes.padding_w
+                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top, 0, rest)
+                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top + 1, 1, rest)
+            if (row + 1) % sizes.out_height == 0:
+                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top + 2, 2, 0)
+                _clear_gradients(work, strip, 2)
+                for y in range(top + 3, sizes.height):
+                    _give_row(x_grads, work, sizes, strip, means, with_mean, plane, y, 2, 0)
+        first, third = third, first
+
+
+@compiled
+def _strip_of(block):
+    return Strip(
+        extra(block, 0), extra(block, 1), extra(block, 2), extra(block, 3), extra(block, 4),
+        extra(block, 5),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- windows
+
+
+@compiled
+def _window(scratch, sizes, strip, k, left, top, first, third, lam):
+    """A vector of windows, rows of three: their elements and weights; one over the sum
+    of their weights, their centre c, the correction y − c, and y."""
+    x = (
+        _row(scratch, sizes, strip, first, 0, k),
+        _row(scratch, sizes, strip, 1, 0, k),
+        _row(scratch, sizes, strip, third, 0, k),
+    )
+    w = (
+        _row(scratch, sizes, strip, first, 2, k),
+        _row(scratch, sizes, strip, 1, 2, k),
+        _row(scratch, sizes, strip, third, 2, k),
+    )
+    nowhere = zeros_like(x[0][0])
+    total, inverse, centre, correction, mean = _centre(x, w, nowhere)
+    holding = holds(total, mean)
+    if not all_hold(scratch, holding, left):
+        sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
+        reference = _extreme(_extreme(_largest(x[0], sign), x[1], sign), x[2], sign) * sign
+        columns = _row(scratch, sizes, strip, 0, strip.inside, k)
+        w = (
+            _weights(x[0], reference, lam, holding, w[0], columns, _inside(sizes, top)),
+            _weights(x[1], reference, lam, holding, w[1], columns, _inside(sizes, top + 1)),
+            _weights(x[2], reference, lam, holding, w[2], columns, _inside(sizes, top + 2)),
+        )
+        origin = chosen(holding, nowhere, reference)
+        _, inverse, centre, correction, mean = _centre(x, w, origin)
+    return x, w, inverse, centre, correction, mean
+
+
+@compiled
+def _centre(x, w, origin):
+    """The sum of the weights and one over it, the centre, the correction, the mean."""
+    total = (_sum(w[0]) + _sum(w[1])) + _sum(w[2])
+    inverse = 1.0 / total
+    weighted = (_moment(w[0], x[0], origin) + _moment(w[1], x[1], origin)) + _moment(
+        w[2], x[2], origin
+    )
+    centre = origin + weighted * inverse
+    offcentre = (_moment(w[0], x[0], centre) + _moment(w[1], x[1], centre)) + _moment(
+        w[2], x[2], centre
+    )
+    # In so many words, so that the two places where this is compiled give the same bits.
+    mean = multiply_add(offcentre, inverse, centre)
+    return total, inverse, centre, offcentre * inverse, mean
+
+
+@compiled
+def _sum(row):
+    return (row[0] + row[1]) + row[2]
+
+
+@compiled
+def _moment(w, x, centre):
+    first = w[0] * (x[0] - centre)
+    return multiply_add(w[2], x[2] - centre, multiply_add(w[1], x[1] - centre, first))
+
+
+@compiled
+def _spread_of(w, x, centre, correction):
+    a, b, c = (
+        (x[0] - centre) - correction,
+        (x[1] - centre) - correction,
+        (x[2] - centre) - correction,
+    )
+    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
+    return (w[0] * a * a + w[1] * b * b) + w[2] * c * c
+
+
+@compiled
+def _largest(x, sign):
+    return maximum(maximum(x[0] * sign, x[1] * sign), x[2] * sign)
+
+
+@compiled
+def _extreme(so_far, x, sign):
+    return maximum(_largest(x, sign), so_far)
+
+
+@compiled
+def _weights(x, reference, lam, holding, shared, columns, inside):
+    """The weights relative to a window's extreme, of the windows whose shared ones do not hold."""
+    exponent = lam * LOG2_E
+    a, b, c = x[0] - reference, x[1] - reference, x[2] - reference
+    return (
+        chosen(holding, shared[0], exp2(exponent * a, 4) * (columns[0] * inside)),
+        chosen(holding, shared[1], exp2(exponent * b, 4) * (columns[1] * inside)),
+        chosen(holding, shared[2], exp2(exponent * c, 4) * (columns[2] * inside)),
+    )
+
+
+@compiled
+def _inside(sizes, y):
+    return 1.0 if 0 <= y < sizes.height else 0.0
+
+
+@compiled
+def _differentiate(x, w, centre, correction, inverse, lam, grad):
+    """The gradients of a row of elements, and their part of λ's."""
+    a, of_lam_a = _derivative((x[0] - centre) - correction, w[0] * inverse, lam)
+    b, of_lam_b = _derivative((x[1] - centre) - correction, w[1] * inverse, lam)
+    c, of_lam_c = _derivative((x[2] - centre) - correction, w[2] * inverse, lam)
+    return (a * grad, b * grad, c * grad), ((of_lam_a + of_lam_b) + of_lam_c) * grad
+
+
+@compiled
+def _derivative(deviation, probability, lam):
+    moment = probability * deviation
+    # Not probability · (1 + λ · deviation): where that overflows the probability is 0.
+    return probability + lam * moment, moment * deviation
+
+
+# ---------------------------------------------------------------- scratch memory
+
+
+@compiled
+def _begin(scratch, sizes, strip):
+    """What stays: zeros where no window's gradient is written, and which columns are inside."""
+    nothing = filled(scratch, 0.0)
+    for at in range(0, strip.size, lanes_for(scratch)):
+        store(scratch, at, nothing)
+    even = strip.inside * strip.length + strip.margin
+    odd = even + strip.length
+    for column in range(sizes.width):
+        at = (odd if column % 2 else even) + column // 2 * sizes.pixel
+        for i in range(sizes.pixel):
+            scratch[at + i] = 1.0
+
+
+@compiled
+def _take_lambdas(scratch, sizes, strip, lam, plane):
+    """λ of the plane, or of a pixel's channels."""
+    if sizes.pixel == 1:
+        store(scratch, strip.lam, filled(scratch, lam[plane * sizes.lam_plane]))
+    else:
+        _copy(scratch, strip.lam, lam, plane * sizes.lam_plane, sizes.pixel)
+
+
+@compiled
+def _row(scratch, sizes, strip, slot, kind, k):
+    """Left, middle and right elements of windows from ``k`` on: of row ``slot``, its elements
+    (kind 0) or weights (kind 2)."""
+    even = (4 * slot + kind) * strip.length + strip.margin + k
+    odd = even + strip.length
+    if sizes.padding_w == 0:
+        return load(scratch, even), load(scratch, odd), load(scratch, even + sizes.pixel)
+    return load(scratch, odd - sizes.pixel), load(scratch, even), load(scratch, odd)
+
+
+@compiled
+def _weigh_row(scratch, sizes, strip, x, plane, y, slot):
+    """Brings input row ``y``, or the nearest inside, and its weights into a row of scratch."""
+    lanes = lanes_for(scratch)
+    even = 4 * slot * strip.length + strip.margin
+    odd = even + strip.length
+    to_weights = 2 * strip.length
+    nearest = min(max(y, 0), sizes.height - 1)
+    begin = (plane * sizes.height + nearest) * sizes.width * sizes.pixel
+    if sizes.pixel == 1:
+        scale = shared_scale(load(scratch, strip.lam))
+        for i in range(0, sizes.width, 2 * lanes):
+            left = sizes.width - i
+            a, b = separated(
+                load_part(x, begin + i, left), load_part(x, begin + i + lanes, left - lanes)
+            )
+            _put(scratch, even + i // 2, to_weights, a, scale)
+            _put(scratch, odd + i // 2, to_weights, b, scale)
+    else:
+        for column in range(sizes.width):
+            to = (odd if column % 2 else even) + column // 2 * sizes.pixel
+            at = begin + column * sizes.pixel
+            for channel in range(0, sizes.pixel, lanes):
+                scale = shared_scale(load(scratch, strip.lam + channel))
+                value = load_part(x, at + channel, sizes.pixel - channel)
+                _put(scratch, to + channel, to_weights, value, scale)
+    if y != nearest:
+        nothing = filled(scratch, 0.0)
+        for i in range(0, 2 * strip.length, lanes):
+            store(scratch, 4 * slot * strip.length + to_weights + i, nothing)
+    # Columns outside: the nearest inside, without weight.
+    if sizes.padding_w > 0:
+        _put_outside(scratch, odd - sizes.pixel, even, to_weights, sizes.pixel)
+    last = (
+        2 * sizes.segments - sizes.padding_w
+        if sizes.pixel > 1
+        else (2 * sizes.segment - sizes.padding_w)
+    )
+    for column in range(sizes.width, last + 1):
+        to = (odd if column % 2 else even) + column // 2 * sizes.pixel
+        edge = sizes.width - 1
+        source = (odd if edge % 2 else even) + edge // 2 * sizes.pixel
+        _put_outside(scratch, to, source, to_weights, sizes.pixel)
+
+
+@compiled
+def _fetch_next_rows(x, sizes, plane, top, k):
+    """Asks for what the next row of windows will read of the input, while this one is computed."""
+    length = sizes.width * sizes.pixel
+    at = (plane * sizes.height + top + 3) * length + 2 * k
+    if length < AHEAD // 2:
+        at += AHEAD
+    lanes = lanes_for(x)
+    prefetch_far(x, at)
+    prefetch_far(x, at + lanes)
+    prefetch_far(x, at + length)
+    prefetch_far(x, at + length + lanes)
+
+
+@compiled
+def _put(scratch, at, to_weights, value, scale):
+    store(scratch, at, value)
+    store(scratch, at + to_weights, power_of_two(scale, value))
+
+
+@compiled
+def _put_outside(scratch, at, source, to_weights, count):
+    for i in range(count):
+        scratch[at + i] = scratch[source + i]
+        scratch[at + i + to_weights] = 0.0
+
+
+@compiled
+def _sent_row(strip, slot):
+    return (strip.sent + 3 * slot) * strip.length + strip.margin
+
+
+@compiled
+def _store_sent(scratch, strip, slot, k, left, sent):
+    """What windows from ``k`` on send to their elements of a row."""
+    at = _sent_row(strip, slot) + k
+    store_part(scratch, at, sent[0], left)
+    store_part(scratch, at + strip.length, sent[1], left)
+    store_part(scratch, at + 2 * strip.length, sent[2], left)
+
+
+@compiled
+def _load_sent(scratch, strip, slot, k):
+    at = _sent_row(strip, slot) + k
+    return (
+        load(scratch, at),
+        load(scratch, at + strip.length),
+        load(scratch, at + 2 * strip.length),
+    )
+
+
+@compiled
+def _clear_gradients(scratch, strip, slot):
+    begin = (strip.sent + 3 * slot) * strip.length
+    nothing = filled(scratch, 0.0)
+    for at in range(begin, begin + 3 * strip.length, lanes_for(scratch)):
+        store(scratch, at, nothing)
+
+
+# ---------------------------------------------------------------- tensors
+
+
+@compiled
+def _give_row(x_grads, scratch, sizes, strip, means, with_mean, plane, y, slot, first):
+    """Writes the gradient of input row ``y``, if there is one, from column ``first`` on: what its
+    windows have sent."""
+    if y < 0 or y >= sizes.height:
+        return
+    lanes = lanes_for(scratch)
+    begin = (plane * sizes.height + y) * sizes.width * sizes.pixel
+    left_row = _sent_row(strip, slot)
+    middle_row, right_row = left_row + strip.length, left_row + 2 * strip.length
+    # An element at a window's side has two windows, the second to its right.
+    if sizes.padding_w == 0:
+        right_row -= sizes.pixel
+    else:
+        left_row += sizes.pixel
+    if sizes.pixel == 1:
+        mean = filled(scratch, means[plane] if with_mean else 0.0)
+        for i in range(0, sizes.width, 2 * lanes):
+            k, left = i // 2, sizes.width - i
+            side = load(scratch, right_row + k) + load(scratch, left_row + k) + mean
+            middle = load(scratch, middle_row + k) + mean
+            if sizes.padding_w == 0:
+                low, high = interleaved(side, middle)
+            else:
+                low, high = interleaved(middle, side)
+            prefetch_to_write(x_grads, begin + i + AHEAD)
+            prefetch_to_write(x_grads, begin + i + AHEAD + lanes)
+            store_part(x_grads, begin + i, low, left)
+            store_part(x_grads, begin + i + lanes, high, left - lanes)
+        return
+    for column in range(first, sizes.width):
+        k, at = column // 2 * sizes.pixel, begin + column * sizes.pixel
+        at_side = column % 2 == sizes.padding_w
+        for channel in range(0, sizes.pixel, lanes):
+            left = sizes.pixel - channel
+            value = filled(scratch, 0.0)
+            if with_mean:
+                value = load_part(means, plane * sizes.pixel + channel, left)
+            if at_side:
+                value = value + (
+                    load(scratch, right_row + k + channel) + load(scratch, left_row + k + channel)
+                )
+            else:
+                value = value + load(scratch, middle_row + k + channel)
+            prefetch_to_write(x_grads, at + channel + AHEAD)
+            store_part(x_grads, at + channel, value, left)
+
+
+@compiled
+def _give(x_grads, scratch, sizes, strip, plane, y, own, slot, column, lane, sent, mean):
+    """Passes on what windows send to their elements of row ``y``: to the gradient in
+    channels_last; to scratch memory where the neighbouring lanes are other windows."""
+    k, left = column * sizes.segment + lane, sizes.segment - lane
+    if sizes.pixel == 1:
+        _store_sent(scratch, strip, slot, k, left, sent)
+        return
+    right = _sent_row(strip, slot) + 2 * strip.length + k
+    store_part(scratch, right, sent[2], left)
+    if not own or y < 0 or y >= sizes.height:
+        return
+    at_side = 2 * column - sizes.padding_w
+    at = ((plane * sizes.height + y) * sizes.width + at_side) * sizes.pixel + lane
+    prefetch_to_write(x_grads, at + AHEAD)
+    prefetch_to_write(x_grads, at + AHEAD + sizes.pixel)
+    if at_side >= 0:
+        side = sent[0] + load(scratch, right - sizes.pixel) + mean
+        store_part(x_grads, at, side, left)
+    if at_side + 1 < sizes.width:
+        store_part(x_grads, at + sizes.pixel, sent[1] + mean, left)
+
+
+@compiled
+def _copy(target, start, source, at, count):
+    lanes = lanes_for(target)
+    for i in range(0, count, lanes):
+        store_part(target, start + i, load_part(source, at + i, count - i), count - i)
