@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from benchmarks.contenders import AVG_POOL, COMPILED, COMPOSED, EAGER, FUSED, MAX_POOL, OP
 from benchmarks.results import (
     InputPipelineResults,
+    NetworkParts,
     NetworkResults,
     PoolingResults,
     Results,
@@ -52,7 +53,11 @@ class Series:
 
 
 def draw(several: Sequence[Results]) -> Figure:
-    """One or two panels for each of the results; the figure belongs to no window."""
+    """One or two panels for each of the results; the figure belongs to no window.
+
+    The parts of networks are a table only.
+    """
+    several = [results for results in several if not isinstance(results, NetworkParts)]
     panels = [2 if isinstance(results, PoolingResults) else 1 for results in several]
     figure = Figure(figsize=(15, 4 * sum(panels)), layout="constrained")
     parts = figure.subfigures(len(several), height_ratios=panels, squeeze=False)[:, 0]

@@ -19,7 +19,11 @@ __all__ = [
     "InputPipelineSettings",
     "InputPipelineTime",
     "LaunchCost",
+    "LayerTime",
     "MemoryUse",
+    "NetworkPart",
+    "NetworkParts",
+    "NetworkPartsSettings",
     "NetworkResults",
     "NetworkSettings",
     "NetworkTime",
@@ -211,6 +215,67 @@ class NetworkResults(OfRun):
 
 
 @dataclass(frozen=True)
+class NetworkPartsSettings:
+    """What a run of ``network_parts.py`` was asked for.
+
+    Attributes:
+        image_size: height and width of the images, in pixels.
+    """
+
+    archs: list[str]
+    pools: list[str]
+    batch_size: int
+    image_size: int
+    repeats: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NetworkPart:
+    """The time of one part of a network in one batch.
+
+    Attributes:
+        task: ``"training"`` (forward, backward, SGD step) or ``"inference"``.
+        part: ``"convolutions"``, ``"poolings"`` (without the heads that predict their parameters,
+            with the mean), ``"heads"``, ``"rest"`` or ``"all"``.
+    """
+
+    arch: str
+    pool: str
+    task: str
+    part: str
+    seconds: Spread
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """The time of one guided pooling of a network in one batch.
+
+    Attributes:
+        path: its name in the network.
+        shape: in the form of :class:`benchmarks.shapes.Shape`.
+        layer, head: seconds of the whole layer and of its head alone.
+    """
+
+    arch: str
+    pool: str
+    task: str
+    path: str
+    shape: str
+    layer: Spread
+    head: Spread
+
+
+@dataclass(frozen=True)
+class NetworkParts(OfRun):
+    """Everything that one run of ``network_parts.py`` measured."""
+
+    settings: NetworkPartsSettings
+    parts: list[NetworkPart]
+    layers: list[LayerTime]
+
+
+@dataclass(frozen=True)
 class InputPipelineSettings:
     """What a run of ``input_pipeline.py`` was asked for, and the libraries it went through.
 
@@ -252,11 +317,12 @@ class InputPipelineResults(OfRun):
     times: list[InputPipelineTime]
 
 
-Results = PoolingResults | NetworkResults | InputPipelineResults
+Results = PoolingResults | NetworkResults | NetworkParts | InputPipelineResults
 
 RESULTS = {
     "pooling": PoolingResults,
     "networks": NetworkResults,
+    "network_parts": NetworkParts,
     "input_pipeline": InputPipelineResults,
 }
 """By what a file calls the benchmark."""

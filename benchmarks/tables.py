@@ -8,6 +8,7 @@ from benchmarks.contenders import COMPILED, COMPOSED, EAGER, FUSED, MAX_POOL, OP
 from benchmarks.environment import Environment
 from benchmarks.results import (
     InputPipelineResults,
+    NetworkParts,
     NetworkResults,
     PassTime,
     PoolingResults,
@@ -23,6 +24,7 @@ def markdown(results: Results, source: str) -> str:
     bodies = {
         PoolingResults: _pooling,
         NetworkResults: _networks,
+        NetworkParts: _network_parts,
         InputPipelineResults: _input_pipeline,
     }
     described = f"{_described(results.environment)} From `{source}`."
@@ -40,6 +42,12 @@ def title(results: Results) -> str:
         what = (
             "input pipeline",
             f"{settings.images} JPEG files of {size}, {settings.bytes_per_image / 1000:.0f} kB",
+        )
+    elif isinstance(results, NetworkParts):
+        what = (
+            "parts of networks",
+            "float32",
+            f"batch {settings.batch_size} of {settings.image_size}×{settings.image_size}",
         )
     else:
         pixels = f"{settings.image_size}×{settings.image_size}"
@@ -172,6 +180,47 @@ def _networks(results: NetworkResults) -> list[str]:
         for one in results.times
     ]
     return [_table(header, rows)]
+
+
+PARTS = ("all", "convolutions", "poolings", "heads", "rest")
+
+
+def _network_parts(results: NetworkParts) -> list[str]:
+    parts = {(one.arch, one.pool, one.task, one.part): one.seconds for one in results.parts}
+    rows = []
+    for arch, pool, task, _ in filter(lambda key: key[3] == "all", parts):
+        seconds = {part: parts[arch, pool, task, part].median for part in PARTS}
+        first = parts[arch, results.settings.pools[0], task, "all"].median
+        rows.append(
+            [
+                arch,
+                task,
+                pool,
+                _spread(parts[arch, pool, task, "all"], 1000),
+                f"{seconds['all'] / first:.2f}×",
+                *(
+                    f"{1000 * seconds[part]:.3g}, {seconds[part] / seconds['all']:.0%}"
+                    for part in PARTS[1:]
+                ),
+            ]
+        )
+    header = [
+        "network", "task", "pooling", "ms per batch", f"to {results.settings.pools[0]}",
+        "convolutions", "poolings and means", "heads", "rest",
+    ]  # fmt: skip
+    layers = [
+        [
+            one.arch, one.task, one.shape, _spread(one.layer, 1000), _spread(one.head, 1000),
+            f"{one.head.median / one.layer.median:.0%}",
+        ]
+        for one in results.layers
+    ]  # fmt: skip
+    return [
+        "Medians in milliseconds, quartiles in brackets, and each part's share of the batch.",
+        _table(header, sorted(rows, key=lambda row: (row[0], row[1]))),
+        "The guided layers by themselves.",
+        _table(["network", "task", "map", "layer, ms", "its head, ms", "head / layer"], layers),
+    ]
 
 
 def _input_pipeline(results: InputPipelineResults) -> list[str]:

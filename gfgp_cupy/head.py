@@ -48,8 +48,9 @@ class PointConv2d(nn.Conv2d):
         # Views whose backward gives the gradient the weight's own strides: DDP warns of others.
         channels_last = self.weight.stride(3) > 1
         weight = self.weight.permute(0, 2, 3, 1) if channels_last else self.weight
-        output = F.linear(input.flatten(1), weight.flatten(1), self.bias)
-        return output[:, :, None, None]
+        output = F.linear(input.view(input.shape[:2]), weight.flatten(1), self.bias)
+        # One view, for which autograd has one node: of [:, :, None, None] it has two.
+        return output.view(*output.shape, 1, 1)
 
 
 def gfgp_head(
