@@ -450,9 +450,11 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
   const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
   const int number = blockIdx.x * 128 + threadIdx.x;
   const Part part = OWN_PART;
-  if (!WRITE_GRAD_LAM && part.plane >= planes) return;
+  // Input rows below the last window are the last strip's, not those of threads too many.
+  const bool owns = part.plane < planes && part.row_begin < plane.out_h;
+  if (!WRITE_GRAD_LAM && !owns) return;
   acc_t lam_part = 0;
-  if (!WRITE_GRAD_LAM || (part.plane < planes && part.row_begin < part.input_end)) {
+  if (!WRITE_GRAD_LAM || owns) {
     Strip strip = strip_of(plane, part, input);
     const acc_t lambda = load(lam + LAM_OFFSET(part.plane));
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;

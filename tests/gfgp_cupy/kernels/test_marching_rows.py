@@ -9,12 +9,14 @@ import math
 import pytest
 import torch
 
+from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.spread import unpack_spread
 from tests.support import slow_loops
-from tests.support.cuda_on_cpu import needs_cxx
+from tests.support.cuda_on_cpu import needs_cxx, run_launch
 from tests.support.implementations import kernels_on_cpu
 from tests.support.kernel_cases import MARCHING_CASES, KernelCase
+from tests.support.random_numbers import random_numbers
 from tests.support.rounding import assert_rounding_only, spread_roundoff
 
 pytestmark = needs_cxx
@@ -129,3 +131,26 @@ def test_elements_of_no_window_get_no_gradient(case, number):
     )
     assert (grad_input[unreached] == 0).all()
     assert grad_input.isfinite().all() and grad_lam.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("needed", [(True, True), (True, False)], ids=str)
+@pytest.mark.parametrize(
+    ("geometry", "plane"),
+    [
+        (pool_geometry(3, 2, 1), (8, 66)),
+        (pool_geometry(3, 2, 1), (46, 66)),
+        (pool_geometry(3, 2, 1, ceil_mode=True), (8, 66)),
+        (pool_geometry((4, 3), (3, 2), (2, 1)), (9, 34)),
+        (pool_geometry(7, 6, 3), (7, 98)),
+    ],
+    ids=str,
+)
+def test_threads_too_many_own_nothing(geometry, plane, needed, dtype):
+    """A plane has more threads than strips and groups: no element has two owners."""
+    input, lam = random_numbers((1, 1, *plane), dtype, 0), torch.ones(1, 1, 1, 1)
+    grad_output = random_numbers((1, 1, *geometry.output_size(*plane)), dtype, 1)
+    kernels = kernels_on_cpu(run_launch)  # which refuses a launch whose threads store at one place
+    grad_input, _ = kernels.backward(grad_output, input, lam, geometry, needed)
+    exact, _ = slow_loops.max_ent_pool2d_gradients(grad_output, input, lam, geometry)
+    assert_rounding_only(grad_input, exact, torch.float32)
