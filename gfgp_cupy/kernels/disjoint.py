@@ -98,7 +98,7 @@ def _deal(problem: Problem, aligned: int, on: tuple[str, ...]) -> Dealt:
         grid=deal.grid,
         threads=deal.threads,
         sizes=(*sizes, *problem.sizes[5:]),
-        shared_bytes=deal.shared_elements("WRITE_GRAD_LAM" in on) * problem.acc_size,
+        shared_bytes=deal.shared_elements(_sums(problem, on)) * problem.acc_size,
         chunks=deal.chunks,
     )
 
@@ -126,8 +126,9 @@ def _planes(
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
     # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.
     vector = pack // math.gcd(pack, kernel_w)
-    sums = "WRITE_GRAD_LAM" in on and not problem.lam_varies_in_plane
-    planes = Planes.of(problem.output_shape, vector, _taps(problem) * problem.dtype.itemsize, sums)
+    planes = Planes.of(
+        problem.output_shape, vector, _taps(problem) * problem.dtype.itemsize, _sums(problem, on)
+    )
     return planes, (*planes.defines, f"PACK={pack}"), planes.sizes(problem.shape[1])
 
 
@@ -139,3 +140,8 @@ def _vector(problem: Problem, aligned: int, most: int, row: int) -> int:
 
 def _taps(problem: Problem) -> int:
     return math.prod(problem.geometry.kernel_size)
+
+
+def _sums(problem: Problem, on: tuple[str, ...]) -> bool:
+    """Whether λ's gradient is added up, not written for each window."""
+    return "WRITE_GRAD_LAM" in on and not problem.lam_varies_in_plane

@@ -192,16 +192,20 @@ def test_a_variance_out_of_range_is_infinite(case):
 # ---------------------------------------------------------------- planning
 
 
-def planned(shape, geometry, layout=torch.contiguous_format, dtype=torch.float16) -> list:
+def planned(
+    shape, geometry, layout=torch.contiguous_format, dtype=torch.float16, lam_in_plane=False
+) -> list:
     """The launches of a forward and a backward pass over tensors without memory."""
     launches = []
     input = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
-    lam = torch.empty(1, 1, 1, 1, device="meta")
+    lam_size = geometry.output_size(*shape[2:]) if lam_in_plane else (1, 1)
+    lam = torch.empty(1, 1, *lam_size, device="meta")
     output = passes.forward(input, lam, geometry, launches.append)
     passes.backward(output, input, lam, geometry, (True, True), launches.append)
     _, spread = passes.forward_with_spread(input, lam, geometry, launches.append)
-    passes.lam_backward(output, spread, lam, launches.append)
-    assert len(launches) >= 4
+    if not lam_in_plane:
+        passes.lam_backward(output, spread, lam, launches.append)
+    assert len(launches) >= 4 - lam_in_plane
     return launches
 
 
@@ -259,12 +263,13 @@ def test_offsets_past_2_31_elements_take_64_bits(shape, geometry, wide, layout):
 
 
 @each_layout
-@pytest.mark.parametrize("shape", [(70_000, 3, 8, 8), (3, 70_000, 8, 8)])
+@pytest.mark.parametrize("shape", [(70_000, 3, 8, 8), (3, 70_000, 8, 8), (64, 64, 4, 32_768)])
 @pytest.mark.parametrize(
     "geometry", [pool_geometry(2), pool_geometry(3, 2, 1), pool_geometry(2, 3)], ids=str
 )
-def test_a_launch_is_one_a_gpu_takes(shape, geometry, layout):
-    for launch in planned(shape, geometry, layout, torch.float32):
+@pytest.mark.parametrize("lam_in_plane", [False, True])
+def test_a_launch_is_one_a_gpu_takes(shape, geometry, layout, lam_in_plane):
+    for launch in planned(shape, geometry, layout, torch.float32, lam_in_plane):
         assert 1 <= launch.grid < 2**31
         assert launch.block % 32 == 0
         assert 32 <= launch.block <= 1024
