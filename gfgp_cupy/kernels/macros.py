@@ -72,8 +72,12 @@ class Problem(NamedTuple):
     @property
     def defines(self) -> tuple[str, ...]:
         """The macros that all kernels but ``lam_gradient.cu`` share."""
-        # Padding can make the output the larger one.
-        elements = max(math.prod(self.shape), math.prod(self.output_shape))
+        # Padding can make the output the larger one, and λ be a few elements of a large tensor.
+        lam = sum(
+            (size - 1) * stride
+            for size, stride in zip(self.lam_shape, self.lam_strides, strict=True)
+        )
+        elements = max(math.prod(self.shape), math.prod(self.output_shape), lam + 1)
         return (
             DTYPE_MACROS[self.dtype],
             f"index_t={index_type(elements)}",

@@ -263,6 +263,16 @@ def test_offsets_past_2_31_elements_take_64_bits(shape, geometry, wide, layout):
 
 
 @each_layout
+def test_lam_that_lies_far_apart_takes_64_bits(layout):
+    launches = []
+    input = torch.empty(1, 2, 8, 8, device="meta").to(memory_format=layout)
+    lam = torch.empty(2**31 + 1, device="meta").as_strided((1, 2, 1, 1), (2, 2**31, 1, 1))
+    output = passes.forward(input, lam, pool_geometry(2), launches.append)
+    passes.backward(output, input, lam, pool_geometry(2), (True, True), launches.append)
+    assert all("index_t=long long" in launch.defines for launch in launches)
+
+
+@each_layout
 @pytest.mark.parametrize("shape", [(70_000, 3, 8, 8), (3, 70_000, 8, 8), (64, 64, 4, 32_768)])
 @pytest.mark.parametrize(
     "geometry", [pool_geometry(2), pool_geometry(3, 2, 1), pool_geometry(2, 3)], ids=str
