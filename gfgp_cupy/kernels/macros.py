@@ -28,8 +28,9 @@ DTYPE_MACROS = {
     torch.float64: "DTYPE_FLOAT64=1",
 }
 
-INT_LIMIT = 2**31 - 1024
-"""Above so many elements, offsets (of a thread in the last block, too) need 64 bits."""
+INT_LIMIT = 2**31 - 4096
+"""Above so many elements, offsets (of a thread in the last block, and a block's step past the last
+element, too) need 64 bits."""
 
 
 def index_type(elements: int) -> str:

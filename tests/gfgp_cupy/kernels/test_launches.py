@@ -262,6 +262,14 @@ def test_offsets_past_2_31_elements_take_64_bits(shape, geometry, wide, layout):
     assert ("long long" in indices) == wide
 
 
+def test_a_step_past_the_last_window_fits_into_the_indices():
+    *_, launch = planned((1, 1, 1, 2**31 - 1504), pool_geometry(1))
+    assert launch.name == "max_ent_pool2d_lam_gradient"
+    vector = int(dict(define.split("=") for define in launch.defines)["VECTOR"])
+    assert launch.block * vector > 1504
+    assert "index_t=long long" in launch.defines
+
+
 @each_layout
 def test_lam_that_lies_far_apart_takes_64_bits(layout):
     launches = []
