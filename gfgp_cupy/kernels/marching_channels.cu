@@ -27,14 +27,15 @@ __device__ __forceinline__ bool share_weights(const acc_t (&lam)[VECTOR]) {
 constexpr int wanted_blocks() {
   constexpr bool whole = LAST_COLUMNS >= OWN && LAST_WINDOWS >= TILE && !OVERLAP;
   constexpr bool few_taps = TAPS <= 9;
+  constexpr bool wide = few_taps && STRIDE_W > 2;  // many columns a window
   if (sizeof(index_t) > sizeof(int)) return 1;
   if (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) {
     if (!few_taps) return 1;
-    if (!WRITE_GRAD_LAM || !SHARED) return !whole ? 2 + !WRITE_GRAD_LAM : 3 + TIGHT;
-    return whole ? 3 : 2;
+    if (!WRITE_GRAD_LAM || !SHARED) return (!whole ? 2 + !WRITE_GRAD_LAM : 3 + TIGHT) - wide;
+    return (whole ? 3 : 2) - wide;
   }
-  if (WRITE_SPREAD) return !few_taps ? 3 : whole && STRIDE_W > 1 ? 5 : 4;
-  return (!few_taps ? 3 + SHARED : SHARED ? 7 : 5) - !whole;
+  if (WRITE_SPREAD) return (!few_taps ? 3 : whole && STRIDE_W > 1 ? 5 : 4) - wide;
+  return (!few_taps ? 3 + SHARED : SHARED ? 7 : 5) - !whole - wide;
 }
 #define BLOCK_BOUNDS __launch_bounds__(BLOCK, wanted_blocks())
 
