@@ -114,7 +114,7 @@ def tests() -> list[Stage]:
     return [
         Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 120,
               FEW_THREADS),
-        Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 75,
+        Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 110,
               FEW_THREADS),
     ]  # fmt: skip
 

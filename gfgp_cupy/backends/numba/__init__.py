@@ -138,7 +138,12 @@ def _run(
         scratch=0 if scratch is None else scratch.data_ptr(),
         lam_parts=lam_parts,
     )
-    run_together(_native(plan.module, direction, dtype), block.buffer_info()[0], parts)
+    run_together(
+        _native(plan.module, direction, dtype),
+        block.buffer_info()[0],
+        parts,
+        memory=(block, scratch, tensors, plan),
+    )
 
 
 @functools.cache

@@ -31,23 +31,31 @@ def parts_of(count: int, smallest: int) -> int:
     return max(1, min(torch.get_num_threads(), count // max(1, smallest)))
 
 
-def run_together(function: Native, block: int, threads: int) -> None:
+def run_together(function: Native, block: int, threads: int, memory: object) -> None:
     """Calls ``function(block)`` on so many threads at the same time, perhaps fewer; one at least.
 
     May itself be called from any number of threads at once (autograd's, DataParallel's).
+
+    Args:
+        memory: what owns the block and all that it holds addresses of. Each thread has hold of it
+            until it is done, since an interrupt (Ctrl-C) waits for none.
     """
     if threads == 1:
         function(block)
     else:
-        _run_on_threads(function, block, threads)
+        _run_on_threads(function, block, threads, memory)
 
 
-def _on_openmp_threads(function: Native, block: int, threads: int) -> None:
+def _on_openmp_threads(function: Native, block: int, threads: int, memory: object) -> None:
+    # No Python runs in between, so neither does an interrupt.
     _openmp.GOMP_parallel(function, ctypes.c_void_p(block), threads, 0)
 
 
-def _on_pool(function: Native, block: int, threads: int) -> None:
-    others = [_pool.submit(function, block) for _ in range(1, threads)]
+def _on_pool(function: Native, block: int, threads: int, memory: object) -> None:
+    def call(memory: object) -> None:
+        function(block)
+
+    others = [_pool.submit(call, memory) for _ in range(1, threads)]
     try:
         function(block)
     finally:

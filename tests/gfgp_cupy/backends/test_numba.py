@@ -390,7 +390,7 @@ def test_parts_follow_pytorchs_number_of_threads(set_threads, count):
         barrier.wait()
         ids.add((threading.get_ident(), block))
 
-    threads.run_together(function, 64, count)
+    threads.run_together(function, 64, count, memory=None)
     assert len(ids) == count
     assert {block for _, block in ids} == {64}
 
