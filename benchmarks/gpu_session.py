@@ -112,7 +112,7 @@ def first_phases(folder: Path, scratch: Path) -> Iterator[Phase]:
 def tests() -> list[Stage]:
     rest = [f"--ignore={file}" for file in FIRST_TESTS]
     return [
-        Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 120,
+        Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 85,
               FEW_THREADS),
         Stage("other tests", pytest_command("gpu and not whole_gpu", *rest, "tests"), 110,
               FEW_THREADS),
