@@ -17,6 +17,7 @@ if __name__ == "__main__":
 import torch
 from torch import nn
 
+from benchmarks.allocator import keep_freed_memory
 from benchmarks.environment import environment_of
 from benchmarks.networks import Network, make_network
 from benchmarks.options import add_run_options
@@ -184,4 +185,5 @@ def add_results(
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

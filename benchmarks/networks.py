@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.allocator import keep_freed_memory
 from benchmarks.environment import environment_of
 from benchmarks.options import add_common_options
 from benchmarks.results import NetworkResults, NetworkSettings, NetworkTime, Spread, write_results
@@ -204,4 +205,5 @@ def time_rounds(
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import torch
 
+from benchmarks.allocator import keep_freed_memory
 from benchmarks.contenders import COMPILED
 from benchmarks.environment import environment_of
 from benchmarks.measurement import Bench, launch_costs, measure
@@ -139,4 +140,5 @@ def make_bench(options: argparse.Namespace, shapes: Sequence[Shape]) -> Bench:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -1,9 +1,13 @@
 """The memory format an input is in, which its output and its gradient keep."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["dense", "layout_of"]
+__all__ = ["dense", "layout_of", "new_dense"]
 
 
 def layout_of(input: Tensor) -> torch.memory_format:
@@ -28,7 +32,27 @@ def layout_of(input: Tensor) -> torch.memory_format:
 
 def dense(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     """``tensor`` with the strides of a new one in ``layout``, on axes of size 1, too."""
-    strides = torch.empty(tensor.shape, memory_format=layout, device="meta").stride()
-    if tensor.stride() == strides:
+    if tensor.stride() == _strides(tensor.shape, layout):
         return tensor
-    return torch.empty_like(tensor, memory_format=layout).copy_(tensor)
+    return new_dense(tensor, tensor.shape, layout).copy_(tensor)
+
+
+def new_dense(
+    like: Tensor,
+    shape: Sequence[int],
+    layout: torch.memory_format,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """A new 4-D tensor in ``layout``, of the device of ``like``, and of its type if no other is
+    given.
+
+    By its strides: to name a memory format takes PyTorch longer than all else about a new tensor.
+    """
+    return like.new_empty_strided(shape, _strides(shape, layout), dtype=dtype)
+
+
+def _strides(shape: Sequence[int], layout: torch.memory_format) -> tuple[int, int, int, int]:
+    _, channels, height, width = shape
+    if layout is torch.channels_last:
+        return channels * height * width, 1, channels * width, channels
+    return channels * height * width, height * width, width, 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
-from ..memory_format import layout_of
+from ..memory_format import layout_of, new_dense
 from ..spread import spread_dtype
 from . import disjoint, general, lam_gradient, marching_channels, marching_rows, overlapping
 from .family import BackwardTensors, Family, ForwardTensors
@@ -31,7 +31,7 @@ def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Ten
     input = input.contiguous(memory_format=layout)
     problem = problem_of(input, lam, geometry, layout)
     family, shape = _plan(problem)
-    output = _output_sized(input, shape, layout, input.dtype)
+    output = new_dense(input, shape, layout)
     _run(family, problem, ForwardTensors(input, lam, output, spread=None), run)
     return output
 
@@ -44,8 +44,8 @@ def forward_with_spread(
     input = input.contiguous(memory_format=layout)
     problem = problem_of(input, lam, geometry, layout)
     family, shape = _plan(problem)
-    output = _output_sized(input, shape, layout, input.dtype)
-    spread = _output_sized(input, shape, layout, spread_dtype(input.dtype))
+    output = new_dense(input, shape, layout)
+    spread = new_dense(input, shape, layout, spread_dtype(input.dtype))
     _run(family, problem, ForwardTensors(input, lam, output, spread=spread), run)
     return output, spread
 
@@ -60,7 +60,7 @@ def backward(
     hence the same bits on every run.
     """
     layout = layout_of(input)
-    grad_input = torch.empty_like(input, memory_format=layout) if needed[0] else None
+    grad_input = new_dense(input, input.shape, layout) if needed[0] else None
     if grad_output.numel() == 0:
         return grad_input, torch.zeros_like(lam) if needed[1] else None
     input = input.contiguous(memory_format=layout)
@@ -94,12 +94,6 @@ def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) ->
     if tensors.output.numel() > 0:
         for launch in family.forward(problem, tensors):
             run(launch)
-
-
-def _output_sized(
-    input: Tensor, shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype
-) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device=input.device, memory_format=layout)
 
 
 @functools.lru_cache(maxsize=4096)

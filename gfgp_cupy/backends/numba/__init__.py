@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from ...geometry import PoolGeometry
-from ...memory_format import dense, layout_of
+from ...memory_format import dense, new_dense
 from ...spread import pack_spread
 from ..torch import lam_backward
 from .block import NO_PARTS, OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW, block_of
-from .huge_pages import in_huge_pages
 from .plan import Plan, plan
 from .threads import Native, parts_of, run_together
 
@@ -62,22 +61,22 @@ def backward(
     grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
     needed: tuple[bool, bool], mean_grad: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    layout = layout_of(input)
-    x, grad = _as_computed(input, lam, layout), _as_computed(grad_output, lam, layout)
-    how = plan(x, lam, geometry, layout)
-    grad_input = _empty(x.shape, lam.dtype, layout) if needed[0] else None
-    lam_parts, parts = _parts_of_lam(lam, grad, how) if needed[1] else (NO_PARTS, None)
+    how = plan(input, lam, geometry)
+    x = _as_computed(input, lam, how)
+    grad = _dense(_of_type(grad_output, lam.dtype), how.layout)
+    grad_input = new_dense(lam, x.shape, how.layout) if needed[0] else None
+    lam_parts, parts = _parts_of_lam(lam, how) if needed[1] else (NO_PARTS, None)
     # Where parts have one element a plane, both layouts are the same order.
-    lam_layout = torch.contiguous_format if lam_parts == OF_EACH_PLANE else layout
-    grad_lam = None if parts is None else _empty(parts, lam.dtype, lam_layout)
+    lam_layout = torch.contiguous_format if lam_parts == OF_EACH_PLANE else how.layout
+    grad_lam = None if parts is None else new_dense(lam, parts, lam_layout)
     _run(
         "backward",
         how,
         (
             grad,
             x,
-            _of_every_plane(lam, x, layout),
-            None if mean_grad is None else _of_every_plane(mean_grad, x, layout),
+            _of_every_plane(lam, how),
+            None if mean_grad is None else _dense(mean_grad, how.layout),
             grad_input,
             grad_lam,
         ),
@@ -85,18 +84,18 @@ def backward(
         lam_parts,
     )
     return (
-        None if grad_input is None else grad_input.to(input.dtype),
+        None if grad_input is None else _of_type(grad_input, input.dtype),
         None if grad_lam is None else _sum_to(grad_lam, lam.shape),
     )
 
 
-def _parts_of_lam(lam: Tensor, grad: Tensor, plan: Plan) -> tuple[int, tuple[int, ...]]:
+def _parts_of_lam(lam: Tensor, plan: Plan) -> tuple[int, tuple[int, ...]]:
     """What λ's gradient comes in, and the shape of the tensor of its parts."""
     if lam.shape[3] > 1:
-        return OF_EACH_WINDOW, tuple(grad.shape)
+        return OF_EACH_WINDOW, plan.output_shape
     if lam.shape[2] == 1 and plan.whole_planes:
-        return OF_EACH_PLANE, (*grad.shape[:2], 1, 1)
-    return OF_EACH_ROW, (*grad.shape[:3], 1)
+        return OF_EACH_PLANE, (*plan.output_shape[:2], 1, 1)
+    return OF_EACH_ROW, (*plan.output_shape[:3], 1)
 
 
 def _sum_to(parts: Tensor, shape: torch.Size) -> Tensor:
@@ -109,16 +108,14 @@ def _sum_to(parts: Tensor, shape: torch.Size) -> Tensor:
 def _forward(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, with_spread: bool
 ) -> tuple[Tensor, Tensor | None]:
-    layout = layout_of(input)
-    x = _as_computed(input, lam, layout)
-    shape = (*x.shape[:2], *geometry.output_size(*x.shape[2:]))
-    output = _empty(shape, lam.dtype, layout)
-    spread = _empty(shape, lam.dtype, layout) if with_spread else None
-    how = plan(x, lam, geometry, layout)
-    _run("forward", how, (x, _of_every_plane(lam, x, layout), output, spread), lam.dtype)
+    how = plan(input, lam, geometry)
+    x = _as_computed(input, lam, how)
+    output = new_dense(lam, how.output_shape, how.layout)
+    spread = new_dense(lam, how.output_shape, how.layout) if with_spread else None
+    _run("forward", how, (x, _of_every_plane(lam, how), output, spread), lam.dtype)
     if spread is not None:
-        spread = dense(pack_spread(spread, input.dtype), layout)
-    return output.to(input.dtype), spread
+        spread = dense(pack_spread(spread, input.dtype), how.layout)
+    return _of_type(output, input.dtype), spread
 
 
 def _run(
@@ -154,23 +151,28 @@ def _native(module: str, direction: str, dtype: torch.dtype) -> Native:
     return getattr(modules[module], direction)(str(dtype).removeprefix("torch.")).call
 
 
-def _as_computed(tensor: Tensor, lam: Tensor, layout: torch.memory_format) -> Tensor:
-    """``tensor`` in λ's type, dense in ``layout``."""
-    # To ask takes less time than to convert what needs no conversion.
-    if tensor.dtype is not lam.dtype:
-        tensor = tensor.to(lam.dtype)
+# To ask whether anything is to be done takes less time than to do nothing.
+
+
+def _as_computed(input: Tensor, lam: Tensor, plan: Plan) -> Tensor:
+    """``input`` in λ's type, dense."""
+    input = _of_type(input, lam.dtype)
+    return input if plan.input_is_dense else input.contiguous(memory_format=plan.layout)
+
+
+def _of_every_plane(lam: Tensor, plan: Plan) -> Tensor:
+    """λ repeated for all samples and channels, dense."""
+    if plan.lam_fits:
+        return lam
+    planes = lam.expand(*plan.output_shape[:2], *lam.shape[2:])
+    return planes.contiguous(memory_format=plan.layout)
+
+
+def _of_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
+def _dense(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     if tensor.is_contiguous(memory_format=layout):
         return tensor
     return tensor.contiguous(memory_format=layout)
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
-    return in_huge_pages(torch.empty(shape, dtype=dtype, memory_format=layout))
-
-
-def _of_every_plane(tensor: Tensor, input: Tensor, layout: torch.memory_format) -> Tensor:
-    """``tensor`` repeated for all samples and channels of ``input``, dense in ``layout``."""
-    if tensor.shape[:2] == input.shape[:2] and tensor.is_contiguous(memory_format=layout):
-        return tensor
-    planes = tensor.expand(*input.shape[:2], *tensor.shape[2:])
-    return planes.contiguous(memory_format=layout)

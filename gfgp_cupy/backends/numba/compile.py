@@ -15,7 +15,7 @@ from numba.core.ccallback import CFunc
 
 from .threads import Native
 
-__all__ = ["Compiled", "compiled", "native"]
+__all__ = ["Compiled", "compiled", "inlined", "native"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,15 @@ def native(function) -> Callable[[str], Compiled]:
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-# Without the wrappers that Python would call it through, which take long to compile. (Numba's
-# declaration lacks the two options.)
+# Without the wrappers that Python would call them through, which take long to compile. (Numba's
+# declaration lacks these options.)
 compiled = numba.njit(  # pyright: ignore[reportCallIssue]
     error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
 """Compiled for other compiled functions to call."""
+
+inlined = numba.njit(  # pyright: ignore[reportCallIssue]
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True
+)
+"""Compiled as a part of those that call it: for what is inside a loop and longer than LLVM would
+inline, so that its constants stay in registers and its results do not go by way of memory."""

@@ -26,13 +26,13 @@ from .arguments import (
     tensor,
 )
 from .block import OF_EACH_PLANE, OF_EACH_ROW
-from .compile import compiled, native
+from .compile import compiled, inlined, native
 from .plan import Strip
+from .powers import exp2, power_of_two
 from .shared_weights import AHEAD, all_hold, holds, shared_scale
 from .simd import (
     LOG2_E,
     chosen,
-    exp2,
     filled,
     first_lanes,
     interleaved,
@@ -41,7 +41,6 @@ from .simd import (
     load_part,
     maximum,
     multiply_add,
-    power_of_two,
     prefetch,
     prefetch_far,
     prefetch_to_write,
@@ -217,7 +216,7 @@ def _strip_of(block):
 # ---------------------------------------------------------------- windows
 
 
-@compiled
+@inlined
 def _window(scratch, sizes, strip, k, left, top, first, third, lam):
     """A vector of windows, rows of three: their elements and weights; one over the sum
     of their weights, their centre c, the correction y − c, and y."""
@@ -235,17 +234,26 @@ def _window(scratch, sizes, strip, k, left, top, first, third, lam):
     total, inverse, centre, correction, mean = _centre(x, w, nowhere)
     holding = holds(total, mean)
     if not all_hold(scratch, holding, left):
-        sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
-        reference = _extreme(_extreme(_largest(x[0], sign), x[1], sign), x[2], sign) * sign
         columns = _row(scratch, sizes, strip, 0, strip.inside, k)
-        w = (
-            _weights(x[0], reference, lam, holding, w[0], columns, _inside(sizes, top)),
-            _weights(x[1], reference, lam, holding, w[1], columns, _inside(sizes, top + 1)),
-            _weights(x[2], reference, lam, holding, w[2], columns, _inside(sizes, top + 2)),
-        )
-        origin = chosen(holding, nowhere, reference)
-        _, inverse, centre, correction, mean = _centre(x, w, origin)
+        inside = _inside(sizes, top), _inside(sizes, top + 1), _inside(sizes, top + 2)
+        w, inverse, centre, correction, mean = _weighed_exactly(x, w, lam, holding, columns, inside)
     return x, w, inverse, centre, correction, mean
+
+
+@compiled
+def _weighed_exactly(x, w, lam, holding, columns, inside):
+    """What :func:`_window` gives, with weights of their own for windows whose shared ones do not
+    hold."""
+    sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
+    reference = _extreme(_extreme(_largest(x[0], sign), x[1], sign), x[2], sign) * sign
+    w = (
+        _weights(x[0], reference, lam, holding, w[0], columns, inside[0]),
+        _weights(x[1], reference, lam, holding, w[1], columns, inside[1]),
+        _weights(x[2], reference, lam, holding, w[2], columns, inside[2]),
+    )
+    origin = chosen(holding, zeros_like(lam), reference)
+    _, inverse, centre, correction, mean = _centre(x, w, origin)
+    return w, inverse, centre, correction, mean
 
 
 @compiled

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...geometry import PoolGeometry
+from ...memory_format import layout_of
 
 __all__ = ["VECTOR_BYTES", "Plan", "Rows", "Sizes", "plan"]
 
@@ -116,6 +117,10 @@ class Strip(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """Attributes:
+    layout: the memory format of input and output.
+    input_is_dense, lam_fits: whether the input, and λ, can be used where they lie, if their types
+        do.
+    output_shape: [N, C, oH, oW].
     module: what pools it: ``"tiles"``, ``"overlapping"`` or ``"windows"``.
     numbers: what the functions of that module are told: the sizes, and the fields of
         :class:`Strip`, or those of :class:`Rows` and the address of ``columns``.
@@ -128,6 +133,10 @@ class Plan:
         inside the input: from [j, 0] to before [j, 1].
     """
 
+    layout: torch.memory_format
+    input_is_dense: bool
+    lam_fits: bool
+    output_shape: tuple[int, int, int, int]
     module: str
     numbers: tuple[int, ...]
     scratch: int
@@ -138,22 +147,26 @@ class Plan:
     row_elements: int
 
 
-def plan(input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format) -> Plan:
-    """For dense [N, C, H, W] ``input`` in the given layout, of λ's type."""
-    return _plan(input.shape, lam.shape[2:], geometry, layout, lam.element_size())
+def plan(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Plan:
+    """For [N, C, H, W] ``input`` and 4-D ``lam`` of the type to compute in, with any strides."""
+    return _plan(input.shape, input.stride(), lam.shape, lam.stride(), geometry, lam.element_size())
 
 
 @functools.lru_cache(maxsize=1024)
 def _plan(
-    shape: torch.Size, lam_size: torch.Size, geometry: PoolGeometry, layout: torch.memory_format,
-    element_size: int,
+    shape: torch.Size, strides: tuple[int, ...], lam_shape: torch.Size,
+    lam_strides: tuple[int, ...], geometry: PoolGeometry, element_size: int,
 ) -> Plan:  # fmt: skip
+    # Tensors without memory: what PyTorch says of the strides.
+    input = torch.empty_strided(shape, strides, device="meta")
+    lam = torch.empty_strided(lam_shape, lam_strides, device="meta")
+    layout = layout_of(input)
     samples, channels, height, width = shape
     out_height, out_width = geometry.output_size(height, width)
     # With one channel both layouts are the same order, and the planes' rows are longer.
     channels_last = layout is torch.channels_last and channels > 1
     pixel = channels if channels_last else 1
-    lam_height, lam_width = lam_size
+    lam_height, lam_width = lam_shape[2:]
     sizes = Sizes(
         shape.numel(),
         samples * channels * lam_height * lam_width,
@@ -187,6 +200,10 @@ def _plan(
         module, numbers, scratch = "windows", (*rows, columns.ctypes.data), rows.size
     vectors = out_width if channels_last else -(-out_width * element_size // VECTOR_BYTES)
     return Plan(
+        layout,
+        input.is_contiguous(memory_format=layout),
+        lam.shape[:2] == shape[:2] and lam.is_contiguous(memory_format=layout),
+        (samples, channels, out_height, out_width),
         module,
         (*sizes, *numbers),
         scratch,

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin, models, overload, register_model
+from numba.extending import lower_builtin, models, register_model
 
 from .compile import compiled
 from .plan import VECTOR_BYTES
@@ -33,10 +33,11 @@ else:
 __all__ = [
     "LOG2_E",
     "Vector",
+    "call_of",
     "chosen",
-    "exp2",
     "filled",
     "first_lanes",
+    "in_all_lanes",
     "interleaved",
     "intrinsic",
     "lanes_for",
@@ -48,7 +49,6 @@ __all__ = [
     "maximum",
     "multiply_add",
     "pointer_to",
-    "power_of_two",
     "prefetch",
     "prefetch_far",
     "prefetch_to_write",
@@ -103,7 +103,7 @@ def _define_arithmetic(symbol, instruction: str) -> None:
 
     def lower(context, builder, sig, args):
         values = [
-            value if isinstance(kind, Vector) else _in_all_lanes(builder, sig.return_type, value)
+            value if isinstance(kind, Vector) else in_all_lanes(builder, sig.return_type, value)
             for value, kind in zip(args, sig.args, strict=True)
         ]
         return getattr(builder, instruction)(*values, flags=("contract",))
@@ -137,7 +137,7 @@ def filled(typing_context, pointer, number):
     vector = Vector(pointer.dtype)
 
     def generate(context, builder, sig, args):
-        return _in_all_lanes(builder, vector, args[1])
+        return in_all_lanes(builder, vector, args[1])
 
     return vector(pointer, vector.element), generate
 
@@ -157,8 +157,8 @@ def multiply_add(typing_context, a, b, c):
     def generate(context, builder, sig, args):
         *factors, summand = args
         if not isinstance(c, Vector):
-            summand = _in_all_lanes(builder, a, summand)
-        return _call(builder, a, "fmuladd", *factors, summand)
+            summand = in_all_lanes(builder, a, summand)
+        return call_of(builder, a, "fmuladd", *factors, summand)
 
     return a(a, a, c if isinstance(c, Vector) else a.element), generate
 
@@ -179,7 +179,7 @@ def lanes_within(typing_context, vector, least, most):
 
     def generate(context, builder, sig, args):
         value, *limits = args
-        low, high = (_in_all_lanes(builder, vector, limit) for limit in limits)
+        low, high = (in_all_lanes(builder, vector, limit) for limit in limits)
         inside = builder.and_(
             builder.fcmp_ordered(">=", value, low), builder.fcmp_ordered("<=", value, high)
         )
@@ -207,8 +207,8 @@ def with_sign_of(typing_context, number, vector):
     """``number``, which is positive, with the signs of ``vector``."""
 
     def generate(context, builder, sig, args):
-        number = _in_all_lanes(builder, vector, args[0])
-        return _call(builder, vector, "copysign", number, args[1])
+        number = in_all_lanes(builder, vector, args[0])
+        return call_of(builder, vector, "copysign", number, args[1])
 
     return vector(vector.element, vector), generate
 
@@ -216,7 +216,7 @@ def with_sign_of(typing_context, number, vector):
 @intrinsic
 def square_root(typing_context, vector):
     def generate(context, builder, sig, args):
-        return _call(builder, vector, "sqrt", *args)
+        return call_of(builder, vector, "sqrt", *args)
 
     return vector(vector), generate
 
@@ -431,172 +431,11 @@ def store_part(target, at, vector, left):
         store_first(target, at, vector, left)
 
 
-# ---------------------------------------------------------------- exponential
-
-# 2^f = 1 + f q(f) for |f| <= 1/2. The coefficients of q, lowest first, are those whose largest
-# relative error is least, found by Remez's exchange algorithm in 50-digit arithmetic: 2.6e-9 in
-# float32 and 5.7e-20 in float64, far below their unit roundoffs of 6.0e-8 and 1.1e-16.
-_COEFFICIENTS = {
-    types.float32: (
-        0.6931472149680279,
-        0.24022652782887737,
-        0.05550310551013797,
-        0.009617692972993062,
-        0.001340664390235176,
-        0.00015594678161326619,
-    ),
-    types.float64: (
-        0.6931471805599453,
-        0.2402265069591007,
-        0.05550410866482173,
-        0.009618129107628561,
-        0.0013333558146381738,
-        0.00015403530393171835,
-        1.5252733864845099e-05,
-        1.321548700340765e-06,
-        1.0178047531180678e-07,
-        7.0548148367630283e-09,
-        4.4572393137403013e-10,
-        2.5855238444590039e-11,
-    ),
-}
-
-_MANTISSA_BITS = {types.float32: 23, types.float64: 52}
-
-_SMALLEST_EXPONENT = {types.float32: -126.0, types.float64: -1022.0}
-
-
-def exp2(x, halvings):
-    """2^(x − halvings) for x <= 0 and a small whole number >= 0, and 0 where that is below the
-    smallest normal number.
-
-    x = n + f with n whole and |f| <= 1/2, without error: the sum of x and 1.5 · 2^(mantissa bits)
-    has no bits left for a fraction, hence is rounded to a whole number, and n is the lowest bits
-    of its representation. 2^f is a polynomial, and n is added to its exponent's bits. The result
-    is at most 1 unit in the last place from the power of x, whose halvings cost nothing: they
-    come off the number that x is added to.
-    """
-    raise NotImplementedError("exp2 is for compiled functions")
-
-
-@overload(exp2)
-def _exp2(x, halvings):
-    if not isinstance(x, Vector):
-        return None
-    element = x.element
-    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
-    coefficients = _COEFFICIENTS[element]
-    smallest = _SMALLEST_EXPONENT[element]
-
-    def implementation(x, halvings):
-        origin = whole_only - halvings
-        shifted = x + origin
-        f = x - (shifted - origin)
-        power = 1.0 + f * _polynomial(f, coefficients)
-        return _zero_where_less(_add_to_exponent(power, shifted), x, smallest + halvings)
-
-    return implementation
-
-
-def power_of_two(scale, x):
-    """2^(scale · x), and 0 where that is below the smallest normal number.
-
-    As :func:`exp2`, but the fraction of scale · x is as exact as a number below 1/2, however large
-    the product: where a processor multiplies and adds at once, nothing is rounded before the whole
-    number is subtracted. So all powers have the same relative error. Infinite where the product is
-    larger than the largest exponent.
-    """
-    raise NotImplementedError("power_of_two is for compiled functions")
-
-
-@overload(power_of_two)
-def _power_of_two(scale, x):
-    if not isinstance(x, Vector):
-        return None
-    element = x.element
-    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
-    coefficients = _COEFFICIENTS[element]
-    smallest = _SMALLEST_EXPONENT[element]
-
-    def implementation(scale, x):
-        shifted = multiply_add(scale, x, whole_only)
-        f = multiply_add(scale, x, whole_only - shifted)
-        power = 1.0 + f * _polynomial(f, coefficients)
-        return _within_exponents(
-            _add_to_exponent(power, shifted), shifted, whole_only + smallest, whole_only - smallest
-        )
-
-    return implementation
-
-
-@intrinsic
-def _within_exponents(typing_context, value, shifted, least, most):
-    """``value``, but 0 where ``shifted`` is less than ``least``, infinity where it is greater than
-    ``most``."""
-
-    def generate(context, builder, sig, args):
-        value, shifted, least, most = args
-        low, high = (_in_all_lanes(builder, sig.return_type, limit) for limit in (least, most))
-        zero = ir.Constant(value.type, None)
-        infinity = ir.Constant(value.type, [float("inf")] * sig.return_type.lanes)
-        value = builder.select(builder.fcmp_ordered("<", shifted, low), zero, value)
-        return builder.select(builder.fcmp_ordered(">", shifted, high), infinity, value)
-
-    element = value.element
-    return value(value, value, element, element), generate
-
-
-@intrinsic
-def _polynomial(typing_context, x, coefficients):
-    def generate(context, builder, sig, args):
-        point, numbers = args
-        terms = [
-            _in_all_lanes(
-                builder,
-                x,
-                context.cast(builder, builder.extract_value(numbers, i), number, x.element),
-            )
-            for i, number in enumerate(coefficients)
-        ]
-        total = terms.pop()
-        while terms:
-            product = builder.fmul(total, point, flags=("contract",))
-            total = builder.fadd(product, terms.pop(), flags=("contract",))
-        return total
-
-    return x(x, coefficients), generate
-
-
-@intrinsic
-def _add_to_exponent(typing_context, x, shifted):
-    """x · 2^n, n the whole number in the lowest bits of ``shifted``."""
-
-    def generate(context, builder, sig, args):
-        width = x.element.bitwidth
-        integers = ir.VectorType(ir.IntType(width), x.lanes)
-        bits, n = (builder.bitcast(arg, integers) for arg in args)
-        places = ir.Constant(integers, [_MANTISSA_BITS[x.element]] * x.lanes)
-        return builder.bitcast(builder.add(bits, builder.shl(n, places)), args[0].type)
-
-    return x(x, x), generate
-
-
-@intrinsic
-def _zero_where_less(typing_context, value, x, limit):
-    """``value``, but 0 in the lanes where ``x`` is less than the number ``limit``."""
-
-    def generate(context, builder, sig, args):
-        value, x, limit = args
-        less = builder.fcmp_ordered("<", x, _in_all_lanes(builder, sig.return_type, limit))
-        return builder.select(less, ir.Constant(value.type, None), value)
-
-    return value(value, x, value.element), generate
-
-
 # ---------------------------------------------------------------- pieces of LLVM code
 
 
-def _in_all_lanes(builder, vector: Vector, number):
+def in_all_lanes(builder, vector: Vector, number):
+    """The vector of ``number`` in every lane."""
     kind = ir.VectorType(number.type, vector.lanes)
     first = builder.insert_element(
         ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
@@ -612,7 +451,8 @@ def _lanes(builder, value, numbers, further=None):
     return builder.shuffle_vector(value, other, mask)
 
 
-def _call(builder, vector: Vector, name: str, *args):
+def call_of(builder, vector: Vector, name: str, *args):
+    """A call of LLVM's function of vectors ``name``, whose arguments and result are of one type."""
     kind = args[0].type
     function = cgutils.get_or_insert_function(
         builder.module,
@@ -634,7 +474,7 @@ def _call_masked(builder, vector: Vector, name: str, result, *args):
 def _whether_first(builder, vector: Vector, limit):
     """Of each lane: whether its number is less than ``limit``."""
     numbers = ir.Constant(ir.VectorType(limit.type, vector.lanes), list(range(vector.lanes)))
-    return builder.icmp_signed("<", numbers, _in_all_lanes(builder, vector, limit))
+    return builder.icmp_signed("<", numbers, in_all_lanes(builder, vector, limit))
 
 
 def _load(context, builder, vector: Vector, data, index):

@@ -20,12 +20,12 @@ from .arguments import (
     tensor,
 )
 from .block import OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW
-from .compile import compiled, native
+from .compile import compiled, inlined, native
+from .powers import exp2, power_of_two
 from .shared_weights import AHEAD, all_hold, holds, shared_scale
 from .simd import (
     LOG2_E,
     chosen,
-    exp2,
     filled,
     first_lanes,
     interleaved,
@@ -33,7 +33,6 @@ from .simd import (
     load_part,
     maximum,
     multiply_add,
-    power_of_two,
     prefetch,
     prefetch_to_write,
     separated,
@@ -184,7 +183,7 @@ def _send_back(
 # ---------------------------------------------------------------- windows
 
 
-@compiled
+@inlined
 def _weigh(x, window, lam, left):
     """The weights of the elements, one over their sum, a centre c, the correction y − c, and y."""
     scale = shared_scale(lam)
@@ -197,19 +196,27 @@ def _weigh(x, window, lam, left):
     nowhere = zeros_like(lam)
     total, inverse, centre, correction, mean = _centre(window, weights, nowhere)
     holding = holds(total, mean)
-    if not all_hold(x, holding, left):
-        a, b, c, d = window
-        sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
-        reference = maximum(maximum(a * sign, b * sign), maximum(c * sign, d * sign)) * sign
-        exponent = lam * LOG2_E
-        weights = (
-            chosen(holding, weights[0], exp2(exponent * (a - reference), 2)),
-            chosen(holding, weights[1], exp2(exponent * (b - reference), 2)),
-            chosen(holding, weights[2], exp2(exponent * (c - reference), 2)),
-            chosen(holding, weights[3], exp2(exponent * (d - reference), 2)),
-        )
-        origin = chosen(holding, nowhere, reference)
-        _, inverse, centre, correction, mean = _centre(window, weights, origin)
+    if all_hold(x, holding, left):
+        return weights, inverse, centre, correction, mean
+    return _weigh_exactly(window, lam, weights, holding)
+
+
+@compiled
+def _weigh_exactly(window, lam, weights, holding):
+    """:func:`_weigh` where some do not hold."""
+    nowhere = zeros_like(lam)
+    a, b, c, d = window
+    sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
+    reference = maximum(maximum(a * sign, b * sign), maximum(c * sign, d * sign)) * sign
+    exponent = lam * LOG2_E
+    weights = (
+        chosen(holding, weights[0], exp2(exponent * (a - reference), 2)),
+        chosen(holding, weights[1], exp2(exponent * (b - reference), 2)),
+        chosen(holding, weights[2], exp2(exponent * (c - reference), 2)),
+        chosen(holding, weights[3], exp2(exponent * (d - reference), 2)),
+    )
+    origin = chosen(holding, nowhere, reference)
+    _, inverse, centre, correction, mean = _centre(window, weights, origin)
     return weights, inverse, centre, correction, mean
 
 

@@ -33,9 +33,9 @@ from .arguments import (
 from .block import OF_EACH_WINDOW
 from .compile import compiled, native
 from .plan import Rows
+from .powers import exp2
 from .simd import (
     LOG2_E,
-    exp2,
     filled,
     first_lanes,
     lanes_for,

@@ -20,17 +20,12 @@ import torch
 
 from gfgp_cupy.backends import numba as backend
 from gfgp_cupy.backends import torch as reference
-from gfgp_cupy.backends.numba import overlapping, threads, tiles, windows
+from gfgp_cupy.backends.numba import overlapping, powers, threads, tiles, windows
 from gfgp_cupy.backends.numba.block import OF_EACH_ROW, OF_EACH_WINDOW, block_of
+from gfgp_cupy.backends.numba.compile import compiled
 from gfgp_cupy.backends.numba.plan import VECTOR_BYTES, plan
-from gfgp_cupy.backends.numba.simd import (
-    exp2,
-    lanes_for,
-    load,
-    pointer_to,
-    power_of_two,
-    store,
-)
+from gfgp_cupy.backends.numba.powers import exp2
+from gfgp_cupy.backends.numba.simd import Vector, lanes_for, load, pointer_to, store
 from gfgp_cupy.geometry import pool_geometry
 from tests.support.paths import REPOSITORY
 from tests.support.random_numbers import random_numbers
@@ -82,8 +77,8 @@ def test_tiles_are_pooled_as_any_windows(shape, lam_in_plane, layout, dtype):
     mean_grad = random_numbers((*shape[:2], 1, 1), dtype, 3)
     # The same windows, with a row and a column more that belong to none.
     longer = torch.nn.functional.pad(input, (0, 1, 0, 1), value=100)
-    assert plan(input, lam, geometry, layout).module == "tiles"
-    assert plan(longer, lam, geometry, layout).module == "windows"
+    assert plan(input, lam, geometry).module == "tiles"
+    assert plan(longer, lam, geometry).module == "windows"
     as_tiles = results(input, lam, grad_output, geometry, mean_grad)
     as_windows = results(longer, lam, grad_output, geometry, mean_grad)
     as_windows[2] = as_windows[2][:, :, :-1, :-1]  # the input's gradient
@@ -106,7 +101,7 @@ def test_tiles_are_pooled_as_any_windows(shape, lam_in_plane, layout, dtype):
 )
 def test_other_windows_are_no_tiles(geometry, size):
     input, lam, _ = example((1, 2, *size), geometry, torch.float32, CONTIGUOUS)
-    assert plan(input, lam, geometry, CONTIGUOUS).module != "tiles"
+    assert plan(input, lam, geometry).module != "tiles"
 
 
 # ---------------------------------------------------------------- 3×3 windows at stride 2
@@ -132,8 +127,8 @@ def test_shared_weights_give_what_any_windows_do(shape, geometry, layout, dtype)
     mean_grad = random_numbers((*shape[:2], 1, 1), dtype, 3)
     # The same λ for every window, so that no weights are shared.
     of_windows = lam.expand(grad_output.shape).contiguous()
-    assert plan(input, lam, geometry, layout).module == "overlapping"
-    assert plan(input, of_windows, geometry, layout).module == "windows"
+    assert plan(input, lam, geometry).module == "overlapping"
+    assert plan(input, of_windows, geometry).module == "windows"
     shared = results(input, lam, grad_output, geometry, mean_grad)
     general = results(input, of_windows, grad_output, geometry, mean_grad)
     general[3] = general[3].sum((2, 3), keepdim=True)  # λ's gradient
@@ -144,7 +139,7 @@ def test_shared_weights_give_what_any_windows_do(shape, geometry, layout, dtype)
 def test_rows_that_fill_the_cache_are_pooled_as_any_windows():
     geometry = pool_geometry(3, 2, 1)
     input, lam, _ = example((1, 512, 3, 56), geometry, torch.float32, CHANNELS_LAST)
-    assert plan(input, lam, geometry, CHANNELS_LAST).module == "windows"
+    assert plan(input, lam, geometry).module == "windows"
 
 
 # ---------------------------------------------------------------- weights that windows share
@@ -268,7 +263,7 @@ def test_nothing_is_written_outside_the_tensors(functions, geometry, lam_of_wind
     if functions is tiles and shape[2] % 2:
         shape = (*shape[:2], 6, 8)
     input, lam, grad_output = example(shape, geometry, torch.float32, layout, lam_of_windows)
-    how = plan(input, lam, geometry, layout)
+    how = plan(input, lam, geometry)
     assert functions.__name__.endswith(how.module)
     guarded = Guarded()
 
@@ -312,11 +307,21 @@ def exponentials(x, halvings, powers):
         store(pointer_to(powers), i, exp2(load(pointer_to(x), i), halvings))
 
 
-@numba.njit
-def powers_of_two(scale, x, powers):
-    for i in range(0, x.size, lanes_for(pointer_to(x))):
-        scales, numbers = load(pointer_to(scale), i), load(pointer_to(x), i)
-        store(pointer_to(powers), i, power_of_two(scales, numbers))
+def powers_of_two(scale, x, has_avx512, monkeypatch):
+    """What is compiled for a processor with AVX-512, or for one without."""
+    monkeypatch.setattr(powers, "_has_avx512", lambda: has_avx512)
+    vector = Vector(numba.from_dtype(x.dtype))
+    power_of_two = compiled(powers._power_of_two(vector, vector))
+
+    @numba.njit
+    def compute(scale, x, powers):
+        for i in range(0, x.size, lanes_for(pointer_to(x))):
+            scales, numbers = load(pointer_to(scale), i), load(pointer_to(x), i)
+            store(pointer_to(powers), i, power_of_two(scales, numbers))
+
+    result = np.empty_like(x)
+    compute(scale, x, result)
+    return result
 
 
 @each_dtype
@@ -340,28 +345,31 @@ def test_powers_of_two_are_right_to_two_units_in_the_last_place(dtype, halvings)
 
 
 @each_dtype
-def test_powers_of_a_product_are_right_to_two_units_in_the_last_place(dtype):
+@pytest.mark.parametrize("has_avx512", [False, True])
+def test_powers_of_a_product_are_right_to_two_units_in_the_last_place(
+    dtype, has_avx512, monkeypatch
+):
+    if has_avx512 and not powers._has_avx512():
+        pytest.skip("the processor has no AVX-512")
     dtype = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     largest = -np.finfo(dtype).minexp
     generator = np.random.default_rng(0)
     scale = np.exp2(generator.uniform(-20, 20, 4096 * lanes)).astype(dtype)
     x = (generator.uniform(-largest, largest, scale.size) / scale).astype(dtype)
-    powers = np.empty_like(x)
-    powers_of_two(scale, x, powers)
+    actual = powers_of_two(scale, x, has_avx512, monkeypatch)
     # Where the product is not rounded before its whole part is taken off, errors do not grow with
     # it. NumPy's longdouble holds the product of two float32; of float64, most of it.
     product = scale.astype(np.longdouble) * x.astype(np.longdouble)
-    relative = np.abs(powers / np.exp2(product) - 1)
+    relative = np.abs(actual / np.exp2(product) - 1)
     units = 2 if dtype is np.float32 else 4
     assert relative.max() <= units * np.finfo(dtype).eps
 
     special = [0, -np.inf, np.inf, -2 * largest, 2 * largest, -1, np.nan, 1e30, -1e30]
     x = np.resize(np.array(special, dtype), 2 * lanes)
-    powers = np.empty_like(x)
-    powers_of_two(np.ones_like(x), x, powers)
+    actual = powers_of_two(np.ones_like(x), x, has_avx512, monkeypatch)
     expected = [1, 0, np.inf, 0, np.inf, 0.5, np.nan, np.inf, 0]
-    np.testing.assert_array_equal(powers[: len(special)], expected)
+    np.testing.assert_array_equal(actual[: len(special)], expected)
 
 
 # ---------------------------------------------------------------- threads
