@@ -21,12 +21,12 @@ from .planes import Planes
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 CONTIGUOUS = source(
-    "element.cu", "divide.cu", "planes.cu", "plane_sums.cu", "taps.cu", "softmax.cu",
-    "disjoint.cu", "disjoint_contiguous.cu",
+    "element.cu", "divide.cu", "planes.cu", "plane_sums.cu", "taps.cu", "max_ent.cu", "spread.cu",
+    "softmax.cu", "tiling_softmax.cu", "disjoint.cu", "disjoint_contiguous.cu",
 )  # fmt: skip
 CHANNELS_LAST = source(
-    "element.cu", "divide.cu", "lanes.cu", "taps.cu", "softmax.cu", "disjoint.cu",
-    "disjoint_channels_last.cu",
+    "element.cu", "divide.cu", "lanes.cu", "taps.cu", "max_ent.cu", "spread.cu", "softmax.cu",
+    "tiling_softmax.cu", "disjoint.cu", "disjoint_channels_last.cu",
 )  # fmt: skip
 
 MAX_TAPS = 16

@@ -68,19 +68,20 @@ __device__ __forceinline__ index_t first_element(
   return (before + window * KERNEL_W + row * ((KERNEL_H - 1) * width)) * channels + share.channel;
 }
 
-// Shared memory: of each channel of the block, lam, times `factor`, and what is added to each
+// Shared memory: of each channel of the block, what is kept of lam, and what is added to each
 // element's gradient; then what store_sum takes.
 extern __shared__ __align__(16) unsigned char smem[];
 
 // Fills the shared memory's first half. Threads must meet before they read it. To be called when
 // the first windows have been asked for: what is waited for here then arrives with them.
-__device__ __forceinline__ void load_lams(
-    const Share& share, index_t channels, const acc_t* sample_lam, index_t lam_c, acc_t factor,
-    acc_t* lams) {
+template <class Kept>
+__device__ __forceinline__ void load_table(
+    const Share& share, index_t channels, const acc_t* from, index_t step, const Kept& kept,
+    acc_t* table) {
 #pragma unroll 1
   for (int column = threadIdx.x; column < COLUMNS; column += BLOCK) {
     const index_t channel = share.block_channel + column;
-    if (channel < channels) lams[column] = factor * load(sample_lam + channel * lam_c);
+    if (channel < channels) table[column] = kept(load(from + channel * step));
   }
 }
 
@@ -103,29 +104,29 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
           input + first_element(share, window, row, windows, width, channels), channels, width);
     }
     if (!LAM_PER_WINDOW && round == share.begin) {
-      load_lams(share, channels, sample_lam, lam_c, LOG2_E, lams);
+      load_table(share, channels, sample_lam, lam_c, kept_of, lams);
       __syncthreads();
     }
     if (!has_window) continue;
     Pack<VECTOR> pooled, spreads;
 #pragma unroll
     for (int pair = 0; pair < VECTOR; pair += PAIR) {
-      acc_t means[PAIR];
+      acc_t outputs[PAIR];
 #pragma unroll
       for (int v = pair; v < pair + PAIR; ++v) {
         acc_t x[TAPS];
-        const acc_t scale =
+        const acc_t kept =
             LAM_PER_WINDOW
-                ? LOG2_E * load(
+                ? kept_of(load(
                       sample_lam + (share.channel + v) * lam_c + row * lam_h +
-                      (window - row * out_w) * lam_w)
+                      (window - row * out_w) * lam_w))
                 : lams[threadIdx.x % LANES * VECTOR + v];
-        take_channel(elements, v, flip_of(scale), x);
-        const Softmax of = own_softmax<POOLING_EXPONENT>(x, flipped(scale));
-        means[v - pair] = flip(mean(x, of), flip_of(scale));
-        if (WRITE_SPREAD) spreads.element[v] = pack_spread(root(variance(of)));
+        take_channel(elements, v, flip_of(kept), x);
+        const State of = state_of(x, kept);
+        outputs[v - pair] = output_of(x, of, kept);
+        if (WRITE_SPREAD) spreads.element[v] = spread_of(sensitivity_of(of));
       }
-      put_pair(means, pair, pooled);
+      put_pair(outputs, pair, pooled);
     }
     const index_t at = (share.n * windows + window) * channels + share.channel;
     store_pack(output + at, pooled);
@@ -162,9 +163,11 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
       grads = load_pack<VECTOR>(grad_output + at);
     }
     if ((!LAM_PER_WINDOW || ADD_MEAN_GRAD) && round == share.begin) {
-      if (!LAM_PER_WINDOW) load_lams(share, channels, sample_lam, lam_c, 1, lams);
+      if (!LAM_PER_WINDOW) load_table(share, channels, sample_lam, lam_c, kept_of, lams);
       if (ADD_MEAN_GRAD) {
-        load_lams(share, channels, mean_grad + share.n * channels, 1, 1, all_added);
+        load_table(
+            share, channels, mean_grad + share.n * channels, 1, [](acc_t grad) { return grad; },
+            all_added);
       }
       __syncthreads();
     }
@@ -175,16 +178,15 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
 #pragma unroll
       for (int v = pair; v < pair + PAIR; ++v) {
         const int column = threadIdx.x % LANES * VECTOR + v;
-        const acc_t lambda =
+        const acc_t kept =
             LAM_PER_WINDOW
-                ? load(
+                ? kept_of(load(
                       sample_lam + (share.channel + v) * lam_c + row * lam_h +
-                      (window - row * out_w) * lam_w)
+                      (window - row * out_w) * lam_w))
                 : lams[column];
         const acc_t added = ADD_MEAN_GRAD ? all_added[column] : 0;
-        take_channel(elements, v, flip_of(lambda), x[v - pair]);
-        const acc_t found =
-            send_back(widen_from(grads, v), flipped(lambda), added, x[v - pair]);
+        take_channel(elements, v, flip_of(kept), x[v - pair]);
+        const acc_t found = send_back(widen_from(grads, v), kept, added, x[v - pair]);
         if (WRITE_GRAD_LAM && LAM_PER_WINDOW) store(grad_lam + at + v, found);
         if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) part[v] += found;
       }

@@ -92,19 +92,18 @@ __device__ __forceinline__ const acc_t* lam_of_group(
 // element's gradient; and a number for each group or warp.
 extern __shared__ __align__(16) unsigned char smem[];
 
-// Fills the shared memory's tables, lams with lam times `factor`. Threads must meet before they
+// Fills the shared memory's tables, lams with what is kept of lam. Threads must meet before they
 // read them. To be called when the first groups have been asked for: what is waited for here then
 // arrives with them.
 __device__ __forceinline__ void load_planes(
     const Deal& deal, int threads, const acc_t* lam, index_t channels, long long by_channels,
-    long long lam_n, long long lam_c, acc_t factor, const acc_t* mean_grad, acc_t* lams,
-    acc_t* all_added) {
+    long long lam_n, long long lam_c, const acc_t* mean_grad, acc_t* lams, acc_t* all_added) {
 #pragma unroll 1
   for (index_t at = threadIdx.x; at < deal.count; at += threads) {
     const index_t plane = deal.plane + at;
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + plane) : 0;
     if (ONE_LAM) {
-      lams[at] = factor * load(lam_of(lam, plane, channels, by_channels, lam_n, lam_c));
+      lams[at] = kept_of(load(lam_of(lam, plane, channels, by_channels, lam_n, lam_c)));
     }
     if (ADD_MEAN_GRAD) all_added[at] = added;
   }
@@ -143,7 +142,7 @@ extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_forward(
   const Deal deal = block_deal(rows, rows_h, by_rows_h, most, chunks, by_chunks);
   acc_t* lams = reinterpret_cast<acc_t*>(smem);
   const Own own = own_groups(deal, apart, groups, by_groups_w);
-  acc_t scale = 0;
+  acc_t kept = 0;
 #pragma unroll 1
   for (index_t pass = 0; pass < (index_t)passes; ++pass) {
     const index_t right = own.column + pass * (index_t)threads, column = min(right, groups - 1);
@@ -159,8 +158,7 @@ extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_forward(
       if (ONE_LAM && pass == 0 && round == deal.begin) {
         __syncthreads();
         load_planes(
-            deal, threads, lam, channels, by_channels, lam_n, lam_c, LOG2_E, nullptr, lams,
-            nullptr);
+            deal, threads, lam, channels, by_channels, lam_n, lam_c, nullptr, lams, nullptr);
         __syncthreads();
       }
 #pragma unroll
@@ -168,20 +166,20 @@ extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_forward(
         const index_t own_row = row + item * apart;
         const bool has_group = own_row < end;
         if (ONE_LAM || has_group) {
-          if (ONE_LAM) scale = lams[PLANE_OF(EXISTING(own_row))];
-          acc_t pooled[VECTOR];
+          if (ONE_LAM) kept = lams[PLANE_OF(EXISTING(own_row))];
+          acc_t outputs[VECTOR];
           Pack<VECTOR> spreads;
 #pragma unroll
           for (int v = 0; v < VECTOR; ++v) {
             acc_t x[TAPS];
-            if (LAM_PER_WINDOW) scale = LOG2_E * load(LAM_OF_GROUP(own_row) + v * lam_w);
-            take_window(of[item], v, flip_of(scale), x);
-            const Softmax softmax_of = own_softmax<POOLING_EXPONENT>(x, flipped(scale));
-            pooled[v] = flip(mean(x, softmax_of), flip_of(scale));
-            if (WRITE_SPREAD) spreads.element[v] = pack_spread(root(variance(softmax_of)));
+            if (LAM_PER_WINDOW) kept = kept_of(load(LAM_OF_GROUP(own_row) + v * lam_w));
+            take_window(of[item], v, flip_of(kept), x);
+            const State state = state_of(x, kept);
+            outputs[v] = output_of(x, state, kept);
+            if (WRITE_SPREAD) spreads.element[v] = spread_of(sensitivity_of(state));
           }
           if (has_group) {
-            store_pack(OUTPUT_AT(output, own_row), narrow_pack(pooled));
+            store_pack(OUTPUT_AT(output, own_row), narrow_pack(outputs));
             if (WRITE_SPREAD) store_pack(OUTPUT_AT(spread, own_row), spreads);
           }
         }
@@ -205,7 +203,7 @@ extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_backward
   acc_t* all_added = lams + table;
   acc_t* partial = all_added + table;
   const Own own = own_groups(deal, apart, groups, by_groups_w);
-  acc_t lambda = 0, added = 0, part = 0;
+  acc_t kept = 0, added = 0, part = 0;
 #pragma unroll 1
   for (index_t pass = 0; pass < (index_t)passes; ++pass) {
     const index_t right = own.column + pass * (index_t)threads, column = min(right, groups - 1);
@@ -224,8 +222,7 @@ extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_backward
       if ((ONE_LAM || ADD_MEAN_GRAD) && pass == 0 && round == deal.begin) {
         __syncthreads();
         load_planes(
-            deal, threads, lam, channels, by_channels, lam_n, lam_c, 1, mean_grad, lams,
-            all_added);
+            deal, threads, lam, channels, by_channels, lam_n, lam_c, mean_grad, lams, all_added);
         __syncthreads();
       }
 #pragma unroll
@@ -235,16 +232,16 @@ extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_backward
         if (ONE_LAM || has_group) {
           if (ONE_LAM || ADD_MEAN_GRAD) {
             const index_t plane = PLANE_OF(EXISTING(own_row));
-            if (ONE_LAM) lambda = lams[plane];
+            if (ONE_LAM) kept = lams[plane];
             if (ADD_MEAN_GRAD) added = all_added[plane];
           }
           if (!CHUNKED) part = 0;
 #pragma unroll
           for (int v = 0; v < VECTOR; ++v) {
             acc_t x[TAPS];
-            if (LAM_PER_WINDOW) lambda = load(LAM_OF_GROUP(own_row) + v * lam_w);
-            take_window(of[item], v, flip_of(lambda), x);
-            const acc_t found = send_back(widen_from(grads[item], v), flipped(lambda), added, x);
+            if (LAM_PER_WINDOW) kept = kept_of(load(LAM_OF_GROUP(own_row) + v * lam_w));
+            take_window(of[item], v, flip_of(kept), x);
+            const acc_t found = send_back(widen_from(grads[item], v), kept, added, x);
             if (WRITE_GRAD_INPUT) put_window(of[item], v, x);
             if (WRITE_GRAD_LAM && LAM_PER_WINDOW) {
               store(grad_lam + (own_row * out_w + column * VECTOR + v), found);

@@ -16,6 +16,12 @@ typedef unsigned short scalar_t;  // the 16 bits of a float16 or bfloat16
 typedef float acc_t;
 #endif
 
+#if defined(DTYPE_FLOAT16)
+#define IS_FLOAT16 1
+#else
+#define IS_FLOAT16 0
+#endif
+
 // What a kernel of so many threads a block declares. Left alone, the compiler spills float64
 // registers to make room for more blocks.
 #if defined(DTYPE_FLOAT64)
@@ -217,47 +223,6 @@ __device__ __forceinline__ Pack<N> narrow_pack(const acc_t (&values)[N]) {
   return pack;
 }
 
-// A window's standard deviation, which is never negative, as a fused forward pass keeps it: in the
-// input's type or, for half types, in 16 bits of its own that hold more digits. gfgp_cupy/spread.py
-// tells how and says the same of the two numbers.
-#if defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
-
-__device__ __forceinline__ scalar_t pack_spread(acc_t deviation) { return deviation; }
-__device__ __forceinline__ acc_t unpack_spread(scalar_t spread) { return spread; }
-
-#else
-
-#if defined(DTYPE_BFLOAT16)
-#define SPREAD_EXPONENT -62
-#define SPREAD_SHIFT 14
-#else
-#define SPREAD_EXPONENT -15
-#define SPREAD_SHIFT 12
-#endif
-#define SPREAD_CONSTANT ((SPREAD_EXPONENT + 126) << 23)
-#define POWER_OF_TWO(exponent) __int_as_float(((exponent) + 127) << 23)
-
-__device__ __forceinline__ scalar_t pack_spread(acc_t deviation) {
-  // Rounded to units by what it is added to.
-  const acc_t large = POWER_OF_TWO(SPREAD_EXPONENT + SPREAD_SHIFT);
-  const int units = __float_as_int(deviation + large) - __float_as_int(large);
-  const int bits = __float_as_int(deviation) - SPREAD_CONSTANT;
-  const int half = (1 << (SPREAD_SHIFT - 1)) - 1;
-  const int digits = min((bits + half + (bits >> SPREAD_SHIFT & 1)) >> SPREAD_SHIFT, 0xfffe);
-  // Chosen from, not branched to: neighbouring windows are of both kinds.
-  const int code = deviation < POWER_OF_TWO(SPREAD_EXPONENT) ? units : digits;
-  return (scalar_t)(deviation != deviation ? 0xffff : code);
-}
-
-__device__ __forceinline__ acc_t unpack_spread(scalar_t code) {
-  const int digits = 23 - SPREAD_SHIFT;
-  if (code < 1 << digits) return code * POWER_OF_TWO(SPREAD_EXPONENT - digits);
-  const int bits = ((int)code << SPREAD_SHIFT) + SPREAD_CONSTANT;
-  return __int_as_float(code == 0xffff ? 0x7fffffff : bits);
-}
-
-#endif
-
 // power_of_two: 2^x, one instruction in float32 (2 units in the last place), exact to rounding in
 // float64.
 // reciprocal: 1 / x for x >= 1, to 1 unit in the last place, without the subroutine (and its
@@ -304,13 +269,4 @@ __device__ __forceinline__ acc_t root(acc_t x) {
   asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 #endif
-}
-
-#define LOG2_E ((acc_t)1.4426950408889634074)
-
-// g p (1 + lam (x - y)), what a window sends back to an element; `sent` is g p. In this order:
-// where p is 0, lam times the deviation may be infinite. `deviation` is (x - r) - (y - r): from the
-// rounded y it would be off by what y was rounded by.
-__device__ __forceinline__ acc_t slope(acc_t sent, acc_t lam, acc_t deviation) {
-  return fma(lam, sent * deviation, sent);  // alike in every program, whatever else it computes
 }

@@ -1,4 +1,4 @@
-// Max-Ent pooling of any kernel, stride and padding, in both memory formats: what the other
+// Pooling of any kernel, stride and padding, in both memory formats: what the other
 // families cannot serve. One program for all windows: its macros are those of window.cu.
 
 #define PARAMETERS                                                                                \
@@ -21,7 +21,7 @@ __device__ __forceinline__ index_t own_index() {
 
 // One thread owns one window: it reads the window's elements (three times, but for the first from
 // cache; a fourth time for `spread`) and its lam, and writes one output element, and where `spread`
-// is given the window's standard deviation. Threads are numbered in the output's memory order.
+// is given the window's spread. Threads are numbered in the output's memory order.
 // Least global traffic: the input once, the output once.
 extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
@@ -30,45 +30,45 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_general_forward(
   if (index >= outputs) return;
   const Planes planes = PLANES;
   const Window window = window_at(input, planes, index);
-  const Softmax of = softmax(window, planes, load(lam + LAM_OFFSET(window.at)));
-  store(output + index, narrow(mean(window, planes, of)));
+  const State of = state_of(window, planes, load(lam + LAM_OFFSET(window.at)));
+  store(output + index, narrow(output_of(window, planes, of)));
   if (spread) {
-    store(spread + index, pack_spread(root(variance(window, planes, of))));
+    store(spread + index, spread_of(sensitivity_of(window, planes, of)));
   }
 }
 
 // One thread owns one window: it reads the window's elements, its lam and grad_output. Where
-// `reference` is given, it writes what the gather needs to know of the window: r, the mean of
-// x - r, and what it sends to an element of weight 1, that is r. Where `grad_lam` is given, it
-// writes grad_output times the window's variance, the window's part of lam's gradient.
+// `statistic_0` is given, it writes what the gather needs to know of the window, its statistics.
+// Where `grad_lam` is given, it writes grad_output times the window's sensitivity, the window's
+// part of lam's gradient.
 // Traffic: reads X + O, writes 3 O and 1 O in acc_t.
 extern "C" __global__ void BOUNDS(256) max_ent_pool2d_window_statistics(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
-    const acc_t* __restrict__ lam, acc_t* __restrict__ reference, acc_t* __restrict__ shift,
-    acc_t* __restrict__ sent, acc_t* __restrict__ grad_lam, long long outputs,
-    PARAMETERS) {
+    const acc_t* __restrict__ lam, acc_t* __restrict__ statistic_0,
+    acc_t* __restrict__ statistic_1, acc_t* __restrict__ statistic_2,
+    acc_t* __restrict__ grad_lam, long long outputs, PARAMETERS) {
   const index_t index = own_index();
   if (index >= outputs) return;
   const Planes planes = PLANES;
   const Window window = window_at(input, planes, index);
-  const Softmax of = softmax(window, planes, load(lam + LAM_OFFSET(window.at)));
+  const State of = state_of(window, planes, load(lam + LAM_OFFSET(window.at)));
   const acc_t grad = widen(load(grad_output + index));
-  if (reference) {
-    store(reference + index, of.reference);
-    store(shift + index, of.shift);
-    store(sent + index, grad * of.inverse_total);
+  if (statistic_0) {
+    store(statistic_0 + index, statistic_of(of, grad, 0));
+    store(statistic_1 + index, statistic_of(of, grad, 1));
+    store(statistic_2 + index, statistic_of(of, grad, 2));
   }
-  if (grad_lam) store(grad_lam + index, grad * variance(window, planes, of));
+  if (grad_lam) store(grad_lam + index, grad * sensitivity_of(window, planes, of));
 }
 
 // One thread owns one input element: it adds up, in a fixed order, what each window that covers
-// it sends back, g p (1 + lam (x - y)), and writes one gradient; zero where no window reaches.
+// it sends back, and writes one gradient; zero where no window reaches.
 // Where `mean_grad` is given, it adds mean_grad[n, c] to each.
 // Traffic: reads X and the statistics, 3 O in acc_t, writes X.
 extern "C" __global__ void BOUNDS(256) max_ent_pool2d_gather(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
-    const acc_t* __restrict__ reference, const acc_t* __restrict__ shift,
-    const acc_t* __restrict__ sent, const acc_t* __restrict__ mean_grad,
+    const acc_t* __restrict__ statistic_0, const acc_t* __restrict__ statistic_1,
+    const acc_t* __restrict__ statistic_2, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, long long inputs, PARAMETERS) {
   const index_t index = own_index();
   if (index >= inputs) return;
@@ -90,9 +90,10 @@ extern "C" __global__ void BOUNDS(256) max_ent_pool2d_gather(
       const Position output = {at.n, at.c, h, w};
       const index_t window = first + (h * planes.out_w + w) * step;
       const acc_t lambda = load(lam + LAM_OFFSET(output));
-      const acc_t deviation = x - load(reference + window);
-      const acc_t weight = power_of_two(LOG2_E * lambda * deviation);
-      gradient += slope(weight * load(sent + window), lambda, deviation - load(shift + window));
+      gradient += received(x, lambda, [&](int number) {
+        return load(
+            (number == 0 ? statistic_0 : number == 1 ? statistic_1 : statistic_2) + window);
+      });
     }
   }
   store(grad_input + index, narrow(gradient));

@@ -18,7 +18,9 @@ from .macros import Problem
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source("element.cu", "window.cu", "general.cu")
+SOURCE = source(
+    "element.cu", "max_ent.cu", "spread.cu", "window.cu", "streamed_softmax.cu", "general.cu"
+)
 
 
 def serves(problem: Problem) -> bool:

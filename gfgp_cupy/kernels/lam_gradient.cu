@@ -1,5 +1,5 @@
 // The gradient of a lam that is constant over planes, from what the forward pass saved:
-// the sum over a plane's windows of grad_output times variance = spread * spread.
+// the sum over a plane's windows of grad_output times sensitivity.
 //
 // Channels_last: threads share out planes as lanes.cu tells. Contiguous: a block owns `share`
 // planes, one if they are large; it reads small planes (SMALL) across their ends, and keeps what it
@@ -27,8 +27,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
       const Pack<VECTOR> spreads = load_pack<VECTOR>(spread + at);
 #pragma unroll
       for (int v = 0; v < VECTOR; ++v) {
-        const acc_t deviation = unpack_spread(spreads.element[v]);
-        part[v] += widen(grads.element[v]) * deviation * deviation;
+        part[v] += lam_part_of(spreads.element[v], grads.element[v]);
       }
     }
   }
@@ -62,8 +61,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
       Summands terms;
 #pragma unroll
       for (int k = 0; k < SUMMANDS; ++k) {
-        const acc_t deviation = unpack_spread(spreads.element[v + k]);
-        terms.term[k] = widen(grads.element[v + k]) * deviation * deviation;
+        terms.term[k] = lam_part_of(spreads.element[v + k], grads.element[v + k]);
         part += terms.term[k];
       }
       if (SMALL) *reinterpret_cast<Summands*>(partial + window + v) = terms;

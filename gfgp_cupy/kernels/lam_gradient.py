@@ -16,8 +16,8 @@ from .planes import team_size
 
 __all__ = ["chunks", "lam_gradient"]
 
-CHANNELS_LAST = source("element.cu", "divide.cu", "lanes.cu", "lam_gradient.cu")
-CONTIGUOUS = source("element.cu", "plane_sums.cu", "lam_gradient.cu")
+CHANNELS_LAST = source("element.cu", "divide.cu", "lanes.cu", "spread.cu", "lam_gradient.cu")
+CONTIGUOUS = source("element.cu", "plane_sums.cu", "spread.cu", "lam_gradient.cu")
 
 SMALL_PLANE = 1024
 """Windows of a plane that shares a block with others."""

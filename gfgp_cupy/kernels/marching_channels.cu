@@ -1,18 +1,17 @@
-// Max-Ent pooling in channels_last of windows that overlap, or that padding or the plane's edge
+// Pooling in channels_last of windows that overlap, or that padding or the plane's edge
 // cuts, by the march of marching_tile.cu.
 //
-// float32: each window is worked on by itself, relative to its own extreme element
-// (weighted_window.cu). Half types: windows share their elements' weights, relative to one
-// reference for the tile (shared_weights.cu). From the row on where that does not hold, because
-// windows lie too far from the reference, the tile is worked on window by window; so is all of it
-// where lam is large.
+// float32: each window is worked on by itself (weighted_window.cu). Half types: windows share what
+// is made of their elements, relative to what a tile has in common (shared_weights.cu). From the
+// row on where that does not hold, the tile is worked on window by window; so is all of it where
+// the formula does not try.
 
 #define SHARED (sizeof(scalar_t) == 2)
 
-__device__ __forceinline__ bool share_weights(const acc_t (&lam)[VECTOR]) {
+__device__ __forceinline__ bool are_shared(const acc_t (&lam)[VECTOR]) {
   bool share = SHARED;
 #pragma unroll
-  for (int v = 0; v < VECTOR; ++v) share &= fabs(lam[v]) <= MOST_SHARED_LAM;
+  for (int v = 0; v < VECTOR; ++v) share &= may_share(lam[v]);
   return share;
 }
 
@@ -50,28 +49,7 @@ __device__ __forceinline__ void take_window(
   }
 }
 
-// The windows' references. lam may have either sign side by side, in the channels of a warp.
-// Branches hold a loop each, since the compiler would find both the least and the largest.
-__device__ __forceinline__ void find_references(
-    acc_t (&reference)[WINDOWS], const Patch& patch, int v, acc_t lam) {
-  if (lam < 0) {
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-      acc_t x[TAPS];
-      take_window(x, patch, w, v);
-      reference[w] = extreme_of(x, true);
-    }
-  } else {
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-      acc_t x[TAPS];
-      take_window(x, patch, w, v);
-      reference[w] = extreme_of(x, false);
-    }
-  }
-}
-
-__device__ __forceinline__ Window own_window(
+__device__ __forceinline__ State own_state(
     acc_t reference, const Patch& patch, const Columns& columns, int w, int v,
     const Parameter& of) {
   acc_t x[TAPS], absent[TAPS];
@@ -80,135 +58,83 @@ __device__ __forceinline__ Window own_window(
   for (int tap = 0; tap < TAPS; ++tap) {
     const int c = w * STRIDE_W + tap % KERNEL_W;
     const acc_t row = patch.absent[tap / KERNEL_W];
-    absent[tap] = may_be_absent(c) ? row + columns.absent[c] : row;
+    absent[tap] = MAY_BE_ABSENT(c) ? row + columns.absent[c] : row;
   }
-  return window_about(reference, x, absent, of);
+  return state_about(reference, x, absent, of);
 }
 
-// ---------------------------------------------------------------- with shared weights
+// ---------------------------------------------------------------- windows that share
 
-// What is known of the patch's elements, of one channel.
-struct Weighed {
-  acc_t deviation[KERNEL_H][WIDTH], weight[KERNEL_H][WIDTH];    // d, e
-  acc_t total[KERNEL_H][WINDOWS], weighted[KERNEL_H][WINDOWS];  // sums over a window's columns
+// The patch's elements of one channel.
+struct Channel {
+  acc_t x[KERNEL_H][WIDTH];
 };
 
-// The extreme of the own columns of the row that arrives first.
-__device__ __forceinline__ acc_t first_extreme(const Patch& patch, int v, acc_t lam) {
-  acc_t least = widen_from(patch.next_x[0][LEFT], v), most = least;
-#pragma unroll
-  for (int c = LEFT + 1; c < min(LEFT + OWN, WIDTH); ++c) {
-    least = min(least, widen_from(patch.next_x[0][c], v));
-    most = max(most, widen_from(patch.next_x[0][c], v));
-  }
-  return lam < 0 ? least : most;
-}
+// There is no room for products.
+typedef SharedRows<Channel, false> Rows;
 
-__device__ __forceinline__ void weigh_row(
-    Weighed& weighed, int r, const Patch& patch, int v, const Columns& columns,
+__device__ __forceinline__ void prepare_row(
+    Rows& rows, int r, const Patch& patch, int v, const Columns& columns,
     const SharedFormula& formula) {
-  const acc_t exponent = patch.absent[r] + formula.exponent;
-#pragma unroll
-  for (int c = 0; c < WIDTH; ++c) {
-    weighed.deviation[r][c] = widen_from(patch.x[r][c], v) - formula.origin;
-    weighed.weight[r][c] = power_of_two(
-        fma(formula.scale, weighed.deviation[r][c],
-            may_be_absent(c) ? exponent + columns.absent[c] : exponent));
-  }
-#pragma unroll
-  for (int w = 0; w < WINDOWS; ++w) {
-    acc_t total = 0, weighted = 0;
-#pragma unroll
-    for (int k = 0; k < KERNEL_W; ++k) {
-      const int c = w * STRIDE_W + k;
-      total = k ? total + weighed.weight[r][c] : weighed.weight[r][c];
-      weighted = fma(weighed.weight[r][c], weighed.deviation[r][c], weighted);
-    }
-    weighed.total[r][w] = total;
-    weighed.weighted[r][w] = weighted;
-  }
+  prepare_row(
+      rows, r, [&](int c) { return widen_from(patch.x[r][c], v); }, patch.absent[r], columns,
+      formula);
 }
 
-__device__ __forceinline__ void move_down(Weighed (&weighed)[VECTOR]) {
+// The formula follows from the own columns of the row that arrives first.
+__device__ __forceinline__ SharedFormula start_rows(
+    Rows& rows, const Patch& patch, int v, const Columns& columns, acc_t lam) {
+  const SharedFormula formula = shared_formula(
+      lam, LEFT, min(LEFT + OWN, WIDTH),
+      [&](int c) { return widen_from(patch.next[0][c], v); });
 #pragma unroll
-  for (int v = 0; v < VECTOR; ++v) {
-#pragma unroll
-    for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-      for (int c = 0; c < WIDTH; ++c) {
-        weighed[v].deviation[r][c] = weighed[v].deviation[STRIDE_H + r][c];
-        weighed[v].weight[r][c] = weighed[v].weight[STRIDE_H + r][c];
-      }
-#pragma unroll
-      for (int w = 0; w < WINDOWS; ++w) {
-        weighed[v].total[r][w] = weighed[v].total[STRIDE_H + r][w];
-        weighed[v].weighted[r][w] = weighed[v].weighted[STRIDE_H + r][w];
-      }
-    }
-  }
-}
-
-// Sums over the rows of window `w`.
-__device__ __forceinline__ acc_t over_rows(const acc_t (&sums)[KERNEL_H][WINDOWS], int w) {
-  acc_t sum = sums[0][w];
-#pragma unroll
-  for (int r = 1; r < KERNEL_H; ++r) sum += sums[r][w];
-  return sum;
-}
-
-// The sum of weight (d - shift)^2.
-__device__ __forceinline__ acc_t squares_of(const Weighed& weighed, int w, acc_t shift) {
-  acc_t sum = 0;
-#pragma unroll
-  for (int tap = 0; tap < TAPS; ++tap) {
-    const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W;
-    const acc_t deviation = weighed.deviation[r][c] - shift;
-    sum = fma(weighed.weight[r][c] * deviation, deviation, sum);
-  }
-  return sum;
+  for (int r = 0; r < KEPT; ++r) prepare_row(rows, r, patch, v, columns, formula);
+  return formula;
 }
 
 // ---------------------------------------------------------------- the passes
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 
-// Ends at a row where the shared weights do not hold.
+// Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t forward_shared(
     const scalar_t* input, const Tile& tile, const Plane& plane, const Columns& columns,
     const acc_t (&lam)[VECTOR], scalar_t* output, scalar_t* spread) {
   Patch patch = start_patch(input, tile, plane, columns, tile.row_begin);
   SharedFormula formula[VECTOR];
-  Weighed weighed[VECTOR];
+  Rows rows[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
-    formula[v] = shared_formula(lam[v], first_extreme(patch, v, lam[v]));
-#pragma unroll
-    for (int r = 0; r < KEPT; ++r) weigh_row(weighed[v], r, patch, v, columns, formula[v]);
+    formula[v] = start_rows(rows[v], patch, v, columns, lam[v]);
   }
   return for_each_row<2>(tile.row_begin, tile.row_end, [&](index_t o) {
     arrive(patch, plane, columns);
     bool all_hold = true;
-    acc_t y[TILE][VECTOR], variance[TILE][VECTOR];
+    acc_t y[TILE][VECTOR], sensitivity[TILE][VECTOR];
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
 #pragma unroll
       for (int r = KEPT; r < KERNEL_H; ++r) {
-        weigh_row(weighed[v], r, patch, v, columns, formula[v]);
+        prepare_row(rows[v], r, patch, v, columns, formula[v]);
       }
 #pragma unroll
       for (int w = 0; w < TILE; ++w) {
-        const acc_t total = over_rows(weighed[v].total, w);
-        const acc_t sum = over_rows(weighed[v].weighted, w);
-        all_hold &= total_holds(total, exists(tile, plane, w)) &
-                    (IS_FLOAT16 || sum_holds(sum));
-        const acc_t inverse_total = reciprocal(total);
-        y[w][v] = sum * inverse_total;
-        variance[w][v] =
-            WRITE_SPREAD ? squares_of(weighed[v], w, y[w][v]) * inverse_total : 0;
+        const SharedOutput of =
+            pool_shared(rows[v], w, formula[v], exists(tile, plane, w), all_hold);
+        y[w][v] = of.output;
+        sensitivity[w][v] = of.sensitivity;
       }
     }
-    if (all_hold) store_results(output, spread, tile, plane, o, y, variance);
-    move_down(weighed);
+    if (all_hold) store_results(output, spread, tile, plane, o, y, sensitivity);
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+#pragma unroll
+      for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+        for (int c = 0; c < WIDTH; ++c) rows[v].x[r][c] = rows[v].x[STRIDE_H + r][c];
+      }
+      move_rows_down(rows[v]);
+    }
     return all_hold;
   });
 }
@@ -222,26 +148,27 @@ __device__ __forceinline__ void forward_alone(
   Patch patch = start_patch(input, tile, plane, columns, begin);
   for_each_row<SHARED ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
     arrive(patch, plane, columns);
-    acc_t y[TILE][VECTOR], deviation[TILE][VECTOR];
+    acc_t y[TILE][VECTOR], sensitivity[TILE][VECTOR];
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
       acc_t reference[WINDOWS];
-      find_references(reference, patch, v, lam[v]);
+      find_references(
+          reference, lam[v], [&](acc_t(&x)[TAPS], int w) { take_window(x, patch, w, v); });
 #pragma unroll
       for (int w = 0; w < TILE; ++w) {
-        const Window window = own_window(reference[w], patch, columns, w, v, of[v]);
-        y[w][v] = mean(window);
-        deviation[w][v] = WRITE_SPREAD ? variance(window) : 0;
+        const State state = own_state(reference[w], patch, columns, w, v, of[v]);
+        y[w][v] = output_of(state);
+        sensitivity[w][v] = WRITE_SPREAD ? sensitivity_of(state) : 0;
       }
     }
-    store_results(output, spread, tile, plane, o, y, deviation);
+    store_results(output, spread, tile, plane, o, y, sensitivity);
     move_down(patch);
     return true;
   });
 }
 
 // Reads the tile's part of the input, once but for what it shares with neighbours, and lam; writes
-// one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
+// one output element, and where WRITE_SPREAD the spread, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
 extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
@@ -257,7 +184,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_forward
   }
   const Columns columns = columns_of(tile, plane);
   const index_t begin =
-      share_weights(lambda)
+      are_shared(lambda)
           ? forward_shared(input, tile, plane, columns, lambda, output, spread)
           : tile.row_begin;
   if (begin < tile.row_end) {
@@ -267,22 +194,20 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_forward
 
 #else
 
-// Ends at a row where the shared weights do not hold.
+// Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t backward_shared(
     const scalar_t* input, Gradients gradients, const Tile& tile, const Plane& plane,
     const Columns& columns, const acc_t (&lam)[VECTOR], index_t begin,
     acc_t (&lam_part)[VECTOR]) {
   Patch patch = start_patch(input, tile, plane, columns, begin);
   SharedFormula formula[VECTOR];
-  Weighed weighed[VECTOR];
+  Rows rows[VECTOR];
 #pragma unroll
   for (int v = 0; v < VECTOR; ++v) {
-    formula[v] = shared_formula(lam[v], first_extreme(patch, v, lam[v]));
-#pragma unroll
-    for (int r = 0; r < KEPT; ++r) weigh_row(weighed[v], r, patch, v, columns, formula[v]);
+    formula[v] = start_rows(rows[v], patch, v, columns, lam[v]);
   }
-  Received received;
-  add_to_rows(received, gradients, 0, KEPT);
+  Received gradient;
+  add_to_rows(gradient, gradients, 0, KEPT);
   const index_t end = for_each_row<2>(begin, tile.row_end, [&](index_t o) {
     arrive(patch, plane, columns);
     bool all_hold = true;
@@ -290,51 +215,30 @@ __device__ __forceinline__ index_t backward_shared(
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) grads[w] = gradients.windows[w];
     load_gradients(gradients, tile, plane, o + 1);
-    add_to_rows(received, gradients, KEPT, KERNEL_H);
+    add_to_rows(gradient, gradients, KEPT, KERNEL_H);
     acc_t row_part[VECTOR];
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
 #pragma unroll
       for (int r = KEPT; r < KERNEL_H; ++r) {
-        weigh_row(weighed[v], r, patch, v, columns, formula[v]);
+        prepare_row(rows[v], r, patch, v, columns, formula[v]);
       }
-      acc_t slope[OWN], level[OWN];  // of the row's windows that hold an own column
+      Shares shares[OWN];  // of the row's windows that hold an own column
       row_part[v] = 0;
 #pragma unroll
       for (int w = 0; w < WINDOWS; ++w) {
-        const acc_t total = over_rows(weighed[v].total, w);
-        const acc_t sum = over_rows(weighed[v].weighted, w);
-        const bool there = exists(tile, plane, FIRST + w);
-        all_hold &= total_holds(total, there);
-        const acc_t inverse_total = reciprocal(total);
-        const acc_t shift = fma(sum, inverse_total, (acc_t)0);
-        const acc_t part = widen_from(grads[w], v) * inverse_total;
-        if (WRITE_GRAD_LAM && FIRST + w >= 0 && FIRST + w < TILE) {
-          const acc_t squares = squares_of(weighed[v], w, shift);
-          const bool mine = there && stores(tile, FIRST + w);
-          row_part[v] = mine ? fma(part, squares, row_part[v]) : row_part[v];
-        }
-        const Shares own = shares(formula[v], part, shift);
-        all_hold &= sum_holds(there ? own.level : sum);
-        const acc_t a = there ? own.slope : 0, b = there ? own.level : 0;
-#pragma unroll
-        for (int k = 0; k < KERNEL_W; ++k) {
-          const int c = w * STRIDE_W + k - LEFT;
-          if (c < 0 || c >= OWN) continue;
-          // Window w is the first that holds the column, or the one before has set the sums.
-          const bool first = w == 0 || k + STRIDE_W >= KERNEL_W;
-          slope[c] = first ? a : slope[c] + a;
-          level[c] = first ? b : level[c] + b;
-        }
+        const bool own = FIRST + w >= 0 && FIRST + w < TILE;
+        const Shares sent = send_shared_back(
+            rows[v], w, formula[v], [&, v, w] { return widen_from(grads[w], v); },
+            [&, w] { return exists(tile, plane, FIRST + w); }, own,
+            [&, w](bool there) { return there && stores(tile, FIRST + w); }, row_part[v], all_hold);
+        add_shares(shares, w, sent);
       }
 #pragma unroll
       for (int r = 0; WRITE_GRAD_INPUT && r < KERNEL_H; ++r) {
 #pragma unroll
         for (int c = 0; c < OWN; ++c) {
-          const acc_t weight = weighed[v].weight[r][LEFT + c];
-          const acc_t product = weight * weighed[v].deviation[r][LEFT + c];
-          received[r][c][v] =
-              fma(slope[c], product, fma(level[c], weight, received[r][c][v]));
+          gradient[r][c][v] = received(rows[v], r, LEFT + c, shares[c], gradient[r][c][v]);
         }
       }
     }
@@ -342,11 +246,19 @@ __device__ __forceinline__ index_t backward_shared(
     for (int v = 0; v < VECTOR; ++v) {
       if (WRITE_GRAD_LAM && all_hold && o >= tile.row_begin) lam_part[v] += row_part[v];
     }
-    if (WRITE_GRAD_INPUT) give_rows(gradients, tile, plane, o, all_hold, received);
-    move_down(weighed);
+    if (WRITE_GRAD_INPUT) give_rows(gradients, tile, plane, o, all_hold, gradient);
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+#pragma unroll
+      for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+        for (int c = 0; c < WIDTH; ++c) rows[v].x[r][c] = rows[v].x[STRIDE_H + r][c];
+      }
+      move_rows_down(rows[v]);
+    }
     return all_hold;
   });
-  if (end >= tile.row_end) store_last_rows(gradients, tile, plane, end, received);
+  if (end >= tile.row_end) store_last_rows(gradients, tile, plane, end, gradient);
   return end;
 }
 
@@ -370,24 +282,25 @@ __device__ __forceinline__ void backward_alone(
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
       acc_t reference[WINDOWS];
-      find_references(reference, patch, v, lam[v]);
+      find_references(
+          reference, lam[v], [&](acc_t(&x)[TAPS], int w) { take_window(x, patch, w, v); });
 #pragma unroll
       for (int w = 0; w < WINDOWS; ++w) {
         const bool there = exists(tile, plane, FIRST + w);
         const acc_t grad = widen_from(grads[w], v);
-        const Window window = own_window(reference[w], patch, columns, w, v, of[v]);
+        const State state = own_state(reference[w], patch, columns, w, v, of[v]);
         const bool own = FIRST + w >= 0 && FIRST + w < TILE;
         const bool mine = there && stores(tile, FIRST + w);
         if (WRITE_GRAD_LAM && own && mine && o >= tile.row_begin) {
-          lam_part[v] = fma(grad, variance(window), lam_part[v]);
+          lam_part[v] = fma(grad, sensitivity_of(state), lam_part[v]);
         }
         if (!WRITE_GRAD_INPUT) continue;
-        const Sent back = sent(window, of[v], grad);
+        const Sent back = sent(state, of[v], grad);
 #pragma unroll
         for (int tap = 0; tap < TAPS; ++tap) {
           const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
           if (c < 0 || c >= OWN) continue;
-          const acc_t sum = received(window, back, tap, gradient[r][c][v]);
+          const acc_t sum = received(state, back, tap, gradient[r][c][v]);
           gradient[r][c][v] = there ? sum : gradient[r][c][v];
         }
       }
@@ -418,7 +331,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_backwar
     const index_t thread = thread_number();
     if (thread >= threads) return;
     Tile tile = TILE_OF(thread);
-    // What the shared weights left over is a strip of its own.
+    // What is left over where the windows do not share is a strip of its own.
     tile.row_begin = max(tile.row_begin, begin);
     begin = max(tile.row_begin - HALO_H, (index_t)0);
     acc_t lambda[VECTOR], added[VECTOR];
@@ -427,7 +340,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_backwar
       lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
       added[v] = ADD_MEAN_GRAD ? load(mean_grad + tile.n * CHANNELS + tile.channel + v) : 0;
     }
-    if (path == 0 && !share_weights(lambda)) continue;
+    if (path == 0 && !are_shared(lambda)) continue;
     const Columns columns = columns_of(tile, plane);
     const Gradients gradients =
         start_gradients(grad_output, grad_input, added, tile, plane, begin);

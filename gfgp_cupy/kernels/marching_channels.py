@@ -20,8 +20,8 @@ from .macros import Problem, switches
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 SOURCE = source(
-    "element.cu", "taps.cu", "divide.cu", "weighted_window.cu", "shared_weights.cu",
-    "marching_tile.cu", "marching_channels.cu",
+    "element.cu", "divide.cu", "taps.cu", "max_ent.cu", "spread.cu", "march.cu", "marching_tile.cu",
+    "weighted_window.cu", "shared_weights.cu", "marching_channels.cu",
 )  # fmt: skip
 
 BLOCK = 128

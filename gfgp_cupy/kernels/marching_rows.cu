@@ -1,14 +1,13 @@
-// Max-Ent pooling of contiguous planes whose windows overlap, by the march of marching_strip.cu.
+// Pooling of contiguous planes whose windows overlap, by the march of marching_strip.cu.
 //
-// float32: each window is worked on by itself, relative to its own extreme element
-// (weighted_window.cu). Half types: windows share their elements' weights, relative to one
-// reference for the strip (shared_weights.cu). From the row on where that does not hold, because
-// windows lie too far from the reference, the strip is worked on window by window; so are all
-// strips where lam is large, and windows of more than 25 elements, whose weights would not fit into
+// float32: each window is worked on by itself (weighted_window.cu). Half types: windows share what
+// is made of their elements, relative to what a strip has in common (shared_weights.cu). From the
+// row on where that does not hold, the strip is worked on window by window; so are all strips where
+// the formula does not try, and windows of more than 25 elements, for which there are not enough
 // registers.
 
-__device__ __forceinline__ bool shares_weights(acc_t lam) {
-  return sizeof(scalar_t) == 2 && TAPS <= 25 && fabs(lam) <= MOST_SHARED_LAM;
+__device__ __forceinline__ bool is_shared(acc_t lam) {
+  return sizeof(scalar_t) == 2 && TAPS <= 25 && may_share(lam);
 }
 
 // Of 128 threads. Where the compiler would choose fewer registers than it needs, or so many that
@@ -47,165 +46,69 @@ __device__ __forceinline__ void take_window(acc_t (&x)[TAPS], const Patch& patch
   }
 }
 
-// The windows' references. Branches hold a loop each, since the compiler would find both the least
-// and the largest.
-__device__ __forceinline__ void find_references(
-    acc_t (&reference)[WINDOWS], const Patch& patch, const Parameter& of) {
-  if (of.lam < 0) {
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-      acc_t x[TAPS];
-      take_window(x, patch, w);
-      reference[w] = extreme_of(x, true);
-    }
-  } else {
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-      acc_t x[TAPS];
-      take_window(x, patch, w);
-      reference[w] = extreme_of(x, false);
-    }
-  }
-}
-
-__device__ __forceinline__ Window own_window(
+__device__ __forceinline__ State own_state(
     acc_t reference, const Patch& patch, const Columns& columns, int w, const Parameter& of) {
   acc_t x[TAPS], absent[TAPS];
   take_window(x, patch, w);
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
     const int c = w * STRIDE_W + tap % KERNEL_W;
-    const bool edge = !FIT || c < LEFT || c >= LEFT + OWN;
     const acc_t row = patch.absent[tap / KERNEL_W];
-    absent[tap] = edge ? row + columns.absent[c] : row;
+    absent[tap] = MAY_BE_ABSENT(c) ? row + columns.absent[c] : row;
   }
-  return window_about(reference, x, absent, of);
+  return state_about(reference, x, absent, of);
 }
 
-// ---------------------------------------------------------------- with shared weights
+// ---------------------------------------------------------------- windows that share
 
-// A patch whose elements are d, with what is known of its rows.
-struct WeighedPatch {
-  Patch patch;
-  acc_t weight[KERNEL_H][WIDTH], product[KERNEL_H][WIDTH];    // e, e d
-  acc_t total[KERNEL_H][WINDOWS], weighted[KERNEL_H][WINDOWS];  // sums over a window's columns
-};
+// There is room for products.
+typedef SharedRows<Patch, true> Rows;
 
-// The extreme of the own columns of the row that arrives first.
-__device__ __forceinline__ acc_t first_extreme(
-    const Patch& patch, const Columns& columns, acc_t lam) {
-  acc_t x[WIDTH];
-  widen_row(x, patch.raw[0], columns);
-  acc_t least = x[LEFT], most = x[LEFT];
-#pragma unroll
-  for (int c = LEFT + 1; c < LEFT + OWN; ++c) least = min(least, x[c]), most = max(most, x[c]);
-  return lam < 0 ? least : most;
+__device__ __forceinline__ void prepare_row(
+    Rows& rows, int r, const Columns& columns, const SharedFormula& formula) {
+  prepare_row(rows, r, [&](int c) { return rows.x[r][c]; }, rows.absent[r], columns, formula);
 }
 
-__device__ __forceinline__ void weigh_row(
-    WeighedPatch& weighed, int r, const Columns& columns, const SharedFormula& formula) {
-  Patch& patch = weighed.patch;
-  const acc_t exponent = patch.absent[r] + formula.exponent;
-#pragma unroll
-  for (int c = 0; c < WIDTH; ++c) {
-    const bool edge = !FIT || c < LEFT || c >= LEFT + OWN;
-    patch.x[r][c] -= formula.origin;
-    weighed.weight[r][c] = power_of_two(
-        fma(formula.scale, patch.x[r][c], edge ? exponent + columns.absent[c] : exponent));
-    weighed.product[r][c] = weighed.weight[r][c] * patch.x[r][c];
-  }
-#pragma unroll
-  for (int w = 0; w < WINDOWS; ++w) {
-    acc_t total = 0, weighted = 0;
-#pragma unroll
-    for (int k = 0; k < KERNEL_W; ++k) {
-      const int c = w * STRIDE_W + k;
-      total = k ? total + weighed.weight[r][c] : weighed.weight[r][c];
-      // Not a sum of products, which the compiler may round as this or otherwise.
-      weighted = k ? fma(weighed.weight[r][c], patch.x[r][c], weighted) : weighed.product[r][c];
-    }
-    weighed.total[r][w] = total;
-    weighed.weighted[r][w] = weighted;
-  }
-}
-
-__device__ __forceinline__ void move_down(WeighedPatch& weighed) {
-  move_down(weighed.patch);
-#pragma unroll
-  for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-    for (int c = 0; c < WIDTH; ++c) {
-      weighed.weight[r][c] = weighed.weight[STRIDE_H + r][c];
-      weighed.product[r][c] = weighed.product[STRIDE_H + r][c];
-    }
-#pragma unroll
-    for (int w = 0; w < WINDOWS; ++w) {
-      weighed.total[r][w] = weighed.total[STRIDE_H + r][w];
-      weighed.weighted[r][w] = weighed.weighted[STRIDE_H + r][w];
-    }
-  }
-}
-
-__device__ __forceinline__ SharedFormula start_weighing(
-    WeighedPatch& weighed, const Strip& strip, index_t begin, acc_t lam) {
+// The formula follows from the own columns of the row that arrives first.
+__device__ __forceinline__ SharedFormula start_rows(
+    Rows& rows, const Strip& strip, index_t begin, acc_t lam) {
   start_patch(
-      weighed.patch, strip.input, strip.offset, strip.plane, strip.columns, begin,
-      strip.part.row_end);
+      rows, strip.input, strip.offset, strip.plane, strip.columns, begin, strip.part.row_end);
+  acc_t x[WIDTH];
+  widen_row(x, rows.next[0], strip.columns);
   const SharedFormula formula =
-      shared_formula(lam, first_extreme(weighed.patch, strip.columns, lam));
+      shared_formula(lam, LEFT, LEFT + OWN, [&](int c) { return x[c]; });
 #pragma unroll
-  for (int r = 0; r < KEPT; ++r) weigh_row(weighed, r, strip.columns, formula);
+  for (int r = 0; r < KEPT; ++r) prepare_row(rows, r, strip.columns, formula);
   return formula;
-}
-
-// Sums over the rows of window `w`.
-__device__ __forceinline__ acc_t over_rows(const acc_t (&sums)[KERNEL_H][WINDOWS], int w) {
-  acc_t sum = sums[0][w];
-#pragma unroll
-  for (int r = 1; r < KERNEL_H; ++r) sum += sums[r][w];
-  return sum;
-}
-
-// The mean of (d - shift)^2.
-__device__ __forceinline__ acc_t shared_variance(
-    const WeighedPatch& weighed, int w, acc_t shift, acc_t inverse_total) {
-  acc_t sum = 0;
-#pragma unroll
-  for (int tap = 0; tap < TAPS; ++tap) {
-    const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W;
-    const acc_t deviation = weighed.patch.x[r][c] - shift;
-    sum = fma(weighed.weight[r][c] * deviation, deviation, sum);
-  }
-  return sum * inverse_total;
 }
 
 // ---------------------------------------------------------------- the passes
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 
-// Ends at a row where the shared weights do not hold.
+// Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t forward_shared(
     const Strip& strip, acc_t lam, scalar_t* output, scalar_t* spread) {
-  WeighedPatch weighed;
-  const SharedFormula formula = start_weighing(weighed, strip, strip.part.row_begin, lam);
+  Rows rows;
+  const SharedFormula formula = start_rows(rows, strip, strip.part.row_begin, lam);
   return for_each_row(strip.part.row_begin, strip.part.row_end, [&](index_t o) {
-    arrive(weighed.patch, strip.plane, strip.columns);
-    load_ahead(weighed.patch, KERNEL_H - PADDING_H, strip.plane, strip.columns);
+    arrive(rows, strip.plane, strip.columns);
+    load_ahead(rows, KERNEL_H - PADDING_H, strip.plane, strip.columns);
 #pragma unroll
-    for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
-    acc_t y[COLUMNS], variance[COLUMNS];
+    for (int r = KEPT; r < KERNEL_H; ++r) prepare_row(rows, r, strip.columns, formula);
+    acc_t y[TILE], sensitivity[TILE];
     bool all_hold = true;
 #pragma unroll
-    for (int w = 0; w < COLUMNS; ++w) {
-      const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
+    for (int w = 0; w < TILE; ++w) {
       const bool exists = FIT || strip.first + w < strip.plane.out_w;
-      all_hold &= total_holds(total, exists) & (IS_FLOAT16 || sum_holds(sum));
-      const acc_t inverse_total = reciprocal(total);
-      y[w] = sum * inverse_total;
-      variance[w] = WRITE_SPREAD ? shared_variance(weighed, w, y[w], inverse_total) : 0;
+      const SharedOutput of = pool_shared(rows, w, formula, exists, all_hold);
+      y[w] = of.output;
+      sensitivity[w] = of.sensitivity;
     }
-    if (all_hold) store_results(output, spread, strip, o, y, variance);
-    move_down(weighed);
+    if (all_hold) store_results(output, spread, strip, o, y, sensitivity);
+    move_down(rows);
+    move_rows_down(rows);
     return all_hold;
   }, [] {});
 }
@@ -219,22 +122,22 @@ __device__ __forceinline__ void forward_alone(
   for_each_row(begin, strip.part.row_end, [&](index_t o) {
     arrive(patch, strip.plane, strip.columns);
     load_ahead(patch, KERNEL_H - PADDING_H, strip.plane, strip.columns);
-    acc_t reference[WINDOWS], y[COLUMNS], deviation[COLUMNS];
-    find_references(reference, patch, of);
+    acc_t reference[WINDOWS], y[TILE], sensitivity[TILE];
+    find_references(reference, of.lam, [&](acc_t(&x)[TAPS], int w) { take_window(x, patch, w); });
 #pragma unroll
-    for (int w = 0; w < COLUMNS; ++w) {
-      const Window window = own_window(reference[w], patch, strip.columns, w, of);
-      y[w] = mean(window);
-      deviation[w] = WRITE_SPREAD ? variance(window) : 0;
+    for (int w = 0; w < TILE; ++w) {
+      const State state = own_state(reference[w], patch, strip.columns, w, of);
+      y[w] = output_of(state);
+      sensitivity[w] = WRITE_SPREAD ? sensitivity_of(state) : 0;
     }
-    store_results(output, spread, strip, o, y, deviation);
+    store_results(output, spread, strip, o, y, sensitivity);
     move_down(patch);
     return true;
   }, [] {});
 }
 
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
-// one output element, and where WRITE_SPREAD the standard deviation, of each own window. Traffic:
+// one output element, and where WRITE_SPREAD the spread, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
 extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_forward(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
@@ -246,7 +149,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_forward(
   const Strip strip = strip_of(plane, part, input);
   const acc_t lambda = load(lam + LAM_OFFSET(part.plane));
   const index_t begin =
-      shares_weights(lambda) ? forward_shared(strip, lambda, output, spread) : part.row_begin;
+      is_shared(lambda) ? forward_shared(strip, lambda, output, spread) : part.row_begin;
   if (begin < part.row_end) forward_alone(strip, lambda, begin, output, spread);
 }
 
@@ -321,11 +224,11 @@ __device__ __forceinline__ void store_last_rows(
   }
 }
 
-// Ends at a row where the shared weights do not hold.
+// Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t backward_shared(
     const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
-  WeighedPatch weighed;
-  const SharedFormula formula = start_weighing(weighed, strip, begin, lam);
+  Rows rows;
+  const SharedFormula formula = start_rows(rows, strip, begin, lam);
   acc_t gradient[KERNEL_H][OWN];
 #pragma unroll
   for (int r = 0; r < KEPT; ++r) {
@@ -333,38 +236,22 @@ __device__ __forceinline__ index_t backward_shared(
     for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
   }
   return for_each_row(begin, strip.part.row_end, [&](index_t o) {
-    arrive(weighed.patch, strip.plane, strip.columns);
+    arrive(rows, strip.plane, strip.columns);
     const RawWindows arrived = gradients.raw;
-    load_ahead(weighed.patch, KERNEL_H - PADDING_H, strip.plane, strip.columns);
+    load_ahead(rows, KERNEL_H - PADDING_H, strip.plane, strip.columns);
     load_gradients_of(gradients, strip, o + 1);
 #pragma unroll
-    for (int r = KEPT; r < KERNEL_H; ++r) weigh_row(weighed, r, strip.columns, formula);
-    acc_t row_slope[OWN], row_level[OWN], row_part = 0;
+    for (int r = KEPT; r < KERNEL_H; ++r) prepare_row(rows, r, strip.columns, formula);
+    acc_t row_part = 0;
+    Shares shares[OWN];  // of the row's windows that hold an own column
     bool all_hold = true;
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) {
-      const acc_t total = over_rows(weighed.total, w), sum = over_rows(weighed.weighted, w);
-      const bool exists = window_exists(strip, w);
-      all_hold &= total_holds(total, exists);
-      const acc_t inverse_total = reciprocal(total);
-      const acc_t shift = fma(sum, inverse_total, (acc_t)0);
-      const acc_t part = window_number(arrived, w) * inverse_total;
-      if (WRITE_GRAD_LAM && is_own(w)) {
-        const acc_t spread = shared_variance(weighed, w, shift, 1);
-        row_part = exists ? fma(part, spread, row_part) : row_part;
-      }
-      const Shares own = shares(formula, part, shift);
-      all_hold &= sum_holds(exists ? own.level : sum);
-      const acc_t a = exists ? own.slope : 0, c = exists ? own.level : 0;
-#pragma unroll
-      for (int k = 0; k < KERNEL_W; ++k) {
-        const int column = w * STRIDE_W + k - LEFT;
-        if (column < 0 || column >= OWN) continue;
-        // Window w is the first that holds the column, or the one before has set the sums.
-        const bool first = w == 0 || k + STRIDE_W >= KERNEL_W;
-        row_slope[column] = first ? a : row_slope[column] + a;
-        row_level[column] = first ? c : row_level[column] + c;
-      }
+      const Shares own = send_shared_back(
+          rows, w, formula, [&] { return window_number(arrived, w); },
+          [&] { return window_exists(strip, w); }, is_own(w), [](bool exists) { return exists; },
+          row_part, all_hold);
+      add_shares(shares, w, own);
     }
     if (all_hold && o >= strip.part.row_begin) lam_part += row_part;
     if (WRITE_GRAD_INPUT) {
@@ -373,13 +260,13 @@ __device__ __forceinline__ index_t backward_shared(
 #pragma unroll
         for (int c = 0; c < OWN; ++c) {
           const acc_t above = r < KEPT ? gradient[r][c] : gradients.added;
-          gradient[r][c] = fma(row_slope[c], weighed.product[r][LEFT + c],
-                               fma(row_level[c], weighed.weight[r][LEFT + c], above));
+          gradient[r][c] = received(rows, r, LEFT + c, shares[c], above);
         }
       }
       give_rows(gradients, strip, all_hold, gradient);
     }
-    move_down(weighed);
+    move_down(rows);
+    move_rows_down(rows);
     return all_hold;
   }, [&] { store_last_rows(gradients, strip, max(begin, strip.part.row_end), gradient); });
 }
@@ -407,7 +294,9 @@ __device__ __forceinline__ void backward_alone(
       for (int c = 0; c < OWN; ++c) gradient[r][c] = gradients.added;
     }
     acc_t reference[WINDOWS];
-    if (TAPS <= 25) find_references(reference, patch, of);
+    if (TAPS <= 25) {
+      find_references(reference, of.lam, [&](acc_t(&x)[TAPS], int w) { take_window(x, patch, w); });
+    }
 #pragma unroll
     for (int w = 0; w < WINDOWS; ++w) {
       const bool exists = window_exists(strip, w);
@@ -415,19 +304,19 @@ __device__ __forceinline__ void backward_alone(
       if (TAPS > 25) {  // here, so that no register has to keep it
         acc_t x[TAPS];
         take_window(x, patch, w);
-        reference[w] = of.lam < 0 ? extreme_of(x, true) : extreme_of(x, false);
+        reference[w] = reference_of(x, of.lam);
       }
-      const Window window = own_window(reference[w], patch, strip.columns, w, of);
+      const State state = own_state(reference[w], patch, strip.columns, w, of);
       if (WRITE_GRAD_LAM && is_own(w) && o >= strip.part.row_begin && exists) {
-        lam_part = fma(grad, variance(window), lam_part);
+        lam_part = fma(grad, sensitivity_of(state), lam_part);
       }
       if (WRITE_GRAD_INPUT) {
-        const Sent back = sent(window, of, grad);
+        const Sent back = sent(state, of, grad);
 #pragma unroll
         for (int tap = 0; tap < TAPS; ++tap) {
           const int r = tap / KERNEL_W, c = w * STRIDE_W + tap % KERNEL_W - LEFT;
           if (c < 0 || c >= OWN) continue;
-          const acc_t sum = received(window, back, tap, gradient[r][c]);
+          const acc_t sum = received(state, back, tap, gradient[r][c]);
           gradient[r][c] = exists ? sum : gradient[r][c];
         }
       }
@@ -460,7 +349,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;
     index_t begin = max(part.row_begin - HALO_H, (index_t)0);
     bool done = false;
-    if (shares_weights(lambda)) {
+    if (is_shared(lambda)) {
       const index_t end = backward_shared(
           strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,
           lam_part);

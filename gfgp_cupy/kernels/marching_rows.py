@@ -21,8 +21,8 @@ from .macros import INT_LIMIT, Problem, switches
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 SOURCE = source(
-    "element.cu", "divide.cu", "taps.cu", "weighted_window.cu", "shared_weights.cu",
-    "marching_strip.cu", "marching_rows.cu",
+    "element.cu", "divide.cu", "taps.cu", "max_ent.cu", "spread.cu", "march.cu",
+    "marching_strip.cu", "weighted_window.cu", "shared_weights.cu", "marching_rows.cu",
 )  # fmt: skip
 
 MAX_TAPS, MAX_TAPS_STRIDING = 25, 49
@@ -181,7 +181,7 @@ def _specialised(
     stride_w = problem.geometry.stride[1]
     own = march.columns * stride_w
     macros = (
-        f"COLUMNS={march.columns}",
+        f"TILE={march.columns}",
         f"PACK={largest_power_of_two(min(aligned, own & -own), dividing=width)}",
         f"OUT_PACK={largest_power_of_two(min(windows, march.columns), dividing=out_w)}",
         f"FIT={int(width % own == 0 and width == out_w * stride_w)}",

@@ -1,7 +1,7 @@
 // The march: pooling of contiguous planes whose windows overlap. Threads share nothing: no shared
 // memory, no barriers.
 //
-// A thread owns COLUMNS windows side by side, OWN input columns, and marches down a strip of the
+// A thread owns TILE windows side by side, OWN input columns, and marches down a strip of the
 // plane, a row of windows at a time. It holds the KERNEL_H input rows of these windows, with the
 // columns that they reach into left and right, loads STRIDE_H rows more for the next ones, and
 // keeps the rest. What neighbours read, too, comes from the first-level cache. While it works on a
@@ -13,28 +13,14 @@
 // A program holds one kernel: the backward pass's where a gradient is to be written.
 //
 // Macros: KERNEL_*, STRIDE_*, PADDING_* (no stride exceeds its kernel);
-//         COLUMNS; PACK, elements an access of the own input columns; OUT_PACK, windows an access;
+//         TILE; PACK, elements an access of the own input columns; OUT_PACK, windows an access;
 //         FIT, whether the plane's columns and windows are whole groups;
 //         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
 // What follows from the plane's size are arguments: strip_rows, rows of windows a strip; groups of
 // columns; plane_threads, of which the last may own nothing; lanes, threads that add up their parts
 // of lam's gradient.
-//
-// Rows are counted from the padded plane's top: row q of the padded plane belongs to the windows
-// q / STRIDE_H - HALO_H ... q / STRIDE_H. So the rows that no window below needs, once the windows
-// of row o are done, are o STRIDE_H ... o STRIDE_H + STRIDE_H - 1.
 
-#define OWN (COLUMNS * STRIDE_W)
-#define HALO_H (WRITE_GRAD_INPUT ? (KERNEL_H - 1) / STRIDE_H : 0)
-#define KEPT (KERNEL_H - STRIDE_H)
-
-// The windows that reach into own columns, counted from the first own window.
-#define FIRST (WRITE_GRAD_INPUT ? -((KERNEL_W - 1 - PADDING_W) / STRIDE_W) : 0)
-#define LAST (WRITE_GRAD_INPUT ? (OWN - 1 + PADDING_W) / STRIDE_W : COLUMNS - 1)
-#define WINDOWS (LAST - FIRST + 1)
-
-// The columns of these windows: so many left and right of the own ones.
-#define LEFT (PADDING_W - FIRST * STRIDE_W)
+// The columns of the windows: so many left and right of the own ones.
 #define END (LAST * STRIDE_W - PADDING_W + KERNEL_W)
 #define RIGHT (END > OWN ? END - OWN : 0)
 #define WIDTH (LEFT + OWN + RIGHT)
@@ -45,23 +31,14 @@ constexpr int pack_of(int count) { return count % PACK ? (count & -count) : PACK
 #define LEFT_PACK pack_of(LEFT)
 #define RIGHT_PACK pack_of(RIGHT)
 
-#define INFINITY_ ((acc_t)__int_as_float(0x7f800000))
-
-struct Plane {
-  index_t height, width, out_h, out_w;
-};
-
-// Whether 0 <= number < end, in one comparison.
-__device__ __forceinline__ bool in_range(index_t number, index_t end) {
-  if (sizeof(index_t) > sizeof(int)) return (unsigned long long)number < (unsigned long long)end;
-  return (unsigned)number < (unsigned)end;
-}
-
 // Which columns of a thread's patch lie outside the plane.
 struct Columns {
   acc_t absent[WIDTH];  // 0, or minus infinity outside the plane
   bool outside[WIDTH];
 };
+
+// Whether column `c` of a patch may lie outside. As a function the compiler makes other code of it.
+#define MAY_BE_ABSENT(c) (!FIT || (c) < LEFT || (c) >= LEFT + OWN)
 
 __device__ __forceinline__ Columns columns_from(index_t first, const Plane& plane) {
   Columns columns;
@@ -127,7 +104,7 @@ __device__ __forceinline__ void widen_row(
 struct Patch {
   acc_t x[KERNEL_H][WIDTH];
   acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
-  RawRow raw[STRIDE_H];
+  RawRow next[STRIDE_H];
   index_t row, last;  // the one to be loaded next, and the last that is wanted
   const scalar_t* input;
   index_t first;  // offset of the own columns of the plane's first row
@@ -136,26 +113,11 @@ struct Patch {
 // Loads row `row`; instead of one outside the plane, the nearest inside. Behind the last that is
 // wanted it loads that one again, from cache, which costs less than to ask. `least` is a constant
 // that no row is above.
-__device__ __forceinline__ void load_row_of(
+__device__ __forceinline__ void load_row(
     RawRow& raw, const Patch& patch, index_t row, int least, const Plane& plane,
     const Columns& columns) {
   const index_t wanted = min(least < 0 ? max(row, (index_t)0) : row, patch.last);
   load_row(raw, patch.input + (patch.first + wanted * plane.width), columns);
-}
-
-__device__ __forceinline__ acc_t absent_row(index_t row, int least, const Plane& plane) {
-  const bool inside = least < 0 ? in_range(row, plane.height) : row < plane.height;
-  return inside ? 0 : -INFINITY_;
-}
-
-// Loads what the next row of windows wants.
-__device__ __forceinline__ void load_ahead(
-    Patch& patch, int least, const Plane& plane, const Columns& columns) {
-#pragma unroll
-  for (int r = 0; r < STRIDE_H; ++r) {
-    load_row_of(patch.raw[r], patch, patch.row + r, least + r, plane, columns);
-  }
-  patch.row += STRIDE_H;
 }
 
 // Loads the rows of the patch of window row o, up to those that are on their way. `first` is the
@@ -170,7 +132,7 @@ __device__ __forceinline__ void start_patch(
   RawRow raw[KEPT + 1];
 #pragma unroll
   for (int r = 0; r < KEPT; ++r) {
-    load_row_of(raw[r], patch, patch.row + r, r - PADDING_H, plane, columns);
+    load_row(raw[r], patch, patch.row + r, r - PADDING_H, plane, columns);
     patch.absent[r] = absent_row(patch.row + r, r - PADDING_H, plane);
   }
   patch.row += KEPT;
@@ -184,18 +146,9 @@ __device__ __forceinline__ void arrive(
     Patch& patch, const Plane& plane, const Columns& columns) {
 #pragma unroll
   for (int r = 0; r < STRIDE_H; ++r) {
-    widen_row(patch.x[KEPT + r], patch.raw[r], columns);
+    widen_row(patch.x[KEPT + r], patch.next[r], columns);
     patch.absent[KEPT + r] =
         absent_row(patch.row - STRIDE_H + r, KEPT + r - PADDING_H, plane);
-  }
-}
-
-__device__ __forceinline__ void move_down(Patch& patch) {
-#pragma unroll
-  for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-    for (int c = 0; c < WIDTH; ++c) patch.x[r][c] = patch.x[STRIDE_H + r][c];
-    patch.absent[r] = patch.absent[STRIDE_H + r];
   }
 }
 
@@ -253,7 +206,7 @@ struct Strip {
 __device__ __forceinline__ Strip strip_of(
     const Plane& plane, const Part& part, const scalar_t* input) {
   const index_t column = part.group * (index_t)OWN;
-  return {plane, part, columns_from(column, plane), part.group * (index_t)COLUMNS, input,
+  return {plane, part, columns_from(column, plane), part.group * (index_t)TILE, input,
           part.plane * (plane.height * plane.width) + column};
 }
 
@@ -275,19 +228,19 @@ __device__ __forceinline__ index_t for_each_row(
 
 // The own windows' numbers, side by side; those past the plane's edge are left out.
 __device__ __forceinline__ void store_windows(
-    scalar_t* to, const Strip& strip, const Pack<OUT_PACK> (&packs)[COLUMNS / OUT_PACK]) {
+    scalar_t* to, const Strip& strip, const Pack<OUT_PACK> (&packs)[TILE / OUT_PACK]) {
 #pragma unroll
-  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+  for (int k = 0; k < TILE / OUT_PACK; ++k) {
     if (!FIT && strip.first + k * OUT_PACK >= strip.plane.out_w) continue;
     store_pack(to + k * OUT_PACK, packs[k]);
   }
 }
 
-__device__ __forceinline__ void store_means(
-    scalar_t* to, const Strip& strip, const acc_t (&y)[COLUMNS]) {
-  Pack<OUT_PACK> packs[COLUMNS / OUT_PACK];
+__device__ __forceinline__ void store_outputs(
+    scalar_t* to, const Strip& strip, const acc_t (&y)[TILE]) {
+  Pack<OUT_PACK> packs[TILE / OUT_PACK];
 #pragma unroll
-  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+  for (int k = 0; k < TILE / OUT_PACK; ++k) {
     acc_t values[OUT_PACK];
 #pragma unroll
     for (int w = 0; w < OUT_PACK; ++w) values[w] = y[k * OUT_PACK + w];
@@ -297,11 +250,11 @@ __device__ __forceinline__ void store_means(
 }
 
 __device__ __forceinline__ void store_spreads(
-    scalar_t* to, const Strip& strip, const acc_t (&variance)[COLUMNS]) {
-  Pack<OUT_PACK> packs[COLUMNS / OUT_PACK];
+    scalar_t* to, const Strip& strip, const acc_t (&sensitivity)[TILE]) {
+  Pack<OUT_PACK> packs[TILE / OUT_PACK];
 #pragma unroll
-  for (int w = 0; w < COLUMNS; ++w) {
-    packs[w / OUT_PACK].element[w % OUT_PACK] = pack_spread(root(variance[w]));
+  for (int w = 0; w < TILE; ++w) {
+    packs[w / OUT_PACK].element[w % OUT_PACK] = spread_of(sensitivity[w]);
   }
   store_windows(to, strip, packs);
 }
@@ -309,31 +262,31 @@ __device__ __forceinline__ void store_spreads(
 // Of the row of windows `o`.
 __device__ __forceinline__ void store_results(
     scalar_t* output, scalar_t* spread, const Strip& strip, index_t o,
-    const acc_t (&y)[COLUMNS], const acc_t (&variance)[COLUMNS]) {
-  store_means(output + window_offset(strip, o), strip, y);
-  if (WRITE_SPREAD) store_spreads(spread + window_offset(strip, o), strip, variance);
+    const acc_t (&y)[TILE], const acc_t (&sensitivity)[TILE]) {
+  store_outputs(output + window_offset(strip, o), strip, y);
+  if (WRITE_SPREAD) store_spreads(spread + window_offset(strip, o), strip, sensitivity);
 }
 
 // The numbers of the windows that reach into own columns; 0 for one that does not exist.
 struct RawWindows {
-  Pack<OUT_PACK> own[COLUMNS / OUT_PACK];
-  scalar_t others[WINDOWS - COLUMNS + 1];
+  Pack<OUT_PACK> own[TILE / OUT_PACK];
+  scalar_t others[WINDOWS - TILE + 1];
 };
 
 // Whether it is one of those that this thread owns.
-__device__ __forceinline__ bool is_own(int w) { return FIRST + w >= 0 && FIRST + w < COLUMNS; }
+__device__ __forceinline__ bool is_own(int w) { return FIRST + w >= 0 && FIRST + w < TILE; }
 
 __device__ __forceinline__ bool window_exists(const Strip& strip, int w) {
   const int own = FIRST + w;
   return (own >= 0 || strip.first + own >= 0) &&
-         ((FIT && own < COLUMNS) || strip.first + own < strip.plane.out_w);
+         ((FIT && own < TILE) || strip.first + own < strip.plane.out_w);
 }
 
 // `from` is where those of the own ones lie.
 __device__ __forceinline__ void load_windows(
     RawWindows& raw, const scalar_t* from, const Strip& strip) {
 #pragma unroll
-  for (int k = 0; k < COLUMNS / OUT_PACK; ++k) {
+  for (int k = 0; k < TILE / OUT_PACK; ++k) {
 #pragma unroll
     for (int w = 0; w < OUT_PACK; ++w) raw.own[k].element[w] = 0;
     if (!FIT && strip.first + k * OUT_PACK >= strip.plane.out_w) continue;
@@ -341,8 +294,8 @@ __device__ __forceinline__ void load_windows(
   }
 #pragma unroll
   for (int w = 0; w < WINDOWS; ++w) {
-    const int own = FIRST + w, other = own < 0 ? w : w - COLUMNS;
-    if (own >= 0 && own < COLUMNS) continue;
+    const int own = FIRST + w, other = own < 0 ? w : w - TILE;
+    if (own >= 0 && own < TILE) continue;
     raw.others[other] = 0;
     if (window_exists(strip, w)) raw.others[other] = load(from + own);
   }
@@ -350,8 +303,8 @@ __device__ __forceinline__ void load_windows(
 
 __device__ __forceinline__ acc_t window_number(const RawWindows& raw, int w) {
   const int own = FIRST + w;
-  if (own >= 0 && own < COLUMNS) return widen_from(raw.own[own / OUT_PACK], own % OUT_PACK);
-  return widen(raw.others[own < 0 ? w : w - COLUMNS]);
+  if (own >= 0 && own < TILE) return widen_from(raw.own[own / OUT_PACK], own % OUT_PACK);
+  return widen(raw.others[own < 0 ? w : w - TILE]);
 }
 
 // The gradients of an own row; columns past the plane's edge are left out.

@@ -8,8 +8,8 @@
 // read, too, comes from the first-level cache. While the thread works on a row of windows, the rows
 // of the next are on their way.
 //
-// The last tile of a row lies as far right as it is whole: over the one before it, whose windows and
-// columns it works on again, but does not store.
+// The last tile of a row lies as far right as it is whole: over the one before it, whose windows
+// and columns it works on again, but does not store.
 //
 // The backward pass also works on the windows of neighbouring tiles that reach into the thread's
 // own columns and rows, and adds up in registers what each element receives.
@@ -21,32 +21,12 @@
 //         LAST_COLUMNS, of the plane, from the last tile's first own one on; LAST_WINDOWS likewise;
 //         OVERLAP, whether that tile lies over the one before it;
 //         WRITE_SPREAD, WRITE_GRAD_INPUT, WRITE_GRAD_LAM, ADD_MEAN_GRAD as in disjoint.cu.
-//
-// Rows are counted from the padded plane's top: row q of the padded plane belongs to the windows
-// q / STRIDE_H - HALO_H ... q / STRIDE_H. So the rows that no window below needs, once the windows
-// of row o are done, are o STRIDE_H ... o STRIDE_H + STRIDE_H - 1.
 
 #define BLOCK 128
-#define OWN (TILE * STRIDE_W)
-#define HALO_H (WRITE_GRAD_INPUT ? (KERNEL_H - 1) / STRIDE_H : 0)
-#define KEPT (KERNEL_H - STRIDE_H)
-
-// The windows that reach into own columns, counted from the first own window.
-#define FIRST (WRITE_GRAD_INPUT ? -((KERNEL_W - 1 - PADDING_W) / STRIDE_W) : 0)
-#define LAST (WRITE_GRAD_INPUT ? (OWN - 1 + PADDING_W) / STRIDE_W : TILE - 1)
-#define WINDOWS (LAST - FIRST + 1)
-
-// The columns of these windows, of which the first own one has LEFT before it.
-#define LEFT (PADDING_W - FIRST * STRIDE_W)
+// The columns of the windows, of which the first own one has LEFT before it.
 #define WIDTH ((WINDOWS - 1) * STRIDE_W + KERNEL_W)
 
-#define INFINITY_ ((acc_t)__int_as_float(0x7f800000))
-
 typedef Pack<VECTOR> Raw;  // channels as memory holds them: they are widened where they are used
-
-struct Plane {
-  index_t height, width, out_h, out_w;
-};
 
 // What a thread works on.
 struct Tile {
@@ -120,6 +100,7 @@ constexpr bool may_be_absent(int c) {
   constexpr int window = FIRST + (nearest < KERNEL_W ? 0 : (nearest - KERNEL_W) / STRIDE_W + 1);
   return !surely_inside(c) && (c < LEFT || window < LAST_WINDOWS);
 }
+#define MAY_BE_ABSENT(c) may_be_absent(c)
 
 // Whether a tile stores its own window or group of columns `w`.
 __device__ __forceinline__ bool stores(const Tile& tile, int w) {
@@ -153,17 +134,11 @@ __device__ __forceinline__ Columns columns_of(const Tile& tile, const Plane& pla
   return columns;
 }
 
-// Whether 0 <= number < end, in one comparison.
-__device__ __forceinline__ bool in_range(index_t number, index_t end) {
-  if (sizeof(index_t) > sizeof(int)) return (unsigned long long)number < (unsigned long long)end;
-  return (unsigned)number < (unsigned)end;
-}
-
 // The KERNEL_H rows of a row of windows, and those that are on their way.
 struct Patch {
   Raw x[KERNEL_H][WIDTH];
   acc_t absent[KERNEL_H];  // 0, or minus infinity for a row outside the plane
-  Raw next_x[STRIDE_H][WIDTH];
+  Raw next[STRIDE_H][WIDTH];
   index_t row, last;  // the one to be loaded next, and the last that is wanted
   const scalar_t* input;
   index_t first;  // offset of the own columns of the plane's first row
@@ -179,21 +154,6 @@ __device__ __forceinline__ void load_row(
   const scalar_t* from = patch.input + (patch.first + wanted * (plane.width * CHANNELS));
 #pragma unroll
   for (int c = 0; c < WIDTH; ++c) x[c] = load_pack<VECTOR>(from + columns.offset[c]);
-}
-
-__device__ __forceinline__ acc_t absent_row(index_t row, int least, const Plane& plane) {
-  const bool inside = least < 0 ? in_range(row, plane.height) : row < plane.height;
-  return inside ? 0 : -INFINITY_;
-}
-
-// Loads what the next row of windows wants.
-__device__ __forceinline__ void load_ahead(
-    Patch& patch, int least, const Plane& plane, const Columns& columns) {
-#pragma unroll
-  for (int r = 0; r < STRIDE_H; ++r) {
-    load_row(patch.next_x[r], patch, patch.row + r, least + r, plane, columns);
-  }
-  patch.row += STRIDE_H;
 }
 
 // Loads the rows of the patch of window row o, up to those that are on their way.
@@ -221,20 +181,11 @@ __device__ __forceinline__ void arrive(
 #pragma unroll
   for (int r = 0; r < STRIDE_H; ++r) {
 #pragma unroll
-    for (int c = 0; c < WIDTH; ++c) patch.x[KEPT + r][c] = patch.next_x[r][c];
+    for (int c = 0; c < WIDTH; ++c) patch.x[KEPT + r][c] = patch.next[r][c];
     patch.absent[KEPT + r] =
         absent_row(patch.row - STRIDE_H + r, KEPT - PADDING_H + r, plane);
   }
   load_ahead(patch, KERNEL_H - PADDING_H, plane, columns);
-}
-
-__device__ __forceinline__ void move_down(Patch& patch) {
-#pragma unroll
-  for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-    for (int c = 0; c < WIDTH; ++c) patch.x[r][c] = patch.x[STRIDE_H + r][c];
-    patch.absent[r] = patch.absent[STRIDE_H + r];
-  }
 }
 
 // ---------------------------------------------------------------- rows of windows
@@ -271,18 +222,18 @@ __device__ __forceinline__ void store_windows(
 // Of row o of windows.
 __device__ __forceinline__ void store_results(
     scalar_t* output, scalar_t* spread, const Tile& tile, const Plane& plane, index_t o,
-    const acc_t (&y)[TILE][VECTOR], const acc_t (&variance)[TILE][VECTOR]) {
-  Raw means[TILE], spreads[TILE];
+    const acc_t (&y)[TILE][VECTOR], const acc_t (&sensitivity)[TILE][VECTOR]) {
+  Raw outputs[TILE], spreads[TILE];
 #pragma unroll
   for (int w = 0; w < TILE; ++w) {
-    means[w] = narrow_pack(y[w]);
+    outputs[w] = narrow_pack(y[w]);
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) {
-      if (WRITE_SPREAD) spreads[w].element[v] = pack_spread(root(variance[w][v]));
+      if (WRITE_SPREAD) spreads[w].element[v] = spread_of(sensitivity[w][v]);
     }
   }
   const index_t at = window_offset(tile, plane, o);
-  store_windows(output + at, tile, plane, means);
+  store_windows(output + at, tile, plane, outputs);
   if (WRITE_SPREAD) store_windows(spread + at, tile, plane, spreads);
 }
 

@@ -1,4 +1,4 @@
-// Max-Ent pooling of windows that overlap, or that padding or the plane's edge cuts.
+// Pooling of windows that overlap, or that padding or the plane's edge cuts.
 //
 // A team of threads marches down a strip of the plane, `step` rows of windows at a time. Shared
 // memory holds a ring of input rows: while the team works on one step's rows, those of the next
@@ -240,10 +240,10 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
       acc_t x[TAPS];
       const unsigned inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
       const acc_t lambda = lams.at(row, column, channel);
-      const Softmax of = softmax(x, LOG2_E * lambda, inside);
+      const State of = state_of(x, lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
-      store(output + at, narrow(mean(x, of)));
-      if (WRITE_SPREAD) store(spread + at, pack_spread(root(variance(of))));
+      store(output + at, narrow(output_of(x, of)));
+      if (WRITE_SPREAD) store(spread + at, spread_of(sensitivity_of(of)));
     }
   }
 }
@@ -251,11 +251,10 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
 #else
 
 // First, one thread of a team owns one window of a channel at a time and leaves its statistics in
-// the team's shared memory: r, the mean of x - r, and what it sends to an element of weight 1, the
-// element r; then, one thread owns PACK neighbouring input elements at a time and adds up what
-// their windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's part of lam's
-// gradient, which the team adds up, in grad_lam[n, strip, channel], or where lam varies inside a
-// plane that of each window.
+// the team's shared memory; then, one thread owns PACK neighbouring input elements at a time and
+// adds up what their windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's
+// part of lam's gradient, which the team adds up, in grad_lam[n, strip, channel], or where lam
+// varies inside a plane that of each window.
 extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
@@ -279,11 +278,11 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
   acc_t* strip_lam = reinterpret_cast<acc_t*>(slice);  // [CHANNELS], padded to 16 bytes
   acc_t* added = reinterpret_cast<acc_t*>(slice + LAM_BYTES);  // likewise
   scalar_t* rows = reinterpret_cast<scalar_t*>(slice + 2 * LAM_BYTES);
-  acc_t* reference = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + (int)ring_bytes);
-  const index_t statistics = (HALO_H + step) * columns * CHANNELS;
-  acc_t* shift = reference + statistics;  // of each: [HALO_H + step][columns][CHANNELS]
-  acc_t* sent = shift + statistics;
-  acc_t* window_lam = sent + statistics;  // only where lam varies inside a plane
+  acc_t* statistic_0 = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + (int)ring_bytes);
+  const index_t slots = (HALO_H + step) * columns * CHANNELS;
+  acc_t* statistic_1 = statistic_0 + slots;  // of each: [HALO_H + step][columns][CHANNELS]
+  acc_t* statistic_2 = statistic_1 + slots;
+  acc_t* window_lam = statistic_2 + slots;  // only where lam varies inside a plane
 
   const Lams lams = {lam + strip.n * lam_n + strip.channel * lam_c, strip_lam, lam_c, lam_h, lam_w};
   if (team.lane < CHANNELS) {
@@ -318,17 +317,17 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
       acc_t x[TAPS];
       const unsigned inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
       const acc_t lambda = lams.at(row, column, channel);
-      const Softmax of = softmax(x, LOG2_E * lambda, inside);
+      const State of = state_of(x, lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
       const acc_t window_grad = widen(load(grad_output + at));
       const index_t slot =
           (statistics_ring.at(row) * columns + column - first_column) * CHANNELS + channel;
-      reference[slot] = of.reference;
-      shift[slot] = of.shift;
-      sent[slot] = window_grad * of.inverse_total;
+      statistic_0[slot] = statistic_of(of, window_grad, 0);
+      statistic_1[slot] = statistic_of(of, window_grad, 1);
+      statistic_2[slot] = statistic_of(of, window_grad, 2);
       if (LAM_PER_WINDOW) window_lam[slot] = lambda;
       if (WRITE_GRAD_LAM && row >= strip.row_begin && column >= strip.column_begin) {
-        const acc_t found = window_grad * variance(of);
+        const acc_t found = window_grad * sensitivity_of(of);
         if (LAM_PER_WINDOW) {
           store(grad_lam + at, found);
         } else {
@@ -377,9 +376,9 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
                   (row_slot + window_column) * CHANNELS + (CHANNELS_LAST ? channel + k : 0);
               const acc_t lambda =
                   LAM_PER_WINDOW ? window_lam[slot] : strip_lam[CHANNELS_LAST ? channel + k : 0];
-              const acc_t deviation = x - reference[slot];
-              const acc_t weight = power_of_two(LOG2_E * lambda * deviation);
-              sum[k] += slope(weight * sent[slot], lambda, deviation - shift[slot]);
+              sum[k] += received(x, lambda, [&](int number) {
+                return (number == 0 ? statistic_0 : number == 1 ? statistic_1 : statistic_2)[slot];
+              });
             }
           }
         }
@@ -393,7 +392,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
 
   if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
     arrive();  // nobody reads the ring any more, nothing is on its way into it
-    acc_t* partial = reference;
+    acc_t* partial = statistic_0;
     partial[team.lane] = part;
     for (int half = team.threads / 2; half >= CHANNELS; half /= 2) {
       __syncthreads();

@@ -17,7 +17,7 @@ from .macros import Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source("element.cu", "taps.cu", "softmax.cu", "overlapping.cu")
+SOURCE = source("element.cu", "max_ent.cu", "spread.cu", "taps.cu", "softmax.cu", "overlapping.cu")
 
 MAX_TAPS = 25
 """Elements of a window, which one thread holds in registers."""

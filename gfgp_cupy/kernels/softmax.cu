@@ -1,4 +1,4 @@
-// The softmax of one window held in registers.
+// The softmax of one window held in registers, by itself.
 //
 // Macros: KERNEL_*, STRIDE_*, LAM_PER_WINDOW.
 
@@ -23,7 +23,7 @@ constexpr int TAPS_LOG2 = log2_ceil(TAPS);
 
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
 // exceeds 1, and differences from r have one sign.
-struct Softmax {
+struct State {
   acc_t deviation[TAPS];  // x - r
   acc_t weight[TAPS];     // 2^(scale (x - r)), scale = lam log2(e); 0 outside the plane
   acc_t reference;        // r
@@ -36,10 +36,10 @@ struct Softmax {
 // Of a window of which the reference is known. `inside` has bit i for each element x[i] that takes
 // part (at least one does). Weights are 2^EXPONENT times smaller: with TAPS_LOG2, they are FACTOR.
 template <int EXPONENT = 0>
-__device__ __forceinline__ Softmax softmax_from(
+__device__ __forceinline__ State softmax_from(
     acc_t reference, const acc_t (&x)[TAPS], acc_t scale, unsigned inside = ALL_INSIDE) {
   constexpr acc_t factor = EXPONENT > 0 ? 1 : FACTOR;
-  Softmax result;
+  State result;
   acc_t weighted = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
@@ -56,7 +56,7 @@ __device__ __forceinline__ Softmax softmax_from(
   return result;
 }
 
-__device__ __forceinline__ Softmax softmax(
+__device__ __forceinline__ State softmax(
     const acc_t (&x)[TAPS], acc_t scale, unsigned inside = ALL_INSIDE) {
   const acc_t infinity = (acc_t)__int_as_float(0x7f800000);
   // Both extremes and one choice take fewer instructions than a choice for each element.
@@ -71,10 +71,14 @@ __device__ __forceinline__ Softmax softmax(
   return softmax_from(scale < 0 ? least : most, x, scale, inside);
 }
 
+__device__ __forceinline__ State state_of(const acc_t (&x)[TAPS], acc_t lam, unsigned inside) {
+  return softmax(x, LOG2_E * lam, inside);
+}
+
 // y: what rounding made of r + shift, and the mean of what the elements deviate from that. The
 // second part is small, so its own rounding does not show, nor what the sums behind shift lost; and
 // it does not lead out of the window's range.
-__device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Softmax& of) {
+__device__ __forceinline__ acc_t output_of(const acc_t (&x)[TAPS], const State& of) {
   const acc_t first = of.reference + of.shift;
   if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to
   acc_t weighted = 0;
@@ -85,7 +89,8 @@ __device__ __forceinline__ acc_t mean(const acc_t (&x)[TAPS], const Softmax& of)
   return first + weighted * of.inverse_total * (1 / FACTOR);
 }
 
-__device__ __forceinline__ acc_t variance(const Softmax& of) {
+// The variance.
+__device__ __forceinline__ acc_t sensitivity_of(const State& of) {
   acc_t sum = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
@@ -94,4 +99,9 @@ __device__ __forceinline__ acc_t variance(const Softmax& of) {
     sum += of.weight[tap] * deviation * deviation;
   }
   return sum * of.inverse_total;
+}
+
+// Number `number`, a constant, of the window's statistics.
+__device__ __forceinline__ acc_t statistic_of(const State& of, acc_t grad, int number) {
+  return number == 0 ? of.reference : number == 1 ? of.shift : grad * of.inverse_total;
 }

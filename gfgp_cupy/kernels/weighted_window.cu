@@ -1,4 +1,4 @@
-// One window of Max-Ent pooling held in registers: the formula that marching_rows.cu runs.
+// The softmax of windows beside each other, each by itself, in registers.
 //
 // An element's gradient has the form weight (slope deviation + level), summed over its windows;
 // `slope` and `level` are the window's. Where a deviation is so large that slope times it would
@@ -28,7 +28,7 @@ __device__ __forceinline__ Parameter parameter(acc_t lam) {
 
 // Relative to a reference element r, the window's maximum (minimum where lam < 0): no weight
 // exceeds 1, and differences from r have one sign.
-struct Window {
+struct State {
   acc_t deviation[TAPS];  // (x - r) / ROOM
   acc_t weight[TAPS];     // 2^(lam log2(e) (x - r)); 0 outside the plane
   acc_t product[TAPS];    // of both
@@ -52,31 +52,57 @@ __device__ __forceinline__ acc_t extreme_of(const acc_t (&x)[TAPS], bool least) 
   return result;
 }
 
+__device__ __forceinline__ acc_t reference_of(const acc_t (&x)[TAPS], acc_t lam) {
+  return lam < 0 ? extreme_of(x, true) : extreme_of(x, false);
+}
+
+// Of several windows; take_window(x, w) takes the elements of window w. Branches hold a loop each,
+// since the compiler would find both the least and the largest.
+template <int COUNT, class TakeWindow>
+__device__ __forceinline__ void find_references(
+    acc_t (&reference)[COUNT], acc_t lam, const TakeWindow& take_window) {
+  if (lam < 0) {
+#pragma unroll
+    for (int w = 0; w < COUNT; ++w) {
+      acc_t x[TAPS];
+      take_window(x, w);
+      reference[w] = extreme_of(x, true);
+    }
+  } else {
+#pragma unroll
+    for (int w = 0; w < COUNT; ++w) {
+      acc_t x[TAPS];
+      take_window(x, w);
+      reference[w] = extreme_of(x, false);
+    }
+  }
+}
+
 // `absent` is 0 for an element of the plane and minus infinity for one outside, which repeats
 // another of the window.
-__device__ __forceinline__ Window window_about(
+__device__ __forceinline__ State state_about(
     acc_t reference, const acc_t (&x)[TAPS], const acc_t (&absent)[TAPS], const Parameter& of) {
-  Window window;
+  State state;
   const acc_t origin = -reference / ROOM;
   acc_t weighted = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
     const acc_t deviation = fma(x[tap], 1 / ROOM, origin);
-    window.deviation[tap] = deviation;
-    window.weight[tap] = power_of_two(fma(of.scale, deviation, absent[tap]));
-    window.product[tap] = window.weight[tap] * deviation;
-    weighted = fma(window.weight[tap], deviation, weighted);
+    state.deviation[tap] = deviation;
+    state.weight[tap] = power_of_two(fma(of.scale, deviation, absent[tap]));
+    state.product[tap] = state.weight[tap] * deviation;
+    weighted = fma(state.weight[tap], deviation, weighted);
   }
-  window.reference = reference;
-  window.inverse_total = reciprocal(sum_of(window.weight));
-  window.shift = fma(weighted, window.inverse_total, (acc_t)0);
-  return window;
+  state.reference = reference;
+  state.inverse_total = reciprocal(sum_of(state.weight));
+  state.shift = fma(weighted, state.inverse_total, (acc_t)0);
+  return state;
 }
 
 // y: r + shift, what rounding took from that, and the mean of what the deviations deviate from
 // shift. These two are small, so their own rounding does not show, nor what the sums behind shift
 // lost; and they do not lead out of the window's range.
-__device__ __forceinline__ acc_t mean(const Window& of) {
+__device__ __forceinline__ acc_t output_of(const State& of) {
   const acc_t first = fma(of.shift, ROOM, of.reference);
   if (sizeof(scalar_t) == 2) return first;  // far closer than the 16 bits that it is rounded to
   const acc_t lost = fma(of.shift, ROOM, of.reference - first);
@@ -88,7 +114,8 @@ __device__ __forceinline__ acc_t mean(const Window& of) {
   return first + fma(weighted * of.inverse_total, ROOM, lost);
 }
 
-__device__ __forceinline__ acc_t variance(const Window& of) {
+// The variance.
+__device__ __forceinline__ acc_t sensitivity_of(const State& of) {
   acc_t sum = 0;
 #pragma unroll
   for (int tap = 0; tap < TAPS; ++tap) {
@@ -104,13 +131,13 @@ struct Sent {
   acc_t slope, level;
 };
 
-__device__ __forceinline__ Sent sent(const Window& of, const Parameter& parameter, acc_t grad) {
+__device__ __forceinline__ Sent sent(const State& of, const Parameter& parameter, acc_t grad) {
   const acc_t part = grad * of.inverse_total;
   const acc_t slope = within_range(parameter.slope * part);  // an infinite one times 0 were NaN
   return {slope, fma(-slope, of.shift, part)};
 }
 
 __device__ __forceinline__ acc_t received(
-    const Window& of, const Sent& sent, int tap, acc_t others) {
+    const State& of, const Sent& sent, int tap, acc_t others) {
   return fma(sent.slope, of.product[tap], fma(sent.level, of.weight[tap], others));
 }

@@ -1,10 +1,6 @@
-// One pooling window: where it lies, and its softmax sums.
+// One pooling window of any size: where it lies.
 //
 // Macros: CHANNELS_LAST (0 or 1). Everything else is told at run time.
-//
-// As in softmax.cu, sums are taken relative to a reference element r, the window's maximum (its
-// minimum where lam < 0), and terms that are no weights get a factor with which their sum does not
-// overflow where differences do not. Sums are compensated, since windows may be of any size.
 
 struct Planes {
   index_t channels, height, width, out_h, out_w;
@@ -87,68 +83,4 @@ __device__ __forceinline__ void for_each_element(
       visit(widen(load(window.plane + h * row + w * column)));
     }
   }
-}
-
-// A sum that keeps what rounding loses, for the next term: a window may have 50,000.
-struct Sum {
-  acc_t total = 0, lost = 0;
-  __device__ __forceinline__ void add(acc_t term) {
-    const acc_t owed = term - lost, next = total + owed;
-    lost = next - next == 0 ? (next - total) - owed : 0;  // nothing is lost of an infinite sum
-    total = next;
-  }
-};
-
-struct Softmax {
-  acc_t scale;          // lam log2(e)
-  acc_t reference;      // r
-  acc_t inverse_total;  // of the weights
-  acc_t shift;          // the mean of x - r
-};
-
-__device__ __forceinline__ acc_t weight_of(acc_t x, const Softmax& in) {
-  return power_of_two(in.scale * (x - in.reference));
-}
-
-__device__ __forceinline__ Softmax softmax(
-    const Window& window, const Planes& planes, acc_t lam) {
-  Softmax result;
-  result.scale = LOG2_E * lam;
-  acc_t reference = widen(load(window.plane + window.h_begin * row_step(planes) +
-                               window.w_begin * column_step(planes)));
-  for_each_element(window, planes, [&](acc_t x) {
-    if (lam < 0 ? x < reference : x > reference) reference = x;
-  });
-  result.reference = reference;
-  Sum total, weighted;
-  for_each_element(window, planes, [&](acc_t x) {
-    const acc_t weight = weight_of(x, result);
-    total.add(weight);
-    weighted.add(weight * (planes.factor * (x - reference)));
-  });
-  result.inverse_total = reciprocal(total.total);
-  result.shift = weighted.total * result.inverse_total * planes.taps;
-  return result;
-}
-
-// y, in the two parts that softmax.cu tells of.
-__device__ __forceinline__ acc_t mean(
-    const Window& window, const Planes& planes, const Softmax& of) {
-  const acc_t first = of.reference + of.shift;
-  Sum weighted;
-  for_each_element(window, planes, [&](acc_t x) {
-    weighted.add(weight_of(x, of) * (planes.factor * (x - first)));
-  });
-  return first + weighted.total * of.inverse_total * planes.taps;
-}
-
-__device__ __forceinline__ acc_t variance(
-    const Window& window, const Planes& planes, const Softmax& of) {
-  Sum sum;
-  for_each_element(window, planes, [&](acc_t x) {
-    const acc_t deviation = (x - of.reference) - of.shift;
-    // In this order: a weight of 0 must not meet an infinite square.
-    sum.add(weight_of(x, of) * deviation * deviation);
-  });
-  return sum.total * of.inverse_total;
 }

@@ -143,7 +143,7 @@ def test_divisors_and_their_inverses():
 
 
 KEEP_SPREAD = (
-    source("element.cu")
+    source("element.cu", "spread.cu")
     + r"""
 extern "C" __global__ void keep_spread(
     const float* deviation, scalar_t* kept, float* unpacked, long long count) {
@@ -336,7 +336,7 @@ def test_small_planes_keep_three_quarters_of_a_block_busy(size, dtype, layout):
     out = (size + 1) // 2
     for launch in (forward, backward):
         if "rows" in launch.name:
-            columns = int(dict(define.split("=") for define in launch.defines)["COLUMNS"])
+            columns = int(dict(define.split("=") for define in launch.defines)["TILE"])
             numbers = [each for each in launch.args if isinstance(each, int)]
             planes, plane_threads, groups = (numbers[number] for number in (9, 12, 14))
             assert (size + 1) // 2 / (groups * columns) >= 3 / 4

@@ -1,0 +1,27 @@
+struct State {
+  acc_t lam, mean, part;
+};
+
+__device__ __forceinline__ State state_of(
+    const Window& window, const Planes& planes, acc_t lam) {
+  acc_t sum = 0, count = 0;
+  for_each_element(window, planes, [&](acc_t x) {
+    sum += x * x;
+    count += 1;
+  });
+  return {lam, sum / count, 1 / count};
+}
+
+__device__ __forceinline__ acc_t output_of(
+    const Window& window, const Planes& planes, const State& of) {
+  return of.lam * of.mean;
+}
+
+__device__ __forceinline__ acc_t sensitivity_of(
+    const Window& window, const Planes& planes, const State& of) {
+  return of.mean;
+}
+
+__device__ __forceinline__ acc_t statistic_of(const State& of, acc_t grad, int number) {
+  return number == 0 ? of.part : number == 1 ? grad : 0;
+}
