@@ -1,6 +1,8 @@
 """What holds for every test: the same random numbers on every run, room for other processes, and no
 test that needs a GPU where there is none."""
 
+import gc
+import importlib.util
 import os
 import re
 import signal
@@ -54,8 +56,28 @@ def pytest_configure(config):
     if hasattr(config, "workerinput"):
         # Workers share the cores. Their children choose for themselves.
         torch.set_num_threads(1)
+        if importlib.util.find_spec("numba") is not None:
+            from tests.support import numba_compilation
+
+            numba_compilation.compile_once()
     if config.getoption("failures_at_once") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(FailuresAtOnce(config.get_terminal_writer()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Collects no garbage while all that is imported and collected is made, and never looks through
+    that again: each time would take most of a second in each process."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
 
 
 class FailuresAtOnce:

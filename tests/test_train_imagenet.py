@@ -78,6 +78,7 @@ def test_published_command_runs_unchanged(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_readmes_digits_command_reaches_its_accuracy(tmp_path):
     """In a shell, as it stands there but for the installation that comes before.
 

@@ -22,7 +22,10 @@ HANG = 300
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["train_imagenet", "training.command", "matplotlib.pyplot", "sklearn.datasets"]
+    [
+        *("train_imagenet", "training.command", "matplotlib.pyplot"),
+        *("sklearn.datasets", "sklearn.model_selection", "numba"),
+    ]
 )
 
 

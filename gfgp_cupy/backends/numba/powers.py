@@ -123,7 +123,10 @@ def _power_of_two(scale, x):
 def _has_avx512() -> bool:
     """Whether the processor that functions are compiled for has: this one, unless Numba is told
     otherwise."""
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    # (Numba's declaration does not know its own context.)
+    context = cpu_target.target_context
+    codegen = context.codegen()  # pyright: ignore[reportAttributeAccessIssue]
+    _, _, features = codegen.magic_tuple()
     return "+avx512f" in features.split(",")
 
 

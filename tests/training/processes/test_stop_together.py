@@ -8,13 +8,10 @@ import time
 import pytest
 import torch
 
-from tests.support.command_line import (
-    free_dist_url,
-    output_of_command,
-    start_command,
-    torchrun_command,
-)
-from tests.support.warm_python import HANG, exit_code
+from tests.support import steady_training
+from tests.support.command_line import free_dist_url, torchrun_command
+from tests.support.paths import REPOSITORY
+from tests.support.warm_python import HANG, exit_code, start_warm
 from tests.training.checkpoints.test_resuming import assert_same_bits, checkpoint_names
 
 EPOCHS = 2
@@ -32,10 +29,21 @@ def two_processes(out_dir):
     return (*RUN, *options, "--out-dir", out_dir)
 
 
+def start(out_dir, output):
+    """Start the run, or go on with it; what it prints is added to the file ``output``."""
+    options = list(map(str, two_processes(out_dir)))
+    return start_warm(steady_training.main, options, stdout=output, stderr=output)
+
+
+def printed_by_whole(out_dir, output):
+    assert exit_code(start(out_dir, output)) == 0, output.read_text()
+    return output.read_text()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
-    output_of_command(*two_processes(out))
+    printed_by_whole(out, out / "output")
     return out
 
 
@@ -53,7 +61,7 @@ def assert_goes_on(out_dir, whole, printed, signum):
     assert f"stopped by {signum.name} after batch" in printed
     (left,) = (name for name in checkpoint_names(out_dir) if "batch" in name)
     assert f"{out_dir / left}; go on with --resume auto" in printed
-    assert f"resuming from {out_dir / left}" in output_of_command(*two_processes(out_dir))
+    assert f"resuming from {out_dir / left}" in printed_by_whole(out_dir, out_dir / "output")
     ours, theirs = (
         torch.load(folder / f"checkpoint-epoch{EPOCHS}.pth.tar", weights_only=True)
         for folder in (out_dir, whole)
@@ -64,7 +72,7 @@ def assert_goes_on(out_dir, whole, printed, signum):
 
 def test_both_stop_and_go_on(tmp_path, whole):
     out_dir, output = tmp_path / "out", tmp_path / "output"
-    run = start_command(*two_processes(out_dir), stdout=output, stderr=output)
+    run = start(out_dir, output)
     send_in_last_epoch(signal.SIGTERM, run.pid, output)
     code, printed = exit_code(run), output.read_text()
     assert code == 128 + signal.SIGTERM, printed
@@ -75,8 +83,9 @@ def test_both_stop_and_go_on(tmp_path, whole):
 def test_both_stop_under_torchrun_and_go_on(tmp_path, whole):
     out_dir, output = tmp_path / "out", tmp_path / "output"
     with open(output, "wb") as file:
-        command = torchrun_command(*RUN, "--out-dir", out_dir)
-        run = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        program = ("-m", steady_training.__name__)
+        command = torchrun_command(*RUN, "--out-dir", out_dir, program=program)
+        run = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=REPOSITORY)
     send_in_last_epoch(signal.SIGINT, run.pid, output)
     code, printed = run.wait(HANG), output.read_text()
     assert code == 1, printed  # torchrun's own, whatever ends its processes

@@ -1,0 +1,35 @@
+"""One compilation of each of Numba's functions where several processes of tests need it at once."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from numba.core.ccallback import CFunc
+
+__all__ = ["compile_once"]
+
+
+def compile_once() -> None:
+    """From now on, a function that another process is compiling is waited for, and then found in
+    Numba's cache on disk."""
+    compile_now = CFunc.compile
+
+    def compile_alone(self: CFunc) -> None:
+        function = self.__wrapped__
+        with _locked(f"{function.__module__}-{function.__qualname__}-{self._sig}"):
+            compile_now(self)
+
+    CFunc.compile = compile_alone
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """While no other process is there with the same name."""
+    folder = Path(tempfile.gettempdir(), f"gfgp-numba-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with open(folder / "".join(filter(str.isalnum, name)), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
