@@ -1,5 +1,5 @@
-"""What holds for every test: the same random numbers on every run, room for other processes, and no
-test that needs a GPU where there is none."""
+"""What holds for every test: the same random numbers on every run, room for other processes, little
+done twice, the longest first, and no test that needs a GPU where there is none."""
 
 import gc
 import importlib.util
@@ -56,7 +56,7 @@ def pytest_configure(config):
     if hasattr(config, "workerinput"):
         # Workers share the cores. Their children choose for themselves.
         torch.set_num_threads(1)
-        if importlib.util.find_spec("numba") is not None:
+        if sys.platform == "linux" and importlib.util.find_spec("numba") is not None:
             from tests.support import numba_compilation
 
             numba_compilation.compile_once()

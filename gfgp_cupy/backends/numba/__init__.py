@@ -63,7 +63,7 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     how = plan(input, lam, geometry)
     x = _as_computed(input, lam, how)
-    grad = _dense(_of_type(grad_output, lam.dtype), how.layout)
+    grad = _laid_out(_of_type(grad_output, lam.dtype), how.layout)
     grad_input = new_dense(lam, x.shape, how.layout) if needed[0] else None
     lam_parts, parts = _parts_of_lam(lam, how) if needed[1] else (NO_PARTS, None)
     # Where parts have one element a plane, both layouts are the same order.
@@ -76,7 +76,7 @@ def backward(
             grad,
             x,
             _of_every_plane(lam, how),
-            None if mean_grad is None else _dense(mean_grad, how.layout),
+            None if mean_grad is None else _laid_out(mean_grad, how.layout),
             grad_input,
             grad_lam,
         ),
@@ -102,7 +102,7 @@ def _sum_to(parts: Tensor, shape: torch.Size) -> Tensor:
     # To ask takes less time than to sum what needs no sum.
     if parts.shape != shape:
         parts = parts.sum_to_size(shape)
-    return parts if parts.is_contiguous() else parts.contiguous()
+    return dense(parts, torch.contiguous_format)
 
 
 def _forward(
@@ -127,7 +127,9 @@ def _run(
 ) -> None:
     """Calls a compiled function for all rows of the output, on as many threads as pay."""
     parts = parts_of(plan.output_rows, -(-SMALLEST_PART // plan.row_elements))
-    scratch = torch.empty(parts * plan.scratch, dtype=dtype) if plan.scratch > 0 else None
+    scratch = None
+    if plan.scratch > 0:
+        scratch = torch.empty(parts * plan.scratch, dtype=dtype, device="cpu")
     block = block_of(
         plan,
         [0 if tensor is None else tensor.data_ptr() for tensor in tensors],
@@ -172,7 +174,7 @@ def _of_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
-def _dense(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+def _laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     if tensor.is_contiguous(memory_format=layout):
         return tensor
     return tensor.contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""Powers of two of vectors (:mod:`.simd`), each element to 1 unit in the last place."""
+"""Powers of two of vectors (:mod:`.simd`), right to two units in the last place in float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from numba.extending import overload
 
 from .simd import Vector, call_of, in_all_lanes, intrinsic, multiply_add
 
-__all__ = ["exp2", "power_of_two"]
+__all__ = [
+    "exp2",
+    "has_avx512",
+    "power_of_two",
+    "power_of_two_by_bits",
+    "power_of_two_by_scaling",
+]
 
 # 2^f = 1 + f q(f) for |f| <= 1/2. The coefficients of q, lowest first, are those whose largest
 # relative error is least, found by Remez's exchange algorithm in 50-digit arithmetic: 2.6e-9 in
@@ -84,18 +90,45 @@ def _exp2(x, halvings):
 
 
 def power_of_two(scale, x):
-    """2^(scale · x), and 0 where that is below the smallest normal number.
+    """2^(scale · x). Rounded exponents below that of the smallest normal number give 0.
 
     As :func:`exp2`, but the fraction of scale · x is as exact as a number below 1/2, however large
     the product: where a processor multiplies and adds at once, nothing is rounded before the whole
-    number is subtracted. So all powers have the same relative error. Infinite where the product is
-    larger than the largest exponent.
+    number is subtracted. So all powers have the same relative error. Beyond the largest exponent
+    they are infinite; beside it and the smallest the two ways to compute them round differently.
     """
     raise NotImplementedError("power_of_two is for compiled functions")
 
 
 @overload(power_of_two)
 def _power_of_two(scale, x):
+    if not isinstance(x, Vector):
+        return None
+    power = power_of_two_by_scaling if has_avx512() else power_of_two_by_bits
+
+    def implementation(scale, x):
+        return power(scale, x)
+
+    return implementation
+
+
+def has_avx512() -> bool:
+    """Whether the processor that functions are compiled for has: this one, unless Numba is told
+    otherwise."""
+    # (Numba's declaration does not know its own context.)
+    context = cpu_target.target_context
+    codegen = context.codegen()  # pyright: ignore[reportAttributeAccessIssue]
+    _, _, features = codegen.magic_tuple()
+    return "+avx512f" in features.split(",")
+
+
+def power_of_two_by_bits(scale, x):
+    """:func:`power_of_two` on any processor: the whole number is added to the exponent's bits."""
+    raise NotImplementedError("power_of_two_by_bits is for compiled functions")
+
+
+@overload(power_of_two_by_bits)
+def _power_of_two_by_bits(scale, x):
     if not isinstance(x, Vector):
         return None
     element = x.element
@@ -111,23 +144,30 @@ def _power_of_two(scale, x):
             _add_to_exponent(power, shifted), shifted, whole_only + smallest, whole_only - smallest
         )
 
-    def implementation_with_scaling(scale, x):
+    return implementation
+
+
+def power_of_two_by_scaling(scale, x):
+    """:func:`power_of_two` by an instruction of AVX-512."""
+    raise NotImplementedError("power_of_two_by_scaling is for compiled functions")
+
+
+@overload(power_of_two_by_scaling)
+def _power_of_two_by_scaling(scale, x):
+    if not isinstance(x, Vector):
+        return None
+    element = x.element
+    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
+    coefficients = _COEFFICIENTS[element]
+    smallest = _SMALLEST_EXPONENT[element]
+
+    def implementation(scale, x):
         n = multiply_add(scale, x, whole_only) - whole_only
         f = _multiply_subtract(scale, x, n)
         power = 1.0 + f * _polynomial(f, coefficients)
         return _scaled(power, n, smallest)
 
-    return implementation_with_scaling if _has_avx512() else implementation
-
-
-def _has_avx512() -> bool:
-    """Whether the processor that functions are compiled for has: this one, unless Numba is told
-    otherwise."""
-    # (Numba's declaration does not know its own context.)
-    context = cpu_target.target_context
-    codegen = context.codegen()  # pyright: ignore[reportAttributeAccessIssue]
-    _, _, features = codegen.magic_tuple()
-    return "+avx512f" in features.split(",")
+    return implementation
 
 
 @intrinsic

@@ -20,12 +20,16 @@ import torch
 
 from gfgp_cupy.backends import numba as backend
 from gfgp_cupy.backends import torch as reference
-from gfgp_cupy.backends.numba import overlapping, powers, threads, tiles, windows
+from gfgp_cupy.backends.numba import overlapping, threads, tiles, windows
 from gfgp_cupy.backends.numba.block import OF_EACH_ROW, OF_EACH_WINDOW, block_of
-from gfgp_cupy.backends.numba.compile import compiled
 from gfgp_cupy.backends.numba.plan import VECTOR_BYTES, plan
-from gfgp_cupy.backends.numba.powers import exp2
-from gfgp_cupy.backends.numba.simd import Vector, lanes_for, load, pointer_to, store
+from gfgp_cupy.backends.numba.powers import (
+    exp2,
+    has_avx512,
+    power_of_two_by_bits,
+    power_of_two_by_scaling,
+)
+from gfgp_cupy.backends.numba.simd import lanes_for, load, pointer_to, store
 from gfgp_cupy.geometry import pool_geometry
 from tests.support.paths import REPOSITORY
 from tests.support.random_numbers import random_numbers
@@ -307,21 +311,18 @@ def exponentials(x, halvings, powers):
         store(pointer_to(powers), i, exp2(load(pointer_to(x), i), halvings))
 
 
-def powers_of_two(scale, x, has_avx512, monkeypatch):
-    """What is compiled for a processor with AVX-512, or for one without."""
-    monkeypatch.setattr(powers, "_has_avx512", lambda: has_avx512)
-    vector = Vector(numba.from_dtype(x.dtype))
-    power_of_two = compiled(powers._power_of_two(vector, vector))
+@numba.njit
+def powers_by_bits(scale, x, powers):
+    for i in range(0, x.size, lanes_for(pointer_to(x))):
+        scales, numbers = load(pointer_to(scale), i), load(pointer_to(x), i)
+        store(pointer_to(powers), i, power_of_two_by_bits(scales, numbers))
 
-    @numba.njit
-    def compute(scale, x, powers):
-        for i in range(0, x.size, lanes_for(pointer_to(x))):
-            scales, numbers = load(pointer_to(scale), i), load(pointer_to(x), i)
-            store(pointer_to(powers), i, power_of_two(scales, numbers))
 
-    result = np.empty_like(x)
-    compute(scale, x, result)
-    return result
+@numba.njit
+def powers_by_scaling(scale, x, powers):
+    for i in range(0, x.size, lanes_for(pointer_to(x))):
+        scales, numbers = load(pointer_to(scale), i), load(pointer_to(x), i)
+        store(pointer_to(powers), i, power_of_two_by_scaling(scales, numbers))
 
 
 @each_dtype
@@ -345,31 +346,39 @@ def test_powers_of_two_are_right_to_two_units_in_the_last_place(dtype, halvings)
 
 
 @each_dtype
-@pytest.mark.parametrize("has_avx512", [False, True])
-def test_powers_of_a_product_are_right_to_two_units_in_the_last_place(
-    dtype, has_avx512, monkeypatch
-):
-    if has_avx512 and not powers._has_avx512():
-        pytest.skip("the processor has no AVX-512")
+@pytest.mark.parametrize(
+    "powers_of_two",
+    [
+        powers_by_bits,
+        pytest.param(
+            powers_by_scaling,
+            marks=pytest.mark.skipif(not has_avx512(), reason="the processor has no AVX-512"),
+        ),
+    ],
+    ids=["by bits", "by scaling"],
+)
+def test_powers_of_a_product_are_right_to_two_units_in_the_last_place(dtype, powers_of_two):
     dtype = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     largest = -np.finfo(dtype).minexp
     generator = np.random.default_rng(0)
     scale = np.exp2(generator.uniform(-20, 20, 4096 * lanes)).astype(dtype)
     x = (generator.uniform(-largest, largest, scale.size) / scale).astype(dtype)
-    actual = powers_of_two(scale, x, has_avx512, monkeypatch)
+    powers = np.empty_like(x)
+    powers_of_two(scale, x, powers)
     # Where the product is not rounded before its whole part is taken off, errors do not grow with
     # it. NumPy's longdouble holds the product of two float32; of float64, most of it.
     product = scale.astype(np.longdouble) * x.astype(np.longdouble)
-    relative = np.abs(actual / np.exp2(product) - 1)
+    relative = np.abs(powers / np.exp2(product) - 1)
     units = 2 if dtype is np.float32 else 4
     assert relative.max() <= units * np.finfo(dtype).eps
 
     special = [0, -np.inf, np.inf, -2 * largest, 2 * largest, -1, np.nan, 1e30, -1e30]
     x = np.resize(np.array(special, dtype), 2 * lanes)
-    actual = powers_of_two(np.ones_like(x), x, has_avx512, monkeypatch)
+    powers = np.empty_like(x)
+    powers_of_two(np.ones_like(x), x, powers)
     expected = [1, 0, np.inf, 0, np.inf, 0.5, np.nan, np.inf, 0]
-    np.testing.assert_array_equal(actual[: len(special)], expected)
+    np.testing.assert_array_equal(powers[: len(special)], expected)
 
 
 # ---------------------------------------------------------------- threads

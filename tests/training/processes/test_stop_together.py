@@ -15,9 +15,10 @@ from tests.support.warm_python import HANG, exit_code, start_warm
 from tests.training.checkpoints.test_resuming import assert_same_bits, checkpoint_names
 
 EPOCHS = 2
+# (steady_training has a network of its own in the place of the one named.)
 RUN = (
     *("--dataset", "digits", "--arch", "resnet18", "--pool", "skip", "--cpu", "--seed", 5),
-    *("--epochs", EPOCHS, "--batch-size", 8, "--limit-train-batches", 8),
+    *("--epochs", EPOCHS, "--batch-size", 8, "--limit-train-batches", 24),
     *("--limit-val-batches", 2, "--ema", 0.9, "--print-freq", 1, "--resume", "auto"),
 )
 
