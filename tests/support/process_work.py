@@ -59,11 +59,13 @@ def leave(settings: Settings, process: Process) -> None:
 
 
 def stop(settings: Settings, process: Process) -> None:
-    """Work until a signal has reached one of the processes; the main one then takes its time."""
+    """Work until a signal has reached all of the processes; the main one then takes its time."""
     received = torch.zeros(1, dtype=torch.int64)
     catch(settings, process, received)
     note(settings, process, "pid", os.getpid())
     while not all_reduce_max(received.clone(), process):
+        time.sleep(0.01)
+    while not received:  # another process has had it first
         time.sleep(0.01)
     if process.is_main:
         time.sleep(3 * SECONDS_TO_LEAVE)
