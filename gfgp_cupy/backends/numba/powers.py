@@ -57,6 +57,13 @@ _CURRENT_ROUNDING = 4
 """AVX-512: to round as other instructions do."""
 
 
+def _constants_of(element: types.Float) -> tuple[float, tuple[float, ...], float]:
+    """What rounds to a whole number when it is added, the polynomial's coefficients, and the
+    exponent of the smallest normal number."""
+    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
+    return whole_only, _COEFFICIENTS[element], _SMALLEST_EXPONENT[element]
+
+
 def exp2(x, halvings):
     """2^(x − halvings) for x <= 0 and a small whole number >= 0, and 0 where that is below the
     smallest normal number.
@@ -74,10 +81,7 @@ def exp2(x, halvings):
 def _exp2(x, halvings):
     if not isinstance(x, Vector):
         return None
-    element = x.element
-    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
-    coefficients = _COEFFICIENTS[element]
-    smallest = _SMALLEST_EXPONENT[element]
+    whole_only, coefficients, smallest = _constants_of(x.element)
 
     def implementation(x, halvings):
         origin = whole_only - halvings
@@ -131,10 +135,7 @@ def power_of_two_by_bits(scale, x):
 def _power_of_two_by_bits(scale, x):
     if not isinstance(x, Vector):
         return None
-    element = x.element
-    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
-    coefficients = _COEFFICIENTS[element]
-    smallest = _SMALLEST_EXPONENT[element]
+    whole_only, coefficients, smallest = _constants_of(x.element)
 
     def implementation(scale, x):
         shifted = multiply_add(scale, x, whole_only)
@@ -156,10 +157,7 @@ def power_of_two_by_scaling(scale, x):
 def _power_of_two_by_scaling(scale, x):
     if not isinstance(x, Vector):
         return None
-    element = x.element
-    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
-    coefficients = _COEFFICIENTS[element]
-    smallest = _SMALLEST_EXPONENT[element]
+    whole_only, coefficients, smallest = _constants_of(x.element)
 
     def implementation(scale, x):
         n = multiply_add(scale, x, whole_only) - whole_only

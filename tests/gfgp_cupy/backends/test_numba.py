@@ -373,11 +373,12 @@ def test_powers_of_a_product_are_right_to_two_units_in_the_last_place(dtype, pow
     units = 2 if dtype is np.float32 else 4
     assert relative.max() <= units * np.finfo(dtype).eps
 
-    special = [0, -np.inf, np.inf, -2 * largest, 2 * largest, -1, np.nan, 1e30, -1e30]
+    below = -largest - 9
+    special = [0, -np.inf, np.inf, -2 * largest, 2 * largest, -1, np.nan, 1e30, -1e30, below]
     x = np.resize(np.array(special, dtype), 2 * lanes)
     powers = np.empty_like(x)
     powers_of_two(np.ones_like(x), x, powers)
-    expected = [1, 0, np.inf, 0, np.inf, 0.5, np.nan, np.inf, 0]
+    expected = [1, 0, np.inf, 0, np.inf, 0.5, np.nan, np.inf, 0, 0]
     np.testing.assert_array_equal(powers[: len(special)], expected)
 
 
