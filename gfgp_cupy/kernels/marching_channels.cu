@@ -92,6 +92,19 @@ __device__ __forceinline__ SharedFormula start_rows(
   return formula;
 }
 
+// Of each channel, the rows that the next row of windows wants, too, move up.
+__device__ __forceinline__ void move_channels_down(Rows (&rows)[VECTOR]) {
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) {
+#pragma unroll
+    for (int r = 0; r < KEPT; ++r) {
+#pragma unroll
+      for (int c = 0; c < WIDTH; ++c) rows[v].x[r][c] = rows[v].x[STRIDE_H + r][c];
+    }
+    move_rows_down(rows[v]);
+  }
+}
+
 // ---------------------------------------------------------------- the passes
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
@@ -126,15 +139,7 @@ __device__ __forceinline__ index_t forward_shared(
       }
     }
     if (all_hold) store_results(output, spread, tile, plane, o, y, sensitivity);
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
-#pragma unroll
-      for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-        for (int c = 0; c < WIDTH; ++c) rows[v].x[r][c] = rows[v].x[STRIDE_H + r][c];
-      }
-      move_rows_down(rows[v]);
-    }
+    move_channels_down(rows);
     return all_hold;
   });
 }
@@ -247,15 +252,7 @@ __device__ __forceinline__ index_t backward_shared(
       if (WRITE_GRAD_LAM && all_hold && o >= tile.row_begin) lam_part[v] += row_part[v];
     }
     if (WRITE_GRAD_INPUT) give_rows(gradients, tile, plane, o, all_hold, gradient);
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
-#pragma unroll
-      for (int r = 0; r < KEPT; ++r) {
-#pragma unroll
-        for (int c = 0; c < WIDTH; ++c) rows[v].x[r][c] = rows[v].x[STRIDE_H + r][c];
-      }
-      move_rows_down(rows[v]);
-    }
+    move_channels_down(rows);
     return all_hold;
   });
   if (end >= tile.row_end) store_last_rows(gradients, tile, plane, end, gradient);
