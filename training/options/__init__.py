@@ -1,0 +1,52 @@
+"""The options of ``train_imagenet.py``, each in one place: what it takes, does and stands for.
+
+The parser and ``--help``, ``config.json``, the command that repeats a run and the columns of
+``training.compare`` follow from the fields of ``Options``, which stand in a file for each group of
+``--help``. Nothing here imports PyTorch, so that ``--help`` answers at once; the names that it
+lists are held against their registries by a test.
+"""
+
+from dataclasses import dataclass, fields
+
+from training.options.checkpoints import CheckpointOptions
+from training.options.computing import ComputingOptions
+from training.options.data import DataOptions
+from training.options.network import NetworkOptions
+from training.options.option import GROUPS, Option
+from training.options.output import OutputOptions
+from training.options.processes import ProcessOptions
+from training.options.recipe import RecipeOptions
+
+__all__ = ["GROUPS", "OPTIONS", "Option", "Options", "flag_of"]
+
+
+# Dataclasses take the fields of their last base first.
+@dataclass(frozen=True)
+class Options(
+    ProcessOptions,
+    OutputOptions,
+    CheckpointOptions,
+    ComputingOptions,
+    RecipeOptions,
+    NetworkOptions,
+    DataOptions,
+):
+    """What a command line asks for, by the options' names; None where one was not given.
+
+    ``dataset``, ``data``, ``workers`` and ``config_name`` depend on each other and on the data
+    set: ``training.settings.Settings`` fills in those that were not given.
+    """
+
+
+OPTIONS: dict[str, Option] = {each.name: each.metadata["option"] for each in fields(Options)}
+"""The options by the names of their fields."""
+
+
+def flag_of(name: str) -> str:
+    """Return an option as it is written.
+
+    Example:
+        >>> flag_of("batch_size")
+        '--batch-size'
+    """
+    return f"--{name.replace('_', '-')}"

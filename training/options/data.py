@@ -1,0 +1,58 @@
+"""Which images a run learns from, and how they are read."""
+
+from dataclasses import dataclass
+
+from training.argument_types import natural_int, positive_int
+from training.options.option import option
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """See ``training.options.Options``."""
+
+    dataset: str = option(
+        "data",
+        "digits, fashion-mnist, imagenet; imagenet is any folder of images in --data, digits come "
+        "with scikit-learn (default: imagenet if --data is given, otherwise digits)",
+        metavar="NAME",
+    )
+    data: str = option(
+        "data",
+        "folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images; or "
+        "Fashion-MNIST's four IDX files, gzipped or not; or the WebDataset shards of the training "
+        "images: paths, http addresses or pipe: commands such as shards/train-{0000..0146}.tar "
+        "(default: ./datasets/imagenet12/images/ or /usr/share/datasets/fashion-mnist/; not used "
+        "by digits)",
+        metavar="DIR",
+    )
+    val_data: str | None = option(
+        "data", "the shards of the validation images, where --data names shards", metavar="SHARDS"
+    )
+    num_classes: int | None = option(
+        "data",
+        "outputs of the network (default: the number of classes in the data)",
+        parse=positive_int,
+    )
+    workers: int = option(
+        "data",
+        "processes that decode images, over all processes of this machine (default: its cores, 12 "
+        "at most; 0 for digits and fashion-mnist)",
+        short="j",
+        parse=natural_int,
+        tells=False,
+    )
+    worker_timeout: int = option(
+        "data",
+        "end with an error if they deliver no batch for so long (default: %(default)s)",
+        default=600,
+        parse=positive_int,
+        metavar="SECONDS",
+    )
+    on_bad_image: str = option(
+        "data",
+        "skip: go on without images that cannot be read, as long as they are no more than 1%% of "
+        "all, and list them in bad_images.txt in --out-dir; in training another image takes the "
+        "place of each, an evaluation does not count them (default: %(default)s)",
+        default="error",
+        choices=("error", "skip"),
+    )

@@ -1,0 +1,79 @@
+"""How it is trained."""
+
+from dataclasses import dataclass
+
+from training.argument_types import fraction, natural_int, positive_float, positive_int, seed_int
+from training.options.option import option
+from training.schedules import SCHEDULES
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """See ``training.options.Options``."""
+
+    config_name: str = option(
+        "recipe",
+        "imagenet, digits, fashion-mnist (default: the one of --dataset's name)",
+        metavar="NAME",
+    )
+    epochs: int | None = option(
+        "recipe", "(default: the recipe's)", parse=positive_int, from_recipe=True
+    )
+    batch_size: int | None = option(
+        "recipe",
+        "images a step, over all processes of this machine (default: the recipe's)",
+        short="b",
+        parse=positive_int,
+        from_recipe=True,
+    )
+    lr: float | None = option(
+        "recipe",
+        "learning rate that the recipe's schedule starts from (default: the recipe's)",
+        parse=positive_float,
+        metavar="LR",
+        from_recipe=True,
+    )
+    lr_schedule: str | None = option(
+        "recipe",
+        "step: a tenth after each 30 epochs; cosine: half a cosine down to 0 (default: the "
+        "recipe's)",
+        choices=tuple(SCHEDULES),
+        from_recipe=True,
+    )
+    warmup_epochs: int | None = option(
+        "recipe",
+        "epochs in which the learning rate rises to --lr first (default: the recipe's)",
+        parse=natural_int,
+        from_recipe=True,
+    )
+    label_smoothing: float = option(
+        "recipe",
+        "share of each target that is spread over all classes, in training (default: %(default)s)",
+        default=0.0,
+        parse=fraction,
+        metavar="E",
+    )
+    ema: float | None = option(
+        "recipe",
+        "validate and keep a moving average of the weights too (DECAY: 0.9999)",
+        parse=fraction,
+        bare=0.9999,
+        metavar="DECAY",
+    )
+    seed: int | None = option(
+        "recipe",
+        "of everything random (default: the checkpoint's of --resume, otherwise drawn)",
+        parse=seed_int,
+    )
+    start_epoch: int = option(
+        "recipe",
+        "epochs to leave out, counted from 0; with --resume the checkpoint decides",
+        default=0,
+        parse=natural_int,
+    )
+    limit_train_batches: int | None = option(
+        "recipe", "end each epoch after N batches", parse=positive_int, metavar="N"
+    )
+    limit_val_batches: int | None = option(
+        "recipe", "validate on N batches", parse=positive_int, metavar="N"
+    )
