@@ -17,6 +17,7 @@ from training.checkpoints.resuming import (
     with_newest_checkpoint,
 )
 from training.checkpoints.weights import start_from_weights
+from training.checks import check_settings
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
 from training.images.datasets import Data, LabelledImages
@@ -41,10 +42,10 @@ def start(settings: Settings) -> None:
     """Check ``settings`` and do what they say, in as many processes as they say.
 
     Raises:
-        UserError: see ``Settings.check`` and ``train_or_evaluate``.
+        UserError: see ``check_settings`` and ``train_or_evaluate``.
         SystemExit: see there and ``training.processes.launcher.launch``.
     """
-    settings.check()
+    check_settings(settings)
     if settings.torchrun is None or settings.torchrun.rank == 0:
         for note in settings.notes:
             print(note, flush=True)

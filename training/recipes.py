@@ -3,7 +3,7 @@
 Add one to ``RECIPES`` and the command line takes it; ``training.options`` names it in the help.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from training.images.batch_transform import BatchTransform
 from training.images.color_jitter import ColorJitter
 from training.images.decoding import Decode, DecodedCrop, decode_rgb
 from training.images.lighting import Lighting
-from training.schedules import learning_rate
+from training.schedules import Schedule
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -27,7 +27,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: stochastic gradient descent with momentum and a learning rate per epoch.
+    """How to train.
 
     Attributes:
         batch_size: images a step, over all processes of a machine.
@@ -35,13 +35,21 @@ class Recipe:
         lr: the learning rate that ``lr_schedule`` starts from.
         lr_schedule: a name of ``training.schedules.SCHEDULES``.
         warmup_epochs: epochs in which the learning rate rises to ``lr`` first.
-        momentum, weight_decay: as in ``torch.optim.SGD``.
+        momentum, weight_decay: of the optimizer, as in ``torch.optim.SGD``.
         train_transform, val_transform: make the function from an RGB PIL image to a tensor
             [3, H, W], done in the worker processes; every random number it draws comes from
             PyTorch's generator.
         train_batch_transform, val_batch_transform: make what is then done to the images of a
             batch on the training device, to floats; nothing where the former give floats.
         train_decode: from an opened training image to the RGB image for ``train_transform``.
+        lr_milestones, lr_gamma: of the schedule ``milestones``, see ``Schedule``.
+        lr_per_step: the learning rate moves with each step, and not once an epoch.
+        optimizer, opt_betas, opt_eps: see ``training.optimizer``; None leaves the optimizer's own.
+        weight_decay_on: ``"all"`` parameters, or ``"weights"`` alone, which are neither of norms
+            nor biases nor of poolings.
+        head_lr: learning rate of the poolings' own parameters, as a multiple.
+        clip_grad: the largest norm of the gradient; a longer one is shortened to it.
+        loss, label_smoothing, bce_threshold: see ``training.loss``.
     """
 
     batch_size: int
@@ -56,24 +64,48 @@ class Recipe:
     train_batch_transform: Callable[[], BatchTransform] = BatchTransform
     val_batch_transform: Callable[[], BatchTransform] = BatchTransform
     train_decode: Decode = decode_rgb
+    lr_milestones: Sequence[int] = ()
+    lr_gamma: float = 0.1
+    lr_per_step: bool = False
+    optimizer: str = "sgd"
+    opt_betas: Sequence[float] | None = None
+    opt_eps: float | None = None
+    weight_decay_on: str = "all"
+    head_lr: float = 1.0
+    clip_grad: float | None = None
+    loss: str = "ce"
+    label_smoothing: float = 0.0
+    bce_threshold: float | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """How the learning rate goes over the run."""
+        return Schedule(
+            name=self.lr_schedule,
+            lr=self.lr,
+            epochs=self.epochs,
+            warmup_epochs=self.warmup_epochs,
+            milestones=self.lr_milestones,
+            gamma=self.lr_gamma,
+        )
+
+    def learning_rate(self, epoch: int, batch: int, batches: int) -> float:
+        """Return the learning rate of a step: of ``batch``, from 0, of the ``epoch``'s ``batches``.
+
+        Without ``lr_per_step`` it is that of the epoch.
+        """
+        if not self.lr_per_step:
+            return self.schedule.learning_rate(epoch)
+        return self.schedule.learning_rate(epoch + batch / batches, length=1 / batches)
 
     def learning_rates(self) -> list[float]:
-        """Return the learning rate of each epoch.
+        """Return the learning rate of each epoch, at its start where it moves with each step.
 
         Example:
             >>> RECIPES["imagenet"].learning_rates()[28:32]
             [0.1, 0.1, 0.01, 0.01]
         """
-        return [
-            learning_rate(
-                lr=self.lr,
-                schedule=self.lr_schedule,
-                epoch=epoch,
-                epochs=self.epochs,
-                warmup_epochs=self.warmup_epochs,
-            )
-            for epoch in range(self.epochs)
-        ]
+        return [self.schedule.learning_rate(epoch) for epoch in range(self.epochs)]
 
 
 def imagenet_train_transform() -> Transform:
@@ -150,6 +182,23 @@ def small_image_recipe(
         **others,
     )
 
+
+RESNET_STRIKES_BACK_A2: dict[str, Any] = {
+    "batch_size": 2048,
+    "epochs": 300,
+    "optimizer": "lamb",
+    "lr": 5e-3,
+    "lr_schedule": "cosine",
+    "warmup_epochs": 5,
+    "momentum": 0.9,  # not LAMB's
+    "weight_decay": 0.02,
+    "weight_decay_on": "weights",  # timm's default, which the procedure was run with
+    "loss": "bce",
+    "bce_threshold": 0.0,  # section 3.1: each class of a mixed image has the target 1
+}
+"""Optimizer and loss of procedure A2 of R. Wightman, H. Touvron, H. Jégou, "ResNet strikes back: An
+improved training procedure in timm", 2021, table 2; neither label smoothing nor gradient clipping.
+"""
 
 RECIPES = {
     # The published recipe, unchanged: https://github.com/tk1980/GFGP, imagenet_config.py.

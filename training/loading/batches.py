@@ -52,11 +52,24 @@ class Batch:
         images: [N, 3, H, W] floats on the process's device.
         targets: [N] class indices there.
         global_size: number of images of the batch over all processes.
+        soft_targets: [N, classes] shares of the classes in mixed images, or None.
     """
 
     images: Tensor
     targets: Tensor
     global_size: int
+    soft_targets: Tensor | None = None
+
+    def split(self, count: int) -> "list[Batch]":
+        """Return its images in ``count`` parts of nearly equal size, each of the global batch."""
+        images, targets = self.images.tensor_split(count), self.targets.tensor_split(count)
+        soft_targets: Sequence[Tensor | None] = [None] * count
+        if self.soft_targets is not None:
+            soft_targets = self.soft_targets.tensor_split(count)
+        return [
+            Batch(*tensors, self.global_size, soft)
+            for *tensors, soft in zip(images, targets, soft_targets, strict=True)
+        ]
 
 
 class Batches(Protocol):
@@ -274,6 +287,11 @@ class BatchLoader:
     def images(self) -> int:
         """Number of images of the pass that comes next, over all processes."""
         return sum(self.sampler.remaining_sizes)
+
+    @property
+    def batches_of_epoch(self) -> int:
+        """Number of global batches of a whole pass."""
+        return len(self.sampler.global_sizes)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the order and the augmentation of the epoch that is iterated next.
