@@ -123,15 +123,16 @@ def _is_best(checkpoint: Checkpoint) -> bool:
     )
 
 
-def load_checkpoint(path: str) -> Checkpoint:
+def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
     """Read a checkpoint of this project or of the published implementation.
 
-    No code of the file is run: ``torch.load`` with ``weights_only=True``.
+    No code of the file is run: ``torch.load`` with ``weights_only=True``. ``option`` is what the
+    errors name: where the user has given the file.
 
     Raises:
         UserError: there is no such file, or it is not a checkpoint.
     """
-    content = read_file("--resume", path)
+    content = read_file(option, path)
     try:
         args = content["args"]
         settings = vars(args) if isinstance(args, argparse.Namespace) else args
@@ -156,7 +157,7 @@ def load_checkpoint(path: str) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"--resume {path}: is no checkpoint of a training run ({error!r}); it must hold "
+            f"{option} {path}: is no checkpoint of a training run ({error!r}); it must hold "
             "state_dict, epoch, arch, stats, optimizer and args"
         ) from error
 
@@ -211,7 +212,7 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
             f"--resume {checkpoint.path}: is a checkpoint of --arch {checkpoint.arch}{its_pool}, "
             f"not of --arch {arch} --pool {pool}; pass its own --arch and --pool"
         )
-    classes, model_classes = _class_count(checkpoint.state_dict), _class_count(model.state_dict())
+    classes, model_classes = class_count(checkpoint.state_dict), class_count(model.state_dict())
     if classes != model_classes:
         raise UserError(
             f"--resume {checkpoint.path}: has {classes} classes, not {model_classes}; use its data "
@@ -326,7 +327,8 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def _class_count(state_dict: Mapping[str, Tensor]) -> int:
+def class_count(state_dict: Mapping[str, Tensor]) -> int:
+    """Return the length of the logits of a network with these tensors."""
     bias = next(reversed(state_dict.values()))  # the classifier's
     return bias.numel()
 
