@@ -1,7 +1,10 @@
-"""Numbers on the command line: each from its text, or an error that says what it must be."""
+"""Values on the command line: each from its text, or an error that says what it must be."""
 
 import argparse
 import math
+
+SERVICES = ("wandb", "mlflow")
+"""What ``--log`` may name."""
 
 
 def natural_int(text: str) -> int:
@@ -69,6 +72,14 @@ def number_or_environment(text: str) -> int:
 def path_or_none(text: str) -> str | None:
     """Return the path, None for the empty one, which the published command takes as none."""
     return text or None
+
+
+def services(text: str) -> str:
+    """Return the names of ``--log``, each once."""
+    names = text.split(",")
+    if not {*names} <= {*SERVICES}:
+        raise argparse.ArgumentTypeError(f"must be {' or '.join(SERVICES)} or both, got {text!r}")
+    return ",".join(dict.fromkeys(names))
 
 
 def _number(text: str) -> float:
