@@ -31,7 +31,7 @@ from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
 from training.records.evaluation import EVALUATION_NAME, Evaluation, write_evaluation
 from training.records.lines import description, summary
 from training.records.out_dir import make_out_dir
-from training.records.tensorboard import check_tensorboard
+from training.records.trackers import check_trackers
 from training.run import Run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
@@ -78,8 +78,8 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
             the loss is not finite, or a worker process is lost.
         SystemExit: a signal has interrupted the training, and its checkpoint is written.
     """
-    if settings.tensorboard and not settings.evaluate:
-        check_tensorboard()
+    if not settings.evaluate:
+        check_trackers(settings)
     by_itself = goes_on_by_itself(settings, process)
     if by_itself:
         settings = with_newest_checkpoint(settings, process)

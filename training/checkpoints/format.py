@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.atomic_write import atomic_write
+from training.atomic_write import atomic_write, write_link
 from training.checkpoints.files import BEST_NAME, Position, checkpoint_name, remove_outdated
 from training.checkpoints.partial_epoch import PartialEpoch
 from training.errors import UserError
@@ -81,8 +81,8 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     The file is a dict: ``state_dict``, ``epoch``, ``arch``, ``stats``, ``optimizer`` as published,
     and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema`` (with
     ``averaged_is_better``) and ``partial_epoch`` where there are any. When the epoch is the best
-    so far, ``model_best.pth.tar`` becomes the same. Older checkpoints that the settings do not
-    keep are deleted.
+    so far, ``model_best.pth.tar`` becomes the same, by a hard link where the file system has
+    those. Older checkpoints that the settings do not keep are deleted.
 
     Raises:
         WriteError: the file cannot be written; older files are then as they were.
@@ -106,14 +106,14 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     encoded = io.BytesIO()
     torch.save(content, encoded)
     folder = Path(settings.out_dir)
-    names = [checkpoint_name(checkpoint.position)]
-    if _is_best(checkpoint):
-        names.insert(0, BEST_NAME)  # a run killed in between resumes before both
-    for name in names:
-        with atomic_write(folder / name) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
+    path, best = folder / checkpoint_name(checkpoint.position), folder / BEST_NAME
+    is_best = _is_best(checkpoint)
+    with atomic_write(best if is_best else path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
+    if is_best:
+        write_link(best, path)  # after it: a run killed in between resumes before both
     remove_outdated(folder, checkpoint.position, settings.kept_checkpoints)
-    return folder / names[-1]
+    return path
 
 
 def _is_best(checkpoint: Checkpoint) -> bool:

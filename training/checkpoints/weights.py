@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from gfgp_cupy.layers import PUBLISHED_NAMES
+from gfgp_cupy.published_names import MAX_ENT_NAMES
 from models.state_dict import drop_wrapper_names
 from training.checkpoints.format import one_line, read_file
 from training.errors import UserError
@@ -137,7 +137,7 @@ def with_own_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str,
     """Return ``weights`` with the names that ``model`` has for them, where it has any."""
     named = dict(weights)
     drop_wrapper_names(model, named, "")
-    renames = dict(PUBLISHED_NAMES)
+    renames = dict(MAX_ENT_NAMES)
     if "classifier.6.weight" in named and "classifier.6.weight" not in model.state_dict():
         renames |= VGG_CLASSIFIER_NAMES
     renamed = {}
