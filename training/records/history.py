@@ -96,7 +96,7 @@ def stats_from_history(history: Sequence[EpochRecord]) -> dict[str, list[float]]
 
     The columns the published implementation does not have are there too.
     """
-    return {_stats_key(name): [getattr(record, name) for record in history] for name in COLUMNS}
+    return {stats_key(name): [getattr(record, name) for record in history] for name in COLUMNS}
 
 
 def history_from_stats(stats: Mapping[str, Sequence[float]], epoch: int) -> list[EpochRecord]:
@@ -108,7 +108,7 @@ def history_from_stats(stats: Mapping[str, Sequence[float]], epoch: int) -> list
     """
     losses = stats["train_loss"]
     unknown = [math.nan] * len(losses)
-    columns = {name: stats[_stats_key(name)] for name in PUBLISHED_COLUMNS}
+    columns = {name: stats[stats_key(name)] for name in PUBLISHED_COLUMNS}
     columns["epoch"] = range(epoch - len(losses) + 1, epoch + 1)
     for name in COLUMNS:
         if name not in columns:
@@ -157,5 +157,6 @@ def _record_from_row(row: Mapping[str, str]) -> EpochRecord:
     return EpochRecord(**values | {"epoch": int(row["epoch"])})
 
 
-def _stats_key(column: str) -> str:
+def stats_key(column: str) -> str:
+    """Return the published checkpoints' name of a column."""
     return column.replace("val_", "test_")
