@@ -19,6 +19,8 @@ from training.processes.rendezvous import address_of
 from training.processes.torchrun import Torchrun
 from training.recipes import RECIPES, Recipe
 
+DEFAULT_ARCH, DEFAULT_POOL = "resnet50", "max_ent"
+
 
 @dataclass(frozen=True)
 class Settings(Options):
@@ -44,7 +46,20 @@ class Settings(Options):
             filled["config_name"] = entry.config_name
         if entry and options.workers is None:
             filled["workers"] = 0 if entry.in_memory else min(12, os.cpu_count() or 1)
-        return cls(**filled, torchrun=torchrun)
+        settings = cls(**filled, torchrun=torchrun)
+        # A file may say which network it is of.
+        from_file = options.resume is not None or options.evaluate
+        return settings if from_file else settings.with_network()
+
+    def with_network(self, arch: str | None = None, pool: str | None = None) -> "Settings":
+        """Return the settings with the network that the options did not name.
+
+        It is that of a file, ``arch`` and ``pool``, and the default where that does not say it or
+        says one that there is not, which is refused where its tensors are taken.
+        """
+        arch = arch if arch in list_models() else DEFAULT_ARCH
+        pool = pool if pool in POOL_TYPES else DEFAULT_POOL
+        return replace(self, arch=self.arch or arch, pool=self.pool or pool)
 
     @property
     def recipe(self) -> Recipe:
@@ -90,6 +105,11 @@ class Settings(Options):
     def memory_format(self) -> torch.memory_format:
         """Of the network and the images."""
         return torch.channels_last if self.channels_last else torch.preserve_format
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether the options say which weights to evaluate."""
+        return self.resume is not None or self.weights is not None or self.pretrained
 
     @property
     def smallest_batch_here(self) -> int:
@@ -179,8 +199,11 @@ class Settings(Options):
         self._check_names()
         self._check_devices()
         self._check_processes()
-        if self.evaluate and self.resume is None:
-            raise UserError("--evaluate: say which checkpoint to evaluate with --resume FILE")
+        if self.evaluate and not self.names_weights:
+            raise UserError(
+                "--evaluate: say which checkpoint to evaluate with --resume FILE, or --weights "
+                "FILE or --pretrained"
+            )
         if self.exclude is not None and not self.evaluate:
             raise UserError(f"--exclude {self.exclude}: only goes with --evaluate")
         if self.val_data is not None and self.dataset != "imagenet":
@@ -219,8 +242,10 @@ class Settings(Options):
     def _check_names(self) -> None:
         try:
             check_choice("--dataset", self.dataset, list(DATASETS))
-            check_choice("--arch", self.arch, list_models())
-            check_choice("--pool", self.pool, POOL_TYPES)
+            if self.arch is not None:
+                check_choice("--arch", self.arch, list_models())
+            if self.pool is not None:
+                check_choice("--pool", self.pool, POOL_TYPES)
             check_choice("--config-name", self.config_name, list(RECIPES))
         except ValueError as error:
             raise UserError(str(error)) from error
