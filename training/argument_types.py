@@ -1,7 +1,10 @@
-"""Numbers on the command line: each from its text, or an error that says what it must be."""
+"""Values on the command line: each from its text, or an error that says what it must be."""
 
 import argparse
 import math
+
+SERVICES = ("wandb", "mlflow")
+"""What ``--log`` may name."""
 
 
 def natural_int(text: str) -> int:
@@ -35,6 +38,14 @@ def positive_float(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return value
+
+
+def services(text: str) -> str:
+    """Return the names of ``--log``, each once."""
+    names = text.split(",")
+    if not {*names} <= {*SERVICES}:
+        raise argparse.ArgumentTypeError(f"must be {' or '.join(SERVICES)} or both, got {text!r}")
+    return ",".join(dict.fromkeys(names))
 
 
 def _number(text: str) -> float:

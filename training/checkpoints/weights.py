@@ -79,7 +79,7 @@ def torchvision_weights(arch: str) -> dict[str, Tensor]:
 def weights_of_file(path: str) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of a checkpoint that has one as ``state_dict``.
 
-    Where a checkpoint has averaged weights (``--ema``), these are returned.
+    Where a checkpoint has averaged weights (``--ema``) that did better, these are returned.
 
     No code of the file is run: ``torch.load`` with ``weights_only=True``.
 
@@ -88,7 +88,8 @@ def weights_of_file(path: str) -> dict[str, Tensor]:
     """
     content = read_file("--weights", path)
     if isinstance(content, Mapping):
-        content = content.get("ema", content.get("state_dict", content))
+        name = "ema" if content.get("averaged_is_better", "ema" in content) else "state_dict"
+        content = content.get(name, content)
     if not isinstance(content, Mapping) or not any(
         isinstance(value, Tensor) for value in content.values()
     ):
