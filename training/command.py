@@ -1,6 +1,7 @@
 """The command from its settings to its results: training, or the evaluation of a checkpoint."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from training.checkpoints.resuming import (
     with_newest_checkpoint,
 )
 from training.checkpoints.weights import start_from_weights
+from training.class_names import matching, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
 from training.images.datasets import Data, LabelledImages
@@ -92,8 +94,15 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
             print(f"finished already: {line}", flush=True)
         return
     data = load_data(settings)
+    if checkpoint is not None and checkpoint.classes is not None:
+        data = match_classes(data, checkpoint.classes, settings, process)
     classes = class_count(settings.num_classes, data)
-    run = Run(settings, process, choose_seed(settings.seed, checkpoint, process))
+    run = Run(
+        settings=settings,
+        process=process,
+        seed=choose_seed(settings.seed, checkpoint, process),
+        classes=data.classes if data.classes_have_names else None,
+    )
     model = make_model(classes, checkpoint, run)
     if process.is_main:
         print(description(data, run), flush=True)
@@ -105,9 +114,28 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
         train(model, checkpoint, data=data, run=run)
 
 
+def match_classes(
+    data: Data, of_checkpoint: Sequence[str], settings: Settings, process: Process
+) -> Data:
+    """Return ``data`` with the classes of ``--resume`` in its order; say so where it is another.
+
+    Raises:
+        UserError: the data has other classes, or to train on not all of them.
+    """
+    own, origin = data.classes, f"--resume {settings.resume}"
+    # Outputs that no image is of: to train on these --num-classes has to ask for them.
+    subset = settings.evaluate or settings.num_classes is not None
+    data = with_classes_of(data, origin, of_checkpoint, subset=subset)
+    line = matching(own, of_checkpoint) if data.classes_have_names else None
+    if line is not None and process.is_main:
+        print(line, flush=True)
+    return data
+
+
 def is_finished(checkpoint: Checkpoint, settings: Settings) -> bool:
     """Return whether a run that resumes by itself has had its last epoch."""
-    return not settings.evaluate and checkpoint.epoch >= len(settings.learning_rates)
+    had_all = checkpoint.epoch >= len(settings.learning_rates)
+    return not settings.evaluate and had_all and len(checkpoint.history) > 0
 
 
 def choose_seed(seed: int | None, checkpoint: Checkpoint | None, process: Process) -> int:
