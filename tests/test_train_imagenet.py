@@ -62,6 +62,8 @@ def test_published_command_runs_unchanged(tmp_path):
         "checkpoint-epoch1.pth.tar",
         "config.json",
         "lambdas.csv",
+        "lambdas.pdf",
+        "lambdas.png",
         "log.csv",
         "model_best.pth.tar",
         "train_epochs.pdf",

@@ -1,8 +1,11 @@
-"""Numbers on the command line: each from its text, or an error that says what it must be."""
+"""Values on the command line: each from its text, or an error that says what it must be."""
 
 import argparse
 import math
 import re
+
+SERVICES = ("wandb", "mlflow")
+"""What ``--log`` may name."""
 
 
 def natural_int(text: str) -> int:
@@ -62,6 +65,14 @@ def rand_augment_setting(text: str) -> int | str:
             f"rand-m7-mstd0.5-inc1, got {text!r}"
         )
     return text
+
+
+def services(text: str) -> str:
+    """Return the names of ``--log``, each once."""
+    names = text.split(",")
+    if not {*names} <= {*SERVICES}:
+        raise argparse.ArgumentTypeError(f"must be {' or '.join(SERVICES)} or both, got {text!r}")
+    return ",".join(dict.fromkeys(names))
 
 
 def _number(text: str) -> float:

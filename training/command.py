@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models import create_model
-from training.checkpoints.averaging import averaged_model
+from training.checkpoints.averaging import better_model
 from training.checkpoints.format import Checkpoint, load_model
 from training.checkpoints.resuming import (
     goes_on_by_itself,
@@ -31,7 +31,7 @@ from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
 from training.records.evaluation import EVALUATION_NAME, Evaluation, write_evaluation
 from training.records.lines import description, summary
 from training.records.out_dir import make_out_dir
-from training.records.tensorboard import check_tensorboard
+from training.records.trackers import check_trackers
 from training.run import Run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
@@ -78,8 +78,8 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
             the loss is not finite, or a worker process is lost.
         SystemExit: a signal has interrupted the training, and its checkpoint is written.
     """
-    if settings.tensorboard and not settings.evaluate:
-        check_tensorboard()
+    if not settings.evaluate:
+        check_trackers(settings)
     by_itself = goes_on_by_itself(settings, process)
     if by_itself:
         settings = with_newest_checkpoint(settings, process)
@@ -145,7 +145,7 @@ def evaluate_checkpoint(
     """
     settings, process = run.settings, run.process
     val_batches = make_val_batches(images, run)
-    model = averaged_model(model, checkpoint)
+    model = better_model(model, checkpoint)
     if process.is_main:
         make_out_dir(settings.out_dir)
     compile_kernels_of_run(model, run, train_batches=None, val_batches=val_batches)
@@ -161,7 +161,7 @@ def evaluate_checkpoint(
         loss=scores.loss,
         images=scores.images,
         skipped_images=len(skipped),
-        averaged=checkpoint.ema is not None,
+        averaged=checkpoint.averaged_is_better,
         checkpoint=str(Path(checkpoint.path).resolve()),
         dataset=settings.dataset,
         data=settings.data if settings.val_data is None else settings.val_data,

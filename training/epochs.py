@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial as partial_call
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from training.checkpoints.files import Position
 from training.checkpoints.format import Checkpoint
 from training.checkpoints.partial_epoch import EpochUnderWay, begin_epoch
 from training.errors import UserError
 from training.loading.bad_images import skipped_of_all
 from training.loading.batches import BatchLoader
 from training.not_finite import check_finite
-from training.passes import evaluate, train_one_epoch
+from training.passes import evaluate_each, train_one_epoch
 from training.processes.interruption import Interrupted, Interruption, die_of
 from training.processes.ranks import broadcast_from_main
 from training.processes.stop_signals import caught_stop_signals
+from training.records.histograms import Histogram
 from training.records.history import EpochRecord
 from training.records.lambdas import SampledBatches, lambdas_of
 from training.records.lines import farewell, summary
@@ -55,11 +58,16 @@ def train_epochs(
         )
     partial = None if checkpoint is None else checkpoint.partial_epoch
     step = make_training_step(model, checkpoint, run)
-    saving = None
-    if run.process.is_main:
-        images = train_batches.sampler.num_samples
-        saving = begin_saving(run, images, start_epoch, resumed=checkpoint is not None)
-    with caught_stop_signals(second=die_of) as signals:
+    with (
+        caught_stop_signals(second=die_of) as signals,
+        begin_saving(
+            run=run,
+            train_images=train_batches.sampler.num_samples,
+            batches_per_epoch=len(train_batches.sampler),
+            start=Position(start_epoch, 0 if partial is None else partial.batches),
+            resumed=checkpoint is not None,
+        ) as saving,
+    ):
         interruption = Interruption(run.process, signals)
         for epoch in range(start_epoch, len(learning_rates)):
             set_learning_rate(step.optimizer, learning_rates[epoch])
@@ -71,7 +79,7 @@ def train_epochs(
                     train_batches=train_batches,
                     val_batches=val_batches,
                     under_way=under_way,
-                    check=interruption.check,
+                    check=partial_call(after_step, step, under_way, saving, interruption),
                 )
             except Interrupted as interrupted:
                 checkpoint = checkpoint_within(under_way, step, history)
@@ -91,9 +99,22 @@ def train_epochs(
                 )
             if epoch + 1 < len(learning_rates):
                 stop_if_interrupted(interruption, epoch, saving)
-    if saving is not None:
-        saving.end()
+        if saving is not None:
+            saving.end()
+    if run.process.is_main:
         print(summary(history, settings.out_dir), flush=True)
+
+
+def after_step(
+    step: TrainingStep,
+    under_way: EpochUnderWay,
+    saving: Saving | None,
+    interruption: Interruption,
+) -> None:
+    """Pass on what is due of a batch's numbers; raise ``Interrupted`` if a signal has come."""
+    if saving is not None:
+        saving.step(under_way, lr=step.optimizer.param_groups[0]["lr"])
+    interruption.check()
 
 
 @dataclass(frozen=True)
@@ -102,12 +123,12 @@ class EpochResult:
 
     Attributes:
         record: its scores and times.
-        lambdas: λ [N, C] by layer after it; of the main process only.
+        lambdas: histograms of λ by layer after it; of the main process only.
         bad_images: the reasons by name of those that were skipped.
     """
 
     record: EpochRecord
-    lambdas: Mapping[str, Tensor]
+    lambdas: Mapping[str, Histogram]
     bad_images: Mapping[str, str]
 
 
@@ -136,15 +157,16 @@ def run_epoch(
     # Each process has running statistics of its own; those of the main one are saved.
     broadcast_from_main(step.buffers, run.process)
     sampled = SampledBatches(val_batches, run.process)
-    val_scores = evaluate(
-        model=step.result, batches=sampled, run=run, title=f"{title} validation", check=check
+    val, *averaged_val = evaluate_each(
+        models=step.judged, batches=sampled, run=run, title=f"{title} validation", check=check
     )
     skipped = skipped_of_all([train_batches.bad_images, val_batches.bad_images], run.process)
     record = EpochRecord.of(
         epoch=epoch + 1,
         lr=learning_rates[epoch],
         train=train_scores,
-        val=val_scores,
+        val=val,
+        averaged_val=averaged_val[0] if averaged_val else None,
         seconds=under_way.seconds,
         train_seconds=train_seconds,
         usage=usage,
@@ -153,7 +175,7 @@ def run_epoch(
     if run.process.is_main:
         bad = f", {len(skipped)} bad images skipped" if skipped else ""
         print(f"{title}: {record}{bad}", flush=True)
-        lambdas = lambdas_of(step.result, sampled.sample)
+        lambdas = lambdas_of(step.judged[record.averaged_is_better], sampled.sample)
     return EpochResult(record, lambdas, skipped)
 
 

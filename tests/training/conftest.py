@@ -9,9 +9,9 @@ import pytest
 from training.atomic_write import atomic_write
 
 
-def write_no_curves(history: Sequence[object], pdf_path: Path) -> None:
-    """Take the place of ``write_curves``: the same files, written alike, and no drawing in them."""
-    for path in (pdf_path, pdf_path.with_suffix(".png")):
+def write_no_curves(history: Sequence[object], curves: Path, lambdas: Path) -> None:
+    """Take the place of ``write_figures``: the curves' files, written alike, and no drawing."""
+    for path in (curves, curves.with_suffix(".png")):
         with atomic_write(path) as temporary:
             Path(temporary).write_text(f"{len(history)} epochs")
 
@@ -19,5 +19,5 @@ def write_no_curves(history: Sequence[object], pdf_path: Path) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def no_curves() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.records.run_files.write_curves", write_no_curves)
+        patch.setattr("training.records.figures.write_figures", write_no_curves)
         yield

@@ -47,6 +47,7 @@ class DataOptions:
         default=600,
         parse=positive_int,
         metavar="SECONDS",
+        tells=False,
     )
     on_bad_image: str = option(
         "data",
