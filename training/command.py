@@ -185,7 +185,7 @@ def train_on(data: Data, model: nn.Module, checkpoint: Checkpoint | None, run: R
     val_batches = make_val_batches(data.val, run)
     if run.settings.sync_bn and run.process.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    train_batches = make_train_batches(data.train, run)
+    train_batches = make_train_batches(data, run)
     compile_kernels_of_run(model, run, train_batches=train_batches, val_batches=val_batches)
     train_epochs(
         model=model,

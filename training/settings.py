@@ -12,6 +12,7 @@ from models import list_models
 from models.pooling import POOL_TYPES
 from training.errors import UserError
 from training.forward import AMP_TYPES, Forward
+from training.image_checks import check_images
 from training.images.datasets import DATASETS
 from training.options import OPTIONS, Options
 from training.processes.placement import Placement
@@ -197,6 +198,7 @@ class Settings(Options):
             UserError: a name is unknown, or options contradict each other or the machine.
         """
         self._check_names()
+        check_images(self, self.recipe)
         self._check_devices()
         self._check_processes()
         if self.evaluate and not self.names_weights:

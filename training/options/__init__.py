@@ -8,6 +8,7 @@ lists are held against their registries by a test.
 
 from dataclasses import dataclass, fields
 
+from training.options.augmentation import AugmentationOptions
 from training.options.checkpoints import CheckpointOptions
 from training.options.computing import ComputingOptions
 from training.options.data import DataOptions
@@ -27,6 +28,7 @@ class Options(
     OutputOptions,
     CheckpointOptions,
     ComputingOptions,
+    AugmentationOptions,
     RecipeOptions,
     NetworkOptions,
     DataOptions,

@@ -8,6 +8,7 @@ GROUPS = {
     "data": "data",
     "network": "network",
     "recipe": "recipe",
+    "augmentation": "augmentation",
     "computing": "computing",
     "checkpoints": "checkpoints and evaluation",
     "output": "output",
