@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models import create_model
-from training.checkpoints.averaging import averaged_model
+from training.checkpoints.averaging import better_model
 from training.checkpoints.format import Checkpoint, load_model
 from training.checkpoints.resuming import (
     goes_on_by_itself,
@@ -145,7 +145,7 @@ def evaluate_checkpoint(
     """
     settings, process = run.settings, run.process
     val_batches = make_val_batches(images, run)
-    model = averaged_model(model, checkpoint)
+    model = better_model(model, checkpoint)
     if process.is_main:
         make_out_dir(settings.out_dir)
     compile_kernels_of_run(model, run, train_batches=None, val_batches=val_batches)
@@ -161,7 +161,7 @@ def evaluate_checkpoint(
         loss=scores.loss,
         images=scores.images,
         skipped_images=len(skipped),
-        averaged=checkpoint.ema is not None,
+        averaged=checkpoint.averaged_is_better,
         checkpoint=str(Path(checkpoint.path).resolve()),
         dataset=settings.dataset,
         data=settings.data if settings.val_data is None else settings.val_data,

@@ -60,7 +60,11 @@ def make_train_batches(images: LabelledImages, run: Run) -> BatchLoader:
         )
     bad_images = make_bad_images("training", len(images), run)
     augmented = training_images(
-        images, settings.recipe, run.seed, replace_bad=bad_images is not None
+        images,
+        settings.recipe,
+        seed=run.seed,
+        replace_bad=bad_images is not None,
+        on_cpu=run.process.device.type == "cpu",
     )
     return make_loader(augmented, sampler, run, bad_images=bad_images)
 

@@ -14,7 +14,7 @@ from training.errors import UserError
 from training.loading.bad_images import skipped_of_all
 from training.loading.batches import BatchLoader
 from training.not_finite import check_finite
-from training.passes import evaluate, train_one_epoch
+from training.passes import evaluate_each, train_one_epoch
 from training.processes.interruption import Interrupted, Interruption, die_of
 from training.processes.ranks import broadcast_from_main
 from training.processes.stop_signals import caught_stop_signals
@@ -157,15 +157,16 @@ def run_epoch(
     # Each process has running statistics of its own; those of the main one are saved.
     broadcast_from_main(step.buffers, run.process)
     sampled = SampledBatches(val_batches, run.process)
-    val_scores = evaluate(
-        model=step.result, batches=sampled, run=run, title=f"{title} validation", check=check
+    val, *averaged_val = evaluate_each(
+        models=step.judged, batches=sampled, run=run, title=f"{title} validation", check=check
     )
     skipped = skipped_of_all([train_batches.bad_images, val_batches.bad_images], run.process)
     record = EpochRecord.of(
         epoch=epoch + 1,
         lr=learning_rates[epoch],
         train=train_scores,
-        val=val_scores,
+        val=val,
+        averaged_val=averaged_val[0] if averaged_val else None,
         seconds=under_way.seconds,
         train_seconds=train_seconds,
         usage=usage,
@@ -174,7 +175,7 @@ def run_epoch(
     if run.process.is_main:
         bad = f", {len(skipped)} bad images skipped" if skipped else ""
         print(f"{title}: {record}{bad}", flush=True)
-        lambdas = lambdas_of(step.result, sampled.sample)
+        lambdas = lambdas_of(step.judged[record.averaged_is_better], sampled.sample)
     return EpochResult(record, lambdas, skipped)
 
 

@@ -1,6 +1,6 @@
 """One epoch: a pass over the training images, or over the validation images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -51,33 +51,42 @@ def train_one_epoch(
     return scores
 
 
+def evaluate(model: nn.Module, batches: Batches, run: Run, title: str) -> Scores:
+    """Return the scores of ``model``; see ``evaluate_each``."""
+    (scores,) = evaluate_each([model], batches, run, title)
+    return scores
+
+
 @torch.no_grad()
-def evaluate(
-    model: nn.Module,
+def evaluate_each(
+    models: Sequence[nn.Module],
     batches: Batches,
     run: Run,
     title: str,
     check: Callable[[], None] = lambda: None,
-) -> Scores:
-    """Return the scores over all processes, each image counted once.
+) -> list[Scores]:
+    """Return the scores of each model over all processes, each image counted once.
 
-    ``model`` is the network itself, not a wrapper that communicates: the processes may have
-    different numbers of batches. ``check`` is called after each, where there is one process.
+    One pass over the images serves all ``models``, which are the networks themselves, not
+    wrappers that communicate: the processes may have different numbers of batches. ``check`` is
+    called after each, where there is one process.
 
     Raises:
         UserError: an image is unreadable, or the loss is not finite.
     """
-    model.eval()
-    sums = ScoreSums(run.process.device)
+    sums = [ScoreSums(run.process.device) for _ in models]
+    for model in models:
+        model.eval()
     with progress_of(title, batches, run) as progress:
         for batch in batches:
-            logits = run.settings.forward(model, batch.images)
-            sums.add(cross_entropy(logits, batch.targets), logits, batch.targets)
+            for model, its_sums in zip(models, sums, strict=True):
+                logits = run.settings.forward(model, batch.images)
+                its_sums.add(cross_entropy(logits, batch.targets), logits, batch.targets)
             if progress.advance(batch.global_size):
-                progress.show(sums.scores())
+                progress.show(sums[0].scores())
             if run.process.world_size == 1:
                 check()
-    return finite(sums.scores_of_all(run.process), title)
+    return [finite(each.scores_of_all(run.process), title) for each in sums]
 
 
 def progress_of(title: str, batches: Batches, run: Run) -> Progress:

@@ -10,7 +10,7 @@ from torch.amp import GradScaler
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 
-from training.checkpoints.averaging import load_average, make_average
+from training.checkpoints.averaging import load_average, make_average, update_average
 from training.checkpoints.format import Checkpoint, load_optimizer, one_line
 from training.checkpoints.partial_epoch import PartialEpoch
 from training.errors import UserError
@@ -56,15 +56,14 @@ class TrainingStep:
         return self.run.settings.on_nan == "skip"
 
     @property
-    def result(self) -> nn.Module:
-        """The network that validation judges: the averaged one where there is one."""
-        return self.model if self.averaged is None else self.averaged.module
+    def judged(self) -> list[nn.Module]:
+        """The networks that validation judges: ``model``, and the averaged one if there is one."""
+        return [self.model] if self.averaged is None else [self.model, self.averaged.module]
 
     @property
     def buffers(self) -> list[Tensor]:
-        """The running statistics of ``model`` and of ``result``."""
-        models = [self.model] if self.averaged is None else [self.model, self.averaged.module]
-        return [buffer for model in models for buffer in model.buffers()]
+        """The running statistics of the networks that validation judges."""
+        return [buffer for model in self.judged for buffer in model.buffers()]
 
     def __call__(self, batch: Batch, sums: ScoreSums) -> bool:
         """Move the weights once, and add the batch's scores to ``sums``.
@@ -88,7 +87,7 @@ class TrainingStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+            update_average(self.averaged, self.model, self.run.settings.ema)
         return True
 
     def _find_gradient(self, batch: Batch, scores: ScoreSums) -> None:
@@ -161,7 +160,7 @@ def make_training_step(model: nn.Module, checkpoint: Checkpoint | None, run: Run
         weight_decay=settings.recipe.weight_decay,
     )
     scaler = GradScaler(run.process.device.type, enabled=settings.amp == "fp16")
-    averaged = make_average(model, settings.ema)
+    averaged = None if settings.ema is None else make_average(model)
     if checkpoint is not None:
         load_optimizer(optimizer, model, checkpoint)
         load_scaler(scaler, checkpoint)

@@ -246,8 +246,8 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setattr("training.command.create_model", create_tiny_network)
     recipe = replace(
         RECIPES["digits"],
-        train_transform=lambda: standardised,
-        val_transform=lambda: standardised,
+        train_transform=lambda recipe: standardised,
+        val_transform=lambda recipe: standardised,
     )
     monkeypatch.setitem(RECIPES, "standardised", recipe)
     data = write_image_folder(tmp_path / "data", train=8, val=2)

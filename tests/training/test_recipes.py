@@ -36,9 +36,9 @@ def test_imagenet_validation_resizes_the_short_side_and_crops_the_centre():
     crop = transforms.functional.to_tensor(resized.crop((left, top, left + 224, top + 224)))
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    images = RECIPES["imagenet"].val_transform()(image)[None]
-    result = RECIPES["imagenet"].val_batch_transform()(images, [])[0]
-    torch.testing.assert_close(result, (crop - mean) / std)
+    in_worker, on_device = RECIPES["imagenet"].val_steps()
+    result = on_device(in_worker(image)[None], [])[0]
+    assert torch.equal(result, (crop - mean) / std)
 
 
 def test_epochs_and_lr_override_the_recipe():

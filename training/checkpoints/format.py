@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import pickle
 import warnings
 import zipfile
@@ -62,15 +63,26 @@ class Checkpoint:
         batches = 0 if self.partial_epoch is None else self.partial_epoch.batches
         return Position(self.epoch, batches)
 
+    @property
+    def averaged_is_better(self) -> bool:
+        """Whether to judge and use the averaged weights: those that validated better.
+
+        So it is, too, where the averaged weights alone were validated, or none have been yet.
+        """
+        if self.ema is None:
+            return False
+        last = self.history[-1] if self.history else None
+        return last is None or math.isnan(last.ema_val_err1) or last.averaged_is_better
+
 
 def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     """Write ``checkpoint`` into ``settings.out_dir``; return its path.
 
     The file is a dict: ``state_dict``, ``epoch``, ``arch``, ``stats``, ``optimizer`` as published,
-    and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema`` and
-    ``partial_epoch`` where there are any. When the epoch is the best so far,
-    ``model_best.pth.tar`` becomes the same, by a hard link where the file system has those. Older
-    checkpoints that the settings do not keep are deleted.
+    and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema`` (with
+    ``averaged_is_better``) and ``partial_epoch`` where there are any. When the epoch is the best
+    so far, ``model_best.pth.tar`` becomes the same, by a hard link where the file system has
+    those. Older checkpoints that the settings do not keep are deleted.
 
     Raises:
         WriteError: the file cannot be written; older files are then as they were.
@@ -86,6 +98,8 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     for name in ("scaler", "ema"):
         if getattr(checkpoint, name) is not None:
             content[name] = getattr(checkpoint, name)
+    if checkpoint.ema is not None:
+        content["averaged_is_better"] = checkpoint.averaged_is_better
     if checkpoint.partial_epoch is not None:
         content["partial_epoch"] = vars(checkpoint.partial_epoch)
     # In memory first: torch.save hides what the file system says behind errors of its own.
@@ -109,15 +123,16 @@ def _is_best(checkpoint: Checkpoint) -> bool:
     )
 
 
-def load_checkpoint(path: str) -> Checkpoint:
+def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
     """Read a checkpoint of this project or of the published implementation.
 
-    No code of the file is run: ``torch.load`` with ``weights_only=True``.
+    No code of the file is run: ``torch.load`` with ``weights_only=True``. ``option`` is what the
+    errors name: where the user has given the file.
 
     Raises:
         UserError: there is no such file, or it is not a checkpoint.
     """
-    content = read_file("--resume", path)
+    content = read_file(option, path)
     try:
         args = content["args"]
         settings = vars(args) if isinstance(args, argparse.Namespace) else args
@@ -142,7 +157,7 @@ def load_checkpoint(path: str) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"--resume {path}: is no checkpoint of a training run ({error!r}); it must hold "
+            f"{option} {path}: is no checkpoint of a training run ({error!r}); it must hold "
             "state_dict, epoch, arch, stats, optimizer and args"
         ) from error
 
@@ -197,7 +212,7 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
             f"--resume {checkpoint.path}: is a checkpoint of --arch {checkpoint.arch}{its_pool}, "
             f"not of --arch {arch} --pool {pool}; pass its own --arch and --pool"
         )
-    classes, model_classes = _class_count(checkpoint.state_dict), _class_count(model.state_dict())
+    classes, model_classes = class_count(checkpoint.state_dict), class_count(model.state_dict())
     if classes != model_classes:
         raise UserError(
             f"--resume {checkpoint.path}: has {classes} classes, not {model_classes}; use its data "
@@ -312,7 +327,8 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def _class_count(state_dict: Mapping[str, Tensor]) -> int:
+def class_count(state_dict: Mapping[str, Tensor]) -> int:
+    """Return the length of the logits of a network with these tensors."""
     bias = next(reversed(state_dict.values()))  # the classifier's
     return bias.numel()
 

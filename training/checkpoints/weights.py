@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from gfgp_cupy.layers import PUBLISHED_NAMES
+from gfgp_cupy.published_names import MAX_ENT_NAMES
 from models.state_dict import drop_wrapper_names
 from training.checkpoints.format import one_line, read_file
 from training.errors import UserError
@@ -79,7 +79,7 @@ def torchvision_weights(arch: str) -> dict[str, Tensor]:
 def weights_of_file(path: str) -> dict[str, Tensor]:
     """Return the tensors of a state dict, or of a checkpoint that has one as ``state_dict``.
 
-    Where a checkpoint has averaged weights (``--ema``), these are returned.
+    Where a checkpoint has averaged weights (``--ema``) that did better, these are returned.
 
     No code of the file is run: ``torch.load`` with ``weights_only=True``.
 
@@ -88,7 +88,8 @@ def weights_of_file(path: str) -> dict[str, Tensor]:
     """
     content = read_file("--weights", path)
     if isinstance(content, Mapping):
-        content = content.get("ema", content.get("state_dict", content))
+        name = "ema" if content.get("averaged_is_better", "ema" in content) else "state_dict"
+        content = content.get(name, content)
     if not isinstance(content, Mapping) or not any(
         isinstance(value, Tensor) for value in content.values()
     ):
@@ -136,7 +137,7 @@ def with_own_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str,
     """Return ``weights`` with the names that ``model`` has for them, where it has any."""
     named = dict(weights)
     drop_wrapper_names(model, named, "")
-    renames = dict(PUBLISHED_NAMES)
+    renames = dict(MAX_ENT_NAMES)
     if "classifier.6.weight" in named and "classifier.6.weight" not in model.state_dict():
         renames |= VGG_CLASSIFIER_NAMES
     renamed = {}

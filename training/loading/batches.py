@@ -13,12 +13,13 @@ from training.errors import UserError
 from training.images.batch_transform import BatchTransform
 from training.images.datasets import BrokenSource, LabelledImages
 from training.images.decoding import Decode, decode_rgb
+from training.images.preparation import Transform
 from training.images.shard_order import shard_order
 from training.loading.bad_images import BadImage, BadImages
 from training.loading.workers import outlive_stop_signals
 from training.processes.ranks import Process
 from training.processes.stop_signals import hold_stop_signals
-from training.recipes import Recipe, Transform
+from training.recipes import Recipe
 from training.seeding import derive_seed
 
 
@@ -124,13 +125,21 @@ class TransformedImages(Dataset):
 
 
 def training_images(
-    images: LabelledImages, recipe: Recipe, seed: int, replace_bad: bool = False
+    images: LabelledImages,
+    recipe: Recipe,
+    seed: int,
+    replace_bad: bool = False,
+    on_cpu: bool = True,
 ) -> TransformedImages:
-    """Return ``images`` as ``recipe`` augments them; for ``replace_bad``, see there."""
+    """Return ``images`` as ``recipe`` augments them for a training there; see ``train_steps``.
+
+    For ``replace_bad``, see ``TransformedImages``.
+    """
+    transform, batch_transform = recipe.train_steps(on_cpu)
     return TransformedImages(
         images=images,
-        transform=recipe.train_transform(),
-        batch_transform=recipe.train_batch_transform(),
+        transform=transform,
+        batch_transform=batch_transform,
         seed=seed,
         decode=recipe.train_decode,
         replace_bad=replace_bad,
@@ -139,11 +148,9 @@ def training_images(
 
 def validation_images(images: LabelledImages, recipe: Recipe, seed: int) -> TransformedImages:
     """Return ``images`` as ``recipe`` prepares them for an evaluation."""
+    transform, batch_transform = recipe.val_steps()
     return TransformedImages(
-        images=images,
-        transform=recipe.val_transform(),
-        batch_transform=recipe.val_batch_transform(),
-        seed=seed,
+        images=images, transform=transform, batch_transform=batch_transform, seed=seed
     )
 
 

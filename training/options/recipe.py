@@ -55,7 +55,8 @@ class RecipeOptions:
     )
     ema: float | None = option(
         "recipe",
-        "validate and keep a moving average of the weights too (DECAY: 0.9999)",
+        "keep a moving average of the weights, too, whose decay warms up to DECAY (0.9999); both "
+        "are validated, and the better ones count",
         parse=fraction,
         bare=0.9999,
         metavar="DECAY",

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import matplotlib
 import pytest
@@ -25,7 +25,7 @@ PUBLISHED_KEYS = ("train_err1", "train_err5", "train_loss", "test_err1", "test_e
 def record(epoch, val_err1=50.0):
     return EpochRecord(
         *(epoch, 0.1 / epoch, 2.5, 80.0, 30.0, 2.25, val_err1, 20.0, 12.5, 99.0),
-        *(6.25, 3.5),
+        *(6.25, 3.5, 0.0, 2.0, 55.0, 15.0),
     )
 
 
@@ -63,6 +63,24 @@ def test_stats_of_unequal_length_are_refused():
 def test_latest_of_the_best_epochs_counts():
     history = [record(1, 3.0), record(2, 2.0), record(3, 2.0), record(4, 5.0)]
     assert best_record(history).epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("errors", "losses", "better"),
+    [
+        ((3.0, 2.0), (1.0, 5.0), True),
+        ((2.0, 3.0), (5.0, 1.0), False),
+        ((2.0, 2.0), (1.0, 0.9), True),
+        ((2.0, 2.0), (1.0, 1.0), False),
+        ((2.0, math.nan), (1.0, math.nan), False),
+    ],
+)
+def test_better_weights_have_the_lower_error_then_the_lower_loss(errors, losses, better):
+    raw, averaged = zip(errors, losses, strict=True)
+    entry = replace(record(1), val_err1=raw[0], val_loss=raw[1])
+    entry = replace(entry, ema_val_err1=averaged[0], ema_val_loss=averaged[1])
+    assert entry.averaged_is_better is better
+    assert (entry.best_val_err1, entry.best_val_err5) == (min(errors), 15.0 if better else 20.0)
 
 
 def test_log_has_a_row_per_epoch_and_replaces_the_file(tmp_path):
