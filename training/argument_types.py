@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 
 SERVICES = ("wandb", "mlflow")
 """What ``--log`` may name."""
@@ -40,11 +41,30 @@ def positive_float(text: str) -> float:
     return value
 
 
-def zero_or_more(text: str) -> float:
+def natural_float(text: str) -> float:
     value = _number(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number from 0 on, got {text!r}")
     return value
+
+
+def probability(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
+
+
+def rand_augment_setting(text: str) -> int | str:
+    """Return a magnitude of torchvision's RandAugment, or what configures timm's."""
+    if text.isdecimal() and int(text) <= 30:
+        return int(text)
+    if not re.fullmatch(r"rand(-(m|n|p|inc|mmax|mstd)\d+(\.\d+)?|-t[a-z0-9]+)+", text):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 to 30, or as timm spells it, such as "
+            f"rand-m7-mstd0.5-inc1, got {text!r}"
+        )
+    return text
 
 
 def two_fractions(text: str) -> tuple[float, ...]:

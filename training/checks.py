@@ -9,6 +9,7 @@ from gfgp_cupy.choices import check_choice
 from models import list_models
 from models.pooling import POOL_TYPES
 from training.errors import UserError
+from training.image_checks import check_images
 from training.images.datasets import DATASETS
 from training.optimizer import check_optimizer
 from training.options import flag_of
@@ -25,6 +26,7 @@ def check_settings(settings: Settings) -> None:
         UserError: a name is unknown, or options contradict each other or the machine.
     """
     _check_names(settings)
+    check_images(settings, settings.recipe)
     _check_data(settings)
     _check_devices(settings)
     _check_processes(settings)
@@ -35,8 +37,10 @@ def check_settings(settings: Settings) -> None:
 def _check_names(settings: Settings) -> None:
     try:
         check_choice("--dataset", settings.dataset, list(DATASETS))
-        check_choice("--arch", settings.arch, list_models())
-        check_choice("--pool", settings.pool, POOL_TYPES)
+        if settings.arch is not None:
+            check_choice("--arch", settings.arch, list_models())
+        if settings.pool is not None:
+            check_choice("--pool", settings.pool, POOL_TYPES)
         check_choice("--config-name", settings.config_name, list(RECIPES))
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -102,8 +106,11 @@ def _check_processes(settings: Settings) -> None:
 
 
 def _check_checkpoints(settings: Settings) -> None:
-    if settings.evaluate and settings.resume is None:
-        raise UserError("--evaluate: say which checkpoint to evaluate with --resume FILE")
+    if settings.evaluate and not settings.names_weights:
+        raise UserError(
+            "--evaluate: say which checkpoint to evaluate with --resume FILE, or --weights FILE or "
+            "--pretrained"
+        )
     if settings.pretrained and settings.weights is not None:
         raise UserError(f"--pretrained and --weights {settings.weights}: leave one of them out")
     if settings.save_last_checkpoint and settings.keep_checkpoints is not None:

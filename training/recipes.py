@@ -172,8 +172,27 @@ RECIPES = {
         crop_pct=224 / 256,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        crops_at_random=True,
         color_jitter=0.4,
         lighting=0.1,
+    ),
+    # Procedure A2 of R. Wightman, H. Touvron and H. Jégou, "ResNet strikes back: An improved
+    # training procedure in timm", 2021, table 2, without its stochastic depth of 0.05, which these
+    # networks have not.
+    "imagenet-a2": Recipe(
+        **RESNET_STRIKES_BACK_A2,
+        train_transform=imagenet_train_transform,
+        val_transform=imagenet_val_transform,
+        image_size=224,
+        crop_pct=0.95,
+        interpolation="bicubic",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        crops_at_random=True,
+        rand_augment="rand-m7-mstd0.5-inc1",
+        repeated_augmentation=3,
+        mixup=0.1,
+        cutmix=1.0,
     ),
     # 32x32 images of a few thousand small digits, in minutes on two CPU cores.
     "digits": small_image_recipe(

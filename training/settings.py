@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from models import list_models
+from models.pooling import POOL_TYPES
 from training.forward import AMP_TYPES, Forward
 from training.images.datasets import DATASETS
 from training.options import OPTIONS, Options
@@ -14,6 +16,8 @@ from training.processes.placement import Placement
 from training.processes.rendezvous import meeting_of
 from training.processes.torchrun import VARIABLES, Torchrun, read_torchrun
 from training.recipes import RECIPES, Recipe
+
+DEFAULT_ARCH, DEFAULT_POOL = "resnet50", "max_ent"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,20 @@ class Settings(Options):
         if torchrun is not None:  # whose numbers are those of processes, not of machines
             environ = {name: environ[name] for name in environ.keys() - VARIABLES}
         filled |= meeting_of(options, environ)
-        return cls(**filled, torchrun=torchrun)
+        settings = cls(**filled, torchrun=torchrun)
+        # A file may say which network it is of.
+        from_file = options.resume is not None or options.evaluate
+        return settings if from_file else settings.with_network()
+
+    def with_network(self, arch: str | None = None, pool: str | None = None) -> "Settings":
+        """Return the settings with the network that the options did not name.
+
+        It is that of a file, ``arch`` and ``pool``, and the default where that does not say it or
+        says one that there is not, which is refused where its tensors are taken.
+        """
+        arch = arch if arch in list_models() else DEFAULT_ARCH
+        pool = pool if pool in POOL_TYPES else DEFAULT_POOL
+        return replace(self, arch=self.arch or arch, pool=self.pool or pool)
 
     @property
     def recipe(self) -> Recipe:
@@ -98,6 +115,11 @@ class Settings(Options):
     def memory_format(self) -> torch.memory_format:
         """Of the network and the images."""
         return torch.channels_last if self.channels_last else torch.preserve_format
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether the options say which weights to evaluate."""
+        return self.resume is not None or self.weights is not None or self.pretrained
 
     @property
     def smallest_batch_here(self) -> int:

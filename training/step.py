@@ -10,7 +10,8 @@ from torch.amp import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoints.averaging import load_average, make_average, update_average
-from training.checkpoints.format import Checkpoint, load_optimizer, one_line
+from training.checkpoints.format import Checkpoint, one_line
+from training.checkpoints.optimizer_state import load_optimizer, optimizer_state
 from training.checkpoints.partial_epoch import PartialEpoch
 from training.errors import UserError
 from training.forward import Forward
@@ -141,11 +142,13 @@ class TrainingStep:
             pool=self.run.settings.pool,
             seed=self.run.seed,
             state_dict=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
+            optimizer=optimizer_state(self.optimizer, self.model),
             history=history,
             scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None,
             ema=None if self.averaged is None else self.averaged.state_dict(),
             partial_epoch=partial_epoch,
+            classes=self.run.classes,
+            lineage=self.run.lineage,
         )
 
     def _communication(self, last: bool) -> "nullcontext[None]":

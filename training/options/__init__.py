@@ -9,6 +9,7 @@ lists are held against their registries by a test.
 from dataclasses import dataclass, fields
 
 from training.options.advanced import AdvancedOptions
+from training.options.augmentation import AugmentationOptions
 from training.options.checkpoints import CheckpointOptions
 from training.options.computing import ComputingOptions
 from training.options.data import DataOptions
@@ -30,6 +31,7 @@ class Options(
     OutputOptions,
     CheckpointOptions,
     ComputingOptions,
+    AugmentationOptions,
     OptimizerOptions,
     RecipeOptions,
     NetworkOptions,

@@ -20,8 +20,9 @@ class CheckpointOptions:
     )
     evaluate: bool = option(
         "checkpoints",
-        "print the top-1 and top-5 validation error of --resume FILE, write them to "
-        "evaluation.json in --out-dir, and stop",
+        "print the top-1 and top-5 validation error of --resume FILE, or of --weights or "
+        "--pretrained, and stop; in --out-dir: evaluation.json, evaluation_classes.csv, "
+        "confused_pairs.csv, confusion.csv and its picture",
         default=False,
         short="e",
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import natural_int, positive_int
+from training.argument_types import natural_int, positive_float, positive_int
 from training.options.option import option
 
 
@@ -49,4 +49,41 @@ class DataOptions:
         "place of each, an evaluation does not count them (default: %(default)s)",
         default="error",
         choices=("error", "skip"),
+    )
+    image_size: int | None = option(
+        "data",
+        "height and width of the network's input, in training and evaluation (default: the "
+        "recipe's)",
+        parse=positive_int,
+        metavar="PIXELS",
+        from_recipe=True,
+    )
+    val_size: int | None = option(
+        "data",
+        "resize validation images to this, the short side of photographs, before the central crop "
+        "(default: --image-size over --crop-pct)",
+        parse=positive_int,
+        metavar="PIXELS",
+        from_recipe=True,
+    )
+    crop_pct: float | None = option(
+        "data",
+        "or say which share of it the central crop is (default: the recipe's)",
+        parse=positive_float,
+        metavar="SHARE",
+        from_recipe=True,
+    )
+    interpolation: str | None = option(
+        "data",
+        "of all resizing (default: the recipe's)",
+        choices=("nearest", "bilinear", "bicubic"),
+        from_recipe=True,
+    )
+    decode: str | None = option(
+        "data",
+        "full: whole JPEGs, resized by PIL, as published; fast: at a half, quarter or eighth of "
+        "the resolution where a training crop is large, and resized by torchvision, for less time "
+        "in the workers and slightly different pixels (default: the recipe's)",
+        choices=("full", "fast"),
+        from_recipe=True,
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import fraction, positive_float, two_fractions, zero_or_more
+from training.argument_types import fraction, natural_float, positive_float, two_fractions
 from training.options.option import option
 
 
@@ -20,7 +20,7 @@ class OptimizerOptions:
         "optimizer", "(default: the recipe's)", parse=fraction, metavar="M", from_recipe=True
     )
     weight_decay: float | None = option(
-        "optimizer", "(default: the recipe's)", parse=zero_or_more, metavar="W", from_recipe=True
+        "optimizer", "(default: the recipe's)", parse=natural_float, metavar="W", from_recipe=True
     )
     weight_decay_on: str | None = option(
         "optimizer",

@@ -9,6 +9,7 @@ GROUPS = {
     "network": "network",
     "recipe": "recipe",
     "optimizer": "optimizer",
+    "augmentation": "augmentation",
     "computing": "computing",
     "checkpoints": "checkpoints and evaluation",
     "output": "output",

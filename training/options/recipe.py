@@ -20,7 +20,7 @@ class RecipeOptions:
 
     config_name: str = option(
         "recipe",
-        "imagenet, digits, fashion-mnist (default: the one of --dataset's name)",
+        "imagenet, imagenet-a2, digits, fashion-mnist (default: the one of --dataset's name)",
         metavar="NAME",
     )
     epochs: int | None = option(
