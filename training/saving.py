@@ -1,6 +1,7 @@
 """What each epoch leaves in ``--out-dir``; a run goes on where it cannot be written for a while."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from training.atomic_write import WriteError, remove_leftovers
 from training.checkpoints.format import Checkpoint, save_checkpoint
+from training.checkpoints.lineage import go_back
 from training.errors import UserError
 from training.records.config import config_of
 from training.records.history import EpochRecord
@@ -32,6 +34,19 @@ class Saving:
         self.files = files
         self.settings = settings
         self.failure: WriteError | None = None
+        self._last_checkpoint = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether ``--checkpoint-minutes`` have gone by since the last time, or checkpoint.
+
+        True is returned once a time.
+        """
+        minutes = self.settings.checkpoint_minutes
+        now = time.monotonic()
+        if minutes is None or now - self._last_checkpoint < 60 * minutes:
+            return False
+        self._last_checkpoint = now
+        return True
 
     def epoch(
         self,
@@ -60,6 +75,7 @@ class Saving:
         with self._going_on():
             path = save_checkpoint(checkpoint, self.settings)
             self.failure = None
+            self._last_checkpoint = time.monotonic()
             return path
         return None
 
@@ -72,14 +88,18 @@ class Saving:
             print(f"{error}; training goes on", file=sys.stderr, flush=True)
 
 
-def begin_saving(run: Run, train_images: int, start_epoch: int, resumed: bool) -> Saving:
+def begin_saving(
+    run: Run, train_images: int, start_epoch: int, checkpoint: Checkpoint | None
+) -> Saving:
     """Make ``--out-dir``, tidy up after a kill, and print how to repeat the run.
+
+    What is later there than the checkpoint that the run goes on from is set aside.
 
     Args:
         run: it is begun, or goes on.
         train_images: that the data set has.
         start_epoch: number of epochs that the run has had.
-        resumed: it goes on from a checkpoint.
+        checkpoint: that it goes on from, if from any.
 
     Raises:
         UserError: no file can be written there.
@@ -90,6 +110,9 @@ def begin_saving(run: Run, train_images: int, start_epoch: int, resumed: bool) -
     make_out_dir(settings.out_dir, curves)
     for folder in (out_dir, curves):
         remove_leftovers(folder)
+    gone_back = None if checkpoint is None else go_back(out_dir, checkpoint)
+    if gone_back is not None:
+        print(gone_back, flush=True)
     config = config_of(run, train_images)
     print(f"to repeat this run in another --out-dir: {config.command}", flush=True)
     files = RunFiles(
@@ -98,6 +121,6 @@ def begin_saving(run: Run, train_images: int, start_epoch: int, resumed: bool) -
         pdf_filename=settings.pdf_filename,
         tensorboard=settings.tensorboard,
         start_epoch=start_epoch,
-        resumed=resumed,
+        resumed=checkpoint is not None,
     )
     return Saving(files, settings)
