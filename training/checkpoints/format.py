@@ -217,12 +217,9 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
     Raises:
         UserError: the checkpoint is of another network, pooling or number of classes.
     """
-    if (checkpoint.arch, checkpoint.pool or pool) != (arch, pool):
-        its_pool = "" if checkpoint.pool is None else f" --pool {checkpoint.pool}"
-        raise UserError(
-            f"--resume {checkpoint.path}: is a checkpoint of --arch {checkpoint.arch}{its_pool}, "
-            f"not of --arch {arch} --pool {pool}; pass its own --arch and --pool"
-        )
+    refuse_other_network(
+        f"--resume {checkpoint.path}", checkpoint.arch, checkpoint.pool, arch=arch, pool=pool
+    )
     classes, model_classes = class_count(checkpoint.state_dict), class_count(model.state_dict())
     if classes != model_classes:
         raise UserError(
@@ -236,6 +233,19 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
             f"--resume {checkpoint.path}: its tensors are not those of --arch {arch} "
             f"--pool {pool} ({one_line(error)})"
         ) from error
+
+
+def refuse_other_network(
+    origin: str, their_arch: str | None, their_pool: str | None, arch: str, pool: str
+) -> None:
+    """Raise UserError if what ``origin`` says of its network, None of nothing, is another one."""
+    if (their_arch or arch, their_pool or pool) != (arch, pool):
+        named = {"--arch": their_arch, "--pool": their_pool}
+        theirs = " ".join(f"{flag} {name}" for flag, name in named.items() if name is not None)
+        raise UserError(
+            f"{origin}: is of {theirs}, not of --arch {arch} --pool {pool}; leave --arch and "
+            "--pool out, or pass its own"
+        )
 
 
 def one_line(error: Exception) -> str:

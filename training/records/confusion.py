@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.records.curves import save_figure
+from training.records.figure_files import save_figure
 from training.records.predictions import MOST_CLASSES, Predictions
 
 if TYPE_CHECKING:

@@ -93,7 +93,7 @@ class PredictionLog:
         empty = torch.empty(3, 0, dtype=torch.long, device=process.device)
         here = torch.cat([empty, *self.parts], dim=1).cpu().numpy()
         targets, predicted, among_five = np.concatenate(gather_objects(here, process), axis=1)
-        names = (*classes, *(f"output {number}" for number in range(len(classes), outputs)))
+        names = (*classes, *(f"class {number}" for number in range(len(classes), outputs)))
         return Predictions(targets, predicted, among_five.astype(bool), names)
 
 

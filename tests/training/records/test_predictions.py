@@ -39,7 +39,7 @@ def test_log_has_each_batchs_predictions():
     assert found.targets.tolist() == [1, 4, 0]
     assert found.predicted.tolist() == [6, 0, 0]
     assert found.among_five.tolist() == [False, True, True]
-    assert found.names == ("a", "b", *(f"output {number}" for number in range(2, 7)))
+    assert found.names == ("a", "b", *(f"class {number}" for number in range(2, 7)))
 
 
 def test_log_without_images():
