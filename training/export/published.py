@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gfgp_cupy import GFGPMaxEntPool2d
 from gfgp_cupy.published_names import save_published_names
 from models.pooling import PUBLISHED_POOL_TYPES
-from training.checkpoints.format import Checkpoint, load_optimizer
+from training.checkpoints.format import Checkpoint
 from training.checkpoints.network import averaged_is_taken
+from training.checkpoints.optimizer_state import load_optimizer
 from training.checkpoints.recipe import PUBLISHED_RECIPE
 from training.errors import UserError
 from training.export.deployment import Deployment
