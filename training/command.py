@@ -16,6 +16,7 @@ from training.checkpoints.resuming import (
     with_newest_checkpoint,
 )
 from training.checkpoints.weights import load_weights, start_from_weights, weights_to_evaluate
+from training.checks import check_settings
 from training.class_names import matching, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
@@ -37,10 +38,10 @@ def start(settings: Settings) -> None:
     """Check ``settings`` and do what they say, in as many processes as they say.
 
     Raises:
-        UserError: see ``Settings.check`` and ``train_or_evaluate``.
+        UserError: see ``check_settings`` and ``train_or_evaluate``.
         SystemExit: see there and ``training.processes.launcher.launch``.
     """
-    settings.check()
+    check_settings(settings)
     if settings.torchrun is None or settings.torchrun.rank == 0:
         for note in settings.notes:
             print(note, flush=True)
@@ -185,7 +186,7 @@ def train_on(data: Data, model: nn.Module, checkpoint: Checkpoint | None, run: R
     val_batches = make_val_batches(data.val, run)
     if run.settings.sync_bn and run.process.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    train_batches = make_train_batches(data.train, run)
+    train_batches = make_train_batches(data, run)
     compile_kernels_of_run(model, run, train_batches=train_batches, val_batches=val_batches)
     train_epochs(
         model=model,

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from training.checkpoints.partial_epoch import EpochUnderWay
 from training.loading.batches import Batches
 from training.not_finite import SkippedSteps, check_counted, check_finite, finite
+from training.optimizer import set_learning_rate
 from training.records.metrics import Scores, ScoreSums
 from training.records.predictions import PredictionLog
 from training.records.progress import Progress
@@ -20,6 +21,7 @@ from training.step import TrainingStep
 def train_one_epoch(
     step: TrainingStep,
     batches: Batches,
+    batches_of_epoch: int,
     title: str,
     under_way: EpochUnderWay,
     check: Callable[[], None],
@@ -29,6 +31,7 @@ def train_one_epoch(
     Args:
         step: what is done with a batch.
         batches: the rest of the epoch.
+        batches_of_epoch: how many the whole epoch has.
         title: of the epoch, for a person.
         under_way: how far the epoch has come, counted on after each step.
         check: called after each step, when ``under_way`` tells of it.
@@ -37,10 +40,12 @@ def train_one_epoch(
         UserError: an image is unreadable, or the loss or a weight is not finite.
     """
     step.model.train()
-    sums = under_way.sums
+    sums, recipe = under_way.sums, step.run.settings.recipe
     with progress_of(title, batches, step.run) as progress:
         skipped = SkippedSteps(title, progress)
         for batch in batches:
+            lr = recipe.learning_rate(under_way.epoch, under_way.batches, batches_of_epoch)
+            set_learning_rate(step.optimizer, lr)
             taken = step(batch, sums)
             under_way.batches += 1
             skipped.add(taken, under_way.batches)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from training.argument_types import path_or_none
 from training.options.option import option
 
 
@@ -13,6 +14,7 @@ class CheckpointOptions:
         "checkpoints",
         "checkpoint to continue from, or to evaluate; of this program or of the published "
         "implementation; 'auto': the newest whole one in --out-dir, none where none is there yet",
+        parse=path_or_none,
         metavar="FILE",
         tells=False,
     )

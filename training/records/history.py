@@ -18,7 +18,7 @@ class EpochRecord:
 
     Attributes:
         epoch: counted from 1.
-        lr: learning rate.
+        lr: learning rate; with ``--lr-per-step`` that of the epoch's first step.
         train_loss, train_err1, train_err5: means over the epoch's training images, while the
             weights moved; errors in percent.
         val_loss, val_err1, val_err5: the same of the validation images after the epoch.
