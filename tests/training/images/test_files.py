@@ -42,6 +42,7 @@ def test_files_are_found_in_the_order_of_torchvision(tmp_path):
     for path in (
         *("b/2.png", "b/10.PNG", "b/deeper/1.jpg", "b/deeper-still/1.jpg", "b/notes.txt"),
         *("a/1.tiff", "a/x.jpeg/1.webp", "unknown/1.png"),
+        *(f"b/{number}.jpg" for number in (5, 3, 9, 1, 7)),
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
@@ -50,4 +51,4 @@ def test_files_are_found_in_the_order_of_torchvision(tmp_path):
     files = ImageFiles(find_images(str(tmp_path), classes), root=str(tmp_path))
     found = [(files.name(index), files.target(index)) for index in range(len(files))]
     assert found == make_dataset(str(tmp_path), classes, IMG_EXTENSIONS)
-    assert len(found) == 8
+    assert len(found) == 13
