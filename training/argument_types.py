@@ -67,6 +67,33 @@ def rand_augment_setting(text: str) -> int | str:
     return text
 
 
+def two_fractions(text: str) -> tuple[float, ...]:
+    values = tuple(fraction(part) for part in text.split(","))
+    if len(values) != 2:
+        raise argparse.ArgumentTypeError(f"must be two numbers like 0.9,0.999, got {text!r}")
+    return values
+
+
+def rising_ints(text: str) -> tuple[int, ...]:
+    values = tuple(positive_int(part) for part in text.split(","))
+    if list(values) != sorted(set(values)):
+        raise argparse.ArgumentTypeError(f"must rise, like 30,60,80, got {text!r}")
+    return values
+
+
+def count_or_environment(text: str) -> int:
+    return -1 if text == "-1" else positive_int(text)
+
+
+def number_or_environment(text: str) -> int:
+    return -1 if text == "-1" else natural_int(text)
+
+
+def path_or_none(text: str) -> str | None:
+    """Return the path, None for the empty one, which the published command takes as none."""
+    return text or None
+
+
 def services(text: str) -> str:
     """Return the names of ``--log``, each once."""
     names = text.split(",")

@@ -70,7 +70,7 @@ class Saving:
 
     def _checkpoint(self, checkpoint: Checkpoint) -> Path | None:
         path = None
-        with going_on("a checkpoint") as outcome:
+        with going_on("cannot write a checkpoint") as outcome:
             path = save_checkpoint(checkpoint, self.settings)
         self.failure = outcome.error
         return path

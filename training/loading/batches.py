@@ -66,6 +66,17 @@ class Batch:
     global_size: int
     soft_targets: Tensor | None = None
 
+    def split(self, count: int) -> "list[Batch]":
+        """Return its images in ``count`` parts of nearly equal size, each of the global batch."""
+        images, targets = self.images.tensor_split(count), self.targets.tensor_split(count)
+        soft_targets: Sequence[Tensor | None] = [None] * count
+        if self.soft_targets is not None:
+            soft_targets = self.soft_targets.tensor_split(count)
+        return [
+            Batch(*tensors, self.global_size, soft)
+            for *tensors, soft in zip(images, targets, soft_targets, strict=True)
+        ]
+
 
 class Batches(Protocol):
     """Batches of one pass, and how many ``images`` it has over all processes."""
@@ -306,6 +317,11 @@ class BatchLoader:
     def images(self) -> int:
         """Number of images of the pass that comes next, over all processes."""
         return sum(self.sampler.remaining_sizes)
+
+    @property
+    def batches_of_epoch(self) -> int:
+        """Number of global batches of a whole pass."""
+        return len(self.sampler.global_sizes)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the order and the augmentation of the epoch that is iterated next.

@@ -12,8 +12,9 @@ class DataOptions:
 
     dataset: str = option(
         "data",
-        "digits, fashion-mnist, imagenet; imagenet is any folder of images in --data, digits come "
-        "with scikit-learn (default: imagenet if --data is given, otherwise digits)",
+        "digits, fashion-mnist, imagenet; imagenet, and with --data any other name, is any folder "
+        "of images, digits come with scikit-learn (default: imagenet if --data is given, "
+        "otherwise digits)",
         metavar="NAME",
     )
     data: str = option(
@@ -39,14 +40,6 @@ class DataOptions:
         "at most; 0 for digits and fashion-mnist)",
         short="j",
         parse=natural_int,
-        tells=False,
-    )
-    worker_timeout: int = option(
-        "data",
-        "end with an error if they deliver no batch for so long (default: %(default)s)",
-        default=600,
-        parse=positive_int,
-        metavar="SECONDS",
         tells=False,
     )
     on_bad_image: str = option(

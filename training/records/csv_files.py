@@ -25,18 +25,18 @@ class CsvFiles:
 
     def add_epoch(self, history: Sequence[EpochRecord], lambdas: Mapping[str, Histogram]) -> None:
         """Write both files, or say which cannot be; later epochs of an abandoned run go."""
-        with going_on(str(self.log)):
+        with going_on(f"cannot write {self.log}"):
             write_log(history, self.log)
-        with going_on(str(self.lambdas)):
+        with going_on(f"cannot write {self.lambdas}"):
             write_lambdas(lambdas, history[-1].epoch, self.lambdas)
 
     def rewind(self, history: Sequence[EpochRecord]) -> None:
         """Leave no epoch but those of ``history``: a run may have begun before later ones."""
         if not history:
             return
-        with going_on(str(self.log)):
+        with going_on(f"cannot write {self.log}"):
             write_log(history, self.log)
-        with going_on(str(self.lambdas)):
+        with going_on(f"cannot write {self.lambdas}"):
             write_lambdas({}, history[-1].epoch + 1, self.lambdas)
 
     def close(self, ending: Ending) -> None:

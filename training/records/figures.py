@@ -47,7 +47,7 @@ class Figures:
 
     def _begin(self) -> None:
         history, self._undrawn = self._undrawn, ()
-        with going_on("the pictures"):
+        with going_on("cannot draw the curves"):
             # Here: a worker process that is forked while the thread imports would wait for ever if
             # it needed the same modules.
             import matplotlib.backends.backend_agg
@@ -58,7 +58,7 @@ class Figures:
         self._thread.start()
 
     def _draw(self, history: Sequence[EpochRecord]) -> None:
-        with going_on("the pictures"):
+        with going_on("cannot draw the curves"):
             write_figures(history, self.curves, self.lambdas)
 
 

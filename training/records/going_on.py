@@ -9,6 +9,8 @@ from training.atomic_write import WriteError
 from training.errors import UserError
 from training.loading.workers import report_of
 
+LONGEST_REASON = 300
+
 
 @dataclass
 class Outcome:
@@ -18,14 +20,15 @@ class Outcome:
 
 
 @contextmanager
-def going_on(what: str) -> Iterator[Outcome]:
-    """Let the block, which writes ``what``, fail in a line on the standard error.
+def going_on(failure: str) -> Iterator[Outcome]:
+    """Let the block fail in a line on the standard error, which begins with ``failure``.
 
     This is the one place that knows what writers raise. A full disk is an OSError here, a
-    zlib.error or an AttributeError there; a lost network is whatever a library makes of it.
+    zlib.error or an AttributeError there; a lost network is whatever a library makes of it. A
+    UserError has a line of its own.
 
     Example:
-        >>> with going_on("the log") as outcome:
+        >>> with going_on("cannot write the log") as outcome:
         ...     raise OSError(28, "No space left on device")
         >>> print(outcome.error)
         cannot write the log (No space left on device)
@@ -36,11 +39,11 @@ def going_on(what: str) -> Iterator[Outcome]:
     except Exception as error:
         if report_of(str(error)) is not None:
             raise  # the end of a worker process, which is raised wherever this one happens to be
-        outcome.error = error if isinstance(error, UserError) else _in_a_line(what, error)
+        outcome.error = error if isinstance(error, UserError) else _in_a_line(failure, error)
         print(f"{outcome.error}; training goes on", file=sys.stderr, flush=True)
 
 
-def _in_a_line(what: str, error: Exception) -> WriteError:
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+def _in_a_line(failure: str, error: Exception) -> WriteError:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:LONGEST_REASON]
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    return WriteError(f"cannot write {what} ({kind}{reason})" if reason else f"{what}: {kind}")
+    return WriteError(f"{failure} ({kind}{reason})")

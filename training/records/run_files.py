@@ -95,8 +95,8 @@ class RunFiles:
     def _begin(self, bad_images: Mapping[str, str]) -> None:
         """Write config.json, the first time, and the list of bad images."""
         if not self._begun:
-            with going_on(CONFIG_NAME) as outcome:
+            with going_on(f"cannot write {CONFIG_NAME}") as outcome:
                 write_config(self.config, self.out_dir / CONFIG_NAME, self.resumed)
             self._begun = outcome.error is None
-        with going_on(BAD_IMAGES_NAME):
+        with going_on(f"cannot write {BAD_IMAGES_NAME}"):
             list_bad_images(bad_images, self.out_dir / BAD_IMAGES_NAME)

@@ -28,7 +28,7 @@ class Tracking:
 
     def begin(self) -> None:
         """Open it now, rather than when there is something to tell."""
-        with going_on(self.name) as outcome:
+        with going_on(f"{self.name}: cannot be told of the run") as outcome:
             self._opened()
         self._ails = outcome.error is not None
 
@@ -36,7 +36,7 @@ class Tracking:
         """Tell it ``record``, unless something has failed in this epoch already."""
         if self._ails:
             return
-        with going_on(self.name) as outcome:
+        with going_on(f"{self.name}: cannot be told of the run") as outcome:
             self._opened().add_step(record)
         self._ails = outcome.error is not None
 
@@ -53,7 +53,7 @@ class Tracking:
             lambdas_of_all: finds λ by epoch and layer where earlier epochs are to be told.
             lambdas: those after the last epoch.
         """
-        with going_on(self.name) as outcome:
+        with going_on(f"{self.name}: cannot be told of the run") as outcome:
             tracker = self._opened()
             untold = [place for place, each in enumerate(history[:-1]) if each.epoch > tracker.told]
             found = lambdas_of_all() if untold else {}
@@ -65,7 +65,7 @@ class Tracking:
     def close(self, ending: Ending) -> None:
         """Tell it, if it was ever told anything, how the run ends."""
         if self._tracker is not None:
-            with going_on(self.name):
+            with going_on(f"{self.name}: cannot be told of the run"):
                 self._tracker.close(ending)
 
     def _opened(self) -> Tracker:
