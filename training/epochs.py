@@ -65,6 +65,7 @@ def train_epochs(
             train_images=train_batches.sampler.num_samples,
             batches_per_epoch=len(train_batches.sampler),
             start=Position(start_epoch, 0 if partial is None else partial.batches),
+            history=history,
             resumed=checkpoint is not None,
         ) as saving,
     ):

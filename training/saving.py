@@ -90,7 +90,12 @@ class Saving:
 
 
 def begin_saving(
-    run: Run, train_images: int, batches_per_epoch: int, start: Position, resumed: bool
+    run: Run,
+    train_images: int,
+    batches_per_epoch: int,
+    start: Position,
+    history: Sequence[EpochRecord],
+    resumed: bool,
 ) -> AbstractContextManager[Saving | None]:
     """Make ``--out-dir``, tidy up after a kill, and print how to repeat the run.
 
@@ -101,6 +106,7 @@ def begin_saving(
         train_images: that the data set has.
         batches_per_epoch: that the run trains on.
         start: how far the run has come.
+        history: of the epochs that it has had.
         resumed: it goes on from a checkpoint.
 
     Raises:
@@ -123,10 +129,12 @@ def begin_saving(
             settings=settings,
             config=config,
             epochs=start.epochs,
-            steps=start.epochs * batches_per_epoch + start.batches,
+            batches_per_epoch=batches_per_epoch,
+            batches=start.batches,
             resumed=resumed,
         ),
         figures=Figures(out_dir, settings.pdf_filename),
         resumed=resumed,
     )
+    files.begin(history)
     return Saving(files, StepRecords(settings.print_freq, batches_per_epoch), settings)

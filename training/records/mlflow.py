@@ -41,11 +41,17 @@ class MlflowRun:
         out_dir: the run's folder, in which the run's id is kept.
         settings: of the run, plain values.
         epochs: number of epochs that it has had.
+        batches_per_epoch: of no influence.
         resumed: it goes on from a checkpoint.
     """
 
     def __init__(
-        self, out_dir: Path, settings: Mapping[str, Any], epochs: int, resumed: bool
+        self,
+        out_dir: Path,
+        settings: Mapping[str, Any],
+        epochs: int,
+        batches_per_epoch: int,
+        resumed: bool,
     ) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
