@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial as partial_call
 
-import torch
 from torch import nn
 
 from training.checkpoints.files import Position
@@ -63,7 +62,7 @@ def train_epochs(
         begin_saving(
             run=run,
             train_images=train_batches.sampler.num_samples,
-            batches_per_epoch=len(train_batches.sampler),
+            batches_per_epoch=train_batches.batches_of_epoch,
             start=Position(start_epoch, 0 if partial is None else partial.batches),
             history=history,
             resumed=checkpoint is not None,
@@ -71,7 +70,6 @@ def train_epochs(
     ):
         interruption = Interruption(run.process, signals)
         for epoch in range(start_epoch, len(learning_rates)):
-            set_learning_rate(step.optimizer, learning_rates[epoch])
             under_way, partial = begin_epoch(epoch, partial, run), None
             train_batches.set_epoch(epoch, under_way.batches)
             try:
@@ -147,11 +145,16 @@ def run_epoch(
             how far the epoch has come.
     """
     run, epoch = step.run, under_way.epoch
-    learning_rates = run.settings.learning_rates
-    title = f"epoch {epoch + 1}/{len(learning_rates)}"
+    recipe, batches = run.settings.recipe, train_batches.batches_of_epoch
+    title = f"epoch {epoch + 1}/{recipe.epochs}"
     measured = MeasuredBatches(train_batches, run.process)
     train_scores = train_one_epoch(
-        step=step, batches=measured, title=title, under_way=under_way, check=check
+        step=step,
+        batches=measured,
+        batches_of_epoch=batches,
+        title=title,
+        under_way=under_way,
+        check=check,
     )
     train_seconds = under_way.seconds
     usage = measured.usage_of_all()
@@ -164,7 +167,7 @@ def run_epoch(
     skipped = skipped_of_all([train_batches.bad_images, val_batches.bad_images], run.process)
     record = EpochRecord.of(
         epoch=epoch + 1,
-        lr=learning_rates[epoch],
+        lr=recipe.learning_rate(epoch, batch=0, batches=batches),
         train=train_scores,
         val=val,
         averaged_val=averaged_val[0] if averaged_val else None,
@@ -203,8 +206,3 @@ def stop_if_interrupted(interruption: Interruption, epoch: int, saving: Saving |
             checkpoint = saving.settings.out_dir if saving.failure is None else None
             print(farewell(str(interrupted), f"epoch {epoch + 1}", checkpoint), flush=True)
         raise SystemExit(interrupted.exit_code) from None
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr

@@ -1,7 +1,7 @@
 """The one error that a person at the command line can put right, and what a command makes of it."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class UserError(Exception):
@@ -24,3 +24,13 @@ def exit_code(program: str, work: Callable[[], None]) -> int:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the names for a line, of many the first.
+
+    Example:
+        >>> shortened(list("abcdefgh"))
+        'a, b, c, d, e, f, …'
+    """
+    return ", ".join([*names[:6], *(["…"] if len(names) > 6 else [])])

@@ -14,8 +14,12 @@ class Run:
         settings: what was asked for.
         process: this process.
         seed: everything random follows from it; the same in all processes.
+        classes: the names of the network's outputs, as far as they have any.
+        lineage: see ``training.checkpoints.format.Checkpoint``.
     """
 
     settings: Settings
     process: Process
     seed: int
+    classes: tuple[str, ...] | None = None
+    lineage: tuple[tuple[int, int], ...] = ()

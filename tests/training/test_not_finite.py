@@ -183,6 +183,7 @@ def train(step, batches):
     return train_one_epoch(
         step=step,
         batches=batches,
+        batches_of_epoch=10,
         title="epoch 1/1",
         under_way=begin_epoch(0, None, step.run),
         check=lambda: None,

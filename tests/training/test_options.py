@@ -25,6 +25,7 @@ from training.records.config import CONFIG_NAME
 from training.records.evaluation import EVALUATION_NAME
 from training.records.history import LOG_NAME
 from training.records.lambdas import LAMBDAS_NAME
+from training.records.predictions import CLASSES_NAME, CONFUSION_NAME, PAIRS_NAME
 from training.records.tensorboard import FOLDER_NAME
 from training.records.trackers import SERVICES
 from training.schedules import SCHEDULES
@@ -62,7 +63,7 @@ def test_help_waits_for_no_large_package():
         ("lr_schedule", SCHEDULES),
         ("on_bad_image", [BAD_IMAGES_NAME]),
         ("on_nan", [f"after {MOST_SKIPPED_IN_A_ROW} in a row"]),
-        ("evaluate", [EVALUATION_NAME]),
+        ("evaluate", [EVALUATION_NAME, CLASSES_NAME, PAIRS_NAME, CONFUSION_NAME]),
         ("out_dir", [CONFIG_NAME, LOG_NAME, LAMBDAS_NAME, EVALUATION_NAME]),
         ("tensorboard", [f"{FOLDER_NAME}/"]),
         ("log", SERVICES),

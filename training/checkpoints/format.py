@@ -7,7 +7,6 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from training.atomic_write import atomic_write, write_link
 from training.checkpoints.files import BEST_NAME, Position, checkpoint_name, remove_outdated
 from training.checkpoints.partial_epoch import PartialEpoch
+from training.checkpoints.structure import check_structure
 from training.errors import UserError
 from training.records.history import (
     EpochRecord,
@@ -38,11 +38,15 @@ class Checkpoint:
         arch, pool: the network; ``pool`` is None where the file does not say.
         seed: seed of the run, or None where the file does not say.
         state_dict: the network's tensors by name.
-        optimizer: state of the ``torch.optim.SGD``.
+        optimizer: from ``training.checkpoints.optimizer_state``.
         history: a record per epoch.
         scaler: state of the ``torch.amp.GradScaler`` of ``--amp fp16``, or None.
         ema: state of the ``torch.optim.swa_utils.AveragedModel`` of ``--ema``, or None.
         partial_epoch: how far the next epoch has come, or None between epochs.
+        classes: the names of the network's outputs, as far as they have any; None where the file
+            does not say.
+        lineage: where ``--resume FILE`` told the run to go on from, each time that it did.
+        args: the options of its run by their names; None in published files.
         path: the file that it was read from, for errors; None of one that is made here.
     """
 
@@ -56,6 +60,9 @@ class Checkpoint:
     scaler: dict[str, Any] | None = None
     ema: dict[str, Tensor] | None = None
     partial_epoch: PartialEpoch | None = None
+    classes: tuple[str, ...] | None = None
+    lineage: tuple[Position, ...] = ()
+    args: Mapping[str, Any] | None = None
     path: str | None = None
 
     @property
@@ -80,9 +87,9 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
 
     The file is a dict: ``state_dict``, ``epoch``, ``arch``, ``stats``, ``optimizer`` as published,
     and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema`` (with
-    ``averaged_is_better``) and ``partial_epoch`` where there are any. When the epoch is the best
-    so far, ``model_best.pth.tar`` becomes the same, by a hard link where the file system has
-    those. Older checkpoints that the settings do not keep are deleted.
+    ``averaged_is_better``), ``partial_epoch``, ``classes`` and ``lineage`` where there are any.
+    When the epoch is the best so far, ``model_best.pth.tar`` becomes the same, by a hard link
+    where the file system has those. Older checkpoints that the settings do not keep are deleted.
 
     Raises:
         WriteError: the file cannot be written; older files are then as they were.
@@ -102,6 +109,10 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
         content["averaged_is_better"] = checkpoint.averaged_is_better
     if checkpoint.partial_epoch is not None:
         content["partial_epoch"] = vars(checkpoint.partial_epoch)
+    if checkpoint.classes is not None:
+        content["classes"] = list(checkpoint.classes)
+    if checkpoint.lineage:
+        content["lineage"] = [tuple(position) for position in checkpoint.lineage]
     # In memory first: torch.save hides what the file system says behind errors of its own.
     encoded = io.BytesIO()
     torch.save(content, encoded)
@@ -135,11 +146,10 @@ def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
     content = read_file(option, path)
     try:
         args = content["args"]
-        settings = vars(args) if isinstance(args, argparse.Namespace) else args
-        _check_tensors(content["state_dict"])
-        _check_number("epoch", content["epoch"])
-        if settings.get("seed") is not None:
-            _check_number("args['seed']", settings["seed"])
+        is_published = isinstance(args, argparse.Namespace)
+        settings = vars(args) if is_published else args
+        check_structure(content, settings)
+        partial, classes = content.get("partial_epoch"), content.get("classes")
         return Checkpoint(
             epoch=content["epoch"],
             arch=content["arch"],
@@ -150,9 +160,10 @@ def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
             history=history_from_stats(content["stats"], content["epoch"]),
             scaler=content.get("scaler"),
             ema=content.get("ema"),
-            partial_epoch=PartialEpoch(**content["partial_epoch"])
-            if "partial_epoch" in content
-            else None,
+            partial_epoch=None if partial is None else PartialEpoch(**partial),
+            classes=None if classes is None else tuple(classes),
+            lineage=tuple(Position(*each) for each in content.get("lineage", ())),
+            args=None if is_published else args,
             path=path,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -206,12 +217,9 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
     Raises:
         UserError: the checkpoint is of another network, pooling or number of classes.
     """
-    if (checkpoint.arch, checkpoint.pool or pool) != (arch, pool):
-        its_pool = "" if checkpoint.pool is None else f" --pool {checkpoint.pool}"
-        raise UserError(
-            f"--resume {checkpoint.path}: is a checkpoint of --arch {checkpoint.arch}{its_pool}, "
-            f"not of --arch {arch} --pool {pool}; pass its own --arch and --pool"
-        )
+    refuse_other_network(
+        f"--resume {checkpoint.path}", checkpoint.arch, checkpoint.pool, arch=arch, pool=pool
+    )
     classes, model_classes = class_count(checkpoint.state_dict), class_count(model.state_dict())
     if classes != model_classes:
         raise UserError(
@@ -227,62 +235,23 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
         ) from error
 
 
+def refuse_other_network(
+    origin: str, their_arch: str | None, their_pool: str | None, arch: str, pool: str
+) -> None:
+    """Raise UserError if what ``origin`` says of its network, None of nothing, is another one."""
+    if (their_arch or arch, their_pool or pool) != (arch, pool):
+        named = {"--arch": their_arch, "--pool": their_pool}
+        theirs = " ".join(f"{flag} {name}" for flag, name in named.items() if name is not None)
+        raise UserError(
+            f"{origin}: is of {theirs}, not of --arch {arch} --pool {pool}; leave --arch and "
+            "--pool out, or pass its own"
+        )
+
+
 def one_line(error: Exception) -> str:
     """Return the first lines of the error's message in one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__
-
-
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Checkpoint
-) -> None:
-    """Give ``optimizer``, of ``model``'s parameters, the state of ``checkpoint``.
-
-    ``load_model`` must have accepted the checkpoint.
-
-    Raises:
-        UserError: the state is of other parameters.
-    """
-    try:
-        optimizer.load_state_dict(_optimizer_state(model, checkpoint))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"--resume {checkpoint.path}: its optimizer state cannot be used ({error!r})"
-        ) from error
-    for parameter, state in optimizer.state.items():
-        for value in state.values():
-            if isinstance(value, Tensor) and value.shape != parameter.shape:
-                raise UserError(
-                    f"--resume {checkpoint.path}: its optimizer state is of other parameters: "
-                    f"{list(value.shape)} in place of {list(parameter.shape)}"
-                )
-
-
-def _optimizer_state(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the optimizer's state dict with the parameters numbered in ``model``'s order."""
-    (group,) = checkpoint.optimizer["param_groups"]
-    keys = dict(zip(_parameter_order(model, checkpoint), group["params"], strict=True))
-    states = checkpoint.optimizer["state"]
-    return {
-        "state": {number: states[key] for number, key in keys.items() if key in states},
-        "param_groups": [{**group, "params": sorted(keys)}],
-    }
-
-
-def _parameter_order(model: nn.Module, checkpoint: Checkpoint) -> list[int]:
-    """Return the numbers of ``model``'s parameters in the order of the checkpoint's.
-
-    Optimizers number the parameters, and a published network has the same ones in another
-    order. Which is which only ``load_state_dict`` knows: it is given each tensor's place.
-    """
-    places = {
-        name: torch.tensor(float(place)).expand(tensor.shape)
-        for place, (name, tensor) in enumerate(checkpoint.state_dict.items())
-    }
-    model_of_places = deepcopy(model)
-    model_of_places.load_state_dict(places)
-    found = [parameter.flatten()[0].item() for parameter in model_of_places.parameters()]
-    return sorted(range(len(found)), key=found.__getitem__)
 
 
 class _Inert:
@@ -331,16 +300,3 @@ def class_count(state_dict: Mapping[str, Tensor]) -> int:
     """Return the length of the logits of a network with these tensors."""
     bias = next(reversed(state_dict.values()))  # the classifier's
     return bias.numel()
-
-
-def _check_number(name: str, value: object) -> None:
-    if not isinstance(value, int) or not 0 <= value < 2**63:
-        raise TypeError(f"{name} must be a whole number from 0 on, not {value!r}")
-
-
-def _check_tensors(state_dict: object) -> None:
-    if not isinstance(state_dict, dict) or not state_dict:
-        raise TypeError(f"state_dict must be a dict of tensors, not {type(state_dict).__name__}")
-    for name, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"state_dict[{name!r}] must be a tensor, not {type(value).__name__}")

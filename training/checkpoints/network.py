@@ -29,7 +29,7 @@ def network_of(checkpoint: Checkpoint, pool: str | None = None) -> nn.Module:
         UserError: the file names a network or a pooling that there is none of, does not tell its
             pooling, or its tensors are of another network.
     """
-    pool = checkpoint.pool or pool or pool_by_names(checkpoint)
+    pool = pool_of(checkpoint, pool)
     tensors = better_weights(checkpoint)
     try:
         with torch.device("meta"):  # no initial weights are drawn only to be overwritten
@@ -45,7 +45,7 @@ def network_of(checkpoint: Checkpoint, pool: str | None = None) -> nn.Module:
 
 def better_weights(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
     """Return the tensors by name: the averaged ones where there are any and they were better."""
-    if not checkpoint.ema or not getattr(checkpoint, "averaged_is_better", True):
+    if not averaged_is_taken(checkpoint):
         return checkpoint.state_dict
     # Those of a torch.optim.swa_utils.AveragedModel, which counts its steps beside them.
     return {
@@ -55,12 +55,19 @@ def better_weights(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
     }
 
 
-def pool_by_names(checkpoint: Checkpoint) -> str:
-    """Return the pooling that the names of the tensors tell.
+def averaged_is_taken(checkpoint: Checkpoint) -> bool:
+    """Return whether the averaged weights are the better ones."""
+    return bool(checkpoint.ema) and getattr(checkpoint, "averaged_is_better", True)
+
+
+def pool_of(checkpoint: Checkpoint, pool: str | None = None) -> str:
+    """Return the pooling that the file says, else ``pool``, else what the tensors' names tell.
 
     Raises:
-        UserError: they fit several, none of which has tensors.
+        UserError: they fit several poolings, none of which has tensors.
     """
+    if checkpoint.pool or pool:
+        return checkpoint.pool or pool
     if any(OF_A_HEAD.search(name) for name in checkpoint.state_dict):
         return "max_ent"
     raise UserError(

@@ -3,16 +3,17 @@
 Add one to ``DATASETS`` and the command line takes it; ``training.options`` names it in the help.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from training.errors import UserError
+from training.errors import UserError, shortened
 from training.images import fashion_mnist
 from training.images.exclusion import indices_to_keep
 
@@ -44,11 +45,49 @@ class LabelledImages(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """What a data set holds; ``train`` is None where only the evaluation was asked for."""
+    """What a data set holds; ``train`` is None where only the evaluation was asked for.
+
+    Attributes:
+        classes: the names of the class indices.
+        classes_have_names: False where the names are but the indices as text.
+    """
 
     train: LabelledImages | None
     val: LabelledImages
     classes: tuple[str, ...]
+    classes_have_names: bool = True
+
+
+@dataclass(frozen=True)
+class RelabelledImages:
+    """``images`` with the class index ``numbers[i]`` in place of each i."""
+
+    images: LabelledImages
+    numbers: Sequence[int]
+
+    @property
+    def shard_sizes(self) -> Sequence[int] | None:
+        return self.images.shard_sizes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Image.Image:
+        return self.images.image(index)
+
+    def target(self, index: int) -> int:
+        return self.numbers[self.images.target(index)]
+
+    def name(self, index: int) -> str:
+        return self.images.name(index)
+
+
+def relabelled(data: Data, numbers: Sequence[int], classes: tuple[str, ...]) -> Data:
+    """Return ``data`` with ``classes``, among which its own class i is number ``numbers[i]``."""
+    if list(numbers) == list(range(len(numbers))):
+        return replace(data, classes=classes)
+    train = None if data.train is None else RelabelledImages(data.train, numbers)
+    return replace(data, train=train, val=RelabelledImages(data.val, numbers), classes=classes)
 
 
 @dataclass(frozen=True)
@@ -137,8 +176,9 @@ def load_fashion_mnist(root: str, exclude: str | None, train: bool) -> Data:
 def load_image_folders(root: str, exclude: str | None, train: bool) -> Data:
     """Return the images under ``root/train/CLASS/`` and ``root/val/CLASS/`` (or ``val_dir``).
 
-    The classes are the folders of ``train``; those of ``val`` must be among them. Without
-    ``train`` (``train=False`` and no such folder) they are the folders of ``val``.
+    The classes are the folders of ``train`` in the order of their names as text; those of ``val``
+    must be among them. Without ``train`` (``train=False`` and no such folder) they are the folders
+    of ``val``. A folder whose name starts with a point is no class.
 
     Raises:
         UserError: a folder is missing or empty, or ``exclude`` is a list that does not fit.
@@ -204,10 +244,11 @@ def _digit_image(pixels: np.ndarray) -> np.ndarray:
 def _class_numbers(folder: Path) -> dict[str, int]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such directory; it must hold a folder for each class")
-    try:
-        return find_classes(str(folder))[1]
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: holds no folders; it must hold one for each class") from error
+    with os.scandir(folder) as entries:
+        names = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
+    if not names:
+        raise UserError(f"{folder}: holds no folders; it must hold one for each class")
+    return {name: number for number, name in enumerate(sorted(names))}
 
 
 def _image_files(folder: Path, classes: dict[str, int], allow_empty: bool) -> ImageFiles:
@@ -217,10 +258,15 @@ def _image_files(folder: Path, classes: dict[str, int], allow_empty: bool) -> Im
             f"{folder}: its folder {strangers[0]!r} is no class of the training images; "
             "rename or remove it"
         )
-    try:
-        samples = make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=allow_empty)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: {error}") from error
+    samples = make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=True)
+    endings = f"files ending in {', '.join(IMG_EXTENSIONS)}"
     if not samples:
-        raise UserError(f"{folder}: holds no images (files ending in {', '.join(IMG_EXTENSIONS)})")
+        raise UserError(f"{folder}: holds no images ({endings})")
+    filled = {number for _, number in samples}
+    empty = [name for name, number in classes.items() if number not in filled]
+    if empty and not allow_empty:
+        raise UserError(
+            f"{folder}: holds no images of the classes {shortened(empty)} ({endings}); fill or "
+            "remove their folders"
+        )
     return ImageFiles(samples)

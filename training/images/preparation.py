@@ -36,6 +36,8 @@ class Preparation:
         decode: full, or fast: JPEGs at a lower resolution where a random crop allows it
             (``training.images.decoding.DecodedCrop``), and resized by torchvision's arithmetic of
             8 bits, which differs from PIL's by one level in some pixels.
+        crops_at_random: ``train_transform`` takes a part of an image only, so that ``decode`` may
+            be fast.
         mean, std: that the values in [0, 1] of red, green and blue are normalised with.
         color_jitter: strength of brightness, contrast and saturation, 0 for none.
         lighting: standard deviation of the PCA lighting noise, 0 for none.
@@ -57,6 +59,7 @@ class Preparation:
     val_size: int | None = None
     interpolation: str = "bilinear"
     decode: str = "full"
+    crops_at_random: bool = False
     color_jitter: float = 0.0
     lighting: float = 0.0
     rand_augment: int | str = 0

@@ -34,11 +34,13 @@ class Shard:
         url: a path, ``pipe:COMMAND`` or ``http://...``, as WebDataset opens it.
         samples: how many images.
         classes: the names of all classes of the data set.
+        classes_have_names: False where they are but the numbers that were found in it.
     """
 
     url: str
     samples: int
     classes: tuple[str, ...]
+    classes_have_names: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def load_shards(train_urls: str | None, val_urls: str) -> Data:
         train=ShardImages(train) if train is not None else None,
         val=ShardImages(val),
         classes=classes,
+        classes_have_names=all(shard.classes_have_names for shard in (*(train or ()), *val)),
     )
 
 
@@ -198,4 +201,4 @@ def described(url: str) -> Shard:
             return Shard(url, content["samples"], tuple(content["classes"]))
     targets = [sample.target for sample in read_samples(url)]
     classes = tuple(str(number) for number in range(max(targets, default=-1) + 1))
-    return Shard(url, len(targets), classes)
+    return Shard(url, len(targets), classes, classes_have_names=False)

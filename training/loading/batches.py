@@ -13,8 +13,9 @@ from training.errors import UserError
 from training.images.batch_transform import BatchTransform
 from training.images.datasets import BrokenSource, LabelledImages
 from training.images.decoding import Decode, decode_rgb
+from training.images.mixing import Mixing
 from training.images.preparation import Transform
-from training.images.shard_order import shard_order
+from training.images.shard_order import shard_order, with_repeats
 from training.loading.bad_images import BadImage, BadImages
 from training.loading.workers import outlive_stop_signals
 from training.processes.ranks import Process
@@ -24,10 +25,14 @@ from training.seeding import derive_seed
 
 
 class SampleKey(NamedTuple):
-    """Which sample, and in which epoch: together they decide its random augmentation."""
+    """Which sample, in which epoch and taken for which time in it, from 0.
+
+    Together they decide its random augmentation.
+    """
 
     epoch: int
     index: int
+    repeat: int = 0
 
 
 class Sample(NamedTuple):
@@ -53,11 +58,24 @@ class Batch:
         images: [N, 3, H, W] floats on the process's device.
         targets: [N] class indices there.
         global_size: number of images of the batch over all processes.
+        soft_targets: [N, classes] shares of the classes in images that were mixed, or None.
     """
 
     images: Tensor
     targets: Tensor
     global_size: int
+    soft_targets: Tensor | None = None
+
+    def split(self, count: int) -> "list[Batch]":
+        """Return its images in ``count`` parts of nearly equal size, each of the global batch."""
+        images, targets = self.images.tensor_split(count), self.targets.tensor_split(count)
+        soft_targets: Sequence[Tensor | None] = [None] * count
+        if self.soft_targets is not None:
+            soft_targets = self.soft_targets.tensor_split(count)
+        return [
+            Batch(*tensors, self.global_size, soft)
+            for *tensors, soft in zip(images, targets, soft_targets, strict=True)
+        ]
 
 
 class Batches(Protocol):
@@ -73,11 +91,10 @@ class Batches(Protocol):
 class TransformedImages(Dataset):
     """Decoded and transformed images, each with random numbers of its own.
 
-    A sample's random numbers follow from ``seed``, its epoch and its index alone, so they do
-    not depend on the number of worker processes or of ranks, nor on where a run was resumed.
-    ``transform`` is the worker's part of the work; of ``batch_transform``, the device's part,
-    only the random numbers are drawn here. With ``replace_bad``, another image takes the place of
-    one that cannot be read.
+    A sample's random numbers follow from ``seed`` and its key alone, so they do not depend on the
+    number of worker processes or of ranks, nor on where a run was resumed. ``transform`` is the
+    worker's part of the work; of ``batch_transform``, the device's part, only the random numbers
+    are drawn here. With ``replace_bad``, another image takes the place of one that cannot be read.
     """
 
     images: LabelledImages
@@ -89,8 +106,7 @@ class TransformedImages(Dataset):
 
     def __getitem__(self, key: SampleKey) -> Sample | BadImage:
         with torch.random.fork_rng(devices=[]):
-            sample_seed = derive_seed(self.seed, "augmentation", key.epoch, key.index)
-            torch.default_generator.manual_seed(sample_seed)
+            torch.default_generator.manual_seed(augmentation_seed(self.seed, key))
             try:
                 image = self.decode(self.images.image(key.index))
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -122,6 +138,12 @@ class TransformedImages(Dataset):
             sample = self[key._replace(index=(key.index + places) % len(self))]
             places *= 2
         yield sample
+
+
+def augmentation_seed(seed: int, key: SampleKey) -> int:
+    """Return the seed of the random numbers of one sample."""
+    numbers = key if key.repeat else key[:2]  # as it was when no sample was taken twice
+    return derive_seed(seed, "augmentation", *numbers)
 
 
 def training_images(
@@ -170,6 +192,9 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         shard_sizes: where the samples lie in shards, of how many samples; ``shard_order`` then
             decides the order.
         workers: processes that decode for this one; of influence with ``shard_sizes`` only.
+        repeats: how often each sample is taken in a row. The epoch is as long as ever, so that it
+            has a ``repeats``-th of the samples: timm's ``RepeatAugSampler``, M. Berman et al.,
+            "MultiGrain: a unified image embedding for classes and instances", 2019.
     """
 
     def __init__(
@@ -182,6 +207,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         limit: int | None = None,
         shard_sizes: Sequence[int] | None = None,
         workers: int = 0,
+        repeats: int = 1,
     ) -> None:
         sizes = [
             min(global_batch_size, num_samples - start)
@@ -193,6 +219,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         self.shuffle_seed = shuffle_seed
         self.shard_sizes = shard_sizes
         self.workers = workers
+        self.repeats = repeats
         self.epoch = self.first_batch = 0
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -215,10 +242,13 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         order = self._order()
         for size in self.remaining_sizes:
             share = order[start + self.process.rank : start + size : self.process.world_size]
-            yield [SampleKey(self.epoch, index) for index in share.tolist()]
+            yield [
+                SampleKey(self.epoch, *divmod(number, self.repeats)) for number in share.tolist()
+            ]
             start += size
 
     def _order(self) -> Tensor:
+        """Return the samples' numbers in the order of the epoch, as ``with_repeats`` has them."""
         generator = None
         if self.shuffle_seed is not None:
             generator = torch.Generator()
@@ -231,10 +261,13 @@ class GlobalBatches(Sampler[list[SampleKey]]):
                 world_size=world_size,
                 workers=self.workers,
                 generator=generator,
+                repeats=self.repeats,
             )
         if generator is None:
-            return torch.arange(self.num_samples)
-        return torch.randperm(self.num_samples, generator=generator)
+            order = torch.arange(self.num_samples)
+        else:
+            order = torch.randperm(self.num_samples, generator=generator)
+        return with_repeats(order, self.repeats)
 
 
 class BatchLoader:
@@ -246,6 +279,7 @@ class BatchLoader:
         workers: number of processes that decode; 0 decodes in this one.
         process: this process.
         seed: decides the random state that the workers start an epoch with.
+        mixing: of the images of each batch, if any.
         bad_images: counts those that are skipped; None makes the first one an error.
         worker_timeout: seconds without a batch from the workers that are an error, if any.
     """
@@ -257,12 +291,14 @@ class BatchLoader:
         workers: int,
         process: Process,
         seed: int,
+        mixing: Mixing | None = None,
         bad_images: BadImages | None = None,
         worker_timeout: int = 0,
     ) -> None:
         self.sampler = sampler
         self.process = process
         self.seed = seed
+        self.mixing = mixing
         self.bad_images = bad_images
         self.generator = torch.Generator()
         self.batch_transform = dataset.batch_transform.to(process.device)
@@ -282,6 +318,11 @@ class BatchLoader:
         """Number of images of the pass that comes next, over all processes."""
         return sum(self.sampler.remaining_sizes)
 
+    @property
+    def batches_of_epoch(self) -> int:
+        """Number of global batches of a whole pass."""
+        return len(self.sampler.global_sizes)
+
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the order and the augmentation of the epoch that is iterated next.
 
@@ -294,9 +335,8 @@ class BatchLoader:
         device = self.process.device
         with hold_stop_signals():
             shares = iter(self.loader)
-        for (samples, bad_images), global_size in zip(
-            shares, self.sampler.remaining_sizes, strict=True
-        ):
+        sizes = enumerate(self.sampler.remaining_sizes, start=self.sampler.first_batch)
+        for (samples, bad_images), (number, global_size) in zip(shares, sizes, strict=True):
             self._skip(bad_images)
             if samples is None:
                 continue
@@ -304,7 +344,13 @@ class BatchLoader:
                 tensor.to(device, non_blocking=True)
                 for tensor in (samples.image, *samples.draws, samples.target)
             )
-            yield Batch(self.batch_transform(images, draws), targets, global_size)
+            images, soft_targets = self.batch_transform(images, draws), None
+            if self.mixing is not None:
+                seed = derive_seed(
+                    self.seed, "mixing", self.sampler.epoch, number, self.process.rank
+                )
+                images, targets, soft_targets = self.mixing(images, targets, seed)
+            yield Batch(images, targets, global_size, soft_targets)
 
     def _skip(self, found: Sequence[BadImage]) -> None:
         for image in found:

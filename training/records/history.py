@@ -18,7 +18,7 @@ class EpochRecord:
 
     Attributes:
         epoch: counted from 1.
-        lr: learning rate.
+        lr: learning rate; with ``--lr-per-step`` that of the epoch's first step.
         train_loss, train_err1, train_err5: means over the epoch's training images, while the
             weights moved; errors in percent.
         val_loss, val_err1, val_err5: the same of the validation images after the epoch.
@@ -131,7 +131,7 @@ def stats_from_history(history: Sequence[EpochRecord]) -> dict[str, list[float]]
 
     The columns the published implementation does not have are there too.
     """
-    return {_stats_key(name): [getattr(record, name) for record in history] for name in COLUMNS}
+    return {stats_key(name): [getattr(record, name) for record in history] for name in COLUMNS}
 
 
 def history_from_stats(stats: Mapping[str, Sequence[float]], epoch: int) -> list[EpochRecord]:
@@ -143,11 +143,11 @@ def history_from_stats(stats: Mapping[str, Sequence[float]], epoch: int) -> list
     """
     losses = stats["train_loss"]
     unknown = [math.nan] * len(losses)
-    columns = {name: stats[_stats_key(name)] for name in PUBLISHED_COLUMNS}
+    columns = {name: stats[stats_key(name)] for name in PUBLISHED_COLUMNS}
     columns["epoch"] = range(epoch - len(losses) + 1, epoch + 1)
     for name in COLUMNS:
         if name not in columns:
-            columns[name] = stats.get(_stats_key(name), unknown)
+            columns[name] = stats.get(stats_key(name), unknown)
     rows = zip(*(columns[name] for name in COLUMNS), strict=True)
     return [EpochRecord(int(row[0]), *map(float, row[1:])) for row in rows]
 
@@ -192,5 +192,6 @@ def _record_from_row(row: Mapping[str, str]) -> EpochRecord:
     return EpochRecord(**values | {"epoch": int(row["epoch"])})
 
 
-def _stats_key(column: str) -> str:
+def stats_key(column: str) -> str:
+    """Return the published checkpoints' name of a column."""
     return f"test_{column[4:]}" if column.startswith("val_") else column

@@ -118,7 +118,7 @@ def test_checkpoint_is_judged_by_its_better_weights(run, tmp_path, err1, column,
     assert evaluation.averaged is averaged
     assert evaluation.loss == pytest.approx(float(read_log(out)[-1][column]))
     assert ("of the averaged weights" in printed) is averaged
-    taken = weights_of_file(str(path))
+    taken = weights_of_file("--weights", str(path)).tensors
     source = "ema" if averaged else "state_dict"
     name = "module.fc.weight" if averaged else "fc.weight"
     assert torch.equal(taken[name], content[source][name])

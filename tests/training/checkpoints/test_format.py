@@ -22,9 +22,9 @@ from training.checkpoints.format import (
     Checkpoint,
     load_checkpoint,
     load_model,
-    load_optimizer,
     save_checkpoint,
 )
+from training.checkpoints.optimizer_state import load_optimizer
 from training.errors import UserError
 from training.records.history import EpochRecord
 

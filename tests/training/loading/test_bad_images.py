@@ -1,5 +1,6 @@
 """Bad images: training goes on without them, well defined; an evaluation does not count them."""
 
+import csv
 import shutil
 from collections import Counter
 
@@ -145,6 +146,8 @@ def test_evaluation_leaves_bad_images_out(spoilt, run_that_skipped, tmp_path):
         *_, scores[workers] = output_here(*evaluation, *options, *SKIP).splitlines()
     assert list(listed(tmp_path / "new")) == [spoilt[1][2]]
     assert read_evaluation(tmp_path / "new" / "evaluation.json").skipped_images == 1
+    with open(tmp_path / "new" / "evaluation_classes.csv", newline="") as file:
+        assert sum(int(row["images"]) for row in csv.DictReader(file)) == 119
     without = shutil.copytree(spoilt[0], tmp_path / "without")
     (without / "val" / "class0" / "0_3.JPEG").unlink()
     *_, expected = output_here(
