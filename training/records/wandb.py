@@ -12,10 +12,10 @@ from typing import Any
 
 from training.errors import UserError
 from training.records.histograms import Histogram
-from training.records.history import COLUMNS, EpochRecord, best_record
+from training.records.history import COLUMNS, EpochRecord
 from training.records.remembered import Remembered, recall, remember
 from training.records.steps import StepRecord
-from training.records.tracker import Ending, numbers_of_lambdas
+from training.records.tracker import Ending, numbers_of_best, numbers_of_lambdas
 
 NAME = "wandb"
 DEFAULT_PROJECT = "gfgp-cupy"
@@ -98,9 +98,7 @@ class WandbRun:
             },
             step=history[-1].epoch * self.batches_per_epoch,
         )
-        best = best_record(history)
-        for name in ("epoch", "val_err1", "val_err5", "val_loss"):
-            self.run.summary[f"best_{name}"] = getattr(best, name)
+        self.run.summary.update(numbers_of_best(history))
         self.told = history[-1].epoch
         remember(self.out_dir, NAME, Remembered(self.run.id, self.told))
 

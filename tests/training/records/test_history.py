@@ -3,6 +3,7 @@
 import csv
 import math
 from dataclasses import astuple, replace
+from math import nan
 
 import matplotlib
 import pytest
@@ -145,7 +146,10 @@ def test_curves_show_the_history():
     panels = draw_curves(history).axes
     lr, _, top1, _ = ([line.get_xydata().tolist() for line in axes.lines] for axes in panels)
     assert lr == [[[1, 0.1], [2, 0.05]]]
-    assert top1 == [[[1, 80], [2, 80]], [[1, 60], [2, 40]]]
+    # Training, validation of the raw weights, and of the averaged ones.
+    assert top1 == [[[1, 80], [2, 80]], [[1, 60], [2, 40]], [[1, 55], [2, 55]]]
+    without = [replace(each, ema_val_loss=nan, ema_val_err1=nan) for each in history]
+    assert [len(axes.lines) for axes in draw_curves(without).axes] == [1, 2, 2, 3]
 
 
 def test_last_half_has_panels_of_its_own():
