@@ -148,10 +148,12 @@ def begin_saving(
             settings=settings,
             config=config,
             epochs=start.epochs,
-            steps=start.epochs * batches_per_epoch + start.batches,
+            batches_per_epoch=batches_per_epoch,
+            batches=start.batches,
             resumed=checkpoint is not None,
         ),
         figures=Figures(out_dir, settings.pdf_filename),
         resumed=checkpoint is not None,
     )
+    files.begin([] if checkpoint is None else checkpoint.history)
     return Saving(files, StepRecords(settings.print_freq, batches_per_epoch), settings)
