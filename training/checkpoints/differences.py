@@ -6,6 +6,7 @@ from typing import Any
 
 from training.checkpoints.format import Checkpoint
 from training.options import OPTIONS, flag_of
+from training.processes.torchrun import Torchrun
 from training.recipes import Recipe
 from training.settings import Settings
 
@@ -43,7 +44,8 @@ def settings_of(args: Mapping[str, Any]) -> Settings:
         TypeError, ValueError, KeyError: they cannot be.
     """
     known = {name: args[name] for name in OPTIONS if name in args}
-    return Settings(**known)
+    torchrun = args.get("torchrun")
+    return Settings(**known, torchrun=None if torchrun is None else Torchrun(**torchrun))
 
 
 def _told(settings: Settings) -> dict[str, Any]:
@@ -60,7 +62,8 @@ def _told(settings: Settings) -> dict[str, Any]:
         for name, option in OPTIONS.items()
         if option.tells and not option.from_recipe and name not in OF_THE_START
     }
-    return {**options, **numbers}
+    # --batch-size is of each machine.
+    return {**options, **numbers, "number of machines": settings.machines}
 
 
 def _rate_lines(

@@ -111,9 +111,23 @@ def test_seed_and_options_that_were_not_given(out):
     assert line == "--limit-train-batches was 3, is 7"
 
 
+def test_other_number_of_machines(out):
+    """Each takes --batch-size images a step."""
+    settings = parse_settings([*map(str, RUN), "--epochs", "2", "--lr-schedule", "step"])
+    place = {"rank": 0, "world_size": 4, "local_rank": 0, "local_world_size": 2, "restarts": 0}
+    said = differences(checkpoint_with(out, torchrun=place), settings)
+    assert said == ["number of machines was 2, is 1"]
+
+
 @pytest.mark.parametrize(
     "args",
-    [{"config_name": "gone"}, {"config_name": None}, {"epochs": "many"}, {"lr": "high"}],
+    [
+        {"config_name": "gone"},
+        {"config_name": None},
+        {"epochs": "many"},
+        {"lr": "high"},
+        {"torchrun": {}},
+    ],
 )
 def test_run_of_which_nothing_can_be_told(out, args):
     settings = parse_settings([*map(str, RUN)])

@@ -266,3 +266,33 @@ def test_restart_goes_on_with_what_its_own_command_began(out, branch, monkeypatc
     assert f"resuming from {out / 'checkpoint-epoch3-batch2.pth.tar'}" in printed
     assert_is_branch(out, branch)
     assert not (out / "abandoned-2").exists()
+
+
+def test_restart_of_a_run_from_the_best(out, monkeypatch, signal_at):
+    """The best is another one by then, and the run goes on all the same."""
+    restart(monkeypatch, 0)
+    with_errors(out, [30.0, 10.0, 30.0, 20.0])
+    command = (
+        *RUN,
+        *OTHER,
+        "--epochs",
+        5,
+        "--out-dir",
+        out,
+        "--resume",
+        out / "model_best.pth.tar",
+    )
+    signal_at(2 * CHECKS_PER_EPOCH + 2, 15)
+    assert run_here(*command)[0] == 143
+    shutil.copy(out / "checkpoint-epoch3.pth.tar", out / "model_best.pth.tar")
+    signal_at(10**6, 15)
+    restart(monkeypatch, 1)
+    printed = output_here(*command)
+    assert f"resuming from {out / 'checkpoint-epoch4-batch2.pth.tar'}" in printed
+
+
+def test_run_from_elsewhere_begins_with_no_best(first, tmp_path, signal_at):
+    signal_at(1, 15)
+    start = first / "checkpoint-epoch2.pth.tar"
+    run_here(*RUN, "--epochs", 3, "--resume", start, "--out-dir", tmp_path)
+    assert "model_best.pth.tar" not in names(tmp_path)
