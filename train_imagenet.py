@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from training.command_line import parse_options
 from training.errors import exit_code
-from training.processes.torchrun import read_torchrun
 
 if TYPE_CHECKING:
     from training.settings import Settings
@@ -49,7 +48,7 @@ def parse_settings(argv: Sequence[str] | None) -> "Settings":
     options = parse_options(argv)
     from training.settings import Settings
 
-    return Settings.of(options, read_torchrun(os.environ))
+    return Settings.of(options, os.environ)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -21,6 +22,8 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image, features
+from timm.data import create_transform
+from timm.data.loader import fast_collate
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision import transforms
@@ -42,8 +45,10 @@ from training.loading.batches import Sample, SampleKey, TransformedImages, colla
 from training.recipes import IMAGENET_MEAN, IMAGENET_STD, RECIPES
 
 PLAIN = "ImageFolder and PIL"
+TIMM = "timm, worker"
 WORKER = "this project, worker"
-BOTH = "this project, worker and device"
+FAST_WORKER = "this project, worker, --decode fast"
+ON_CPU = "this project, all on the CPU"
 
 MIN_REPEATS = 3
 """So many are made even where the time is up."""
@@ -131,12 +136,21 @@ def run(options: argparse.Namespace, folder: str) -> InputPipelineResults:
 
 def make_pipelines(folder: str) -> dict[str, Callable[[int], object]]:
     """The pipelines by name: (number of the epoch) -> all the images of ``folder`` as a batch."""
-    plain = ImageFolder(str(Path(folder, "train")), published_transform())
-    ours = training_images(load_image_folders(folder, None, True).train, RECIPES["imagenet"], 0)
+    train = str(Path(folder, "train"))
+    plain = ImageFolder(train, published_transform())
+    of_timm = ImageFolder(train, timm_transform())
+    files = load_image_folders(folder, None, True).train
+    recipe = RECIPES["imagenet"]
+    fast = training_images(files, replace(recipe, decode="fast"), 0, on_cpu=False)
+    for_gpu, for_cpu = (
+        training_images(files, recipe, 0, on_cpu=on_cpu) for on_cpu in (False, True)
+    )
     return {
         PLAIN: lambda epoch: default_collate([plain[index] for index in range(len(plain))]),
-        WORKER: lambda epoch: worker_batch(ours, epoch),
-        BOTH: lambda epoch: device_batch(ours, worker_batch(ours, epoch)),
+        TIMM: lambda epoch: fast_collate([of_timm[index] for index in range(len(of_timm))]),
+        WORKER: lambda epoch: worker_batch(for_gpu, epoch),
+        FAST_WORKER: lambda epoch: worker_batch(fast, epoch),
+        ON_CPU: lambda epoch: device_batch(for_cpu, worker_batch(for_cpu, epoch)),
     }
 
 
@@ -159,6 +173,17 @@ def published_transform() -> transforms.Compose:
             PublishedLighting(),
             transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
         ]
+    )
+
+
+def timm_transform() -> transforms.Compose:
+    """What timm's worker processes do for the same augmentation, but for the lighting."""
+    return create_transform(
+        224,
+        is_training=True,
+        use_prefetcher=True,
+        color_jitter=0.4,
+        interpolation="bilinear",
     )
 
 

@@ -88,6 +88,15 @@ class GuidedPool2d(Pool2d):
         self.head = gfgp_head(num_features, last_step, self.hidden_features, device, dtype)
         self.add_tensors(device, dtype)
 
+    @property
+    def ToParam(self) -> nn.Sequential:
+        """The head as the published layer has it, from [N, C, H, W] to θ before its activation.
+
+        ``ToParam[1]``, ``[2]``, ``[4]`` and ``[5]`` are the head's own convolutions and norms, no
+        copies; the state dict has them under ``head`` alone.
+        """
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), *list(self.head)[:-1])
+
     def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
         """Registers what a subclass learns beside its head; called when a layer is made."""
 

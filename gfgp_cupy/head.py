@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,30 +104,31 @@ def hidden_width(num_features: int, hidden_features: int | None) -> int:
     return hidden_features
 
 
-def reset_head(head: nn.Sequential) -> None:
+def reset_head(head: nn.Module) -> None:
     """Draws the head's weights anew, as PyTorch's own layers do."""
-    for module in head:
+    for module in head.modules():
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:
             reset()
 
 
-def outside_autocast(head: nn.Sequential, device: torch.device) -> Callable[[Tensor], Tensor]:
+def outside_autocast(head: nn.Module, device: torch.device) -> Callable[..., Any]:
     """``head`` to be called with a mean on ``device``, always computed in the head's own type.
 
-    It is too small to gain from half precision, and its parameter shapes every window.
+    It is too small to gain from half precision, and its parameter shapes every window. What else
+    it takes is passed on.
     """
     if not autocasts(device):
         return head
 
-    def in_own_type(mean: Tensor) -> Tensor:
+    def in_own_type(mean: Tensor, *others: object) -> Any:
         with torch.autocast(device.type, enabled=False):
-            return head(mean.to(next(head.parameters()).dtype))
+            return head(mean.to(next(head.parameters()).dtype), *others)
 
     return in_own_type
 
 
-def check_head_input(head: nn.Sequential, num_features: int, input: Tensor) -> None:
+def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
     """Checks a guided layer's input before the head's statistics see it.
 
     Raises:
@@ -143,7 +145,9 @@ def check_head_input(head: nn.Sequential, num_features: int, input: Tensor) -> N
         )
     # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
     alone = input.dim() == 3 or input.shape[0] == 1
-    if alone and any(isinstance(module, nn.BatchNorm2d) and module.training for module in head):
+    if alone and any(
+        isinstance(module, nn.BatchNorm2d) and module.training for module in head.modules()
+    ):
         raise ValueError(
             "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
             "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, or "

@@ -10,16 +10,9 @@ from .functional import guided_max_ent_pool2d, max_ent_pool2d
 from .guided import GuidedPool2d, activation_by_name
 from .head import check_head_input, outside_autocast
 from .learned import LearnedLambdaPool2d
+from .published_names import MAX_ENT_NAMES, takes_published_names
 
-__all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d", "MaxEntPoolingCuda2d"]
-
-PUBLISHED_NAMES = {
-    "ToParam.1.": "head.conv1.",
-    "ToParam.2.": "head.norm1.",
-    "ToParam.4.": "head.conv2.",
-    "ToParam.5.": "head.norm2.",
-}
-"""Tensor names of the published implementation, and this one's."""
+__all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d"]
 
 
 class MaxEntPool2d(LearnedLambdaPool2d):
@@ -87,6 +80,7 @@ class GFGPMaxEntPool2d(GuidedPool2d):
 
     activation = "sigmoid"
     shown = ("activation", "hidden_features")
+    published_names = MAX_ENT_NAMES
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
@@ -101,7 +95,7 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         )  # fmt: skip
         self.activation = activation
         self.head.activation = last_step
-        self.register_load_state_dict_pre_hook(_rename_published_tensors)
+        takes_published_names(self)
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         return max_ent_pool2d(input, parameter, *self.window)
@@ -110,35 +104,3 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         check_head_input(self.head, self.num_features, input)
         head = outside_autocast(self.head, input.device)
         return guided_max_ent_pool2d(input, head, *self.window)
-
-
-class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
-    """:class:`GFGPMaxEntPool2d` under the published implementation's name and arguments.
-
-    ``hidden_node`` is ``hidden_features``; everything else is the same, the state dict included.
-
-    Example:
-        >>> pool = MaxEntPoolingCuda2d(num_features=64, kernel_size=2, stride=2, hidden_node=16)
-        >>> pool(torch.randn(8, 64, 28, 28)).shape
-        torch.Size([8, 64, 14, 14])
-    """
-
-    def __init__(
-        self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False, activation: str = "sigmoid", hidden_node: int | None = None,
-        device: Device = None, dtype: torch.dtype | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            num_features, kernel_size, stride, padding, ceil_mode, activation=activation,
-            hidden_features=hidden_node, device=device, dtype=dtype,
-        )  # fmt: skip
-
-
-def _rename_published_tensors(module, state_dict, prefix, *_) -> None:
-    for key in [key for key in state_dict if key.startswith(prefix + "ToParam.")]:
-        for published, own in PUBLISHED_NAMES.items():
-            renamed = key.replace(prefix + published, prefix + own, 1)
-            # With both names present, the leftover one is reported as unexpected.
-            if renamed != key and renamed not in state_dict:
-                state_dict[renamed] = state_dict.pop(key)

@@ -36,6 +36,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         out_channels = planes * self.expansion
         conv_stride = stride if pool == "skip" else 1
+        # In the published order, which the tensors of a checkpoint follow.
+        self.add_residual_layers(in_channels, planes, width, groups, conv_stride)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
@@ -46,7 +48,6 @@ class ResidualBlock(nn.Module):
         self.pooling: nn.Module = nn.Identity()
         if stride > 1:
             self.pooling = create_pooling(pool, out_channels, kernel_size=stride, stride=stride)
-        self.add_residual_layers(in_channels, planes, width, groups, conv_stride)
 
     def add_residual_layers(
         self, in_channels: int, planes: int, width: int, groups: int, stride: int
@@ -154,10 +155,13 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         stem = make_stem(pool)
+        # In the published order, which has the first pooling before the norm.
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 7, stem.conv_stride, padding=3, bias=False)
+        self.pool1 = stem.pool1
+        if isinstance(stem.pool1, nn.Identity):
+            self.pool = stem.pool
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
-        self.pool1 = stem.pool1
         self.pool = stem.pool
 
         channels = STEM_CHANNELS

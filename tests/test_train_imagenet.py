@@ -62,6 +62,8 @@ def test_published_command_runs_unchanged(tmp_path):
         "checkpoint-epoch1.pth.tar",
         "config.json",
         "lambdas.csv",
+        "lambdas.pdf",
+        "lambdas.png",
         "log.csv",
         "model_best.pth.tar",
         "train_epochs.pdf",
@@ -185,7 +187,14 @@ def test_published_checkpoint_is_evaluated(tmp_path):
     assert f"loss {evaluation.loss:.4f}" in printed
     assert evaluation.checkpoint == str(tmp_path / "published.pth.tar")
     assert (evaluation.dataset, evaluation.data) == ("imagenet", str(data))
-    assert names(tmp_path / "out") == ["evaluation.json"]
+    assert names(tmp_path / "out") == [
+        "confused_pairs.csv",
+        "confusion.csv",
+        "confusion.pdf",
+        "confusion.png",
+        "evaluation.json",
+        "evaluation_classes.csv",
+    ]
 
 
 @pytest.mark.usefixtures("tiny_network")

@@ -1,7 +1,11 @@
-"""Numbers on the command line: each from its text, or an error that says what it must be."""
+"""Values on the command line: each from its text, or an error that says what it must be."""
 
 import argparse
 import math
+import re
+
+SERVICES = ("wandb", "mlflow")
+"""What ``--log`` may name."""
 
 
 def natural_int(text: str) -> int:
@@ -35,6 +39,67 @@ def positive_float(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return value
+
+
+def natural_float(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 on, got {text!r}")
+    return value
+
+
+def probability(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
+
+
+def rand_augment_setting(text: str) -> int | str:
+    """Return a magnitude of torchvision's RandAugment, or what configures timm's."""
+    if text.isdecimal() and int(text) <= 30:
+        return int(text)
+    if not re.fullmatch(r"rand(-(m|n|p|inc|mmax|mstd)\d+(\.\d+)?|-t[a-z0-9]+)+", text):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 to 30, or as timm spells it, such as "
+            f"rand-m7-mstd0.5-inc1, got {text!r}"
+        )
+    return text
+
+
+def two_fractions(text: str) -> tuple[float, ...]:
+    values = tuple(fraction(part) for part in text.split(","))
+    if len(values) != 2:
+        raise argparse.ArgumentTypeError(f"must be two numbers like 0.9,0.999, got {text!r}")
+    return values
+
+
+def rising_ints(text: str) -> tuple[int, ...]:
+    values = tuple(positive_int(part) for part in text.split(","))
+    if list(values) != sorted(set(values)):
+        raise argparse.ArgumentTypeError(f"must rise, like 30,60,80, got {text!r}")
+    return values
+
+
+def count_or_environment(text: str) -> int:
+    return -1 if text == "-1" else positive_int(text)
+
+
+def number_or_environment(text: str) -> int:
+    return -1 if text == "-1" else natural_int(text)
+
+
+def path_or_none(text: str) -> str | None:
+    """Return the path, None for the empty one, which the published command takes as none."""
+    return text or None
+
+
+def services(text: str) -> str:
+    """Return the names of ``--log``, each once."""
+    names = text.split(",")
+    if not {*names} <= {*SERVICES}:
+        raise argparse.ArgumentTypeError(f"must be {' or '.join(SERVICES)} or both, got {text!r}")
+    return ",".join(dict.fromkeys(names))
 
 
 def _number(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_link(source: Path, path: Path) -> None:
+    """Let ``path`` have the content of ``source``, at once and atomically.
+
+    It becomes a hard link, the same file under another name, where the file system has those, and
+    a copy elsewhere. Files that ``atomic_write`` replaces are new ones, so that neither name
+    changes with the other.
+
+    Raises:
+        WriteError: the file system refuses the write.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # no links there, too many of them, or a reason why a copy fails, too
+            shutil.copyfile(source, temporary)
 
 
 def remove_leftovers(folder: Path) -> None:

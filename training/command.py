@@ -3,13 +3,11 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from models import create_model
-from training.checkpoints.averaging import averaged_model
 from training.checkpoints.differences import differences
 from training.checkpoints.format import Checkpoint, load_model
 from training.checkpoints.lock import one_run_at_a_time
@@ -20,23 +18,20 @@ from training.checkpoints.resuming import (
     refuse_other_run,
     with_newest_checkpoint,
 )
-from training.checkpoints.weights import start_from_weights
+from training.checkpoints.weights import load_weights, start_from_weights, weights_to_evaluate
+from training.checks import check_settings
 from training.class_names import matching, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
-from training.images.datasets import Data, LabelledImages
+from training.evaluation import evaluate_weights, line_of_classes, output_count
+from training.images.datasets import Data
 from training.kernel_compilation import compile_kernels_of_run
-from training.loading.bad_images import skipped_of_all
 from training.loading.workers import lost_workers_reported
-from training.passes import evaluate
 from training.processes.launcher import launch
 from training.processes.out_of_memory import out_of_memory_in_one_line
 from training.processes.ranks import Process, broadcast_from_main
-from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
-from training.records.evaluation import EVALUATION_NAME, Evaluation, write_evaluation
 from training.records.lines import description, summary
-from training.records.out_dir import make_out_dir
-from training.records.tensorboard import check_tensorboard
+from training.records.trackers import check_trackers
 from training.run import Run
 from training.seeding import derive_seed, draw_seed, seed_everything
 from training.settings import Settings
@@ -46,10 +41,10 @@ def start(settings: Settings) -> None:
     """Check ``settings`` and do what they say, in as many processes as they say.
 
     Raises:
-        UserError: see ``Settings.check`` and ``train_or_evaluate``.
+        UserError: see ``check_settings`` and ``train_or_evaluate``.
         SystemExit: see there and ``training.processes.launcher.launch``.
     """
-    settings.check()
+    check_settings(settings)
     if settings.torchrun is None or settings.torchrun.rank == 0:
         for note in settings.notes:
             print(note, flush=True)
@@ -84,13 +79,39 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
             the loss is not finite, or a worker process is lost.
         SystemExit: a signal has interrupted the training, and its checkpoint is written.
     """
-    if settings.tensorboard and not settings.evaluate:
-        check_tensorboard()
+    if settings.evaluate:
+        evaluate(settings, process)
+    else:
+        train(settings, process)
+
+
+def evaluate(settings: Settings, process: Process) -> None:
+    """Evaluate weights on the validation images; see ``train_or_evaluate``."""
+    if goes_on_by_itself(settings, process):
+        settings = with_newest_checkpoint(settings, process)
+    weights = weights_to_evaluate(settings, process)
+    settings = settings.with_network(weights.arch, weights.pool)
+    own = load_data(settings)
+    data = with_classes_of(own, weights.origin, weights.classes, subset=True)
+    run = Run(settings, process, choose_seed(settings.seed, None, process))
+    model = make_model(output_count(weights, data, settings.num_classes), run)
+    load_weights(model, weights, run)
+    if process.is_main:
+        print(description(data, run), flush=True)
+        line = line_of_classes(weights, own)
+        if line is not None:
+            print(line, flush=True)
+    evaluate_weights(model, weights, data=data, run=run)
+
+
+def train(settings: Settings, process: Process) -> None:
+    """Train a network; see ``train_or_evaluate``."""
+    check_trackers(settings)
     told = settings.resume
     by_itself = goes_on_by_itself(settings, process)
     if by_itself:
         settings = with_newest_checkpoint(settings, process)
-    elif not settings.evaluate:
+    else:
         refuse_other_run(settings)
     checkpoint = load_start(settings, process)
     if by_itself and checkpoint is not None and is_finished(checkpoint, settings):
@@ -98,10 +119,13 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
             line = summary(checkpoint.history, settings.out_dir)
             print(f"finished already: {line}", flush=True)
         return
+    if checkpoint is None:
+        settings = settings.with_network()
+    else:
+        settings = settings.with_network(checkpoint.arch, checkpoint.pool)
     data = load_data(settings)
     if checkpoint is not None and checkpoint.classes is not None:
         data = match_classes(data, checkpoint.classes, settings, process)
-    classes = class_count(settings.num_classes, data)
     run = Run(
         settings=settings,
         process=process,
@@ -109,15 +133,14 @@ def train_or_evaluate(settings: Settings, process: Process) -> None:
         classes=data.classes if data.classes_have_names else None,
         lineage=lineage_of(checkpoint, was_told=settings.resume == told),
     )
-    model = make_model(classes, checkpoint, run)
+    model = make_model(class_count(settings.num_classes, data), run)
+    if checkpoint is not None:
+        load_model(model, checkpoint, arch=settings.arch, pool=settings.pool)
     if process.is_main:
         print(description(data, run), flush=True)
     if checkpoint is None and (settings.pretrained or settings.weights is not None):
-        start_from_weights(model, run)
-    if settings.evaluate:
-        evaluate_checkpoint(model, checkpoint, images=data.val, run=run)
-    else:
-        train(model, checkpoint, data=data, run=run)
+        start_from_weights(model, data, run)
+    train_on(data, model, checkpoint, run=run)
 
 
 def match_classes(
@@ -130,7 +153,7 @@ def match_classes(
     """
     own, origin = data.classes, f"--resume {settings.resume}"
     # Outputs that no image is of: to train on these --num-classes has to ask for them.
-    subset = settings.evaluate or settings.num_classes is not None
+    subset = settings.num_classes is not None
     data = with_classes_of(data, origin, of_checkpoint, subset=subset)
     line = matching(own, of_checkpoint) if data.classes_have_names else None
     if line is not None and process.is_main:
@@ -141,7 +164,7 @@ def match_classes(
 def is_finished(checkpoint: Checkpoint, settings: Settings) -> bool:
     """Return whether a run that resumes by itself has had its last epoch."""
     had_all = checkpoint.epoch >= len(settings.learning_rates)
-    return not settings.evaluate and had_all and len(checkpoint.history) > 0
+    return had_all and len(checkpoint.history) > 0
 
 
 def choose_seed(seed: int | None, checkpoint: Checkpoint | None, process: Process) -> int:
@@ -155,62 +178,21 @@ def choose_seed(seed: int | None, checkpoint: Checkpoint | None, process: Proces
     return int(agreed.item())
 
 
-def make_model(classes: int, checkpoint: Checkpoint | None, run: Run) -> nn.Module:
-    """Return the network of ``run`` on its device, as fresh or as ``checkpoint`` has it."""
+def make_model(classes: int, run: Run) -> nn.Module:
+    """Return the network of ``run`` on its device, with fresh weights."""
     settings, device = run.settings, run.process.device
     torch.backends.cudnn.benchmark = device.type == "cuda"
     seed_everything(derive_seed(run.seed, "weights"))
     model = create_model(settings.arch, settings.pool, classes)
-    if checkpoint is not None:
-        load_model(model, checkpoint, arch=settings.arch, pool=settings.pool)
     return model.to(device, memory_format=settings.memory_format)
 
 
-def evaluate_checkpoint(
-    model: nn.Module, checkpoint: Checkpoint, images: LabelledImages, run: Run
-) -> None:
-    """Print the scores of ``checkpoint`` on validation ``images``; write ``evaluation.json``.
-
-    It goes to ``--out-dir``, in place of an earlier one.
-
-    Raises:
-        UserError: the folder cannot be written, of which it is sure before it begins; an image
-            is unreadable, or the loss is not finite.
-    """
-    settings, process = run.settings, run.process
-    val_batches = make_val_batches(images, run)
-    model = averaged_model(model, checkpoint)
-    if process.is_main:
-        make_out_dir(settings.out_dir)
-    compile_kernels_of_run(model, run, train_batches=None, val_batches=val_batches)
-    if settings.compile:
-        model.compile()
-    scores = evaluate(model, val_batches, run, title="evaluation")
-    skipped = skipped_of_all([val_batches.bad_images], process)
-    if not process.is_main:
-        return
-    evaluation = Evaluation(
-        top1_error=scores.err1,
-        top5_error=scores.err5,
-        loss=scores.loss,
-        images=scores.images,
-        skipped_images=len(skipped),
-        averaged=checkpoint.ema is not None,
-        checkpoint=str(Path(checkpoint.path).resolve()),
-        dataset=settings.dataset,
-        data=settings.data if settings.val_data is None else settings.val_data,
-    )
-    list_bad_images(skipped, Path(settings.out_dir, BAD_IMAGES_NAME))
-    print(evaluation, flush=True)
-    write_evaluation(evaluation, Path(settings.out_dir, EVALUATION_NAME))
-
-
-def train(model: nn.Module, checkpoint: Checkpoint | None, data: Data, run: Run) -> None:
+def train_on(data: Data, model: nn.Module, checkpoint: Checkpoint | None, run: Run) -> None:
     """Train ``model``, from the start or from where ``checkpoint`` is; see ``train_epochs``."""
     val_batches = make_val_batches(data.val, run)
     if run.settings.sync_bn and run.process.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    train_batches = make_train_batches(data.train, run)
+    train_batches = make_train_batches(data, run)
     compile_kernels_of_run(model, run, train_batches=train_batches, val_batches=val_batches)
     if checkpoint is not None and run.process.is_main:
         for line in differences(checkpoint, run.settings):

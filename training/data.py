@@ -5,6 +5,8 @@ from typing import Any
 
 from training.errors import UserError
 from training.images.datasets import DATASETS, Data, LabelledImages
+from training.images.huggingface import PREFIX, load_huggingface
+from training.images.mixing import Mixing
 from training.images.shards import load_shards
 from training.loading.bad_images import BadImages
 from training.loading.batches import (
@@ -21,6 +23,8 @@ from training.settings import Settings
 
 def load_data(settings: Settings) -> Data:
     """Return the images that the settings name, of an evaluation the validation images alone."""
+    if settings.data.startswith(PREFIX):
+        return load_huggingface(settings.data, not settings.evaluate)
     if settings.val_data is not None:
         return load_shards(None if settings.evaluate else settings.data, settings.val_data)
     load = DATASETS[settings.dataset].load
@@ -39,16 +43,18 @@ def class_count(num_classes: int | None, data: Data) -> int:
     return num_classes
 
 
-def make_train_batches(images: LabelledImages, run: Run) -> BatchLoader:
-    """Return shuffled batches of the training images.
+def make_train_batches(data: Data, run: Run) -> BatchLoader:
+    """Return shuffled batches of the training images of ``data``.
 
     A last batch too small to give every process two images a part is left out: batch normalisation
     cannot take a single one.
     """
-    settings = run.settings
+    settings, images = run.settings, data.train
+    recipe = settings.recipe
     sampler = make_sampler(
         images,
         run,
+        repeats=recipe.repeated_augmentation,
         limit=settings.limit_train_batches,
         shuffle_seed=run.seed,
         smallest=settings.smallest_batch_here * settings.machines,
@@ -60,9 +66,16 @@ def make_train_batches(images: LabelledImages, run: Run) -> BatchLoader:
         )
     bad_images = make_bad_images("training", len(images), run)
     augmented = training_images(
-        images, settings.recipe, run.seed, replace_bad=bad_images is not None
+        images,
+        recipe,
+        seed=run.seed,
+        replace_bad=bad_images is not None,
+        on_cpu=run.process.device.type == "cpu",
     )
-    return make_loader(augmented, sampler, run, bad_images=bad_images)
+    classes = class_count(settings.num_classes, data)
+    mixes = recipe.mixup or recipe.cutmix
+    mixing = Mixing(recipe.mixup, recipe.cutmix, classes) if mixes else None
+    return make_loader(augmented, sampler, run, bad_images=bad_images, mixing=mixing)
 
 
 def make_val_batches(images: LabelledImages, run: Run) -> BatchLoader:
@@ -94,7 +107,11 @@ def make_bad_images(kind: str, images: int, run: Run) -> BadImages | None:
 
 
 def make_loader(
-    images: TransformedImages, sampler: GlobalBatches, run: Run, bad_images: BadImages | None
+    images: TransformedImages,
+    sampler: GlobalBatches,
+    run: Run,
+    bad_images: BadImages | None,
+    mixing: Mixing | None = None,
 ) -> BatchLoader:
     """Return the loader of the batches of ``sampler``."""
     return BatchLoader(
@@ -103,6 +120,7 @@ def make_loader(
         workers=run.settings.workers_each,
         process=run.process,
         seed=run.seed,
+        mixing=mixing,
         bad_images=bad_images,
         worker_timeout=run.settings.worker_timeout,
     )

@@ -5,19 +5,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from training.checkpoints.files import Position
 from training.checkpoints.format import Checkpoint
 from training.checkpoints.partial_epoch import EpochUnderWay, begin_epoch
 from training.errors import UserError
 from training.loading.bad_images import BadImages, skipped_of_all
 from training.loading.batches import BatchLoader
 from training.not_finite import check_finite
-from training.passes import evaluate, train_one_epoch
+from training.passes import evaluate_each, train_one_epoch
 from training.processes.interruption import Interrupted, Interruption, die_of, never
 from training.processes.ranks import broadcast_from_main
 from training.processes.stop_signals import caught_stop_signals
+from training.records.histograms import Histogram
 from training.records.history import EpochRecord
 from training.records.lambdas import SampledBatches, lambdas_of
 from training.records.lines import farewell, summary
@@ -57,15 +58,19 @@ def train_epochs(
         )
     left = None if checkpoint is None else checkpoint.partial_epoch
     step = make_training_step(model, checkpoint, run)
-    saving = None
-    if run.process.is_main:
-        images = train_batches.sampler.num_samples
-        saving = begin_saving(run, images, start_epoch, checkpoint)
-    with caught_stop_signals(second=die_of) as signals:
+    with (
+        caught_stop_signals(second=die_of) as signals,
+        begin_saving(
+            run=run,
+            train_images=train_batches.sampler.num_samples,
+            batches_per_epoch=train_batches.batches_of_epoch,
+            start=Position(start_epoch, 0 if left is None else left.batches),
+            checkpoint=checkpoint,
+        ) as saving,
+    ):
         is_due = never if saving is None else saving.is_due
         interruption = Interruption(run.process, signals, is_due)
         for epoch in range(start_epoch, len(learning_rates)):
-            set_learning_rate(step.optimizer, learning_rates[epoch])
             under_way, left = begin_epoch(epoch, left, run), None
             train_batches.set_epoch(epoch, under_way.batches)
             save = partial(save_within, under_way, step, history, train_batches.bad_images, saving)
@@ -75,7 +80,7 @@ def train_epochs(
                     train_batches=train_batches,
                     val_batches=val_batches,
                     under_way=under_way,
-                    check=partial(check_or_save, interruption, save),
+                    check=partial(after_step, step, under_way, saving, interruption, save),
                 )
             except Interrupted as interrupted:
                 path = save()
@@ -93,9 +98,28 @@ def train_epochs(
                 )
             if epoch + 1 < len(learning_rates):
                 stop_if_interrupted(interruption, epoch, saving)
-    if saving is not None:
-        saving.end()
+        if saving is not None:
+            saving.end()
+    if run.process.is_main:
         print(summary(history, settings.out_dir), flush=True)
+
+
+def after_step(
+    step: TrainingStep,
+    under_way: EpochUnderWay,
+    saving: Saving | None,
+    interruption: Interruption,
+    save: Callable[[], object],
+) -> None:
+    """Pass on a batch's numbers and write a checkpoint where one is due.
+
+    Raises:
+        Interrupted: a signal has come.
+    """
+    if saving is not None:
+        saving.step(under_way, lr=step.optimizer.param_groups[0]["lr"])
+    if interruption.check():
+        save()
 
 
 @dataclass(frozen=True)
@@ -104,12 +128,12 @@ class EpochResult:
 
     Attributes:
         record: its scores and times.
-        lambdas: λ [N, C] by layer after it; of the main process only.
+        lambdas: histograms of λ by layer after it; of the main process only.
         bad_images: the reasons by name of those that were skipped.
     """
 
     record: EpochRecord
-    lambdas: Mapping[str, Tensor]
+    lambdas: Mapping[str, Histogram]
     bad_images: Mapping[str, str]
 
 
@@ -127,26 +151,32 @@ def run_epoch(
             how far the epoch has come.
     """
     run, epoch = step.run, under_way.epoch
-    learning_rates = run.settings.learning_rates
-    title = f"epoch {epoch + 1}/{len(learning_rates)}"
+    recipe, batches = run.settings.recipe, train_batches.batches_of_epoch
+    title = f"epoch {epoch + 1}/{recipe.epochs}"
     measured = MeasuredBatches(train_batches, run.process)
     train_scores = train_one_epoch(
-        step=step, batches=measured, title=title, under_way=under_way, check=check
+        step=step,
+        batches=measured,
+        batches_of_epoch=batches,
+        title=title,
+        under_way=under_way,
+        check=check,
     )
     train_seconds = under_way.seconds
     usage = measured.usage_of_all()
     # Each process has running statistics of its own; those of the main one are saved.
     broadcast_from_main(step.buffers, run.process)
     sampled = SampledBatches(val_batches, run.process)
-    val_scores = evaluate(
-        model=step.result, batches=sampled, run=run, title=f"{title} validation", check=check
+    val, *averaged_val = evaluate_each(
+        models=step.judged, batches=sampled, run=run, title=f"{title} validation", check=check
     )
     skipped = skipped_of_all([train_batches.bad_images, val_batches.bad_images], run.process)
     record = EpochRecord.of(
         epoch=epoch + 1,
-        lr=learning_rates[epoch],
+        lr=recipe.learning_rate(epoch, batch=0, batches=batches),
         train=train_scores,
-        val=val_scores,
+        val=val,
+        averaged_val=averaged_val[0] if averaged_val else None,
         seconds=under_way.seconds,
         train_seconds=train_seconds,
         usage=usage,
@@ -155,14 +185,8 @@ def run_epoch(
     if run.process.is_main:
         bad = f", {len(skipped)} bad images skipped" if skipped else ""
         print(f"{title}: {record}{bad}", flush=True)
-        lambdas = lambdas_of(step.result, sampled.sample)
+        lambdas = lambdas_of(step.judged[record.averaged_is_better], sampled.sample)
     return EpochResult(record, lambdas, skipped)
-
-
-def check_or_save(interruption: Interruption, save: Callable[[], object]) -> None:
-    """Call ``save`` where a checkpoint is due; raise Interrupted at a signal."""
-    if interruption.check():
-        save()
 
 
 def save_within(
@@ -208,8 +232,3 @@ def stop_if_interrupted(interruption: Interruption, epoch: int, saving: Saving |
             checkpoint = saving.settings.out_dir if saving.failure is None else None
             print(farewell(str(interrupted), f"epoch {epoch + 1}", checkpoint), flush=True)
         raise SystemExit(interrupted.exit_code) from None
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr

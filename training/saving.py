@@ -1,40 +1,53 @@
 """What each epoch leaves in ``--out-dir``; a run goes on where it cannot be written for a while."""
 
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import TracebackType
 
-from torch import Tensor
-
-from training.atomic_write import WriteError, remove_leftovers
+from training.atomic_write import remove_leftovers
+from training.checkpoints.files import Position
 from training.checkpoints.format import Checkpoint, save_checkpoint
 from training.checkpoints.lineage import go_back
+from training.checkpoints.partial_epoch import EpochUnderWay
 from training.errors import UserError
 from training.records.config import config_of
+from training.records.figures import Figures
+from training.records.going_on import going_on
+from training.records.histograms import Histogram
 from training.records.history import EpochRecord
 from training.records.out_dir import make_out_dir
 from training.records.run_files import RunFiles
+from training.records.steps import StepRecords
+from training.records.tracker import Ending
+from training.records.trackers import trackings_of
 from training.run import Run
 from training.settings import Settings
 
 
 class Saving:
-    """Writes records and checkpoints; it is for the main process.
+    """Writes records and checkpoints; it is for the main process, and a context manager.
 
-    The checkpoint is the last of an epoch's files: a run that is killed in between repeats the
-    epoch and writes the same again.
+    Of an epoch's files the text comes first, then the checkpoint, then the pictures and what is
+    told to others, which take long or may fail: see ``RunFiles``.
 
     Attributes:
         failure: why the newest checkpoint is missing, None where it is there.
     """
 
-    def __init__(self, files: RunFiles, settings: Settings) -> None:
+    def __init__(self, files: RunFiles, steps: StepRecords, settings: Settings) -> None:
         self.files = files
+        self.steps = steps
         self.settings = settings
-        self.failure: WriteError | None = None
+        self.failure: UserError | None = None
         self._last_checkpoint = time.monotonic()
+
+    def step(self, under_way: EpochUnderWay, lr: float) -> None:
+        """Pass on the numbers of every ``--print-freq``-th batch; to be called after each."""
+        record = self.steps.record(under_way.epoch, under_way.batches, under_way.sums, lr)
+        if record is not None:
+            self.files.add_step(record)
 
     def is_due(self) -> bool:
         """Return whether ``--checkpoint-minutes`` have gone by since the last time, or checkpoint.
@@ -52,18 +65,17 @@ class Saving:
         self,
         checkpoint: Checkpoint,
         history: Sequence[EpochRecord],
-        lambdas: Mapping[str, Tensor],
+        lambdas: Mapping[str, Histogram],
         bad_images: Mapping[str, str],
     ) -> None:
         """Write what there is after the last epoch of ``history``; say what cannot be written."""
-        with self._going_on():
-            self.files.add_epoch(history, lambdas, bad_images)
+        self.files.write_epoch(history, lambdas, bad_images)
         self._checkpoint(checkpoint)
+        self.files.show_epoch(history, lambdas)
 
     def partial_epoch(self, checkpoint: Checkpoint, bad_images: Mapping[str, str]) -> Path | None:
         """Write a checkpoint within an epoch; return its path, None where it cannot be written."""
-        with self._going_on():
-            self.files.add_partial_epoch(bad_images)
+        self.files.write_partial_epoch(checkpoint.history, bad_images)
         return self._checkpoint(checkpoint)
 
     def end(self) -> None:
@@ -72,38 +84,52 @@ class Saving:
             raise UserError(f"{self.failure}; the last epochs are in no checkpoint")
 
     def _checkpoint(self, checkpoint: Checkpoint) -> Path | None:
-        with self._going_on():
+        path = None
+        with going_on("cannot write a checkpoint") as outcome:
             path = save_checkpoint(checkpoint, self.settings)
-            self.failure = None
+        self.failure = outcome.error
+        if path is not None:
             self._last_checkpoint = time.monotonic()
-            return path
-        return None
+        return path
 
-    @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        try:
-            yield
-        except WriteError as error:
-            self.failure = error
-            print(f"{error}; training goes on", file=sys.stderr, flush=True)
+    def __enter__(self) -> "Saving":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        stopped = isinstance(error, SystemExit)
+        failed = Ending.STOPPED if stopped else Ending.FAILED
+        self.files.close(Ending.FINISHED if error is None else failed)
 
 
 def begin_saving(
-    run: Run, train_images: int, start_epoch: int, checkpoint: Checkpoint | None
-) -> Saving:
+    run: Run,
+    train_images: int,
+    batches_per_epoch: int,
+    start: Position,
+    checkpoint: Checkpoint | None,
+) -> AbstractContextManager[Saving | None]:
     """Make ``--out-dir``, tidy up after a kill, and print how to repeat the run.
 
-    What is later there than the checkpoint that the run goes on from is set aside.
+    What is later there than the checkpoint that the run goes on from is set aside. In another
+    process than the main one nothing is done, and there is no ``Saving``.
 
     Args:
         run: it is begun, or goes on.
         train_images: that the data set has.
-        start_epoch: number of epochs that the run has had.
+        batches_per_epoch: that the run trains on.
+        start: how far the run has come.
         checkpoint: that it goes on from, if from any.
 
     Raises:
         UserError: no file can be written there.
     """
+    if not run.process.is_main:
+        return nullcontext()
     settings = run.settings
     out_dir = Path(settings.out_dir)
     curves = (out_dir / settings.pdf_filename).parent
@@ -118,9 +144,16 @@ def begin_saving(
     files = RunFiles(
         out_dir=out_dir,
         config=config,
-        pdf_filename=settings.pdf_filename,
-        tensorboard=settings.tensorboard,
-        start_epoch=start_epoch,
+        trackers=trackings_of(
+            settings=settings,
+            config=config,
+            epochs=start.epochs,
+            batches_per_epoch=batches_per_epoch,
+            batches=start.batches,
+            resumed=checkpoint is not None,
+        ),
+        figures=Figures(out_dir, settings.pdf_filename),
         resumed=checkpoint is not None,
     )
-    return Saving(files, settings)
+    files.begin([] if checkpoint is None else checkpoint.history)
+    return Saving(files, StepRecords(settings.print_freq, batches_per_epoch), settings)

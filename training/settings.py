@@ -1,23 +1,23 @@
-"""The settings of a run: what the command line asked for, and the check that it can be done."""
+"""The settings of a run: what the command line asked for, and what follows from it."""
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
-from gfgp_cupy.choices import check_choice
 from models import list_models
 from models.pooling import POOL_TYPES
-from training.errors import UserError
 from training.forward import AMP_TYPES, Forward
 from training.images.datasets import DATASETS
 from training.options import OPTIONS, Options
 from training.processes.placement import Placement
-from training.processes.rendezvous import address_of
-from training.processes.torchrun import Torchrun
+from training.processes.rendezvous import meeting_of
+from training.processes.torchrun import VARIABLES, Torchrun, read_torchrun
 from training.recipes import RECIPES, Recipe
+
+DEFAULT_ARCH, DEFAULT_POOL = "resnet50", "max_ent"
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,20 @@ class Settings(Options):
     torchrun: Torchrun | None = None
 
     @classmethod
-    def of(cls, options: Options, torchrun: Torchrun | None) -> "Settings":
-        """Return the settings of ``options``; ``check`` says whether they can be."""
+    def of(cls, options: Options, environ: Mapping[str, str]) -> "Settings":
+        """Return the settings of ``options`` where the environment's variables are ``environ``.
+
+        ``training.checks`` says whether they can be.
+
+        Raises:
+            UserError: ``environ`` lacks a variable that ``options`` ask for, or one is no number.
+        """
         filled = vars(options).copy()
-        if options.dataset is None:
-            without_data = options.data is None and options.val_data is None
-            filled["dataset"] = "digits" if without_data else "imagenet"
+        without_data = options.data is None and options.val_data is None
+        if options.dataset is None and without_data:
+            filled["dataset"] = "digits"
+        elif not without_data and options.dataset not in DATASETS:
+            filled["dataset"] = "imagenet"  # as published, where the name only says so
         entry = DATASETS.get(filled["dataset"])  # an unknown name is left for check
         if options.data is None:
             filled["data"] = entry.root if entry else ""
@@ -44,7 +52,24 @@ class Settings(Options):
             filled["config_name"] = entry.config_name
         if entry and options.workers is None:
             filled["workers"] = 0 if entry.in_memory else min(12, os.cpu_count() or 1)
-        return cls(**filled, torchrun=torchrun)
+        torchrun = read_torchrun(environ)
+        if torchrun is not None:  # whose numbers are those of processes, not of machines
+            environ = {name: environ[name] for name in environ.keys() - VARIABLES}
+        filled |= meeting_of(options, environ)
+        settings = cls(**filled, torchrun=torchrun)
+        # A file may say which network it is of.
+        from_file = options.resume is not None or options.evaluate
+        return settings if from_file else settings.with_network()
+
+    def with_network(self, arch: str | None = None, pool: str | None = None) -> "Settings":
+        """Return the settings with the network that the options did not name.
+
+        It is that of a file, ``arch`` and ``pool``, and the default where that does not say it or
+        says one that there is not, which is refused where its tensors are taken.
+        """
+        arch = arch if arch in list_models() else DEFAULT_ARCH
+        pool = pool if pool in POOL_TYPES else DEFAULT_POOL
+        return replace(self, arch=self.arch or arch, pool=self.pool or pool)
 
     @property
     def recipe(self) -> Recipe:
@@ -90,6 +115,11 @@ class Settings(Options):
     def memory_format(self) -> torch.memory_format:
         """Of the network and the images."""
         return torch.channels_last if self.channels_last else torch.preserve_format
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether the options say which weights to evaluate."""
+        return self.resume is not None or self.weights is not None or self.pretrained
 
     @property
     def smallest_batch_here(self) -> int:
@@ -169,104 +199,3 @@ class Settings(Options):
                     "--multiprocessing-distributed (--gpu N chooses one)"
                 )
         return notes
-
-    def check(self) -> None:
-        """Check the options against each other and against this machine.
-
-        Raises:
-            UserError: a name is unknown, or options contradict each other or the machine.
-        """
-        self._check_names()
-        self._check_devices()
-        self._check_processes()
-        if self.evaluate and self.resume is None:
-            raise UserError("--evaluate: say which checkpoint to evaluate with --resume FILE")
-        if self.exclude is not None and not self.evaluate:
-            raise UserError(f"--exclude {self.exclude}: only goes with --evaluate")
-        if self.val_data is not None and self.dataset != "imagenet":
-            raise UserError(
-                f"--val-data {self.val_data}: only goes with shards of images, which are --dataset "
-                f"imagenet, not {self.dataset}"
-            )
-        if self.val_data is not None and self.exclude is not None:
-            raise UserError(f"--exclude {self.exclude}: images in shards have no files' names")
-        if self.pretrained and self.weights is not None:
-            raise UserError(f"--pretrained and --weights {self.weights}: leave one of them out")
-        if self.save_last_checkpoint and self.keep_checkpoints is not None:
-            raise UserError(
-                f"--save-last-checkpoint and --keep-checkpoints {self.keep_checkpoints}: leave one "
-                "of them out"
-            )
-        if Path(self.pdf_filename).suffix != ".pdf":
-            raise UserError(f"--pdf-filename {self.pdf_filename}: must end in .pdf")
-        if not self.evaluate and self.images_per_step_here < self.smallest_batch_here:
-            raise UserError(
-                f"--batch-size {self.images_per_step_here}: batch normalisation needs at least 2 "
-                f"images in each of the {self.processes_here} processes and each of the "
-                f"{self.accum_steps} parts of --accum-steps, {self.smallest_batch_here} in all"
-            )
-        if self.warmup_epochs is not None and self.warmup_epochs >= len(self.learning_rates):
-            raise UserError(
-                f"--warmup-epochs {self.warmup_epochs}: must be below the number of epochs, "
-                f"{len(self.learning_rates)}"
-            )
-        if self.start_epoch >= len(self.learning_rates):
-            raise UserError(
-                f"--start-epoch {self.start_epoch}: must be below the number of epochs, "
-                f"{len(self.learning_rates)}"
-            )
-
-    def _check_names(self) -> None:
-        try:
-            check_choice("--dataset", self.dataset, list(DATASETS))
-            check_choice("--arch", self.arch, list_models())
-            check_choice("--pool", self.pool, POOL_TYPES)
-            check_choice("--config-name", self.config_name, list(RECIPES))
-        except ValueError as error:
-            raise UserError(str(error)) from error
-
-    def _check_devices(self) -> None:
-        if self.sync_bn and not self.uses_gpu:
-            raise UserError("--sync-bn: PyTorch has it for GPUs only; leave it out")
-        if self.gpu is None:
-            return
-        if self.cpu:
-            raise UserError(f"--gpu {self.gpu} and --cpu: leave one of them out")
-        if self.multiprocessing_distributed:
-            raise UserError(
-                f"--gpu {self.gpu} and --multiprocessing-distributed, which takes every GPU: "
-                "leave one of them out"
-            )
-        if self.torchrun is not None:
-            raise UserError(
-                f"--gpu {self.gpu}: torchrun gives each of its processes a GPU; leave the option "
-                "out, and choose the GPUs with CUDA_VISIBLE_DEVICES"
-            )
-        if self.gpu >= torch.cuda.device_count():
-            raise UserError(
-                f"--gpu {self.gpu}: PyTorch sees {torch.cuda.device_count()} GPUs here, counted "
-                "from 0; leave the option out or pass --cpu"
-            )
-
-    def _check_processes(self) -> None:
-        if self.torchrun is not None and (
-            self.multiprocessing_distributed or (self.world_size, self.rank) != (1, 0)
-        ):
-            raise UserError(
-                "--multiprocessing-distributed, --world-size and --rank do not go with torchrun, "
-                "which starts the processes itself: leave them out"
-            )
-        if self.nproc is not None and not self.multiprocessing_distributed:
-            raise UserError(f"--nproc {self.nproc}: only goes with --multiprocessing-distributed")
-        if self.uses_gpu and self.processes_here > torch.cuda.device_count():
-            option = "--nproc" if self.torchrun is None else "torchrun --nproc-per-node"
-            raise UserError(
-                f"{option} {self.processes_here}: PyTorch sees {torch.cuda.device_count()} GPUs "
-                "here, and each process takes one; lower it or pass --cpu"
-            )
-        if not 0 <= self.rank < self.world_size:
-            raise UserError(
-                f"--rank {self.rank}: must be from 0 to --world-size - 1 = {self.world_size - 1}"
-            )
-        if self.is_distributed and self.torchrun is None:
-            address_of(self.dist_url)  # raises where it is none

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 
-from training.checkpoints.averaging import load_average, make_average
+from training.checkpoints.averaging import load_average, make_average, update_average
+from training.checkpoints.differences import had_optimizer
 from training.checkpoints.format import Checkpoint, one_line
 from training.checkpoints.optimizer_state import load_optimizer, optimizer_state
 from training.checkpoints.partial_epoch import PartialEpoch
 from training.errors import UserError
 from training.forward import Forward
 from training.loading.batches import Batch
+from training.loss import training_loss
 from training.not_finite import all_finite
+from training.optimizer import make_optimizer
 from training.processes.ranks import all_reduce_max, wrap_model
 from training.records.history import EpochRecord
 from training.records.metrics import ScoreSums
@@ -35,13 +37,13 @@ class TrainingStep:
         scaler: of the loss, against gradients too small for float16; disabled for other types.
         averaged: the moving average of ``model``, or None.
         run: of the step: how the network is called, in how many parts a batch goes through it
-            (``--accum-steps``), with which ``--label-smoothing``, and whether a step whose loss or
-            gradient is nan or infinite is not taken (``--on-nan skip``).
+            (``--accum-steps``), the recipe's loss and largest gradient, and whether a step whose
+            loss or gradient is nan or infinite is not taken (``--on-nan skip``).
     """
 
     model: nn.Module
     network: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     scaler: GradScaler
     averaged: AveragedModel | None
     run: Run
@@ -57,15 +59,14 @@ class TrainingStep:
         return self.run.settings.on_nan == "skip"
 
     @property
-    def result(self) -> nn.Module:
-        """The network that validation judges: the averaged one where there is one."""
-        return self.model if self.averaged is None else self.averaged.module
+    def judged(self) -> list[nn.Module]:
+        """The networks that validation judges: ``model``, and the averaged one if there is one."""
+        return [self.model] if self.averaged is None else [self.model, self.averaged.module]
 
     @property
     def buffers(self) -> list[Tensor]:
-        """The running statistics of ``model`` and of ``result``."""
-        models = [self.model] if self.averaged is None else [self.model, self.averaged.module]
-        return [buffer for model in models for buffer in model.buffers()]
+        """The running statistics of the networks that validation judges."""
+        return [buffer for model in self.judged for buffer in model.buffers()]
 
     def __call__(self, batch: Batch, sums: ScoreSums) -> bool:
         """Move the weights once, and add the batch's scores to ``sums``.
@@ -86,10 +87,11 @@ class TrainingStep:
             sums.add_skipped_step()
             return False
         sums.add_sums(scores)
+        self._clip_gradient()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+            update_average(self.averaged, self.model, self.run.settings.ema)
         return True
 
     def _find_gradient(self, batch: Batch, scores: ScoreSums) -> None:
@@ -100,15 +102,21 @@ class TrainingStep:
         differ; likewise each part of a share.
         """
         self.optimizer.zero_grad()
-        parts, smoothing = self.run.settings.accum_steps, self.run.settings.label_smoothing
-        images, targets = (tensor.tensor_split(parts) for tensor in (batch.images, batch.targets))
-        for number, (part, part_targets) in enumerate(zip(images, targets, strict=True), start=1):
+        parts, recipe = self.run.settings.accum_steps, self.run.settings.recipe
+        for number, part in enumerate(batch.split(parts), start=1):
             with self._communication(last=number == parts):
-                logits = self.forward(self.network, part)
-                loss = cross_entropy(logits, part_targets, label_smoothing=smoothing)
-                share = len(part_targets) * self.run.process.world_size / batch.global_size
+                logits = self.forward(self.network, part.images)
+                loss = training_loss(logits, part, recipe)
+                share = len(part.targets) * self.run.process.world_size / batch.global_size
                 self.scaler.scale(loss * share).backward()
-            scores.add(loss, logits, part_targets)
+            scores.add(loss, logits, part.targets)
+
+    def _clip_gradient(self) -> None:
+        """Shorten the gradient to ``--clip-grad``; the processes, which share it, do the same."""
+        largest = self.run.settings.recipe.clip_grad
+        if largest is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), largest)
 
     def _is_finite_everywhere(self, scores: ScoreSums) -> bool:
         """Return whether loss and gradient are finite in all processes; waits for the device."""
@@ -157,16 +165,12 @@ def make_training_step(model: nn.Module, checkpoint: Checkpoint | None, run: Run
         UserError: the checkpoint's state does not fit.
     """
     settings = run.settings
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.learning_rates[0],
-        momentum=settings.recipe.momentum,
-        weight_decay=settings.recipe.weight_decay,
-    )
+    optimizer = make_optimizer(model, settings.recipe)
     scaler = GradScaler(run.process.device.type, enabled=settings.amp == "fp16")
-    averaged = make_average(model, settings.ema)
+    averaged = None if settings.ema is None else make_average(model)
     if checkpoint is not None:
-        load_optimizer(optimizer, model, checkpoint)
+        if had_optimizer(checkpoint, settings.recipe.optimizer):
+            load_optimizer(optimizer, model, checkpoint)
         load_scaler(scaler, checkpoint)
         load_average(averaged, checkpoint)
     if settings.compile:

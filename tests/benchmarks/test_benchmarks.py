@@ -404,7 +404,10 @@ def test_input_pipeline_benchmark(tmp_path):
     assert results.settings.size == [60, 40]
     assert results.settings.bytes_per_image > 0
     pipelines = [one.pipeline for one in results.times]
-    assert pipelines == [input_pipeline.PLAIN, input_pipeline.WORKER, input_pipeline.BOTH]
+    assert pipelines == [
+        *(input_pipeline.PLAIN, input_pipeline.TIMM),
+        *(input_pipeline.WORKER, input_pipeline.FAST_WORKER, input_pipeline.ON_CPU),
+    ]
     for one in results.times:
         assert one.seconds.repeats == one.speedup.repeats == 2
         assert math.isclose(one.images_per_second, 3 / one.seconds.median)

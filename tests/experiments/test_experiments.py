@@ -174,7 +174,7 @@ def test_every_pooling_trains_on_the_same_images_in_the_same_order(tmp_path):
         recipe = Recipe("resnet18", str(tmp_path), epochs=2, batches=2, batch_size=8, lr=0.1)
         settings = train_imagenet.parse_settings(recipe.train_options(pool, 5, tmp_path / "out"))
         create_model("resnet18", pool, 10)  # draws more random numbers for some than for others
-        loader = make_train_batches(load_data(settings).train, Run(settings, CPU, settings.seed))
+        loader = make_train_batches(load_data(settings), Run(settings, CPU, settings.seed))
         loader.set_epoch(1)
         batches[pool] = list(loader)
     for found in batches.values():

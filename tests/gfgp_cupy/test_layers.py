@@ -313,8 +313,8 @@ def test_state_dict_of_a_layer(source, destination, names):
     pool = destination(6, 2)
     pool.load_state_dict(given)
     assert list(given) == list(untouched)
-    for name, tensor in pool.state_dict().items():
-        assert torch.equal(tensor, saved[name])
+    for tensor, expected in zip(pool.state_dict().values(), saved.values(), strict=True):
+        assert torch.equal(tensor, expected)
 
 
 @pytest.mark.parametrize("renamed", [(), POOLS[:1], POOLS], ids=str)

@@ -106,6 +106,7 @@ def test_state_dict_agrees_with_the_published_one(key):
         model = create_model(*key.split("/"))
     shapes = {published_name(name): list(t.shape) for name, t in model.state_dict().items()}
     assert shapes == PUBLISHED_SHAPES[key]
+    assert list(shapes) == list(PUBLISHED_SHAPES[key])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import nn
 
 import train_imagenet
 import training.command
-import training.records.run_files
+import training.records.figures
 from tests.training.conftest import write_no_curves
 
 __all__ = ["main"]
@@ -28,7 +28,7 @@ def create_steady_network(arch: str, pool: str, classes: int) -> nn.Module:
 
 def main(options: list[str]) -> int:
     training.command.create_model = create_steady_network
-    training.records.run_files.write_curves = write_no_curves
+    training.records.figures.write_figures = write_no_curves
     return train_imagenet.main(options)
 
 

@@ -7,8 +7,10 @@ import sys
 import pytest
 from PIL import Image
 
-from training.compare import draw_runs, labels_of, main, read_run
+from training.compare import main, read_run
+from training.records.comparison_figure import draw_groups
 from training.records.history import EpochRecord, write_log
+from training.records.run_groups import group_runs
 
 
 def write_run(folder, errors, settings=None, recipe=None, resumed=None):
@@ -54,18 +56,28 @@ def test_table_and_files(runs, tmp_path, capsys):
     assert header[:2] == ["run", "`--pool`"]
     assert set(rule) == {"---"} and len(rule) == len(header)
     scores = header.index("best top-1 error (%)")
-    assert first == ["first", "max_ent", "**20.00**", "10.00", "2", "3", "0.5000", "200.0"]
-    assert second == ["second", "max", "25.00", "12.50", "2", "2", "0.6250", "150.0"]
+    assert header[scores:] == [
+        *("best top-1 error (%)", "its top-5 (%)", "its epoch", "last top-1 (%)", "of"),
+        *("least val loss", "images/s"),
+    ]
+    assert first == [
+        *("first", "max_ent", "**20.00**", "10.00", "2", "30.00", "3", "0.5000", "200.0")
+    ]
+    assert second == ["second", "max", "25.00", "12.50", "2", "25.00", "2", "0.6250", "150.0"]
     # The later of equals, as in best_record.
-    assert old[scores:] == ["**20.00**", "10.00", "2", "2", "0.5000", "150.0"]
+    assert old[scores:] == ["**20.00**", "10.00", "2", "20.00", "2", "0.5000", "150.0"]
     assert old[1] == ""
     assert (out / "comparison.pdf").read_bytes().startswith(b"%PDF")
     with Image.open(out / "comparison.png") as image:
         assert image.format == "PNG"
 
 
+def figure_of(folders):
+    return draw_groups(group_runs([read_run(folder) for folder in folders]))
+
+
 def test_curves_are_the_logs(runs):
-    loss, top1, top5 = draw_runs([read_run(folder) for folder in runs]).axes
+    loss, top1, top5 = figure_of(runs).axes
     for axes, val, train in (
         (loss, [1.25, 0.5, 0.75], [1.0, 0.4, 0.6]),
         (top1, [50, 20, 30], [51, 21, 31]),
@@ -75,41 +87,113 @@ def test_curves_are_the_logs(runs):
         solid, dotted = lines
         assert solid.get_xdata().tolist() == [1, 2, 3]
         assert solid.get_ydata().tolist() == pytest.approx(val)
-        assert solid.get_label() == "pool=max_ent"
         if train is not None:
             assert dotted.get_ydata().tolist() == pytest.approx(train)
         assert len(axes.lines) == 6
         assert len({line.get_color() for line in axes.lines}) == 3
+        assert not axes.collections  # no bands without several runs
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Three seeds of one pooling, the last of them still on its way, and one of another."""
+    errors = {"max": [[50.0, 20.0], [40.0, 10.0], [30.0, 15.0, 9.0]], "avg": [[60.0, 30.0]]}
+    return [
+        write_run(tmp_path / f"{pool}{seed}", each, {"pool": pool, "seed": seed, "lr": 0.1})
+        for pool in errors
+        for seed, each in enumerate(errors[pool])
+    ]
+
+
+def test_seeds_are_a_mean_and_its_spread(seeds, tmp_path, capsys):
+    _, top1, _ = figure_of(seeds).axes
+    assert len(top1.lines) == 4
+    solid, (band,) = top1.lines[0], top1.collections
+    assert solid.get_xdata().tolist() == [1, 2]  # the epochs that all three have had
+    assert solid.get_ydata().tolist() == pytest.approx([40, 15])
+    edges = {tuple(point) for point in band.get_paths()[0].vertices.round(6).tolist()}
+    assert edges == {(1, 30), (1, 50), (2, 10), (2, 20)}  # 40 ± 10, 15 ± 5
+    assert main([*map(str, seeds), "--out-dir", str(tmp_path / "out")]) == 0
+    header, _, of_max, of_avg, *note = capsys.readouterr().out.splitlines()
+    assert cells(header)[0][:4] == ["run", "`--pool`", "runs", "best top-1 error (%)"]
+    assert cells(of_max)[0] == [
+        *("max0, max1, max2", "max", "3", "**13.00 ± 6.08**", "6.50 ± 3.04", "2–3"),
+        *("13.00 ± 6.08", "2–3", "0.3250 ± 0.1521", "200.0"),
+    ]
+    assert cells(of_avg)[0][:4] == ["avg0", "avg", "1", "30.00"]
+    assert note == ["", "± is the standard deviation over the runs of a row."]
+
+
+def test_last_half_has_panels_of_its_own(tmp_path):
+    folder = write_run(tmp_path / "long", [900.0, *range(119, 0, -1)], {"pool": "max"})
+    panels = figure_of([folder]).axes
+    assert len(panels) == 6
+    first, second = panels[1], panels[4]
+    assert first.get_ylim()[1] > 900
+    assert second.lines[0].get_xdata().tolist() == list(range(61, 121))
+    assert second.get_ylim()[1] < 70
+    assert {line.get_marker() for axes in panels for line in axes.lines} == {"None"}
+
+
+def test_legend_fits_into_the_figure(tmp_path):
+    folders = [
+        write_run(
+            tmp_path / f"a-run-whose-folder-has-a-long-name-{number}",
+            [1.0],
+            {"pool": "max", "data": f"/data/of/a/laboratory/with/deep/folders/{number}", "lr": lr},
+        )
+        for number in range(4)
+        for lr in [0.1 / (number + 1)]
+    ]
+    figure = figure_of(folders)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+    assert box.y0 >= 0 and box.y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert all(text.get_text() for text in legend.get_texts())
+
+
+def test_how_and_where_a_run_was_made_is_no_difference(tmp_path):
+    here = {"pool": "max", "seed": 0, "worker_timeout": 600, "dist_timeout": 600, "workers": 4}
+    there = {
+        **here,
+        **{"worker_timeout": 60, "dist_timeout": 60, "workers": 8, "out_dir": "x", "log": "wandb"},
+        **{"torchrun": {"rank": 0}, "resume": "auto", "keep_checkpoints": 3, "tensorboard": True},
+    }
+    runs = [write_run(tmp_path / str(n), [1.0], each) for n, each in enumerate((here, there))]
+    (group,) = group_runs([read_run(run) for run in runs])
+    assert group.settings == {} and len(group.runs) == 2
 
 
 def test_labels(tmp_path):
-    def label(*settings):
+    def labels(*settings):
         folders = [tmp_path / f"{len(list(tmp_path.iterdir()))}-{index}" for index in range(2)]
-        return labels_of(
+        groups = group_runs(
             [
                 read_run(write_run(folder, [1.0], each, recipe={"lr": 0.5}))
                 for folder, each in zip(folders, settings, strict=True)
             ]
         )
+        return [group.label for group in groups]
 
-    assert label({"pool": "max", "seed": 1}, {"pool": "avg", "seed": 2}) == [
-        "pool=max, seed=1",
-        "pool=avg, seed=2",
+    assert labels({"pool": "max", "seed": 1}, {"pool": "avg", "seed": 2}) == [
+        "pool=max",
+        "pool=avg",
     ]
     # The recipe's own rate is that of an option that says the same.
-    first, second = label({"lr": None}, {"lr": 0.5})
-    assert "lr" not in first + second and first != second
-    assert label({"lr": None}, {"lr": 0.1}) == ["lr=0.5", "lr=0.1"]
+    (one,) = labels({"lr": None}, {"lr": 0.5})
+    assert "2 runs" in one and "lr" not in one
+    assert labels({"lr": None}, {"lr": 0.1}) == ["lr=0.5", "lr=0.1"]
     # An option that a version did not have yet tells nothing.
-    first, second = label({"pool": "max"}, {"pool": "max", "ema": True})
-    assert "ema" not in first + second
-    first, second = label(None, None)
+    (one,) = labels({"pool": "max"}, {"pool": "max", "ema": True})
+    assert "ema" not in one
+    first, second = labels(None, None)
     assert first != second
 
 
 def test_many_runs_have_colours_of_their_own(tmp_path):
-    runs = [read_run(write_run(tmp_path / str(n), [1.0], {"seed": n})) for n in range(13)]
-    axes = draw_runs(runs).axes[0]
+    axes = figure_of([write_run(tmp_path / str(n), [1.0], {"lr": n}) for n in range(13)]).axes[0]
     assert len({line.get_color() for line in axes.lines}) == 13
 
 
@@ -130,6 +214,7 @@ def test_log_of_the_first_version(tmp_path, capsys):
         "**51.25**",
         "20.00",
         "1",
+        "51.25",
         "1",
         "2.2500",
         "",
@@ -154,6 +239,12 @@ def test_folder_without_a_run(tmp_path, capsys, text, message):
     assert error.startswith("training.compare: error: ") and error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
+    # Beside one that holds a run it is named and left out.
+    run = write_run(tmp_path / "other", [1.0])
+    assert main([str(run), str(folder), "--out-dir", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("skipped: ") and message in said.err and said.err.count("\n") == 1
+    assert "| other |" in said.out and (tmp_path / "out" / "comparison.md").exists()
 
 
 def test_unwritable_out_dir(runs, tmp_path, capsys):

@@ -183,6 +183,7 @@ def train(step, batches):
     return train_one_epoch(
         step=step,
         batches=batches,
+        batches_of_epoch=10,
         title="epoch 1/1",
         under_way=begin_epoch(0, None, step.run),
         check=lambda: None,
@@ -246,8 +247,8 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setattr("training.command.create_model", create_tiny_network)
     recipe = replace(
         RECIPES["digits"],
-        train_transform=lambda: standardised,
-        val_transform=lambda: standardised,
+        train_transform=lambda recipe: standardised,
+        val_transform=lambda recipe: standardised,
     )
     monkeypatch.setitem(RECIPES, "standardised", recipe)
     data = write_image_folder(tmp_path / "data", train=8, val=2)

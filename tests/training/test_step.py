@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.command_line import error_here, output_here, read_log
+from tests.support.command_line import error_here, output_here
 from tests.support.tiny_network import create_tiny_network
 from train_imagenet import parse_settings
 from training.forward import Forward
 from training.loading.batches import Batch
 from training.processes.ranks import Process
-from training.records.evaluation import read_evaluation
 from training.records.metrics import ScoreSums
 from training.run import Run
 from training.step import make_training_step
@@ -32,7 +31,7 @@ def batch(count, seed=0):
 
 
 def step_of(model, *options):
-    settings = parse_settings(["--cpu", "--lr", "0.1", *options])
+    settings = parse_settings(["--cpu", "--lr", "0.1", *map(str, options)])
     return make_training_step(model, None, Run(settings, ONE, seed=0))
 
 
@@ -74,19 +73,26 @@ def test_label_smoothing_is_its_definition():
         assert not torch.equal(actual, other)
 
 
-def test_average_follows_weights_and_running_statistics():
-    model = nn.Sequential(nn.BatchNorm2d(3), network())
-    step = step_of(model, "--ema", "0.75")
-    expected = None
-    for seed in range(4):
-        step(batch(5, seed), ScoreSums(ONE.device))
-        now = {name: value.clone() for name, value in model.state_dict().items()}
-        expected = expected or now
-        expected = {name: 0.75 * expected[name] + 0.25 * now[name] for name in now}
-    actual = step.result.state_dict()
-    for name in ("0.running_var", "0.weight", "1.0.weight", "1.3.bias"):
-        torch.testing.assert_close(actual[name], expected[name])
-        assert not torch.equal(actual[name], model.state_dict()[name])
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_gradient_is_clipped_to_its_norm(amp):
+    """Of the whole batch's gradient, without the scale of float16; a shorter one stays as it is."""
+    model, content = network(), batch(6)
+    plain = ("--momentum", "0", "--weight-decay", "0", "--amp", amp)
+
+    def gradient(*options):
+        after, _ = parameters_after(model, [content], *plain, *options)
+        moves = [
+            before.detach() - now for before, now in zip(model.parameters(), after, strict=True)
+        ]
+        lr = step_of(model, *plain).optimizer.param_groups[0]["lr"]
+        return torch.cat([move.flatten() / lr for move in moves])
+
+    whole = gradient()
+    norm = whole.norm().item()
+    clipped = gradient("--clip-grad", norm / 3, "--accum-steps", 2)
+    torch.testing.assert_close(clipped, whole / 3, rtol=1e-2, atol=1e-3 * norm)
+    torch.testing.assert_close(clipped.norm().item(), norm / 3, rtol=1e-3, atol=0)
+    torch.testing.assert_close(gradient("--clip-grad", 2 * norm), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -159,29 +165,6 @@ def test_resumed_run_goes_on_with_scaler_and_average(whole_run, tmp_path):
     assert expected["ema"]["n_averaged"] == 4
 
 
-def test_checkpoint_is_judged_by_its_averaged_weights(whole_run, tmp_path):
-    """As the log says it, which the weights under training would not give."""
-    last = whole_run / "checkpoint-epoch2.pth.tar"
-    row = read_log(whole_run)[1]
-    printed = output_here(*RUN, "--evaluate", "--resume", last, "--out-dir", tmp_path)
-    assert f"loss {float(row['val_loss']):.4f} on 16 images, of the averaged weights" in printed
-    content = load(whole_run, 2)
-    del content["ema"]
-    assert read_evaluation(tmp_path / "evaluation.json").averaged
-    torch.save(content, tmp_path / "raw.pth.tar")
-    options = ("--resume", tmp_path / "raw.pth.tar", "--out-dir", tmp_path)
-    raw = output_here(*RUN, "--evaluate", *options)
-    assert not read_evaluation(tmp_path / "evaluation.json").averaged
-    assert f"loss {float(row['val_loss']):.4f}" not in raw
-
-
-def test_average_is_not_lost_unnoticed(whole_run, tmp_path):
-    first = whole_run / "checkpoint-epoch1.pth.tar"
-    message = error_here(*RUN, "--out-dir", tmp_path / "out", "--resume", first)
-    assert "averaged the weights; pass its --ema" in message
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [("ema", {"n_averaged": torch.tensor(1)}, "its averaged weights"), ("scaler", {}, "scaler")],
@@ -210,8 +193,12 @@ def test_compiled_step_is_the_eager_step():
     step(content, ScoreSums(ONE.device))
     for parameter, value in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.detach(), value)
-    assert model.state_dict().keys() == step.result.state_dict().keys() == eager.state_dict().keys()
+    assert (
+        model.state_dict().keys()
+        == step.averaged.module.state_dict().keys()
+        == eager.state_dict().keys()
+    )
     with torch.no_grad():
-        result = step.forward(step.result, content.images)
+        result = step.forward(step.averaged.module, content.images)
         eager.load_state_dict(model.state_dict())
         torch.testing.assert_close(result, eager(images))

@@ -7,15 +7,34 @@ from training.checkpoints.format import Checkpoint, one_line
 from training.errors import UserError
 
 
-def make_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    """Return the average of ``model``'s tensors over the steps, or None without a ``decay``.
+def make_average(model: nn.Module) -> AveragedModel:
+    """Return what holds the average of ``model``'s tensors; ``update_average`` makes it one."""
+    return AveragedModel(model, use_buffers=True)
 
-    After each step it becomes decay * average + (1 - decay) * tensor, of running statistics too,
-    so that they fit the averaged weights; the first step is copied.
+
+def update_average(averaged: AveragedModel, model: nn.Module, decay: float) -> None:
+    """Take the weights of ``model`` after a step into the average, of running statistics too.
+
+    It becomes d * average + (1 - d) * tensor with d = ``decay_after(averaged.n_averaged, decay)``;
+    the first step is copied. Running statistics are averaged so that they fit the weights.
     """
-    if decay is None:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    steps = int(averaged.n_averaged)  # on the CPU, whatever the device
+    averaged.multi_avg_fn = get_ema_multi_avg_fn(decay_after(steps, decay))
+    averaged.update_parameters(model)
+
+
+def decay_after(steps: int, decay: float) -> float:
+    """Return the decay of the average of ``steps`` steps: min(decay, (1 + steps) / (10 + steps)).
+
+    So it warms up as in TensorFlow's ``tf.train.ExponentialMovingAverage`` with ``num_updates``:
+    the average reaches back over about a ninth of the steps until that is 1 / (1 - decay) of
+    them, rather than holding weights that are hardly trained throughout a short run.
+
+    Example:
+        >>> [round(decay_after(steps, 0.9999), 4) for steps in (1, 100, 10_000, 1_000_000)]
+        [0.1818, 0.9182, 0.9991, 0.9999]
+    """
+    return min(decay, (1 + steps) / (10 + steps))
 
 
 def load_average(averaged: AveragedModel | None, checkpoint: Checkpoint) -> None:
@@ -39,14 +58,14 @@ def load_average(averaged: AveragedModel | None, checkpoint: Checkpoint) -> None
         ) from error
 
 
-def averaged_model(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
-    """Return ``model`` with the averaged weights of ``checkpoint``; as it is where it has none.
+def better_model(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
+    """Return ``model``, or one with the averaged weights of ``checkpoint`` where they are better.
 
     Raises:
         UserError: the averaged weights are of another network.
     """
-    if checkpoint.ema is None:
+    if not checkpoint.averaged_is_better:
         return model
-    averaged = AveragedModel(model, use_buffers=True)
+    averaged = make_average(model)
     load_average(averaged, checkpoint)
     return averaged.module

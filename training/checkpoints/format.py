@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import pickle
 import warnings
 import zipfile
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.atomic_write import atomic_write
+from training.atomic_write import atomic_write, write_link
 from training.checkpoints.files import BEST_NAME, Position, checkpoint_name, remove_outdated
 from training.checkpoints.partial_epoch import PartialEpoch
 from training.checkpoints.structure import check_structure
@@ -69,15 +70,26 @@ class Checkpoint:
         batches = 0 if self.partial_epoch is None else self.partial_epoch.batches
         return Position(self.epoch, batches)
 
+    @property
+    def averaged_is_better(self) -> bool:
+        """Whether to judge and use the averaged weights: those that validated better.
+
+        So it is, too, where the averaged weights alone were validated, or none have been yet.
+        """
+        if self.ema is None:
+            return False
+        last = self.history[-1] if self.history else None
+        return last is None or math.isnan(last.ema_val_err1) or last.averaged_is_better
+
 
 def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     """Write ``checkpoint`` into ``settings.out_dir``; return its path.
 
     The file is a dict: ``state_dict``, ``epoch``, ``arch``, ``stats``, ``optimizer`` as published,
-    and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema``,
-    ``partial_epoch``, ``classes`` and ``lineage`` where there are any. When the epoch is the best
-    so far, ``model_best.pth.tar`` becomes the same. Older checkpoints that the settings do not
-    keep are deleted.
+    and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema`` (with
+    ``averaged_is_better``), ``partial_epoch``, ``classes`` and ``lineage`` where there are any.
+    When the epoch is the best so far, ``model_best.pth.tar`` becomes the same, by a hard link
+    where the file system has those. Older checkpoints that the settings do not keep are deleted.
 
     Raises:
         WriteError: the file cannot be written; older files are then as they were.
@@ -93,6 +105,8 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     for name in ("scaler", "ema"):
         if getattr(checkpoint, name) is not None:
             content[name] = getattr(checkpoint, name)
+    if checkpoint.ema is not None:
+        content["averaged_is_better"] = checkpoint.averaged_is_better
     if checkpoint.partial_epoch is not None:
         content["partial_epoch"] = vars(checkpoint.partial_epoch)
     if checkpoint.classes is not None:
@@ -103,14 +117,14 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     encoded = io.BytesIO()
     torch.save(content, encoded)
     folder = Path(settings.out_dir)
-    names = [checkpoint_name(checkpoint.position)]
-    if _is_best(checkpoint):
-        names.insert(0, BEST_NAME)  # a run killed in between resumes before both
-    for name in names:
-        with atomic_write(folder / name) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
+    path, best = folder / checkpoint_name(checkpoint.position), folder / BEST_NAME
+    is_best = _is_best(checkpoint)
+    with atomic_write(best if is_best else path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
+    if is_best:
+        write_link(best, path)  # after it: a run killed in between resumes before both
     remove_outdated(folder, checkpoint.position, settings.kept_checkpoints)
-    return folder / names[-1]
+    return path
 
 
 def _is_best(checkpoint: Checkpoint) -> bool:
@@ -120,15 +134,16 @@ def _is_best(checkpoint: Checkpoint) -> bool:
     )
 
 
-def load_checkpoint(path: str) -> Checkpoint:
+def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
     """Read a checkpoint of this project or of the published implementation.
 
-    No code of the file is run: ``torch.load`` with ``weights_only=True``.
+    No code of the file is run: ``torch.load`` with ``weights_only=True``. ``option`` is what the
+    errors name: where the user has given the file.
 
     Raises:
         UserError: there is no such file, or it is not a checkpoint.
     """
-    content = read_file("--resume", path)
+    content = read_file(option, path)
     try:
         args = content["args"]
         is_published = isinstance(args, argparse.Namespace)
@@ -154,7 +169,7 @@ def load_checkpoint(path: str) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
         raise UserError(
-            f"--resume {path}: is no checkpoint of a training run ({reason}); it must hold "
+            f"{option} {path}: is no checkpoint of a training run ({reason}); it must hold "
             "state_dict, epoch, arch, stats, optimizer and args"
         ) from error
 
@@ -203,13 +218,10 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
     Raises:
         UserError: the checkpoint is of another network, pooling or number of classes.
     """
-    if (checkpoint.arch, checkpoint.pool or pool) != (arch, pool):
-        its_pool = "" if checkpoint.pool is None else f" --pool {checkpoint.pool}"
-        raise UserError(
-            f"--resume {checkpoint.path}: is a checkpoint of --arch {checkpoint.arch}{its_pool}, "
-            f"not of --arch {arch} --pool {pool}; pass its own --arch and --pool"
-        )
-    classes, model_classes = _class_count(checkpoint.state_dict), _class_count(model.state_dict())
+    refuse_other_network(
+        f"--resume {checkpoint.path}", checkpoint.arch, checkpoint.pool, arch=arch, pool=pool
+    )
+    classes, model_classes = class_count(checkpoint.state_dict), class_count(model.state_dict())
     if classes != model_classes:
         raise UserError(
             f"--resume {checkpoint.path}: has {classes} classes, not {model_classes}; use its data "
@@ -222,6 +234,19 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
             f"--resume {checkpoint.path}: its tensors are not those of --arch {arch} "
             f"--pool {pool} ({one_line(error)})"
         ) from error
+
+
+def refuse_other_network(
+    origin: str, their_arch: str | None, their_pool: str | None, arch: str, pool: str
+) -> None:
+    """Raise UserError if what ``origin`` says of its network, None of nothing, is another one."""
+    if (their_arch or arch, their_pool or pool) != (arch, pool):
+        named = {"--arch": their_arch, "--pool": their_pool}
+        theirs = " ".join(f"{flag} {name}" for flag, name in named.items() if name is not None)
+        raise UserError(
+            f"{origin}: is of {theirs}, not of --arch {arch} --pool {pool}; leave --arch and "
+            "--pool out, or pass its own"
+        )
 
 
 def one_line(error: Exception) -> str:
@@ -272,6 +297,7 @@ def _safe_globals() -> list[Any]:
     ]
 
 
-def _class_count(state_dict: Mapping[str, Tensor]) -> int:
+def class_count(state_dict: Mapping[str, Tensor]) -> int:
+    """Return the length of the logits of a network with these tensors."""
     bias = next(reversed(state_dict.values()))  # the classifier's
     return bias.numel()

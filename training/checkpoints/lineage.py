@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.atomic_write import WriteError, atomic_write
+from training.atomic_write import WriteError, write_link
 from training.checkpoints.files import (
     BEST_NAME,
     Position,
@@ -109,11 +109,6 @@ def _position_of(path: Path) -> Position | None:
 
 
 def _put(source: Path, target: Path) -> None:
-    """Give ``source`` the name ``target``, too, where nothing has it; as a link if there are."""
-    if target.exists():
-        return
-    with atomic_write(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # the file system has no such links
-            shutil.copy(source, temporary)
+    """Give ``source`` the name ``target``, too, where nothing has it."""
+    if not target.exists():
+        write_link(source, target)

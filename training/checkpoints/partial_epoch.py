@@ -38,11 +38,13 @@ def order_of(run: Run) -> dict[str, Any]:
     twice. Where the images are found as fast as any other, worker processes are of no influence.
     """
     in_shards = run.settings.val_data is not None
+    repeats = run.settings.recipe.repeated_augmentation
     return {
         "seed": run.seed,
         "processes": run.process.world_size,
         "batch_size": run.settings.images_per_step,
         "workers": run.settings.workers if in_shards else None,
+        "repeated_augmentation": repeats if repeats > 1 else None,  # not in older checkpoints
     }
 
 

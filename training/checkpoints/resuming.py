@@ -97,6 +97,7 @@ def _is_made_from(origin: Checkpoint, checkpoint: Checkpoint, settings: Settings
     lineages = {lineage_of(origin, was_told=True)}
     if Path(settings.resume).name == BEST_NAME and origin.lineage:
         lineages.add(origin.lineage)
+    settings = settings.with_network(checkpoint.arch, checkpoint.pool)
     return checkpoint.lineage in lineages and not differences(checkpoint, settings)
 
 

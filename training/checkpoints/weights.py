@@ -1,47 +1,132 @@
-"""Weights to start from: torchvision's pre-trained ones, or those of a file, as far as they fit."""
+"""Weights without a run: torchvision's pre-trained ones, or those of a file."""
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from gfgp_cupy.layers import PUBLISHED_NAMES
-from models.state_dict import drop_wrapper_names
-from training.checkpoints.format import one_line, read_file
+from training.checkpoints.fitting import take_all, take_fitting
+from training.checkpoints.format import class_count, one_line, read_file, refuse_other_network
 from training.errors import UserError
-from training.processes.ranks import broadcast_from_main
+from training.images.datasets import Data
+from training.processes.ranks import Process, broadcast_from_main, object_from_main
 from training.run import Run
+from training.settings import Settings
 
-VARIANTS = {"netp": "net", "nextp": "next", "orig": "", "bow": ""}
-"""What the published names of networks add to torchvision's."""
+VARIANTS = {"netp": "net", "nextp": "next"}
+"""What the published names of networks with larger first poolings add to torchvision's."""
 
-OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-"""As in the files that torchvision downloads: ``denselayer1.norm.1.weight``."""
+ADDITIONS = ("orig", "bow")
+"""What the published names of VGG add to torchvision's."""
 
-VGG_CLASSIFIER_NAMES = {"classifier.3.": "classifier.2.", "classifier.6.": "classifier.4."}
-"""torchvision's, which has dropout between the linear layers, and those of a VGG without any."""
+TORCHVISION_POOLS = {"resnet": "skip", "resnext": "skip", "vgg": "max"}
+"""The poolings that make torchvision's own networks of those whose names begin so."""
 
 
-def start_from_weights(model: nn.Module, run: Run) -> None:
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, and what is known of the network that they are of.
+
+    Attributes:
+        origin: the option that they are from and its value, for lines and errors.
+        source: the file's whole path, or its address.
+        outputs: length of the network's logits.
+        tensors: by name; only the main process has them.
+        arch, pool: of the network, None where nothing says them.
+        classes: names of the outputs, None where nothing says them.
+        averaged: they are the averaged ones of ``--ema``.
+    """
+
+    origin: str
+    source: str
+    outputs: int
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    arch: str | None = None
+    pool: str | None = None
+    classes: tuple[str, ...] | None = None
+    averaged: bool = False
+
+
+def weights_to_evaluate(settings: Settings, process: Process) -> Weights:
+    """Return the weights of ``--resume``, ``--weights`` or ``--pretrained``, the first given.
+
+    Only the main process reads them. Every process must call it.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    found = None
+    if process.is_main:
+        if settings.resume is not None:
+            found = weights_of_file("--resume", settings.resume)
+        else:
+            found = weights_to_start_from(settings)
+    described = object_from_main(None if found is None else replace(found, tensors={}), process)
+    return found or described
+
+
+def weights_to_start_from(settings: Settings) -> Weights:
+    """Return the weights of ``--weights`` or ``--pretrained``.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    if settings.weights is not None:
+        return weights_of_file("--weights", settings.weights)
+    return torchvision_weights(settings.with_network().arch)
+
+
+def load_weights(model: nn.Module, weights: Weights, run: Run) -> None:
+    """Give ``model``, the network of ``run``, the tensors of ``weights``, which are all of its own.
+
+    Every process must call it; those of the main process count.
+
+    Raises:
+        UserError: the weights are of another network.
+    """
+    settings = run.settings
+    refuse_other_network(
+        weights.origin, weights.arch, weights.pool, arch=settings.arch, pool=settings.pool
+    )
+    if run.process.is_main:
+        try:
+            take_all(model, weights.tensors)
+        except ValueError as error:
+            says = "" if weights.arch and weights.pool else ", as the file does not say them"
+            raise UserError(
+                f"{weights.origin}: its tensors are not those of --arch {settings.arch} --pool "
+                f"{settings.pool} ({error}); pass the --arch and --pool that they are of{says}"
+            ) from error
+    broadcast_from_main(list(model.state_dict().values()), run.process)
+
+
+def start_from_weights(model: nn.Module, data: Data, run: Run) -> None:
     """Give ``model`` the weights of ``--weights`` or ``--pretrained``; print what was taken.
 
     Only the main process reads them; the others get its tensors.
 
+    Args:
+        model: the network.
+        data: the classifier is taken where it has the classes of ``data``.
+        run: this run.
+
     Raises:
         UserError: the weights cannot be had, or none of them fits.
     """
-    settings = run.settings
     if run.process.is_main:
-        if settings.pretrained:
-            origin = f"--pretrained {torchvision_name(settings.arch)}"
-            weights = torchvision_weights(settings.arch)
-        else:
-            origin = f"--weights {settings.weights}"
-            weights = weights_of_file(settings.weights)
-        print(f"{origin}: {take_weights(model, weights, origin)}", flush=True)
+        weights = weights_to_start_from(run.settings)
+        try:
+            classes = data.classes if data.classes_have_names else None
+            taken = take_fitting(model, weights.tensors, weights.classes, classes)
+        except ValueError as error:
+            raise UserError(
+                f"{weights.origin}: {error}; pass the --arch that they are of"
+            ) from error
+        print(f"{weights.origin}: {taken}", flush=True)
     broadcast_from_main(list(model.state_dict().values()), run.process)
 
 
@@ -52,12 +137,25 @@ def torchvision_name(arch: str) -> str:
         >>> torchvision_name("resnextp50_32x4d"), torchvision_name("vgg16orig_bn")
         ('resnext50_32x4d', 'vgg16_bn')
     """
-    for addition, original in VARIANTS.items():
-        arch = arch.replace(addition, original)
+    arch = without_variant(arch)
+    for addition in ADDITIONS:
+        arch = arch.replace(addition, "")
     return arch
 
 
-def torchvision_weights(arch: str) -> dict[str, Tensor]:
+def without_variant(arch: str) -> str:
+    """Return the one of ``arch`` and its variants that torchvision has, under its name here.
+
+    Example:
+        >>> without_variant("resnetp50"), without_variant("vgg16orig")
+        ('resnet50', 'vgg16orig')
+    """
+    for variant, original in VARIANTS.items():
+        arch = arch.replace(variant, original)
+    return arch
+
+
+def torchvision_weights(arch: str) -> Weights:
     """Return torchvision's ImageNet weights for ``arch``, downloaded unless they are in its cache.
 
     They are ``IMAGENET1K_V1``, which there is for each of the networks, trained on images as our
@@ -66,101 +164,66 @@ def torchvision_weights(arch: str) -> dict[str, Tensor]:
     Raises:
         UserError: they cannot be downloaded, or the file cannot be read.
     """
-    weights = get_model_weights(torchvision_name(arch)).IMAGENET1K_V1
+    name = torchvision_name(arch)
+    weights = get_model_weights(name).IMAGENET1K_V1
     try:
-        return weights.get_state_dict(map_location="cpu", check_hash=True, weights_only=True)
+        tensors = weights.get_state_dict(map_location="cpu", check_hash=True, weights_only=True)
     except Exception as error:  # the network, the disk or a damaged file can raise anything
         raise UserError(
             f"--pretrained: {weights.url} cannot be downloaded and read ({one_line(error)}); "
             "download it elsewhere and pass it with --weights FILE"
         ) from error
+    return Weights(
+        origin=f"--pretrained {name}",
+        source=weights.url,
+        outputs=len(weights.meta["categories"]),
+        tensors=tensors,
+        arch=without_variant(arch),
+        pool=next((p for family, p in TORCHVISION_POOLS.items() if name.startswith(family)), None),
+    )
 
 
-def weights_of_file(path: str) -> dict[str, Tensor]:
+def weights_of_file(option: str, path: str) -> Weights:
     """Return the tensors of a state dict, or of a checkpoint that has one as ``state_dict``.
 
-    Where a checkpoint has averaged weights (``--ema``), these are returned.
+    Where a checkpoint has averaged weights (``--ema``) that did better, they are these. No code of
+    the file is run: ``torch.load`` with ``weights_only=True``.
 
-    No code of the file is run: ``torch.load`` with ``weights_only=True``.
+    Args:
+        option: that names the file, for errors.
+        path: of the file.
 
     Raises:
         UserError: there is no such file, or there are no tensors in it.
     """
-    content = read_file("--weights", path)
-    if isinstance(content, Mapping):
-        content = content.get("ema", content.get("state_dict", content))
-    if not isinstance(content, Mapping) or not any(
-        isinstance(value, Tensor) for value in content.values()
-    ):
+    content = read_file(option, path)
+    about: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+    averaged = bool(about.get("averaged_is_better", "ema" in about))
+    named = about["ema"] if averaged else about.get("state_dict", about)
+    tensors = {}
+    if isinstance(named, Mapping):
+        tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    if not tensors:
         raise UserError(
-            f"--weights {path}: holds no tensors by name; it must be a state dict, or a dict that "
+            f"{option} {path}: holds no tensors by name; it must be a state dict, or a dict that "
             "has one as 'state_dict'"
         )
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def take_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> str:
-    """Copy those of ``weights`` that fit into ``model``; return how many, and what is left.
-
-    A layer is taken as a whole or not at all: by its name, and if all of its tensors have the
-    shapes of the model's. What is not taken keeps its fresh weights.
-
-    Args:
-        model: the network.
-        weights: tensors under its own names, those of the published implementation, or
-            torchvision's.
-        origin: where they are from, for the error.
-
-    Raises:
-        UserError: nothing fits.
-    """
-    weights, own = with_own_names(model, weights), model.state_dict()
-    layers, own_layers = layer_shapes(weights), layer_shapes(own)
-    fitting = {layer for layer, shapes in layers.items() if own_layers.get(layer) == shapes}
-    taken = {name: weights[name] for name in weights if layer_of(name) in fitting}
-    if not taken:
-        raise UserError(
-            f"{origin}: none of its tensors, {_count(list(weights))}, fits the network's, "
-            f"{_count(list(own))}; pass the --arch that they are of"
-        )
-    model.load_state_dict(taken, strict=False)
-    left = [name for name in weights if name not in taken]
-    fresh = [name for name in own if layer_of(name) not in fitting]
-    return (
-        f"{len(taken)} of {len(weights)} tensors taken, {_count(left)} left; "
-        f"{_count(fresh)} of the network's start fresh"
+    args = about.get("args")
+    args = vars(args) if isinstance(args, argparse.Namespace) else args
+    pool = args.get("pool") if isinstance(args, Mapping) else None
+    return Weights(
+        origin=f"{option} {path}",
+        source=str(Path(path).resolve()),
+        outputs=class_count(tensors),
+        tensors=tensors,
+        arch=about["arch"] if isinstance(about.get("arch"), str) else None,
+        pool=pool if isinstance(pool, str) else None,
+        classes=_names(about.get("classes")),
+        averaged=averaged,
     )
 
 
-def with_own_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``weights`` with the names that ``model`` has for them, where it has any."""
-    named = dict(weights)
-    drop_wrapper_names(model, named, "")
-    renames = dict(PUBLISHED_NAMES)
-    if "classifier.6.weight" in named and "classifier.6.weight" not in model.state_dict():
-        renames |= VGG_CLASSIFIER_NAMES
-    renamed = {}
-    for name, tensor in named.items():
-        for theirs, ours in renames.items():
-            name = name.replace(theirs, ours)
-        renamed[OLD_DENSENET_NAME.sub(r"\1\2.", name)] = tensor
-    return renamed
-
-
-def layer_shapes(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, torch.Size]]:
-    """Return each layer's shapes by name, without the counters that old files lack."""
-    shapes: dict[str, dict[str, torch.Size]] = defaultdict(dict)
-    for name, tensor in tensors.items():
-        if not name.endswith("num_batches_tracked"):
-            shapes[layer_of(name)][name] = tensor.shape
-    return shapes
-
-
-def layer_of(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _count(names: Sequence[str]) -> str:
-    """Return how many there are, and the first of them."""
-    more = ", …" if len(names) > 3 else ""
-    return f"{len(names)} ({', '.join(names[:3])}{more})" if names else "none"
+def _names(classes: object) -> tuple[str, ...] | None:
+    if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
+        return tuple(classes)
+    return None

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-CPU_IMAGES = 4
-"""So many at a time on a CPU, so that what one step leaves in the cache the next finds there."""
-
 
 class PerSample(nn.Module, ABC):
     """A transform of a batch in which every sample has random numbers of its own.
@@ -27,6 +24,16 @@ class PerSample(nn.Module, ABC):
         """Transform ``images`` [N, 3, H, W] by ``draws`` [N, ...], one of ``draw`` for each."""
 
 
+class UnitRange(nn.Module):
+    """Makes of 0 to 255 the floats 0 to 1, as ``torchvision.transforms.ToTensor``.
+
+    ``v2.ToDtype`` multiplies by 1/255 instead, and differs in the last bit.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32, copy=True).div_(255)
+
+
 class BatchTransform(nn.Module):
     """Steps that a batch takes on the training device, one after the other; none by default.
 
@@ -35,9 +42,8 @@ class BatchTransform(nn.Module):
             ones.
 
     Example:
-        >>> from torchvision.transforms import v2
         >>> from training.images.lighting import Lighting
-        >>> transform = BatchTransform(v2.ToDtype(torch.float32, scale=True), Lighting(0.1))
+        >>> transform = BatchTransform(UnitRange(), Lighting(0.1))
         >>> images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
         >>> samples = [transform.draw() for image in images]
         >>> transform(images, [torch.stack(draws) for draws in zip(*samples)]).dtype
@@ -56,8 +62,13 @@ class BatchTransform(nn.Module):
         """Return ``images`` [N, 3, H, W] transformed; ``draws`` are those of ``draw``, stacked."""
         if images.device.type != "cpu" or not self.steps:
             return self._transformed(images, draws)
-        parts = zip(*(tensor.split(CPU_IMAGES) for tensor in (images, *draws)), strict=True)
-        return torch.cat([self._transformed(part, part_draws) for part, *part_draws in parts])
+        # Image by image, so that what one step leaves in the cache the next finds there, in
+        # memory that the image before has had.
+        parts = zip(*(tensor.split(1) for tensor in (images, *draws)), strict=True)
+        result = torch.empty(images.shape, dtype=torch.float32)
+        for place, (part, *part_draws) in zip(result.split(1), parts, strict=True):
+            place.copy_(self._transformed(part, part_draws))
+        return result
 
     def _transformed(self, images: Tensor, draws: Sequence[Tensor]) -> Tensor:
         remaining = iter(draws)

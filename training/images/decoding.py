@@ -6,17 +6,20 @@ from collections.abc import Callable
 from PIL import Image
 from torchvision.transforms import v2
 
+from training.images.eight_bits import eight_bits
+
 Decode = Callable[[Image.Image], Image.Image]
 
 
 def decode_rgb(image: Image.Image) -> Image.Image:
-    """Return the whole of an opened image, in RGB.
+    """Return the whole of an opened image, in RGB; see ``eight_bits`` for more than eight bits.
 
     Raises:
-        OSError, SyntaxError, ValueError: the file is damaged, if only near its end.
+        OSError, SyntaxError, ValueError: the file is damaged, if only near its end, or has
+            values of an unknown range.
     """
     image.load()  # otherwise decoded where the pixels are first used, and by then without a name
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else eight_bits(image).convert("RGB")
 
 
 class DecodedCrop:

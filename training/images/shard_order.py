@@ -16,6 +16,7 @@ def shard_order(
     world_size: int,
     workers: int,
     generator: torch.Generator | None,
+    repeats: int = 1,
 ) -> Tensor:
     """Return which sample stands at each place of the global batches: [sum of ``batch_sizes``].
 
@@ -30,8 +31,10 @@ def shard_order(
         shard_sizes: number of samples of each shard; samples are counted through them in turn.
         batch_sizes: of the global batches; together at most all samples.
         workers: of each process; 0 counts as 1.
+        repeats: how often each sample is taken in a row; they are then numbered as by
+            ``with_repeats``.
     """
-    sequence = shard_sequence(shard_sizes, generator)
+    sequence = with_repeats(shard_sequence(shard_sizes, generator), repeats)
     streams = max(1, workers)
     starts = [0, *itertools.accumulate(batch_sizes)]
     order = torch.empty(starts[-1], dtype=torch.int64)
@@ -43,6 +46,16 @@ def shard_order(
                 places.copy_(sequence[taken : taken + len(places)])
                 taken += len(places)
     return order
+
+
+def with_repeats(sequence: Tensor, repeats: int) -> Tensor:
+    """Return each element i of ``sequence`` as ``repeats`` i, ``repeats`` i + 1 and so on.
+
+    Example:
+        >>> with_repeats(torch.tensor([5, 0]), repeats=3)
+        tensor([15, 16, 17,  0,  1,  2])
+    """
+    return (sequence[:, None] * repeats + torch.arange(repeats)).flatten()
 
 
 def shard_sequence(shard_sizes: Sequence[int], generator: torch.Generator | None) -> Tensor:

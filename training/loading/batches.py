@@ -13,20 +13,26 @@ from training.errors import UserError
 from training.images.batch_transform import BatchTransform
 from training.images.datasets import BrokenSource, LabelledImages
 from training.images.decoding import Decode, decode_rgb
-from training.images.shard_order import shard_order
+from training.images.mixing import Mixing
+from training.images.preparation import Transform
+from training.images.shard_order import shard_order, with_repeats
 from training.loading.bad_images import BadImage, BadImages
-from training.loading.workers import outlive_stop_signals
+from training.loading.workers import worker_start
 from training.processes.ranks import Process
 from training.processes.stop_signals import hold_stop_signals
-from training.recipes import Recipe, Transform
+from training.recipes import Recipe
 from training.seeding import derive_seed
 
 
 class SampleKey(NamedTuple):
-    """Which sample, and in which epoch: together they decide its random augmentation."""
+    """Which sample, in which epoch and taken for which time in it, from 0.
+
+    Together they decide its random augmentation.
+    """
 
     epoch: int
     index: int
+    repeat: int = 0
 
 
 class Sample(NamedTuple):
@@ -52,11 +58,24 @@ class Batch:
         images: [N, 3, H, W] floats on the process's device.
         targets: [N] class indices there.
         global_size: number of images of the batch over all processes.
+        soft_targets: [N, classes] shares of the classes in images that were mixed, or None.
     """
 
     images: Tensor
     targets: Tensor
     global_size: int
+    soft_targets: Tensor | None = None
+
+    def split(self, count: int) -> "list[Batch]":
+        """Return its images in ``count`` parts of nearly equal size, each of the global batch."""
+        images, targets = self.images.tensor_split(count), self.targets.tensor_split(count)
+        soft_targets: Sequence[Tensor | None] = [None] * count
+        if self.soft_targets is not None:
+            soft_targets = self.soft_targets.tensor_split(count)
+        return [
+            Batch(*tensors, self.global_size, soft)
+            for *tensors, soft in zip(images, targets, soft_targets, strict=True)
+        ]
 
 
 class Batches(Protocol):
@@ -72,11 +91,10 @@ class Batches(Protocol):
 class TransformedImages(Dataset):
     """Decoded and transformed images, each with random numbers of its own.
 
-    A sample's random numbers follow from ``seed``, its epoch and its index alone, so they do
-    not depend on the number of worker processes or of ranks, nor on where a run was resumed.
-    ``transform`` is the worker's part of the work; of ``batch_transform``, the device's part,
-    only the random numbers are drawn here. With ``replace_bad``, another image takes the place of
-    one that cannot be read.
+    A sample's random numbers follow from ``seed`` and its key alone, so they do not depend on the
+    number of worker processes or of ranks, nor on where a run was resumed. ``transform`` is the
+    worker's part of the work; of ``batch_transform``, the device's part, only the random numbers
+    are drawn here. With ``replace_bad``, another image takes the place of one that cannot be read.
     """
 
     images: LabelledImages
@@ -88,8 +106,7 @@ class TransformedImages(Dataset):
 
     def __getitem__(self, key: SampleKey) -> Sample | BadImage:
         with torch.random.fork_rng(devices=[]):
-            sample_seed = derive_seed(self.seed, "augmentation", key.epoch, key.index)
-            torch.default_generator.manual_seed(sample_seed)
+            torch.default_generator.manual_seed(augmentation_seed(self.seed, key))
             try:
                 image = self.decode(self.images.image(key.index))
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -123,14 +140,28 @@ class TransformedImages(Dataset):
         yield sample
 
 
+def augmentation_seed(seed: int, key: SampleKey) -> int:
+    """Return the seed of the random numbers of one sample."""
+    numbers = key if key.repeat else key[:2]  # as it was when no sample was taken twice
+    return derive_seed(seed, "augmentation", *numbers)
+
+
 def training_images(
-    images: LabelledImages, recipe: Recipe, seed: int, replace_bad: bool = False
+    images: LabelledImages,
+    recipe: Recipe,
+    seed: int,
+    replace_bad: bool = False,
+    on_cpu: bool = True,
 ) -> TransformedImages:
-    """Return ``images`` as ``recipe`` augments them; for ``replace_bad``, see there."""
+    """Return ``images`` as ``recipe`` augments them for a training there; see ``train_steps``.
+
+    For ``replace_bad``, see ``TransformedImages``.
+    """
+    transform, batch_transform = recipe.train_steps(on_cpu)
     return TransformedImages(
         images=images,
-        transform=recipe.train_transform(),
-        batch_transform=recipe.train_batch_transform(),
+        transform=transform,
+        batch_transform=batch_transform,
         seed=seed,
         decode=recipe.train_decode,
         replace_bad=replace_bad,
@@ -139,11 +170,9 @@ def training_images(
 
 def validation_images(images: LabelledImages, recipe: Recipe, seed: int) -> TransformedImages:
     """Return ``images`` as ``recipe`` prepares them for an evaluation."""
+    transform, batch_transform = recipe.val_steps()
     return TransformedImages(
-        images=images,
-        transform=recipe.val_transform(),
-        batch_transform=recipe.val_batch_transform(),
-        seed=seed,
+        images=images, transform=transform, batch_transform=batch_transform, seed=seed
     )
 
 
@@ -163,6 +192,9 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         shard_sizes: where the samples lie in shards, of how many samples; ``shard_order`` then
             decides the order.
         workers: processes that decode for this one; of influence with ``shard_sizes`` only.
+        repeats: how often each sample is taken in a row. The epoch is as long as ever, so that it
+            has a ``repeats``-th of the samples: timm's ``RepeatAugSampler``, M. Berman et al.,
+            "MultiGrain: a unified image embedding for classes and instances", 2019.
     """
 
     def __init__(
@@ -175,6 +207,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         limit: int | None = None,
         shard_sizes: Sequence[int] | None = None,
         workers: int = 0,
+        repeats: int = 1,
     ) -> None:
         sizes = [
             min(global_batch_size, num_samples - start)
@@ -186,6 +219,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         self.shuffle_seed = shuffle_seed
         self.shard_sizes = shard_sizes
         self.workers = workers
+        self.repeats = repeats
         self.epoch = self.first_batch = 0
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -208,10 +242,13 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         order = self._order()
         for size in self.remaining_sizes:
             share = order[start + self.process.rank : start + size : self.process.world_size]
-            yield [SampleKey(self.epoch, index) for index in share.tolist()]
+            yield [
+                SampleKey(self.epoch, *divmod(number, self.repeats)) for number in share.tolist()
+            ]
             start += size
 
     def _order(self) -> Tensor:
+        """Return the samples' numbers in the order of the epoch, as ``with_repeats`` has them."""
         generator = None
         if self.shuffle_seed is not None:
             generator = torch.Generator()
@@ -224,10 +261,13 @@ class GlobalBatches(Sampler[list[SampleKey]]):
                 world_size=world_size,
                 workers=self.workers,
                 generator=generator,
+                repeats=self.repeats,
             )
         if generator is None:
-            return torch.arange(self.num_samples)
-        return torch.randperm(self.num_samples, generator=generator)
+            order = torch.arange(self.num_samples)
+        else:
+            order = torch.randperm(self.num_samples, generator=generator)
+        return with_repeats(order, self.repeats)
 
 
 class BatchLoader:
@@ -241,6 +281,7 @@ class BatchLoader:
         seed: decides the random state that the workers start an epoch with.
         bad_images: counts those that are skipped; None makes the first one an error.
         worker_timeout: seconds without a batch from the workers that are an error, if any.
+        mixing: of the images of each batch, if any.
     """
 
     def __init__(
@@ -252,10 +293,12 @@ class BatchLoader:
         seed: int,
         bad_images: BadImages | None = None,
         worker_timeout: int = 0,
+        mixing: Mixing | None = None,
     ) -> None:
         self.sampler = sampler
         self.process = process
         self.seed = seed
+        self.mixing = mixing
         self.bad_images = bad_images
         self.generator = torch.Generator()
         self.batch_transform = dataset.batch_transform.to(process.device)
@@ -267,13 +310,18 @@ class BatchLoader:
             pin_memory=process.device.type == "cuda",
             generator=self.generator,
             timeout=worker_timeout if workers else 0,
-            worker_init_fn=outlive_stop_signals(),
+            worker_init_fn=worker_start(),
         )
 
     @property
     def images(self) -> int:
         """Number of images of the pass that comes next, over all processes."""
         return sum(self.sampler.remaining_sizes)
+
+    @property
+    def batches_of_epoch(self) -> int:
+        """Number of global batches of a whole pass."""
+        return len(self.sampler.global_sizes)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the order and the augmentation of the epoch that is iterated next.
@@ -287,9 +335,8 @@ class BatchLoader:
         device = self.process.device
         with hold_stop_signals():
             shares = iter(self.loader)
-        for (samples, bad_images), global_size in zip(
-            shares, self.sampler.remaining_sizes, strict=True
-        ):
+        sizes = enumerate(self.sampler.remaining_sizes, start=self.sampler.first_batch)
+        for (samples, bad_images), (number, global_size) in zip(shares, sizes, strict=True):
             self._skip(bad_images)
             if samples is None:
                 continue
@@ -297,7 +344,13 @@ class BatchLoader:
                 tensor.to(device, non_blocking=True)
                 for tensor in (samples.image, *samples.draws, samples.target)
             )
-            yield Batch(self.batch_transform(images, draws), targets, global_size)
+            images, soft_targets = self.batch_transform(images, draws), None
+            if self.mixing is not None:
+                seed = derive_seed(
+                    self.seed, "mixing", self.sampler.epoch, number, self.process.rank
+                )
+                images, targets, soft_targets = self.mixing(images, targets, seed)
+            yield Batch(images, targets, global_size, soft_targets)
 
     def _skip(self, found: Sequence[BadImage]) -> None:
         for image in found:

@@ -8,10 +8,13 @@ lists are held against their registries by a test.
 
 from dataclasses import dataclass, fields
 
+from training.options.advanced import AdvancedOptions
+from training.options.augmentation import AugmentationOptions
 from training.options.checkpoints import CheckpointOptions
 from training.options.computing import ComputingOptions
 from training.options.data import DataOptions
 from training.options.network import NetworkOptions
+from training.options.optimizer import OptimizerOptions
 from training.options.option import GROUPS, Option
 from training.options.output import OutputOptions
 from training.options.processes import ProcessOptions
@@ -23,10 +26,13 @@ __all__ = ["GROUPS", "OPTIONS", "Option", "Options", "flag_of"]
 # Dataclasses take the fields of their last base first.
 @dataclass(frozen=True)
 class Options(
+    AdvancedOptions,
     ProcessOptions,
     OutputOptions,
     CheckpointOptions,
     ComputingOptions,
+    AugmentationOptions,
+    OptimizerOptions,
     RecipeOptions,
     NetworkOptions,
     DataOptions,

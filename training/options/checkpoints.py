@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import positive_float
+from training.argument_types import path_or_none, positive_float
 from training.options.option import option
 
 
@@ -14,13 +14,15 @@ class CheckpointOptions:
         "checkpoints",
         "checkpoint to continue from, or to evaluate; of this program or of the published "
         "implementation; 'auto': the newest whole one in --out-dir, none where none is there yet",
+        parse=path_or_none,
         metavar="FILE",
         tells=False,
     )
     evaluate: bool = option(
         "checkpoints",
-        "print the top-1 and top-5 validation error of --resume FILE, write them to "
-        "evaluation.json in --out-dir, and stop",
+        "print the top-1 and top-5 validation error of --resume FILE, or of --weights or "
+        "--pretrained, and stop; in --out-dir: evaluation.json, evaluation_classes.csv, "
+        "confused_pairs.csv, confusion.csv and its picture",
         default=False,
         short="e",
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import natural_int, positive_int
+from training.argument_types import natural_int, positive_float, positive_int
 from training.options.option import option
 
 
@@ -12,17 +12,18 @@ class DataOptions:
 
     dataset: str = option(
         "data",
-        "digits, fashion-mnist, imagenet; imagenet is any folder of images in --data, digits come "
-        "with scikit-learn (default: imagenet if --data is given, otherwise digits)",
+        "digits, fashion-mnist, imagenet; imagenet, and with --data any other name, is any folder "
+        "of images, digits come with scikit-learn (default: imagenet if --data is given, "
+        "otherwise digits)",
         metavar="NAME",
     )
     data: str = option(
         "data",
         "folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images; or "
         "Fashion-MNIST's four IDX files, gzipped or not; or the WebDataset shards of the training "
-        "images: paths, http addresses or pipe: commands such as shards/train-{0000..0146}.tar "
-        "(default: ./datasets/imagenet12/images/ or /usr/share/datasets/fashion-mnist/; not used "
-        "by digits)",
+        "images: paths, http addresses or pipe: commands such as shards/train-{0000..0146}.tar; or "
+        "hf:FOLDER, of Hugging Face's datasets or Parquet files (default: "
+        "./datasets/imagenet12/images/ or /usr/share/datasets/fashion-mnist/; not used by digits)",
         metavar="DIR",
     )
     val_data: str | None = option(
@@ -41,13 +42,6 @@ class DataOptions:
         parse=natural_int,
         tells=False,
     )
-    worker_timeout: int = option(
-        "data",
-        "end with an error if they deliver no batch for so long (default: %(default)s)",
-        default=600,
-        parse=positive_int,
-        metavar="SECONDS",
-    )
     on_bad_image: str = option(
         "data",
         "skip: go on without images that cannot be read, as long as they are no more than 1%% of "
@@ -55,4 +49,41 @@ class DataOptions:
         "place of each, an evaluation does not count them (default: %(default)s)",
         default="error",
         choices=("error", "skip"),
+    )
+    image_size: int | None = option(
+        "data",
+        "height and width of the network's input, in training and evaluation (default: the "
+        "recipe's)",
+        parse=positive_int,
+        metavar="PIXELS",
+        from_recipe=True,
+    )
+    val_size: int | None = option(
+        "data",
+        "resize validation images to this, the short side of photographs, before the central crop "
+        "(default: --image-size over --crop-pct)",
+        parse=positive_int,
+        metavar="PIXELS",
+        from_recipe=True,
+    )
+    crop_pct: float | None = option(
+        "data",
+        "or say which share of it the central crop is (default: the recipe's)",
+        parse=positive_float,
+        metavar="SHARE",
+        from_recipe=True,
+    )
+    interpolation: str | None = option(
+        "data",
+        "of all resizing (default: the recipe's)",
+        choices=("nearest", "bilinear", "bicubic"),
+        from_recipe=True,
+    )
+    decode: str | None = option(
+        "data",
+        "full: whole JPEGs, resized by PIL, as published; fast: at a half, quarter or eighth of "
+        "the resolution where a training crop is large, and resized by torchvision, for less time "
+        "in the workers and slightly different pixels (default: the recipe's)",
+        choices=("full", "fast"),
+        from_recipe=True,
     )

@@ -1,4 +1,4 @@
-"""The network, and the weights that it starts from."""
+"""The network, and the weights that it starts from or is evaluated with."""
 
 from dataclasses import dataclass
 
@@ -9,34 +9,32 @@ from training.options.option import option
 class NetworkOptions:
     """See ``training.options.Options``."""
 
-    arch: str = option(
+    arch: str | None = option(
         "network",
         "densenet121, densenet161, densenet169, densenet201, resnet101, resnet152, resnet18, "
         "resnet34, resnet50, resnetp101, resnetp152, resnetp18, resnetp34, resnetp50, "
         "resnext101_32x8d, resnext50_32x4d, resnextp101_32x8d, resnextp50_32x4d, vgg11bow, "
         "vgg11bow_bn, vgg11orig, vgg11orig_bn, vgg13bow, vgg13bow_bn, vgg13orig, vgg13orig_bn, "
         "vgg16bow, vgg16bow_bn, vgg16orig, vgg16orig_bn, vgg19bow, vgg19bow_bn, vgg19orig, "
-        "vgg19orig_bn (default: %(default)s)",
-        default="resnet50",
+        "vgg19orig_bn (default: that of --resume FILE, otherwise resnet50)",
         short="a",
         metavar="NAME",
     )
-    pool: str = option(
+    pool: str | None = option(
         "network",
         "max, avg, skip, max_ent, soft, max_ent_unguided, mixed, gfgp_mixed, gated, gfgp_gated, "
-        "gem, gfgp_gem, lse, gfgp_lse (default: %(default)s)",
-        default="max_ent",
+        "gem, gfgp_gem, lse, gfgp_lse (default: that of --resume FILE, otherwise max_ent)",
         metavar="NAME",
     )
     pretrained: bool = option(
         "network",
-        "start from torchvision's ImageNet weights, wherever they fit; with --resume the "
-        "checkpoint decides",
+        "start from torchvision's ImageNet weights, wherever they fit, or --evaluate them; with "
+        "--resume the checkpoint decides",
         default=False,
     )
     weights: str | None = option(
         "network",
         "the same with a file: a state dict or a checkpoint of this program, of the published "
-        "implementation or of torchvision",
+        "implementation or of torchvision; its classifier is taken where it has the data's classes",
         metavar="FILE",
     )

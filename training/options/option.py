@@ -8,14 +8,17 @@ GROUPS = {
     "data": "data",
     "network": "network",
     "recipe": "recipe",
+    "optimizer": "optimizer",
+    "augmentation": "augmentation",
     "computing": "computing",
     "checkpoints": "checkpoints and evaluation",
     "output": "output",
     "processes": "devices and processes",
+    "advanced": "advanced",
 }
 """The groups of ``--help`` in their order, and their titles."""
 
-WHERE_AND_HOW = ("output", "processes")
+WHERE_AND_HOW = ("output", "processes", "advanced")
 """Groups whose options say where and how a run is made, and not what is trained."""
 
 
@@ -31,9 +34,9 @@ class Option:
         parse: makes a value of its text.
         choices: the values that there are, if not any.
         bare: the value of the option without one, where it may stand so.
+        switch: it takes no value; it is on where it stands, off with ``--no-`` before its name.
         from_recipe: the recipe decides where it is not given.
         tells: it says what is trained, and not where or how the run is made.
-        of_several: it has a meaning for several processes only.
     """
 
     group: str
@@ -43,12 +46,12 @@ class Option:
     parse: Callable[[str], Any] = str
     choices: tuple[str, ...] | None = None
     bare: Any = None
+    switch: bool = False
     from_recipe: bool = False
     tells: bool = True
-    of_several: bool = False
 
 
 def option(group: str, help: str, default: Any = None, **others: Any) -> Any:
     """Return a field of ``Options``: its default and, from the other arguments, its ``Option``."""
-    others = {"tells": group not in WHERE_AND_HOW} | others
+    others = {"tells": group not in WHERE_AND_HOW, "switch": default is False} | others
     return field(default=default, metadata={"option": Option(group, help, **others)})

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import positive_int
+from training.argument_types import positive_int, services
 from training.options.option import option
 
 
@@ -33,14 +33,21 @@ class OutputOptions:
     )
     tensorboard: bool = option(
         "output",
-        "write the curves and the histograms of λ for TensorBoard as well, to tensorboard/ in "
-        "--out-dir",
+        "write the curves, λ and the loss within the epochs for TensorBoard as well, to "
+        "tensorboard/ in --out-dir",
         default=False,
+    )
+    log: str | None = option(
+        "output",
+        "tell Weights & Biases (wandb) or MLflow (mlflow) of the run, or both (wandb,mlflow), "
+        "through their own packages and as their environment variables say",
+        metavar="SERVICE",
+        parse=services,
     )
     print_freq: int = option(
         "output",
-        "batches between two lines where there is no terminal for a progress bar "
-        "(default: %(default)s)",
+        "batches between two lines where there is no terminal for a progress bar, and between two "
+        "records within an epoch of --tensorboard and --log (default: %(default)s)",
         default=100,
         short="p",
         parse=positive_int,

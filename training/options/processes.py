@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import natural_int, positive_int
+from training.argument_types import (
+    count_or_environment,
+    natural_int,
+    number_or_environment,
+    positive_int,
+)
 from training.options.option import option
 
 
@@ -24,38 +29,25 @@ class ProcessOptions:
     )
     world_size: int = option(
         "processes",
-        "number of machines (default: %(default)s)",
-        default=1,
-        parse=positive_int,
-        of_several=True,
+        "number of machines; -1: WORLD_SIZE of the environment (default: 1, and that with env://)",
+        parse=count_or_environment,
     )
     rank: int = option(
         "processes",
-        "number of this machine, from 0 (default: %(default)s)",
-        default=0,
-        parse=natural_int,
-        of_several=True,
+        "number of this machine, from 0; -1: RANK of the environment (default: 0, and that with "
+        "env://)",
+        parse=number_or_environment,
     )
     dist_url: str = option(
         "processes",
-        "where the processes meet, on machine 0 (default: %(default)s)",
+        "where the processes meet, on machine 0; env://: at MASTER_ADDR and MASTER_PORT of the "
+        "environment (default: %(default)s)",
         default="tcp://127.0.0.1:8080",
         metavar="URL",
-        of_several=True,
     )
     dist_backend: str = option(
         "processes",
         "gloo is taken where there is no GPU (default: %(default)s)",
         default="nccl",
         choices=("nccl", "gloo"),
-        of_several=True,
-    )
-    dist_timeout: int = option(
-        "processes",
-        "how long a process waits for another one before the run ends with an error (default: "
-        "%(default)s)",
-        default=600,
-        parse=positive_int,
-        metavar="SECONDS",
-        of_several=True,
     )

@@ -16,6 +16,7 @@ class Torchrun:
         rank, world_size: its number among the processes of all machines, and theirs.
         local_rank, local_world_size: the same on this machine; each machine has as many.
         restarts: how often torchrun has started them anew, after one of them had died.
+        master_addr: the host where they meet.
     """
 
     rank: int
@@ -23,6 +24,7 @@ class Torchrun:
     local_rank: int
     local_world_size: int
     restarts: int
+    master_addr: str
 
 
 def read_torchrun(environ: Mapping[str, str]) -> Torchrun | None:
@@ -51,7 +53,7 @@ def read_torchrun(environ: Mapping[str, str]) -> Torchrun | None:
             f"the environment's {', '.join(names)} must be whole numbers, as torchrun sets them "
             f"({error})"
         ) from error
-    place = Torchrun(*values)
+    place = Torchrun(*values, master_addr=environ["MASTER_ADDR"])
     if place.local_world_size < 1 or place.world_size % place.local_world_size:
         raise UserError(
             f"torchrun: {place.world_size} processes, {place.local_world_size} of them on this "

@@ -15,7 +15,9 @@ import gfgp_cupy
 from gfgp_cupy.backends import select_backend
 from training.atomic_write import atomic_write
 from training.errors import UserError
-from training.options import OPTIONS, flag_of
+from training.options import OPTIONS, Options, flag_of
+from training.options.config_file import text_of
+from training.processes.torchrun import Torchrun
 from training.records.environment import GitState, device_name, git_state, gpu_driver, versions_of
 from training.run import Run
 from training.settings import Settings
@@ -84,16 +86,55 @@ def config_of(run: Run, train_images: int) -> RunConfig:
 
 
 def command_of(settings: Settings) -> str:
-    """Return the command line that ``settings`` are of."""
-    words = ["python", "train_imagenet.py"]
-    for name, option in OPTIONS.items():
-        value = getattr(settings, name)
-        if option.of_several and not settings.is_distributed:
-            continue  # it would only clutter the command of one process
-        if value is not None and value is not False:
-            words.append(flag_of(name))
-            words += [] if value is True else [str(value)]
+    """Return a command line that ``settings`` are of, with no more options than that takes.
+
+    Under torchrun it is that of one of its machines, with their number where there are several,
+    and with the place where they meet.
+    """
+    words = ["python"] if settings.torchrun is None else torchrun_words(settings.torchrun)
+    words.append("train_imagenet.py")
+    for name, value in told_options(settings).items():
+        words += words_of(name, value)
     return shlex.join(words)
+
+
+def told_options(settings: Settings) -> dict[str, Any]:
+    """Return those options of ``settings`` that the others and the defaults do not say already."""
+    alone = replace(settings, torchrun=None)
+    default = Options()
+    told = {
+        name: getattr(settings, name)
+        for name in OPTIONS
+        if getattr(settings, name) != getattr(default, name)
+    }
+    for name in reversed(tuple(told)):  # the folder before the data set that it is of
+        without = {other: value for other, value in told.items() if other != name}
+        if Settings.of(Options(**without), environ={}) == alone:
+            told = without
+    return told
+
+
+def words_of(name: str, value: Any) -> list[str]:
+    """Return an option as the command line has it.
+
+    Example:
+        >>> words_of("lr_milestones", (30, 60)), words_of("cpu", True), words_of("data", "-x")
+        (['--lr-milestones', '30,60'], ['--cpu'], ['--data=-x'])
+    """
+    if OPTIONS[name].switch:
+        return [flag_of(name) if value else flag_of(f"no_{name}")]
+    flag, text = flag_of(name), text_of(value)
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+
+
+def torchrun_words(place: Torchrun) -> list[str]:
+    """Return how torchrun starts as many processes."""
+    words = ["torchrun"]
+    machines = place.world_size // place.local_world_size
+    if machines > 1:
+        endpoint = f"{place.master_addr}:29500"  # torchrun's own port
+        words += ["--nnodes", str(machines), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
+    return [*words, "--nproc-per-node", str(place.local_world_size)]
 
 
 def write_config(config: RunConfig, path: Path, resumed: bool) -> None:

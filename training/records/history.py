@@ -18,10 +18,11 @@ class EpochRecord:
 
     Attributes:
         epoch: counted from 1.
-        lr: learning rate.
+        lr: learning rate; with ``--lr-per-step`` that of the epoch's first step.
         train_loss, train_err1, train_err5: means over the epoch's training images, while the
             weights moved; errors in percent.
         val_loss, val_err1, val_err5: the same of the validation images after the epoch.
+        ema_val_loss, ema_val_err1, ema_val_err5: the same of the averaged weights of ``--ema``.
         seconds: time of the whole epoch, validation included.
         images_per_second: training images, over the training time, waits for data included.
         data_wait_percent, gpu_memory_gib: of the training, see ``Usage``.
@@ -41,6 +42,9 @@ class EpochRecord:
     data_wait_percent: float = math.nan
     gpu_memory_gib: float = math.nan
     skipped_steps: float = 0.0
+    ema_val_loss: float = math.nan
+    ema_val_err1: float = math.nan
+    ema_val_err5: float = math.nan
 
     @classmethod
     def of(
@@ -49,11 +53,19 @@ class EpochRecord:
         lr: float,
         train: Scores,
         val: Scores,
+        averaged_val: Scores | None,
         seconds: float,
         train_seconds: float,
         usage: Usage,
     ) -> "EpochRecord":
         """Return the record of an epoch of ``seconds``, ``train_seconds`` of them training."""
+        averaged = {}
+        if averaged_val is not None:
+            averaged = {
+                "ema_val_loss": averaged_val.loss,
+                "ema_val_err1": averaged_val.err1,
+                "ema_val_err5": averaged_val.err5,
+            }
         return cls(
             epoch=epoch,
             lr=lr,
@@ -68,15 +80,38 @@ class EpochRecord:
             data_wait_percent=usage.data_wait_percent,
             gpu_memory_gib=usage.gpu_memory_gib,
             skipped_steps=float(train.skipped_steps),
+            **averaged,
         )
+
+    @property
+    def averaged_is_better(self) -> bool:
+        """Whether the averaged weights have the lower top-1 error; of equals, the lower loss."""
+        averaged = (self.ema_val_err1, self.ema_val_loss)
+        return averaged < (self.val_err1, self.val_loss)  # never where they are nan
+
+    @property
+    def best_val_err1(self) -> float:
+        """The top-1 validation error of the better weights, raw or averaged."""
+        return self.ema_val_err1 if self.averaged_is_better else self.val_err1
+
+    @property
+    def best_val_err5(self) -> float:
+        """The top-5 validation error of the weights with the better top-1 error."""
+        return self.ema_val_err5 if self.averaged_is_better else self.val_err5
 
     def __str__(self) -> str:
         line = (
             f"lr {self.lr:.4g}, train loss {self.train_loss:.4f} err@1 {self.train_err1:.2f}% "
             f"err@5 {self.train_err5:.2f}%, val loss {self.val_loss:.4f} err@1 "
-            f"{self.val_err1:.2f}% err@5 {self.val_err5:.2f}%, {self.seconds:.1f} s, "
-            f"{self.images_per_second:.1f} images/s"
+            f"{self.val_err1:.2f}% err@5 {self.val_err5:.2f}%, "
         )
+        if not math.isnan(self.ema_val_err1):
+            better = "averaged" if self.averaged_is_better else "raw"
+            line += (
+                f"averaged weights' val loss {self.ema_val_loss:.4f} err@1 "
+                f"{self.ema_val_err1:.2f}% err@5 {self.ema_val_err5:.2f}% (better: {better}), "
+            )
+        line += f"{self.seconds:.1f} s, {self.images_per_second:.1f} images/s"
         if not math.isnan(self.data_wait_percent):
             line += f", data wait {self.data_wait_percent:.1f}%"
         if not math.isnan(self.gpu_memory_gib):
@@ -112,14 +147,14 @@ def history_from_stats(stats: Mapping[str, Sequence[float]], epoch: int) -> list
     columns["epoch"] = range(epoch - len(losses) + 1, epoch + 1)
     for name in COLUMNS:
         if name not in columns:
-            columns[name] = stats.get(name, unknown)
+            columns[name] = stats.get(stats_key(name), unknown)
     rows = zip(*(columns[name] for name in COLUMNS), strict=True)
     return [EpochRecord(int(row[0]), *map(float, row[1:])) for row in rows]
 
 
 def best_record(history: Sequence[EpochRecord]) -> EpochRecord:
-    """Return the record of least top-1 validation error, the latest of equals."""
-    return min(reversed(history), key=lambda record: record.val_err1)
+    """Return the record of least top-1 validation error, raw or averaged; the latest of equals."""
+    return min(reversed(history), key=lambda record: record.best_val_err1)
 
 
 def write_log(history: Sequence[EpochRecord], path: Path) -> None:
@@ -159,4 +194,4 @@ def _record_from_row(row: Mapping[str, str]) -> EpochRecord:
 
 def stats_key(column: str) -> str:
     """Return the published checkpoints' name of a column."""
-    return column.replace("val_", "test_")
+    return f"test_{column[4:]}" if column.startswith("val_") else column

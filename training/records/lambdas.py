@@ -15,11 +15,11 @@ from training.atomic_write import atomic_write
 from training.errors import UserError
 from training.loading.batches import Batch, Batches
 from training.processes.ranks import Process
+from training.records.histograms import Histogram, histogram_of
 
 LAMBDAS_NAME = "lambdas.csv"
 COLUMNS = ("epoch", "layer", "low", "high", "count")
 SAMPLE_IMAGES = 64
-BINS = 30
 
 
 class SampledBatches:
@@ -54,8 +54,8 @@ class SampledBatches:
 
 
 @torch.no_grad()
-def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return λ [N, C] by layer of ``model`` in evaluation mode on ``images`` [N, 3, H, W].
+def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Histogram]:
+    """Return the λ of ``model`` by layer, in evaluation mode on ``images`` [N, 3, H, W].
 
     Of another guided pooling it is what its head predicts. No entries where the network has no such
     layers. ``model`` is left in evaluation mode.
@@ -65,36 +65,65 @@ def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     model.eval()
     with record_lambdas(model) as lambdas:
         model(images)
-    return dict(lambdas)
+    return {layer: histogram_of(lam) for layer, lam in lambdas.items()}
 
 
-def write_lambdas(lambdas: Mapping[str, Tensor], epoch: int, path: Path) -> None:
+def write_lambdas(lambdas: Mapping[str, Histogram], epoch: int, path: Path) -> None:
     """Give the CSV file ``path`` the histograms of ``lambdas`` after ``epoch``.
 
-    A row per bin: ``epoch``, ``layer``, ``count`` of the λ (one per image and channel) from
-    ``low`` to ``high``. Each histogram has 30 bins of equal width, from its least to its largest
-    λ; what is not finite is not counted. Rows of this epoch and later ones, of a run before it
-    was resumed, are replaced. Without λ there is no file.
+    A row per bin that holds any: ``epoch``, ``layer``, ``count`` of the λ (one per image and
+    channel) from ``low`` to ``high``; the bins are those of ``Histogram``, the same in every
+    epoch. Rows of this epoch and later ones, of a run before it was resumed, are replaced. Without
+    λ and without a file there is none afterwards.
 
     Raises:
         WriteError: the file cannot be written.
         UserError: what is there is no such file.
     """
-    if not lambdas:
+    if not lambdas and not path.exists():
         return
     kept = [row for row in _read_rows(path) if int(row[0]) < epoch] if path.exists() else []
     with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([COLUMNS, *kept])
-        for layer, lam in lambdas.items():
-            counts, edges = np.histogram(lam[lam.isfinite()].double().numpy(), bins=BINS)
-            for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        for layer, each in lambdas.items():
+            for low, high, count in zip(each.low, each.high, each.count, strict=True):
                 writer.writerow([epoch, layer, f"{low:.6g}", f"{high:.6g}", count])
 
 
+def read_lambdas(path: Path) -> dict[int, dict[str, Histogram]]:
+    """Return what ``write_lambdas`` wrote, by epoch and layer; nothing where there is no file.
+
+    Raises:
+        UserError: it cannot be read, or it is not such a file.
+    """
+    if not path.exists():
+        return {}
+    bins: dict[int, dict[str, list[list[float]]]] = {}
+    try:
+        for epoch, layer, *numbers in _read_rows(path):
+            of_epoch = bins.setdefault(int(epoch), {})
+            of_epoch.setdefault(layer, []).append([float(number) for number in numbers])
+        return {
+            epoch: {layer: Histogram(*np.array(rows).T) for layer, rows in layers.items()}
+            for epoch, layers in bins.items()
+        }
+    except (TypeError, ValueError) as error:
+        raise _not_ours(path) from error
+
+
 def _read_rows(path: Path) -> list[list[str]]:
-    with open(path, newline="") as file:
-        header, *rows = [*csv.reader(file)] or [[]]
+    try:
+        with open(path, newline="") as file:
+            header, *rows = [*csv.reader(file)] or [[]]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _not_ours(path) from error
     if tuple(header) != COLUMNS or not all(row and row[0].isdecimal() for row in rows):
-        raise UserError(f"{path}: is not what this program wrote; move it out of --out-dir")
+        raise _not_ours(path)
     return rows
+
+
+def _not_ours(path: Path) -> UserError:
+    return UserError(f"{path}: is not what this program wrote; move it out of --out-dir")

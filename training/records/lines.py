@@ -22,9 +22,10 @@ def description(data: Data, run: Run) -> str:
 def summary(history: Sequence[EpochRecord], out_dir: str) -> str:
     """Return what a run came to whose files are in ``out_dir``."""
     best = best_record(history)
+    weights = " of the averaged weights" if best.averaged_is_better else ""
     return (
-        f"best top-1 error {best.val_err1:.2f}% (top-5 {best.val_err5:.2f}%) after epoch "
-        f"{best.epoch} of {history[-1].epoch}; log, curves and checkpoints in {out_dir}"
+        f"best top-1 error {best.best_val_err1:.2f}% (top-5 {best.best_val_err5:.2f}%){weights} "
+        f"after epoch {best.epoch} of {history[-1].epoch}; log, curves and checkpoints in {out_dir}"
     )
 
 

@@ -5,83 +5,100 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
 from training.records.config import CONFIG_NAME, RunConfig, write_config
-from training.records.curves import write_curves
-from training.records.history import LOG_NAME, EpochRecord, write_log
-from training.records.lambdas import LAMBDAS_NAME, write_lambdas
-from training.records.tensorboard import open_tensorboard, write_tensorboard
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from training.records.csv_files import CsvFiles
+from training.records.figures import Figures
+from training.records.going_on import going_on
+from training.records.histograms import Histogram
+from training.records.history import EpochRecord
+from training.records.steps import StepRecord
+from training.records.tracker import Ending
+from training.records.tracking import Tracking
 
 
 @dataclass
 class RunFiles:
     """Keeps the files of a training run; it is for the main process.
 
-    Making it writes nothing: a run that fails before its first epoch ends leaves every file as it
-    was.
+    Making it writes nothing, and what cannot be written is a line on the standard error. A run
+    that fails before its first epoch ends leaves log.csv, lambdas.csv, config.json and the
+    pictures as they were.
+
+    An epoch's files are written in two parts. A run that is killed before its checkpoint, which
+    belongs in between, repeats the epoch and writes the same again; one that is killed after it
+    tells the trackers of the epoch when it goes on, and draws it with the next one.
 
     Attributes:
         out_dir: the folder, which is there.
         config: of the run.
-        pdf_filename: of the curves.
-        tensorboard: TensorBoard's files are written, too.
-        start_epoch: number of epochs that the run has had.
+        trackers: what is told of the run beside the CSV files.
+        figures: draws it.
         resumed: it goes on from a checkpoint.
     """
 
     out_dir: Path
     config: RunConfig
-    pdf_filename: str
-    tensorboard: bool
-    start_epoch: int
+    trackers: Sequence[Tracking]
+    figures: Figures
     resumed: bool
+    csv_files: CsvFiles = field(init=False)
     _begun: bool = field(default=False, init=False)
-    _writer: SummaryWriter | None = field(default=None, init=False)
 
-    def add_epoch(
+    def __post_init__(self) -> None:
+        self.csv_files = CsvFiles(self.out_dir)
+
+    def begin(self, history: Sequence[EpochRecord]) -> None:
+        """Let the trackers know of the run, which has had the epochs of ``history``."""
+        for tracker in self.trackers:
+            tracker.begin(history)
+
+    def add_step(self, record: StepRecord) -> None:
+        """Pass on the numbers of a moment within an epoch."""
+        for tracker in self.trackers:
+            tracker.add_step(record)
+
+    def write_epoch(
         self,
         history: Sequence[EpochRecord],
-        lambdas: Mapping[str, Tensor],
+        lambdas: Mapping[str, Histogram],
         bad_images: Mapping[str, str],
     ) -> None:
-        """Write what the last epoch of ``history`` came to.
+        """Write, as text, what the last epoch of ``history`` came to.
 
         Args:
             history: of all epochs.
-            lambdas: λ [N, C] by layer after the last one.
+            lambdas: those after the last one, by layer.
             bad_images: the reasons by name of those that it went without.
-
-        Raises:
-            WriteError: a file cannot be written.
         """
-        list_bad_images(bad_images, self.out_dir / BAD_IMAGES_NAME)
-        write_log(history, self.out_dir / LOG_NAME)
-        write_curves(history, self.out_dir / self.pdf_filename)
-        self._begin()
-        write_lambdas(lambdas, history[-1].epoch, self.out_dir / LAMBDAS_NAME)
-        if self._writer is not None:
-            write_tensorboard(self._writer, history[-1], lambdas)
+        self._begin(bad_images)
+        self.csv_files.add_epoch(history, lambdas)
 
-    def add_partial_epoch(self, bad_images: Mapping[str, str]) -> None:
-        """Write what there is where an epoch is left before its end.
+    def show_epoch(self, history: Sequence[EpochRecord], lambdas: Mapping[str, Histogram]) -> None:
+        """Tell the trackers the same, and begin to draw it if a picture is due."""
+        for tracker in self.trackers:
+            tracker.add_epoch(history, lambdas)
+        self.figures.update(history)
 
-        Raises:
-            WriteError: a file cannot be written.
-        """
-        self._begin()
-        list_bad_images(bad_images, self.out_dir / BAD_IMAGES_NAME)
+    def write_partial_epoch(
+        self, history: Sequence[EpochRecord], bad_images: Mapping[str, str]
+    ) -> None:
+        """Write what there is where an epoch is left before its end."""
+        self._begin(bad_images)
+        self.csv_files.rewind(history)
 
-    def _begin(self) -> None:
-        """Write config.json and open TensorBoard's files, the first time that it is called."""
+    def close(self, ending: Ending) -> None:
+        """Draw the last epoch, and let the trackers know that there is no more to come."""
+        self.figures.close()
+        for tracker in self.trackers:
+            tracker.close(ending)
+
+    def _begin(self, bad_images: Mapping[str, str]) -> None:
+        """Write config.json, the first time, and the list of bad images."""
         if not self._begun:
-            write_config(self.config, self.out_dir / CONFIG_NAME, self.resumed)
-            self._begun = True
-        if self.tensorboard and self._writer is None:
-            self._writer = open_tensorboard(self.out_dir, self.start_epoch)
+            with going_on(f"cannot write {CONFIG_NAME}") as outcome:
+                write_config(self.config, self.out_dir / CONFIG_NAME, self.resumed)
+            self._begun = outcome.error is None
+        with going_on(f"cannot write {BAD_IMAGES_NAME}"):
+            list_bad_images(bad_images, self.out_dir / BAD_IMAGES_NAME)

@@ -20,6 +20,7 @@ from tests.training.checkpoints.test_resuming import (
 from training.checkpoints import lineage
 from training.checkpoints.format import load_checkpoint
 from training.processes.torchrun import Torchrun
+from training.records.histograms import histogram_of
 
 __all__ = ["signal_at"]
 
@@ -109,7 +110,7 @@ def test_lambdas_and_tensorboard_follow(first, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def write(model, images):
-        return {"layer": torch.arange(4.0).reshape(2, 2)}
+        return {"layer": histogram_of(torch.arange(4.0))}
 
     monkeypatch.setattr("training.epochs.lambdas_of", write)
     out = tmp_path / "out"
@@ -238,8 +239,8 @@ def test_going_on_from_the_newest_moves_nothing(out):
 
 def restart(monkeypatch, restarts):
     """Have the run believe that torchrun has started its only process for the n-th time."""
-    place = Torchrun(0, 1, 0, 1, restarts)
-    monkeypatch.setattr("train_imagenet.read_torchrun", lambda _: place)
+    place = Torchrun(0, 1, 0, 1, restarts, master_addr="127.0.0.1")
+    monkeypatch.setattr("training.settings.read_torchrun", lambda _: place)
     monkeypatch.setattr(
         "training.processes.launcher.work_under_torchrun",
         lambda work, placement, _: work(one_process()),

@@ -275,7 +275,8 @@ def test_lost_output_directory_does_not_end_the_run(tmp_path, monkeypatch, signa
     code, printed, err = run_here(*RUN, "--out-dir", out)
     assert code == 2
     assert "epoch 3/3: lr" in printed
-    assert err.count("training goes on") == 4  # the log and the checkpoint, twice
+    # The log and the checkpoint, twice; the pictures in the end.
+    assert err.count("training goes on") == 5
     assert "the last epochs are in no checkpoint" in err.splitlines()[-1]
     assert not out.exists()
 
@@ -328,8 +329,8 @@ def test_no_checkpoint_before_it_is_due(tmp_path, monkeypatch):
 
     begin = training.epochs.begin_saving
 
-    def begun(*args):
-        saving = begin(*args)
+    def begun(**given):
+        saving = begin(**given)
         after(1.9 * minute, saving, False)
         after(0.1 * minute, saving, True)
         after(1.9 * minute, saving, False)

@@ -16,13 +16,11 @@ from tests.support.command_line import (
     run_command,
 )
 from tests.support.networks_without_memory import without_memory
+from training.checkpoints.fitting import layer_of, take_fitting, with_own_names
 from training.checkpoints.weights import (
-    layer_of,
-    take_weights,
     torchvision_name,
     torchvision_weights,
     weights_of_file,
-    with_own_names,
 )
 from training.errors import UserError
 
@@ -64,7 +62,7 @@ def test_every_convolution_and_norm_of_torchvision_fits(arch):
         for pool in ("max", "max_ent", "skip") if arch in SMALLEST else ("max_ent",):
             model = create_model(arch, pool)
             before = model.state_dict()
-            summary = take_weights(model, weights, "here")
+            summary = take_fitting(model, weights)
             left = 6 if "bow" in arch else 0
             assert taken_and_left(summary) == (len(weights) - left, left)
             assert [*model.state_dict()] == [*before]
@@ -77,7 +75,7 @@ def test_what_starts_fresh(arch, kind):
     with without_memory():
         model = create_model(arch)
         weights = torchvision_network(torchvision_name(arch)).state_dict()
-        summary = take_weights(model, weights, "here")
+        summary = take_fitting(model, weights)
     expected = [
         name
         for name in model.state_dict()
@@ -89,7 +87,7 @@ def test_what_starts_fresh(arch, kind):
 def test_resnet_skip_is_torchvisions_network():
     theirs = with_random_statistics(torchvision_network("resnet18")).eval()
     model = create_model("resnet18", "skip")
-    summary = take_weights(model, theirs.state_dict(), "here")
+    summary = take_fitting(model, theirs.state_dict())
     assert summary == "122 of 122 tensors taken, none left; none of the network's start fresh"
     x = torch.randn(2, 3, 64, 64)
     assert torch.equal(model.eval()(x), theirs(x))
@@ -114,7 +112,7 @@ def test_a_layer_is_taken_whole_or_not_at_all():
     weights["fc.weight"] = torch.zeros(10, 7)
     del weights["bn1.running_mean"]
     del weights["layer1.0.bn1.num_batches_tracked"]  # old files lack it
-    summary = take_weights(model, weights, "here")
+    summary = take_fitting(model, weights)
     assert taken_and_left(summary) == (len(weights) - 6, 6)
     assert "6 (bn1.weight, " in summary
     for name, tensor in model.state_dict().items():
@@ -131,7 +129,7 @@ def test_old_densenet_names():
     }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     model = create_model("densenet121", "max_ent")
-    assert taken_and_left(take_weights(model, old, "here")) == (len(old), 0)
+    assert taken_and_left(take_fitting(model, old)) == (len(old), 0)
     own = model.state_dict()
     for name in old.keys() & weights.keys():
         assert torch.equal(own[name], weights[name])
@@ -158,10 +156,48 @@ def test_weights_of_files(tmp_path):
     ):
         torch.save(content, path)
         model = create_model("resnet18", "max_ent", num_classes=10)
-        summary = take_weights(model, weights_of_file(path), "here")
+        summary = take_fitting(model, weights_of_file("--weights", path).tensors)
         assert "none left; none of the network's start fresh" in summary
         for name, tensor in source.state_dict().items():
             assert torch.equal(model.state_dict()[name], tensor), name
+
+
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "rows", "note"),
+    [
+        (CLASSES, [0, 1, 2, 3], ""),
+        (None, [0, 1, 2, 3], ""),
+        (("owl", "cat", "dog"), [1, 2, 0, 3], "; the rows of fc are put in the order of"),
+        (
+            ("cat", "eel", "owl"),
+            None,
+            "; fc starts fresh, for the classes are others: 1 (eel) of the weights, 1 (dog) of",
+        ),
+    ],
+)
+def test_classifier_is_taken_by_the_names_of_its_classes(theirs, rows, note):
+    """A fourth row, of --num-classes, has no name."""
+    model = create_model("resnet18", "skip", num_classes=4)
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights = create_model("resnet18", "skip", num_classes=4).state_dict()
+    nn.init.normal_(weights["fc.bias"])
+    summary = take_fitting(model, weights, theirs, CLASSES)
+    assert summary.partition("fresh")[2].startswith(note)
+    assert (note == "") is summary.endswith("none of the network's start fresh")
+    for kind in ("fc.weight", "fc.bias"):
+        expected = fresh[kind] if rows is None else weights[kind][rows]
+        assert torch.equal(model.state_dict()[kind], expected)
+    assert torch.equal(model.conv1.weight, weights["conv1.weight"])
+
+
+def test_classifier_of_another_size_starts_fresh_whatever_its_classes():
+    model = create_model("resnet18", "skip", num_classes=3)
+    weights = create_model("resnet18", "skip", num_classes=4).state_dict()
+    summary = take_fitting(model, weights, ("a", "b", "c", "d"), CLASSES)
+    assert summary.endswith("2 (fc.weight, fc.bias) of the network's start fresh")
 
 
 class Code:
@@ -181,7 +217,7 @@ def test_files_without_weights(tmp_path, capsys, content, words):
     path = str(tmp_path / "weights.pth")
     torch.save(content, path)
     with pytest.raises(UserError) as raised:
-        weights_of_file(path)
+        weights_of_file("--weights", path)
     for word in (f"--weights {path}", *words):
         assert word in str(raised.value)
     assert "ran" not in capsys.readouterr().out
@@ -189,8 +225,8 @@ def test_files_without_weights(tmp_path, capsys, content, words):
 
 def test_weights_of_another_network_do_not_fit():
     model = create_model("resnet18")
-    with pytest.raises(UserError, match=r"--weights f: .*2 \(weight, bias\).*--arch"):
-        take_weights(model, nn.Linear(3, 2).state_dict(), "--weights f")
+    with pytest.raises(ValueError, match=r"none of its tensors, 2 \(weight, bias\), fits"):
+        take_fitting(model, nn.Linear(3, 2).state_dict())
 
 
 # From the command line
@@ -220,11 +256,11 @@ def test_pretrained_takes_what_torchvision_downloaded_before(tmp_path, hub):
     hub.mkdir(parents=True)
     url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
     torch.save(theirs.state_dict(), hub / url.rpartition("/")[2])
-    weights = torchvision_weights("resnetp18")
+    weights = torchvision_weights("resnetp18").tensors
     assert torch.equal(weights["conv1.weight"], theirs.conv1.weight)
     printed = output_here(*SMALL_DIGITS, "--out-dir", tmp_path / "out", "--pretrained")
     assert "--pretrained resnet18: 120 of 122 tensors taken, 2 (fc.weight, fc.bias) left" in printed
-    trained = weights_of_file(str(tmp_path / "out" / "checkpoint-epoch1.pth.tar"))
+    trained = weights_of_file("", str(tmp_path / "out" / "checkpoint-epoch1.pth.tar")).tensors
     torch.testing.assert_close(trained["conv1.weight"], theirs.conv1.weight.detach())
     assert trained["bn1.num_batches_tracked"] == 8
 
@@ -257,5 +293,5 @@ def test_weights_in_two_processes(tmp_path):
     result = run_command(*options)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(f"--weights {file}: 120 of 122 tensors taken") == 1
-    trained = weights_of_file(str(out / "checkpoint-epoch1.pth.tar"))
+    trained = weights_of_file("", str(out / "checkpoint-epoch1.pth.tar")).tensors
     torch.testing.assert_close(trained["conv1.weight"], theirs["conv1.weight"])

@@ -54,7 +54,8 @@ def test_images_and_labels(tmp_path, compress, end):
 def test_validation_keeps_each_pixel_in_a_black_margin(tmp_path):
     pixels, _ = write_files(tmp_path)["t10k"]
     image = load(str(tmp_path), None, False).val.image(0)
-    result = (1 + RECIPES["fashion-mnist"].val_transform()(image)) * 255 / 2
+    in_worker, on_device = RECIPES["fashion-mnist"].val_steps()
+    result = (1 + on_device(in_worker(image)[None], [])[0]) * 255 / 2
     expected = torch.nn.functional.pad(torch.from_numpy(pixels[0]).float(), (2, 2, 2, 2))
     torch.testing.assert_close(result, expected.expand(3, 32, 32), atol=1e-3, rtol=0)
 

@@ -1,5 +1,6 @@
 """Bad images: training goes on without them, well defined; an evaluation does not count them."""
 
+import csv
 import shutil
 from collections import Counter
 
@@ -26,6 +27,7 @@ from training.loading.batches import (
     BatchLoader,
     GlobalBatches,
     SampleKey,
+    collate,
     training_images,
     validation_images,
 )
@@ -145,6 +147,8 @@ def test_evaluation_leaves_bad_images_out(spoilt, run_that_skipped, tmp_path):
         *_, scores[workers] = output_here(*evaluation, *options, *SKIP).splitlines()
     assert list(listed(tmp_path / "new")) == [spoilt[1][2]]
     assert read_evaluation(tmp_path / "new" / "evaluation.json").skipped_images == 1
+    with open(tmp_path / "new" / "evaluation_classes.csv", newline="") as file:
+        assert sum(int(row["images"]) for row in csv.DictReader(file)) == 119
     without = shutil.copytree(spoilt[0], tmp_path / "without")
     (without / "val" / "class0" / "0_3.JPEG").unlink()
     *_, expected = output_here(
@@ -187,12 +191,10 @@ def test_another_image_takes_the_place_of_a_bad_one(spoilt, tmp_path):
     data = load_image_folders(str(spoilt[0]), None, True)
     names = [data.train.name(index) for index in range(200)]
     augmented = training_images(data.train, RECIPE, 0)
-    expected = Counter(
-        augmented[SampleKey(0, index + 1 if names[index] in spoilt[1] else index)]
-        .image.numpy()
-        .tobytes()
-        for index in range(200)
-    )
+    good = [index + 1 if names[index] in spoilt[1] else index for index in range(200)]
+    samples = collate([augmented[SampleKey(0, index)] for index in good]).samples
+    images = augmented.batch_transform(samples.image, samples.draws)
+    expected = Counter(image.numpy().tobytes() for image in images)
     assert sorted(expected.values())[-3:] == [1, 2, 2]
     for world_size in (1, 3):
         loaded = Counter()

@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.data.distributed_sampler import RepeatAugSampler
 
 from training.errors import UserError
 from training.images.datasets import ImageArray, ImageFiles
+from training.images.mixing import Mixing
 from training.loading.batches import BatchLoader, GlobalBatches, SampleKey, training_images
 from training.processes.ranks import Process
 from training.recipes import RECIPES
@@ -47,6 +49,48 @@ def test_the_processes_share_each_global_batch(count, size, world_size, epoch, s
         assert sorted(taken) == sorted(batch)
         sizes = [len(share[number]) for share in shares]
         assert max(sizes) - min(sizes) <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(1, 50),
+    size=st.integers(1, 20),
+    world_size=st.integers(1, 4),
+    repeats=st.integers(1, 4),
+    shuffle_seed=st.one_of(st.none(), st.integers(0, 5)),
+)
+def test_repeated_augmentation(count, size, world_size, repeats, shuffle_seed):
+    """Each image ``repeats`` times in a row, and over the processes, as long as the epoch goes."""
+    order = [index for batch in sampler(count, count, shuffle_seed=shuffle_seed) for index in batch]
+    expected = [SampleKey(0, key.index, repeat) for key in order for repeat in range(repeats)][
+        :count
+    ]
+    options = {"shuffle_seed": shuffle_seed, "repeats": repeats}
+    shares = [list(sampler(count, size, rank, world_size, **options)) for rank in range(world_size)]
+    for number, start in enumerate(range(0, count, size)):
+        batch = expected[start : start + size]
+        for rank, share in enumerate(shares):
+            assert share[number] == batch[rank::world_size]
+
+
+def test_repeated_augmentation_goes_on_within_an_epoch():
+    whole = sampler(30, 4, shuffle_seed=1, repeats=3)
+    rest = sampler(30, 4, shuffle_seed=1, repeats=3)
+    rest.set_epoch(0, first_batch=3)
+    assert list(rest) == list(whole)[3:]
+
+
+def test_order_is_that_of_timm_s_sampler():
+    """But for its shuffling, and that it leaves out up to 255 images."""
+    of_timm = [
+        list(RepeatAugSampler(range(512), 2, rank, shuffle=False, num_repeats=3))
+        for rank in range(2)
+    ]
+    ours = [
+        [index for batch in indices(sampler(512, 64, rank, 2, repeats=3)) for index in batch]
+        for rank in range(2)
+    ]
+    assert ours == of_timm
 
 
 def test_order_differs_between_epochs_and_seeds_and_repeats():
@@ -113,6 +157,39 @@ def test_augmentation_differs_between_epochs_and_samples():
     assert not torch.equal(first, other_sample)
     assert not torch.equal(first, other_epoch)
     assert torch.equal(first, dataset[SampleKey(0, 0)][0])
+
+
+def test_augmentation_differs_between_repeats():
+    dataset = augmented(noise_images(1))
+    first, second = (dataset[SampleKey(0, 0, repeat)].image for repeat in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(second, dataset[SampleKey(0, 0, 1)].image)
+
+
+def mixed(first_batch=0, epoch=0, rank=0, world_size=1):
+    process = Process(rank, world_size, CPU)
+    batches = GlobalBatches(12, 4, process, shuffle_seed=5)
+    loader = BatchLoader(
+        augmented(noise_images(12)), batches, 0, process, seed=5, mixing=Mixing(0.2, 1.0, 12)
+    )
+    loader.set_epoch(epoch, first_batch)
+    return list(loader)
+
+
+def test_batches_are_mixed_the_same_way_after_a_resume():
+    whole, rest = mixed(), mixed(first_batch=1)
+    assert len(rest) == 2
+    for batch, expected in zip(rest, whole[1:], strict=True):
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.soft_targets, expected.soft_targets)
+        assert torch.equal(batch.targets, expected.targets)
+
+
+def test_batches_are_mixed_otherwise_each_time():
+    shares = [mixed()[number].soft_targets.max(1).values for number in range(3)]
+    shares += [mixed(epoch=1)[0].soft_targets.max(1).values]
+    shares += [batches[0].soft_targets.max(1).values for batches in (mixed(rank=1, world_size=2),)]
+    assert len({tuple(share.tolist()[:2]) for share in shares}) == 5
 
 
 def test_augmentation_leaves_the_global_random_state_alone():

@@ -9,7 +9,7 @@ import pytest
 
 import train_imagenet
 import training.command
-import training.records.run_files
+import training.records.figures
 from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from tests.support.warm_python import exit_code, start_warm
 from tests.training.checkpoints.test_resuming import assert_same_run
@@ -32,7 +32,7 @@ def start(out_dir, epochs, output, seed=SEED, die_before_replacing=0):
 
 def run(options, die_before_replacing):
     training.command.create_model = create_tiny_network
-    training.records.run_files.write_curves = write_no_curves
+    training.records.figures.write_figures = write_no_curves
     replace, calls = os.replace, iter(range(1, 10**6))
 
     def replace_or_die(source, target):

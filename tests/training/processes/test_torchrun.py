@@ -8,6 +8,7 @@ import torch
 
 from tests.support.command_line import error_here
 from train_imagenet import parse_settings
+from training.checks import check_settings
 from training.errors import UserError
 from training.processes.torchrun import Torchrun, read_torchrun
 from training.records.config import command_of
@@ -30,7 +31,7 @@ def under_torchrun(monkeypatch):
 
 
 def test_environment():
-    assert read_torchrun(ENVIRONMENT) == Torchrun(5, 6, 1, 2, restarts=3)
+    assert read_torchrun(ENVIRONMENT) == Torchrun(5, 6, 1, 2, restarts=3, master_addr="127.0.0.1")
     without_count = dict(ENVIRONMENT)
     del without_count["TORCHELASTIC_RESTART_COUNT"]
     assert read_torchrun(without_count).restarts == 0
@@ -58,7 +59,7 @@ def test_environment_that_cannot_be(name, value, words):
 
 def test_batch_is_that_of_each_machine(under_torchrun):
     settings = parse_settings(["--cpu", "--batch-size", "8"])
-    settings.check()
+    check_settings(settings)
     assert settings.is_distributed
     assert (settings.machines, settings.processes_here) == (3, 2)
     assert settings.images_per_step_here == 8
@@ -66,12 +67,30 @@ def test_batch_is_that_of_each_machine(under_torchrun):
 
 def test_command_that_repeats_the_run_leaves_torchrun_to_torchrun(under_torchrun, monkeypatch):
     settings = parse_settings(["--cpu", "--seed", "1"])
-    _, script, *options = shlex.split(command_of(settings))
-    assert script == "train_imagenet.py"
+    torchrun, _, options = command_of(settings).partition(" train_imagenet.py ")
+    assert torchrun == (
+        "torchrun --nnodes 3 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:29500 --nproc-per-node 2"
+    )
+    options = shlex.split(options)
+    assert options == ["--seed", "1", "--cpu"]
     assert parse_settings(options) == settings
     for name in ENVIRONMENT:
         monkeypatch.delenv(name)
     assert parse_settings(options) == replace(settings, torchrun=None)
+
+
+def test_published_flags_leave_the_processes_to_torchrun(under_torchrun):
+    """WORLD_SIZE and RANK are those of processes here, and not of machines."""
+    options = ["--cpu", "--world-size", "-1", "--rank", "-1", "--dist-url", "env://"]
+    settings = parse_settings(options)
+    check_settings(settings)
+    assert settings == parse_settings(["--cpu"])
+
+
+def test_command_of_one_machine_of_torchrun(under_torchrun, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = command_of(parse_settings(["--batch-size", "8"]))
+    assert command == "torchrun --nproc-per-node 2 train_imagenet.py --batch-size 8"
 
 
 @pytest.mark.parametrize(

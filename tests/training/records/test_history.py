@@ -2,7 +2,8 @@
 
 import csv
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from math import nan
 
 import matplotlib
 import pytest
@@ -25,7 +26,7 @@ PUBLISHED_KEYS = ("train_err1", "train_err5", "train_loss", "test_err1", "test_e
 def record(epoch, val_err1=50.0):
     return EpochRecord(
         *(epoch, 0.1 / epoch, 2.5, 80.0, 30.0, 2.25, val_err1, 20.0, 12.5, 99.0),
-        *(6.25, 3.5),
+        *(6.25, 3.5, 0.0, 2.0, 55.0, 15.0),
     )
 
 
@@ -63,6 +64,24 @@ def test_stats_of_unequal_length_are_refused():
 def test_latest_of_the_best_epochs_counts():
     history = [record(1, 3.0), record(2, 2.0), record(3, 2.0), record(4, 5.0)]
     assert best_record(history).epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("errors", "losses", "better"),
+    [
+        ((3.0, 2.0), (1.0, 5.0), True),
+        ((2.0, 3.0), (5.0, 1.0), False),
+        ((2.0, 2.0), (1.0, 0.9), True),
+        ((2.0, 2.0), (1.0, 1.0), False),
+        ((2.0, math.nan), (1.0, math.nan), False),
+    ],
+)
+def test_better_weights_have_the_lower_error_then_the_lower_loss(errors, losses, better):
+    raw, averaged = zip(errors, losses, strict=True)
+    entry = replace(record(1), val_err1=raw[0], val_loss=raw[1])
+    entry = replace(entry, ema_val_err1=averaged[0], ema_val_loss=averaged[1])
+    assert entry.averaged_is_better is better
+    assert (entry.best_val_err1, entry.best_val_err5) == (min(errors), 15.0 if better else 20.0)
 
 
 def test_log_has_a_row_per_epoch_and_replaces_the_file(tmp_path):
@@ -127,7 +146,26 @@ def test_curves_show_the_history():
     panels = draw_curves(history).axes
     lr, _, top1, _ = ([line.get_xydata().tolist() for line in axes.lines] for axes in panels)
     assert lr == [[[1, 0.1], [2, 0.05]]]
-    assert top1 == [[[1, 80], [2, 80]], [[1, 60], [2, 40]]]
+    # Training, validation of the raw weights, and of the averaged ones.
+    assert top1 == [[[1, 80], [2, 80]], [[1, 60], [2, 40]], [[1, 55], [2, 55]]]
+    without = [replace(each, ema_val_loss=nan, ema_val_err1=nan) for each in history]
+    assert [len(axes.lines) for axes in draw_curves(without).axes] == [1, 2, 2, 3]
+
+
+def test_last_half_has_panels_of_its_own():
+    history = [record(1, 900.0), *(record(epoch, 50.0 - epoch) for epoch in range(2, 41))]
+    panels = draw_curves(history).axes
+    assert len(panels) == 7
+    whole, half = (
+        next(axes for axes in panels if axes.get_title() == title)
+        for title in ("Top-1 error (%)", "Top-1 error (%), epochs 21 to 40")
+    )
+    assert whole.get_ylim()[1] > 900
+    val = half.lines[1].get_xydata().tolist()
+    assert val == [[epoch, 50 - epoch] for epoch in range(21, 41)]
+    # No dots where they would only make the line thick.
+    assert {line.get_marker() for axes in panels for line in axes.lines} == {"None"}
+    assert len(draw_curves(history[:5]).axes) == 4
 
 
 def test_unwritable_file_is_an_error_and_leaves_nothing(tmp_path):

@@ -1,0 +1,217 @@
+"""``--evaluate`` of checkpoints, state dicts and torchvision's weights: which network, which
+classes, and what is refused."""
+
+import csv
+import json
+from collections import Counter
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from models import create_model
+from tests.support.command_line import (
+    error_here,
+    free_dist_url,
+    output_here,
+    output_of_command,
+)
+from tests.support.image_folders import write_image_folder
+from tests.support.tiny_network import SMALL_DIGITS, TinyNetwork, create_tiny_network
+
+DIGITS = ("--dataset", "digits", "--cpu", "--batch-size", 16, "--limit-val-batches", 2)
+
+
+@pytest.fixture
+def tiny_network(monkeypatch):
+    monkeypatch.setattr("training.command.create_model", create_tiny_network)
+
+
+def saved(path, **content):
+    torch.save(content, path)
+    return path
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def evaluated(out, *options):
+    """Return what was printed, and evaluation.json."""
+    printed = output_here(*options, "--evaluate", "--out-dir", out)
+    return printed, json.loads((out / "evaluation.json").read_text())
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_network_is_that_of_the_checkpoint(tmp_path):
+    """Neither --arch nor --pool is given, to evaluate, to train on, or with --resume auto."""
+    out = tmp_path / "out"
+    output_here(*SMALL_DIGITS, "--epochs", 1, "--out-dir", out)
+    last = out / "checkpoint-epoch1.pth.tar"
+    printed, evaluation = evaluated(tmp_path / "evaluation", *DIGITS, "--resume", last)
+    assert "resnet18 with skip pooling" in printed
+    assert evaluation["checkpoint"] == str(last)
+    assert evaluation["images"] == 32
+    limits = ("--limit-train-batches", 1, "--out-dir", out)
+    for epochs, resume in ((2, last), (3, "auto")):
+        printed = output_here(*DIGITS, *limits, "--epochs", epochs, "--resume", resume)
+        assert "resnet18 with skip pooling" in printed
+    checkpoint = torch.load(out / "checkpoint-epoch3.pth.tar", weights_only=True)
+    assert checkpoint["arch"] == checkpoint["args"]["arch"] == "resnet18"
+    for options in (("--arch", "resnet34"), ("--pool", "max")):
+        for evaluate in (("--evaluate",), ("--epochs", 4)):
+            message = error_here(*DIGITS, *limits, *evaluate, "--resume", last, *options)
+            assert f"--resume {last}: is of --arch resnet18 --pool skip, not of --arch" in message
+            assert " ".join(options) in message
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_network_is_the_default_where_there_is_no_checkpoint_yet(tmp_path):
+    printed = output_here(
+        *(*DIGITS, "--epochs", 1, "--limit-train-batches", 1, "--out-dir", tmp_path),
+        *("--resume", "auto"),
+    )
+    assert "resnet50 with max_ent pooling" in printed
+
+
+@pytest.mark.parametrize("option", ["--resume", "--weights"])
+def test_state_dict_is_evaluated_if_every_tensor_is_there(tmp_path, option):
+    """Those of the network that --arch and --pool say, which the file does not."""
+    model = create_model("resnet18", "max_ent", num_classes=10)
+    tensors = model.state_dict()
+    path = tmp_path / "weights.pth"
+    torch.save(tensors, path)
+    run = (*DIGITS, "--limit-val-batches", 1, option, path)
+    printed, evaluation = evaluated(tmp_path / "out", *run, "--arch", "resnet18")
+    assert "resnet18 with max_ent pooling" in printed
+    assert "no names of classes" in printed
+    assert evaluation["checkpoint"] == str(path)
+    by_file = saved(
+        tmp_path / "f.pth", state_dict=tensors, arch="resnet18", args={"pool": "max_ent"}
+    )
+    assert evaluated(tmp_path / "out", *run[:-1], by_file)[1] == evaluation | {
+        "checkpoint": str(by_file)
+    }
+    message = error_here(*run, "--evaluate", "--out-dir", tmp_path)
+    assert (
+        f"{option} {path}: its tensors are not those of --arch resnet50 --pool max_ent" in message
+    )
+    assert "missing: " in message
+    assert "pass the --arch and --pool that they are of, as the file does not say them" in message
+    # Each tensor of resnet18 without heads is there, but so are others.
+    message = error_here(*run, "--evaluate", "--arch", "resnet18", "--pool", "skip")
+    heads = len(tensors) - len(create_model("resnet18", "skip").state_dict())
+    assert f"not of this network: {heads} (" in message
+    torch.save({name: each for name, each in tensors.items() if name != "bn1.weight"}, path)
+    message = error_here(*run, "--evaluate", "--arch", "resnet18")
+    assert "missing: 1 (bn1.weight)" in message
+    torch.save(tensors | {"bn1.weight": torch.ones(3)}, path)
+    message = error_here(*run, "--evaluate", "--arch", "resnet18")
+    assert "of another shape: 1 (bn1.weight [3] in place of [64])" in message
+
+
+def test_what_to_evaluate_must_be_said():
+    assert "--resume FILE, or --weights FILE or --pretrained" in error_here(*DIGITS, "--evaluate")
+
+
+@pytest.fixture(scope="module")
+def thousand_classes(tmp_path_factory):
+    """A folder of 1000 classes, of which five have an image each."""
+    root = tmp_path_factory.mktemp("data")
+    for number in range(1000):
+        (root / "val" / f"n{number:08d}").mkdir(parents=True)
+    pixels = torch.Generator().manual_seed(1)
+    for number in (0, 3, 500, 501, 999):
+        noise = torch.randint(0, 256, (260 + number % 7, 300, 3), generator=pixels)
+        image = Image.fromarray(noise.to(torch.uint8).numpy())
+        image.save(root / "val" / f"n{number:08d}" / "image.png")
+    return root
+
+
+def test_pretrained_scores_are_torchvisions_own(tmp_path, monkeypatch, thousand_classes):
+    """Of the network, the images as it wants them, and the order of its outputs."""
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    with torch.no_grad():
+        theirs.fc.weight *= 20  # or the logits hardly depend on the image
+    enum = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.save(theirs.state_dict(), cache / enum.url.rpartition("/")[2])
+    run = ("--data", thousand_classes, "--arch", "resnet18", "--cpu", "--workers", 0)
+    printed, evaluation = evaluated(tmp_path / "out", *run, "--pretrained")
+    assert "resnet18 with skip pooling" in printed
+    assert "unchecked" in printed
+    assert evaluation["checkpoint"] == enum.url
+    files = sorted((thousand_classes / "val").rglob("*.png"))
+    images = torch.stack([enum.transforms()(Image.open(path)) for path in files])
+    targets = torch.tensor([int(path.parent.name[1:]) for path in files])
+    with torch.inference_mode():
+        logits = theirs(images)
+    loss = torch.nn.functional.cross_entropy(logits, targets).item()
+    assert evaluation["loss"] == pytest.approx(loss, rel=1e-6)
+    pairs = [row[:3] for row in read_csv(tmp_path / "out" / "confused_pairs.csv")[1:]]
+    taken = Counter(zip(targets.tolist(), logits.argmax(dim=1).tolist(), strict=True))
+    expected = [[f"n{one:08d}", f"n{other:08d}", str(count)]
+                for (one, other), count in taken.items() if one != other]  # fmt: skip
+    assert sorted(pairs) == sorted(expected)
+    for pool in ("avg", "max_ent"):
+        message = error_here(*run, "--pretrained", "--evaluate", "--pool", pool)
+        assert "--pretrained resnet18: is of --arch resnet18 --pool skip, not of" in message
+
+
+@pytest.mark.usefixtures("tiny_network")
+@pytest.mark.parametrize("classes", [("cat", "dog", "owl"), ("owl", "eel", "cat", "dog")])
+def test_classes_are_found_by_name(tmp_path, classes):
+    """In folders of three classes, of which the checkpoint has another order, and more."""
+    data = write_image_folder(tmp_path / "data", classes=3)
+    for number, name in enumerate(("cat", "dog", "owl")):
+        for split in ("train", "val"):
+            folder = data / split / f"class{number}"
+            folder.rename(folder.with_name(name))
+    model = TinyNetwork(len(classes)).eval()
+    path = saved(
+        tmp_path / "checkpoint.pth",
+        state_dict=model.state_dict(),
+        arch="resnet18",
+        args={"pool": "skip"},
+        classes=list(classes),
+    )
+    run = ("--data", data, "--config-name", "digits", "--cpu", "--workers", 0)
+    printed, evaluation = evaluated(tmp_path / "out", *run, "--resume", path)
+    counts = Counter()
+    for file in sorted((data / "val").rglob("*.JPEG")):
+        with Image.open(file) as image:
+            pixels = torchvision.transforms.functional.to_tensor(image.resize((32, 32), 2))
+        predicted = classes[model((pixels[None] - 0.5) / 0.5).argmax().item()]
+        counts[file.parent.name, predicted] += 1
+    right = sum(count for (true, predicted), count in counts.items() if true == predicted)
+    assert evaluation["top1_error"] == pytest.approx(100 * (1 - right / 9))
+    header, *rows = read_csv(tmp_path / "out" / "confusion.csv")
+    found = {(true, predicted): int(count)
+             for true, *row in rows for predicted, count in zip(header[1:], row, strict=True)
+             if count != "0"}  # fmt: skip
+    assert found == counts
+    assert ("matched by their names" in printed) is (len(classes) == 4)
+    (data / "val" / "owl").rename(data / "val" / "fox")
+    (data / "train" / "owl").rename(data / "train" / "fox")
+    message = error_here(*run, "--evaluate", "--resume", path)
+    assert "other classes" in message
+    assert "fox" in message
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(tmp_path):
+    model = create_model("resnet18", "skip", num_classes=10)
+    path = saved(tmp_path / "weights.pth", state_dict=model.state_dict(), arch="resnet18")
+    options = (*DIGITS, "--pool", "skip", "--evaluate", "--weights", path, "--out-dir")
+    output_here(*options, tmp_path / "one")
+    several = ("--multiprocessing-distributed", "--nproc", 2, "--dist-url", free_dist_url())
+    output_of_command(*options, tmp_path / "two", *several)
+    for name in ("evaluation_classes.csv", "confusion.csv", "confused_pairs.csv"):
+        table = (tmp_path / "one" / name).read_text()
+        assert (tmp_path / "two" / name).read_text() == table
+    images = [int(row[1]) for row in read_csv(tmp_path / "two" / "evaluation_classes.csv")[1:]]
+    assert sum(images) == 32
