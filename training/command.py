@@ -20,7 +20,12 @@ from training.checks import check_settings
 from training.class_names import matching, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
-from training.evaluation import evaluate_weights, line_of_classes, output_count
+from training.evaluation import (
+    evaluate_weights,
+    line_of_classes,
+    line_of_preparation,
+    output_count,
+)
 from training.images.datasets import Data
 from training.kernel_compilation import compile_kernels_of_run
 from training.loading.workers import lost_workers_reported
@@ -94,9 +99,9 @@ def evaluate(settings: Settings, process: Process) -> None:
     load_weights(model, weights, run)
     if process.is_main:
         print(description(data, run), flush=True)
-        line = line_of_classes(weights, own)
-        if line is not None:
-            print(line, flush=True)
+        for line in (line_of_classes(weights, own), line_of_preparation(weights, settings)):
+            if line is not None:
+                print(line, flush=True)
     evaluate_weights(model, weights, data=data, run=run)
 
 

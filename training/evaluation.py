@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from training.checkpoints.recipe import recipe_of_args
 from training.checkpoints.weights import Weights
 from training.class_names import matching
 from training.data import class_count, make_val_batches
@@ -18,6 +19,10 @@ from training.records.evaluation import EVALUATION_NAME, Evaluation, write_evalu
 from training.records.out_dir import make_out_dir
 from training.records.predictions import PredictionLog, write_predictions
 from training.run import Run
+from training.settings import Settings
+
+PREPARATION = ("image_size", "val_size", "crop_pct", "interpolation", "mean", "std")
+"""What a recipe says of validation images."""
 
 
 def output_count(weights: Weights, data: Data, num_classes: int | None) -> int:
@@ -53,6 +58,23 @@ def line_of_classes(weights: Weights, data: Data) -> str | None:
         line = matching(data.classes, weights.classes)
         return None if line is None else f"{weights.origin}: {line}"
     return f"{weights.origin}: {how}: taken in their order, unchecked"
+
+
+def line_of_preparation(weights: Weights, settings: Settings) -> str | None:
+    """Return what to tell where the run of ``weights`` prepared validation images otherwise."""
+    theirs = None if weights.args is None else recipe_of_args(weights.args)
+    if theirs is None:
+        return None
+    differences = [
+        f"{name} {getattr(theirs, name)}, here {getattr(settings.recipe, name)}"
+        for name in PREPARATION
+        if getattr(theirs, name) != getattr(settings.recipe, name)
+    ]
+    if not differences:
+        return None
+    return f"{weights.origin}: its run prepared validation images otherwise: " + "; ".join(
+        differences
+    )
 
 
 def evaluate_weights(model: nn.Module, weights: Weights, data: Data, run: Run) -> None:

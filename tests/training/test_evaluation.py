@@ -77,38 +77,40 @@ def test_network_is_the_default_where_there_is_no_checkpoint_yet(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--resume", "--weights"])
-def test_state_dict_is_evaluated_if_every_tensor_is_there(tmp_path, option):
-    """Those of the network that --arch and --pool say, which the file does not."""
-    model = create_model("resnet18", "max_ent", num_classes=10)
-    tensors = model.state_dict()
+def test_state_dict_is_evaluated(tmp_path, option):
+    """With the network that --arch and --pool say, or what a file around it says."""
+    tensors = create_model("resnet18", "skip", num_classes=10).state_dict()
     path = tmp_path / "weights.pth"
     torch.save(tensors, path)
-    run = (*DIGITS, "--limit-val-batches", 1, option, path)
-    printed, evaluation = evaluated(tmp_path / "out", *run, "--arch", "resnet18")
-    assert "resnet18 with max_ent pooling" in printed
+    run = (*DIGITS, "--limit-val-batches", 1, option)
+    given = ("--arch", "resnet18", "--pool", "skip")
+    printed, evaluation = evaluated(tmp_path / "out", *run, path, *given)
     assert "no names of classes" in printed
     assert evaluation["checkpoint"] == str(path)
-    by_file = saved(
-        tmp_path / "f.pth", state_dict=tensors, arch="resnet18", args={"pool": "max_ent"}
-    )
-    assert evaluated(tmp_path / "out", *run[:-1], by_file)[1] == evaluation | {
-        "checkpoint": str(by_file)
-    }
-    message = error_here(*run, "--evaluate", "--out-dir", tmp_path)
-    assert (
-        f"{option} {path}: its tensors are not those of --arch resnet50 --pool max_ent" in message
-    )
+    around = saved(tmp_path / "f.pth", state_dict=tensors, arch="resnet18", args={"pool": "skip"})
+    printed, other = evaluated(tmp_path / "out", *run, around)
+    assert "resnet18 with skip pooling" in printed
+    assert other == evaluation | {"checkpoint": str(around)}
+
+
+def test_state_dict_must_have_every_tensor_and_no_other(tmp_path):
+    tensors = create_model("resnet18", "max_ent", num_classes=10).state_dict()
+    path = tmp_path / "weights.pth"
+    run = (*DIGITS, "--evaluate", "--weights", path)
+    torch.save(tensors, path)
+    message = error_here(*run)
+    its = f"--weights {path}: its tensors are not those of --arch resnet50 --pool max_ent"
+    assert its in message
     assert "missing: " in message
     assert "pass the --arch and --pool that they are of, as the file does not say them" in message
     # Each tensor of resnet18 without heads is there, but so are others.
-    message = error_here(*run, "--evaluate", "--arch", "resnet18", "--pool", "skip")
+    message = error_here(*run, "--arch", "resnet18", "--pool", "skip")
     heads = len(tensors) - len(create_model("resnet18", "skip").state_dict())
     assert f"not of this network: {heads} (" in message
     torch.save({name: each for name, each in tensors.items() if name != "bn1.weight"}, path)
-    message = error_here(*run, "--evaluate", "--arch", "resnet18")
-    assert "missing: 1 (bn1.weight)" in message
+    assert "missing: 1 (bn1.weight)" in error_here(*run, "--arch", "resnet18")
     torch.save(tensors | {"bn1.weight": torch.ones(3)}, path)
-    message = error_here(*run, "--evaluate", "--arch", "resnet18")
+    message = error_here(*run, "--arch", "resnet18")
     assert "of another shape: 1 (bn1.weight [3] in place of [64])" in message
 
 
@@ -200,6 +202,45 @@ def test_classes_are_found_by_name(tmp_path, classes):
     message = error_here(*run, "--evaluate", "--resume", path)
     assert "other classes" in message
     assert "fox" in message
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_images_prepared_otherwise_than_by_the_run_are_told(tmp_path):
+    """As where the run had a --config-name, which the evaluation forgets."""
+    content = {"state_dict": TinyNetwork(10).state_dict(), "arch": "resnet18"}
+    args = {"pool": "skip", "config_name": "imagenet", "image_size": 160}
+    other = saved(tmp_path / "other.pth", **content, args=args)
+    same = saved(tmp_path / "same.pth", **content, args=args | {"config_name": "digits"})
+    of_nothing = saved(tmp_path / "nothing.pth", **content)
+    options = (*DIGITS, "--pool", "skip")
+    printed, _ = evaluated(tmp_path, *options, "--resume", other)
+    assert f"--resume {other}: its run prepared validation images otherwise: image_size" in printed
+    assert "image_size 160, here 32; crop_pct 0.875, here 1.0; mean (0.485, 0.4" in printed
+    printed, _ = evaluated(tmp_path, *options, "--image-size", 160, "--resume", same)
+    assert "images otherwise" not in printed
+    printed, _ = evaluated(tmp_path, *options, "--resume", of_nothing)
+    assert "images otherwise" not in printed
+
+
+@pytest.mark.usefixtures("tiny_network")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"ema": 5}, "holds no tensors by name"),
+        ({"averaged_is_better": torch.ones(2)}, None),
+        ({"arch": 5, "args": 5, "classes": 5}, None),
+        ({"arch": "resnet999"}, "is of --arch resnet999, not of --arch resnet50 --pool"),
+        ({"args": {"pool": "sum", "config_name": ["x"]}}, "is of --pool sum, not of --arch"),
+        ({"classes": [str(number) for number in range(12)]}, "has 10 classes, not 12"),
+    ],
+)
+def test_hand_made_files_are_one_line(tmp_path, content, words):
+    path = saved(tmp_path / "f.pth", **{"state_dict": TinyNetwork(10).state_dict()} | content)
+    options = (*DIGITS, "--out-dir", tmp_path, "--evaluate", "--resume", path)
+    if words is None:
+        assert "top-1 error" in output_here(*options)
+    else:
+        assert words in error_here(*options)
 
 
 @pytest.mark.slow
