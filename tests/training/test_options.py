@@ -12,10 +12,12 @@ from models import list_models
 from models.pooling import POOL_TYPES
 from tests.support.paths import REPOSITORY
 from train_imagenet import parse_settings
+from training import argument_types
 from training.command_line import make_parser, parse_options
 from training.errors import UserError
 from training.forward import AMP_TYPES
 from training.images.datasets import DATASETS
+from training.loss import LOSSES
 from training.not_finite import MOST_SKIPPED_IN_A_ROW
 from training.options import GROUPS, OPTIONS, Options, flag_of
 from training.recipes import RECIPES, Recipe
@@ -26,6 +28,7 @@ from training.records.history import LOG_NAME
 from training.records.lambdas import LAMBDAS_NAME
 from training.records.predictions import CLASSES_NAME, CONFUSION_NAME, PAIRS_NAME
 from training.records.tensorboard import FOLDER_NAME
+from training.records.trackers import SERVICES
 from training.schedules import SCHEDULES
 from training.settings import Settings
 
@@ -64,6 +67,7 @@ def test_help_waits_for_no_large_package():
         ("evaluate", [EVALUATION_NAME, CLASSES_NAME, PAIRS_NAME, CONFUSION_NAME]),
         ("out_dir", [CONFIG_NAME, LOG_NAME, LAMBDAS_NAME, EVALUATION_NAME]),
         ("tensorboard", [f"{FOLDER_NAME}/"]),
+        ("log", SERVICES),
     ],
 )
 def test_help_has_the_names_of_the_registry(name, words):
@@ -79,9 +83,15 @@ def test_help_has_no_name_that_is_gone(name, names):
     assert sorted(listed) == sorted(names)
 
 
-@pytest.mark.parametrize(("name", "names"), [("amp", AMP_TYPES), ("lr_schedule", SCHEDULES)])
+@pytest.mark.parametrize(
+    ("name", "names"), [("amp", AMP_TYPES), ("lr_schedule", SCHEDULES), ("loss", LOSSES)]
+)
 def test_choices_are_those_of_the_registry(name, names):
     assert OPTIONS[name].choices == tuple(names)
+
+
+def test_services_are_those_of_the_registry():
+    assert tuple(SERVICES) == argument_types.SERVICES
 
 
 def test_what_the_recipe_decides_is_in_every_recipe():
@@ -120,6 +130,9 @@ def test_options_without_a_command_line_are_the_defaults():
         (["--dataset", "imagenet"], ("imagenet", DATASETS["imagenet"].root, "imagenet", None)),
         (["--val-data", "x"], ("imagenet", DATASETS["imagenet"].root, "imagenet", None)),
         (["--data", "x", "--config-name", "digits"], ("imagenet", "x", "digits", None)),
+        # As published, where a data set's name says nothing of its folder.
+        (["--data", "x", "--dataset", "my-images"], ("imagenet", "x", "imagenet", None)),
+        (["--data", "x", "--dataset", "fashion-mnist"], ("fashion-mnist", "x", "fashion-mnist", 0)),
     ],
 )
 def test_open_defaults_are_filled_in(argv, expected):
@@ -128,6 +141,29 @@ def test_open_defaults_are_filled_in(argv, expected):
     assert (settings.dataset, settings.data, settings.config_name) == (dataset, data, config_name)
     assert settings.workers == workers if workers is not None else 0 < settings.workers <= 12
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [
+        (["--multi", "--world", "2", "--eval"],
+         ["--multiprocessing-distributed", "--world-size", "2", "--evaluate"]),
+        (["-b32", "-ep", "5", "-avgg16bow"],
+         ["--batch-size", "32", "--evaluate", "--print-freq", "5", "--arch", "vgg16bow"]),
+        (["--config-n", "digits", "--ema", "--lr=1"],
+         ["--config-name", "digits", "--ema", "0.9999", "--lr", "1"]),
+        (["--resume", ""], []),
+    ],
+)  # fmt: skip
+def test_options_may_be_shortened(short, whole):
+    assert parse_options(short) == parse_options(whole)
+
+
+def test_rarely_needed_options_come_last():
+    *_, last = GROUPS
+    names = {name for name, option in OPTIONS.items() if option.group == last}
+    assert (last, names) == ("advanced", {"start_epoch", "worker_timeout", "dist_timeout"})
+    assert {name for name in names if OPTIONS[name].tells} == {"start_epoch"}
 
 
 def test_option_that_is_not_one():
