@@ -96,7 +96,7 @@ def test_state_dict_is_evaluated(tmp_path, option):
 def test_state_dict_must_have_every_tensor_and_no_other(tmp_path):
     tensors = create_model("resnet18", "max_ent", num_classes=10).state_dict()
     path = tmp_path / "weights.pth"
-    run = (*DIGITS, "--evaluate", "--weights", path)
+    run = (*DIGITS, "--evaluate", "--weights", path, "--out-dir", tmp_path)
     torch.save(tensors, path)
     message = error_here(*run)
     its = f"--weights {path}: its tensors are not those of --arch resnet50 --pool max_ent"
@@ -160,7 +160,9 @@ def test_pretrained_scores_are_torchvisions_own(tmp_path, monkeypatch, thousand_
                 for (one, other), count in taken.items() if one != other]  # fmt: skip
     assert sorted(pairs) == sorted(expected)
     for pool in ("avg", "max_ent"):
-        message = error_here(*run, "--pretrained", "--evaluate", "--pool", pool)
+        message = error_here(
+            *run, "--pretrained", "--evaluate", "--pool", pool, "--out-dir", tmp_path
+        )
         assert "--pretrained resnet18: is of --arch resnet18 --pool skip, not of" in message
 
 
@@ -199,7 +201,7 @@ def test_classes_are_found_by_name(tmp_path, classes):
     assert ("matched by their names" in printed) is (len(classes) == 4)
     (data / "val" / "owl").rename(data / "val" / "fox")
     (data / "train" / "owl").rename(data / "train" / "fox")
-    message = error_here(*run, "--evaluate", "--resume", path)
+    message = error_here(*run, "--evaluate", "--resume", path, "--out-dir", tmp_path)
     assert "other classes" in message
     assert "fox" in message
 
