@@ -28,6 +28,7 @@ from training.evaluation import (
     line_of_classes,
     line_of_preparation,
     output_count,
+    with_wordnet_names,
 )
 from training.images.datasets import Data
 from training.kernel_compilation import compile_kernels_of_run
@@ -97,6 +98,7 @@ def evaluate(settings: Settings, process: Process) -> None:
     weights = weights_to_evaluate(settings, process)
     settings = settings.with_network(weights.arch, weights.pool)
     own = load_data(settings)
+    weights = with_wordnet_names(weights, own)
     data = with_classes_of(own, weights.origin, weights.classes, subset=True)
     run = Run(settings, process, choose_seed(settings.seed, None, process))
     model = make_model(output_count(weights, data, settings.num_classes), run)

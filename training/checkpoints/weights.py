@@ -44,6 +44,7 @@ class Weights:
         classes: names of the outputs, None where nothing says them.
         averaged: they are the averaged ones of ``--ema``.
         args: the options of their run by their names, None where nothing says them.
+        of_imagenet: the outputs are ImageNet's 1000 classes in the order of their WordNet IDs.
     """
 
     origin: str
@@ -55,6 +56,7 @@ class Weights:
     classes: tuple[str, ...] | None = None
     averaged: bool = False
     args: Mapping[str, Any] | None = None
+    of_imagenet: bool = False
 
 
 def weights_to_evaluate(settings: Settings, process: Process) -> Weights:
@@ -186,6 +188,7 @@ def torchvision_weights(arch: str) -> Weights:
         tensors=tensors,
         arch=without_variant(arch),
         pool=next((p for family, p in TORCHVISION_POOLS.items() if name.startswith(family)), None),
+        of_imagenet=True,
     )
 
 
