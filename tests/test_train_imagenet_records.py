@@ -67,8 +67,8 @@ def test_wait_is_in_the_log_and_memory_only_on_a_gpu(run):
 def test_lambdas_are_of_validation_images_after_each_epoch(run):
     out, _ = run
     images = load_digits_data("", None, train=False).val
-    transform = RECIPES["digits"].val_transform()
-    batch = torch.stack([transform(images.image(index)) for index in range(8)])
+    transform, of_batches = RECIPES["digits"].val_steps()
+    batch = of_batches(torch.stack([transform(images.image(index)) for index in range(8)]), [])
     for epoch in (1, 2):
         model = create_model("resnet18", "max_ent", 10).eval()
         path = out / f"checkpoint-epoch{epoch}.pth.tar"

@@ -12,6 +12,7 @@ from models import list_models
 from models.pooling import POOL_TYPES
 from tests.support.paths import REPOSITORY
 from train_imagenet import parse_settings
+from training import argument_types
 from training.command_line import make_parser, parse_options
 from training.errors import UserError
 from training.forward import AMP_TYPES
@@ -27,6 +28,7 @@ from training.records.history import LOG_NAME
 from training.records.lambdas import LAMBDAS_NAME
 from training.records.predictions import CLASSES_NAME, CONFUSION_NAME, PAIRS_NAME
 from training.records.tensorboard import FOLDER_NAME
+from training.records.trackers import SERVICES
 from training.schedules import SCHEDULES
 from training.settings import Settings
 
@@ -65,6 +67,7 @@ def test_help_waits_for_no_large_package():
         ("evaluate", [EVALUATION_NAME, CLASSES_NAME, PAIRS_NAME, CONFUSION_NAME]),
         ("out_dir", [CONFIG_NAME, LOG_NAME, LAMBDAS_NAME, EVALUATION_NAME]),
         ("tensorboard", [f"{FOLDER_NAME}/"]),
+        ("log", SERVICES),
     ],
 )
 def test_help_has_the_names_of_the_registry(name, words):
@@ -85,6 +88,10 @@ def test_help_has_no_name_that_is_gone(name, names):
 )
 def test_choices_are_those_of_the_registry(name, names):
     assert OPTIONS[name].choices == tuple(names)
+
+
+def test_services_are_those_of_the_registry():
+    assert tuple(SERVICES) == argument_types.SERVICES
 
 
 def test_what_the_recipe_decides_is_in_every_recipe():

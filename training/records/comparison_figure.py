@@ -1,5 +1,6 @@
 """Groups of runs as curves: means, and bands of their spread."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,12 @@ from training.records.curves import FEWEST_FOR_HALF, marker_of
 from training.records.run_groups import RunGroup
 
 PANELS = {"Loss": "loss", "Top-1 error (%)": "err1", "Top-5 error (%)": "err5"}
-STYLES = {"val": "-", "train": ":"}
+STYLES = {"val": "-", "train": ":", "ema_val": "--"}
+STYLE_NAMES = {
+    "val": "validation",
+    "train": "training",
+    "ema_val": "validation, averaged weights",
+}
 LEGEND_LETTERS = 140
 """That fit into a line of the legend, a curve's sample counted as eight of them."""
 
@@ -54,6 +60,8 @@ def _plot(axes: Axes, group: RunGroup, column: str, first: int, color: Any) -> N
                 for run in group.runs
             ]
         )
+        if np.isnan(of_runs).all():
+            continue  # without --ema
         mean = of_runs.mean(0)
         axes.plot(
             epochs, mean, style, color=color, marker=marker_of(group.runs[0].history[-1].epoch)
@@ -68,14 +76,22 @@ def _plot(axes: Axes, group: RunGroup, column: str, first: int, color: Any) -> N
 def _add_legend(figure: Figure, groups: Sequence[RunGroup]) -> None:
     names = [textwrap.fill(group.label, LEGEND_LETTERS) for group in groups]
     handles: list[Any] = [Line2D([], [], color=color) for color in _colors(len(groups))]
-    names += ["validation", "training"]
-    handles += [Line2D([], [], color="black", linestyle=style) for style in STYLES.values()]
+    for split, style in STYLES.items():
+        if any(_is_known(group, f"{split}_loss") for group in groups):
+            names.append(STYLE_NAMES[split])
+            handles.append(Line2D([], [], color="black", linestyle=style))
     if any(len(group.runs) > 1 for group in groups):
         names.append("± standard deviation")
         handles.append(Patch(color="black", alpha=0.2, linewidth=0))
     longest = max(len(line) for name in names for line in name.splitlines())
     columns = max(1, min(len(names), LEGEND_LETTERS // (longest + 8)))
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
+
+
+def _is_known(group: RunGroup, column: str) -> bool:
+    return any(
+        not math.isnan(getattr(record, column)) for run in group.runs for record in run.history
+    )
 
 
 def _colors(count: int) -> list[Any]:

@@ -12,32 +12,41 @@ NOTE = "± is the standard deviation over the runs of a row.\n"
 
 
 def table_of(groups: Sequence[RunGroup]) -> str:
-    """Return a table of the groups' best epochs, means over their runs, the least error in bold."""
+    """Return a table of the groups' best epochs, means over their runs, the least error in bold.
+
+    Of a run with ``--ema`` the better weights of an epoch count, raw or averaged.
+    """
     names = list(dict.fromkeys(name for group in groups for name in group.settings))
     several = any(len(group.runs) > 1 for group in groups)
     header = ["run", *(f"`{flag_of(name)}`" for name in names), *(["runs"] if several else [])]
     header += ["best top-1 error (%)", "its top-5 (%)", "its epoch", "last top-1 (%)", "of"]
     header += ["least val loss", "images/s"]
     rows = [header, ["---"] * len(header)]
-    errors = [_mean(group, lambda run: best_record(run.history).val_err1) for group in groups]
+    errors = [_mean(group, lambda run: best_record(run.history).best_val_err1) for group in groups]
     for group, error in zip(groups, errors, strict=True):
-        top1 = _spread(group, lambda run: best_record(run.history).val_err1, digits=2)
+        top1 = _spread(group, lambda run: best_record(run.history).best_val_err1, digits=2)
         rows.append(
             [
                 ", ".join(run.name for run in group.runs),
                 *(str(group.settings.get(name, "")) for name in names),
                 *([str(len(group.runs))] if several else []),
                 f"**{top1}**" if error == min(errors) else top1,
-                _spread(group, lambda run: best_record(run.history).val_err5, digits=2),
+                _spread(group, lambda run: best_record(run.history).best_val_err5, digits=2),
                 _range(best_record(run.history).epoch for run in group.runs),
-                _spread(group, lambda run: run.history[-1].val_err1, digits=2),
+                _spread(group, lambda run: run.history[-1].best_val_err1, digits=2),
                 _range(run.history[-1].epoch for run in group.runs),
-                _spread(group, lambda run: min(each.val_loss for each in run.history), digits=4),
+                _spread(group, _least_loss, digits=4),
                 _images_per_second([record for run in group.runs for record in run.history]),
             ]
         )
     table = "".join(f"| {' | '.join(_escaped(cell) for cell in row)} |\n" for row in rows)
     return f"{table}\n{NOTE}" if several else table
+
+
+def _least_loss(run: RecordedRun) -> float:
+    """Return the least validation loss, of raw or averaged weights."""
+    losses = [loss for each in run.history for loss in (each.val_loss, each.ema_val_loss)]
+    return min(loss for loss in losses if not math.isnan(loss))
 
 
 def _mean(group: RunGroup, score: Callable[[RecordedRun], float]) -> float:

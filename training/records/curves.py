@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = (
-    ("Loss", {"train": "train_loss", "val": "val_loss"}),
-    ("Top-1 error (%)", {"train": "train_err1", "val": "val_err1"}),
-    ("Top-5 error (%)", {"train": "train_err5", "val": "val_err5"}),
+    ("Loss", "loss"),
+    ("Top-1 error (%)", "err1"),
+    ("Top-5 error (%)", "err5"),
 )
+CURVES = {"train": "train", "val": "val", "val, averaged weights": "ema_val"}
 FEWEST_FOR_HALF = 6
 """Epochs from which on the last half of them has panels of its own."""
 MOST_WITH_MARKERS = 30
@@ -53,14 +54,15 @@ def draw_curves(history: Sequence[EpochRecord]) -> Figure:
     figure.subplots_adjust(**edges, wspace=0.2, hspace=0.32)
     grid = figure.add_gridspec(len(rows), 1 + len(PANELS))
     rates = figure.add_subplot(grid[:, 0])
-    _plot(rates, history, {"learning rate": "lr"}, "Learning rate")
+    marker = marker_of(len(history))
+    _plot(rates, history, {"learning rate": "lr"}, "Learning rate", marker)
     rates.set_yscale("log")
     for row, records in enumerate(rows):
-        for column, (title, curves) in enumerate(PANELS, start=1):
-            name = (
-                title if row == 0 else f"{title}, epochs {records[0].epoch} to {records[-1].epoch}"
-            )
-            _plot(figure.add_subplot(grid[row, column]), records, curves, name)
+        epochs = f", epochs {records[0].epoch} to {records[-1].epoch}" if row else ""
+        for column, (title, score) in enumerate(PANELS, start=1):
+            curves = {label: f"{split}_{score}" for label, split in CURVES.items()}
+            axes = figure.add_subplot(grid[row, column])
+            _plot(axes, records, curves, f"{title}{epochs}", marker)
     return figure
 
 
@@ -76,13 +78,19 @@ def marker_of(epochs: int) -> str | None:
     return "." if epochs <= MOST_WITH_MARKERS else None
 
 
-def _plot(axes: Axes, history: Sequence[EpochRecord], curves: dict[str, str], title: str) -> None:
+def _plot(
+    axes: Axes,
+    history: Sequence[EpochRecord],
+    curves: dict[str, str],
+    title: str,
+    marker: str | None,
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for label, column in curves.items():
         epochs, values = known(history, column)
         if epochs:
-            axes.plot(epochs, values, marker=marker_of(len(history)), label=label)
+            axes.plot(epochs, values, marker=marker, label=label)
     axes.set_title(title, y=1)  # or it would look for what is in its way
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -12,10 +12,10 @@ from typing import Any
 
 from training.errors import UserError
 from training.records.histograms import Histogram
-from training.records.history import EpochRecord, best_record
+from training.records.history import EpochRecord
 from training.records.remembered import Remembered, recall, remember
 from training.records.steps import StepRecord
-from training.records.tracker import Ending, numbers_of_lambdas
+from training.records.tracker import Ending, numbers_of_best, numbers_of_lambdas
 
 NAME = "mlflow"
 DEFAULT_EXPERIMENT = "gfgp-cupy"
@@ -41,11 +41,17 @@ class MlflowRun:
         out_dir: the run's folder, in which the run's id is kept.
         settings: of the run, plain values.
         epochs: number of epochs that it has had.
+        batches_per_epoch: of no influence.
         resumed: it goes on from a checkpoint.
     """
 
     def __init__(
-        self, out_dir: Path, settings: Mapping[str, Any], epochs: int, resumed: bool
+        self,
+        out_dir: Path,
+        settings: Mapping[str, Any],
+        epochs: int,
+        batches_per_epoch: int,
+        resumed: bool,
     ) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
@@ -70,14 +76,8 @@ class MlflowRun:
 
     def add_epoch(self, history: Sequence[EpochRecord], lambdas: Mapping[str, Histogram]) -> None:
         """Log its numbers, λ's quantiles and the best so far, at the step of the epoch's number."""
-        best = best_record(history)
-        names = ("epoch", "val_err1", "val_err5", "val_loss")
-        numbers = {
-            **asdict(history[-1]),
-            **numbers_of_lambdas(lambdas),
-            **{f"best_{name}": getattr(best, name) for name in names},
-        }
-        self._log(numbers, history[-1].epoch)
+        of_epoch = asdict(history[-1]) | numbers_of_lambdas(lambdas)
+        self._log(of_epoch | numbers_of_best(history), history[-1].epoch)
         self.told = history[-1].epoch
         remember(self.out_dir, NAME, Remembered(self.id, self.told))
 

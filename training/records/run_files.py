@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
@@ -14,7 +13,6 @@ from training.records.figures import Figures
 from training.records.going_on import going_on
 from training.records.histograms import Histogram
 from training.records.history import EpochRecord
-from training.records.lambdas import read_lambdas
 from training.records.steps import StepRecord
 from training.records.tracker import Ending
 from training.records.tracking import Tracking
@@ -30,7 +28,7 @@ class RunFiles:
 
     An epoch's files are written in two parts. A run that is killed before its checkpoint, which
     belongs in between, repeats the epoch and writes the same again; one that is killed after it
-    tells ``trackers`` of the epoch when the next one ends, and draws it then.
+    tells the trackers of the epoch when it goes on, and draws it with the next one.
 
     Attributes:
         out_dir: the folder, which is there.
@@ -50,6 +48,11 @@ class RunFiles:
 
     def __post_init__(self) -> None:
         self.csv_files = CsvFiles(self.out_dir)
+
+    def begin(self, history: Sequence[EpochRecord]) -> None:
+        """Let the trackers know of the run, which has had the epochs of ``history``."""
+        for tracker in self.trackers:
+            tracker.begin(history)
 
     def add_step(self, record: StepRecord) -> None:
         """Pass on the numbers of a moment within an epoch."""
@@ -74,9 +77,8 @@ class RunFiles:
 
     def show_epoch(self, history: Sequence[EpochRecord], lambdas: Mapping[str, Histogram]) -> None:
         """Tell the trackers the same, and begin to draw it if a picture is due."""
-        find = partial(read_lambdas, self.csv_files.lambdas)
         for tracker in self.trackers:
-            tracker.add_epoch(history, find, lambdas)
+            tracker.add_epoch(history, lambdas)
         self.figures.update(history)
 
     def write_partial_epoch(

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Protocol
 
 from training.records.histograms import Histogram
-from training.records.history import EpochRecord
+from training.records.history import EpochRecord, best_record
 from training.records.steps import StepRecord
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
@@ -36,6 +36,16 @@ class Tracker(Protocol):
 
     def close(self, ending: Ending) -> None:
         """Be told nothing any more."""
+
+
+def numbers_of_best(history: Sequence[EpochRecord]) -> dict[str, float]:
+    """Return the best epoch so far and its errors."""
+    best = best_record(history)
+    return {
+        "best_epoch": best.epoch,
+        "best_val_err1": best.best_val_err1,
+        "best_val_err5": best.best_val_err5,
+    }
 
 
 def numbers_of_lambdas(lambdas: Mapping[str, Histogram]) -> dict[str, float]:

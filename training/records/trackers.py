@@ -1,10 +1,11 @@
 """The trackers that a run asks for: ``--tensorboard`` and ``--log``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from training.records.config import RunConfig
+from training.records.lambdas import LAMBDAS_NAME, read_lambdas
 from training.records.mlflow import MlflowRun, check_mlflow
 from training.records.tensorboard import TensorBoard, check_tensorboard
 from training.records.tracked_settings import tracked_settings
@@ -35,25 +36,39 @@ def services_of(settings: Settings) -> list[str]:
 
 
 def trackings_of(
-    settings: Settings, config: RunConfig, epochs: int, steps: int, resumed: bool
-) -> Sequence[Tracking]:
-    """Return the trackers of a run that has had ``epochs`` epochs and ``steps`` batches.
+    settings: Settings,
+    config: RunConfig,
+    epochs: int,
+    batches_per_epoch: int,
+    batches: int,
+    resumed: bool,
+) -> list[Tracking]:
+    """Return the trackers of a run that begins, or goes on from a checkpoint.
 
-    Services are opened at once, to be seen from the start on.
+    Args:
+        settings: what is asked for.
+        config: of the run.
+        epochs: number of epochs that it has had.
+        batches_per_epoch: that it trains on.
+        batches: that it has had of the next epoch.
+        resumed: it goes on from a checkpoint.
     """
     out_dir = Path(settings.out_dir)
+    find_lambdas = partial(read_lambdas, out_dir / LAMBDAS_NAME)
     trackings = []
     if settings.tensorboard:
-        trackings.append(Tracking("--tensorboard", partial(TensorBoard, out_dir, epochs, steps)))
+        steps = epochs * batches_per_epoch + batches
+        opened = partial(TensorBoard, out_dir, epochs, steps)
+        trackings.append(Tracking("--tensorboard", opened, find_lambdas))
     for name in services_of(settings):
         _, tracker = SERVICES[name]
-        open_service = partial(
+        opened = partial(
             tracker,
             out_dir=out_dir,
             settings=tracked_settings(config),
             epochs=epochs,
+            batches_per_epoch=batches_per_epoch,
             resumed=resumed,
         )
-        trackings.append(Tracking(f"--log {name}", open_service))
-        trackings[-1].begin()
+        trackings.append(Tracking(f"--log {name}", opened, find_lambdas))
     return trackings

@@ -12,10 +12,10 @@ from typing import Any
 
 from training.errors import UserError
 from training.records.histograms import Histogram
-from training.records.history import EpochRecord, best_record
+from training.records.history import COLUMNS, EpochRecord
 from training.records.remembered import Remembered, recall, remember
 from training.records.steps import StepRecord
-from training.records.tracker import Ending, numbers_of_lambdas
+from training.records.tracker import Ending, numbers_of_best, numbers_of_lambdas
 
 NAME = "wandb"
 DEFAULT_PROJECT = "gfgp-cupy"
@@ -41,15 +41,23 @@ class WandbRun:
             the run's id.
         settings: of the run, plain values.
         epochs: number of epochs that it has had.
+        batches_per_epoch: that it trains on; the library's own steps are batches, so that a run
+            goes on from an earlier one of them without telling anything twice.
         resumed: it goes on from a checkpoint.
     """
 
     def __init__(
-        self, out_dir: Path, settings: Mapping[str, Any], epochs: int, resumed: bool
+        self,
+        out_dir: Path,
+        settings: Mapping[str, Any],
+        epochs: int,
+        batches_per_epoch: int,
+        resumed: bool,
     ) -> None:
         import wandb
 
         self.out_dir = out_dir
+        self.batches_per_epoch = batches_per_epoch
         before = recall(out_dir, NAME, epochs) if resumed else None
         self.told = 0 if before is None else before.epoch
         self.run = wandb.init(
@@ -61,13 +69,15 @@ class WandbRun:
             settings=wandb.Settings(console="off"),
         )
         self.run.config.update(dict(settings), allow_val_change=True)
-        self.run.define_metric("*", step_metric="epoch")
+        for name in (*COLUMNS[1:], "lambda/*"):
+            self.run.define_metric(name, step_metric="epoch")
         self.run.define_metric("within_epochs/*", step_metric="within_epochs/step")
         remember(out_dir, NAME, Remembered(self.run.id, self.told))
 
     def add_step(self, record: StepRecord) -> None:
         """Log its numbers under ``within_epochs/``, over the number of batches."""
-        self.run.log({f"within_epochs/{name}": value for name, value in asdict(record).items()})
+        numbers = {f"within_epochs/{name}": value for name, value in asdict(record).items()}
+        self.run.log(numbers, step=record.step)
 
     def add_epoch(self, history: Sequence[EpochRecord], lambdas: Mapping[str, Histogram]) -> None:
         """Log its numbers and λ, over the epochs; the best epoch's go into the summary."""
@@ -85,11 +95,10 @@ class WandbRun:
                     for layer, each in lambdas.items()
                     if each.total
                 },
-            }
+            },
+            step=history[-1].epoch * self.batches_per_epoch,
         )
-        best = best_record(history)
-        for name in ("epoch", "val_err1", "val_err5", "val_loss"):
-            self.run.summary[f"best_{name}"] = getattr(best, name)
+        self.run.summary.update(numbers_of_best(history))
         self.told = history[-1].epoch
         remember(self.out_dir, NAME, Remembered(self.run.id, self.told))
 

@@ -3,6 +3,7 @@
 import csv
 import math
 from dataclasses import astuple, replace
+from math import nan
 
 import matplotlib
 import pytest
@@ -145,7 +146,26 @@ def test_curves_show_the_history():
     panels = draw_curves(history).axes
     lr, _, top1, _ = ([line.get_xydata().tolist() for line in axes.lines] for axes in panels)
     assert lr == [[[1, 0.1], [2, 0.05]]]
-    assert top1 == [[[1, 80], [2, 80]], [[1, 60], [2, 40]]]
+    # Training, validation of the raw weights, and of the averaged ones.
+    assert top1 == [[[1, 80], [2, 80]], [[1, 60], [2, 40]], [[1, 55], [2, 55]]]
+    without = [replace(each, ema_val_loss=nan, ema_val_err1=nan) for each in history]
+    assert [len(axes.lines) for axes in draw_curves(without).axes] == [1, 2, 2, 3]
+
+
+def test_last_half_has_panels_of_its_own():
+    history = [record(1, 900.0), *(record(epoch, 50.0 - epoch) for epoch in range(2, 41))]
+    panels = draw_curves(history).axes
+    assert len(panels) == 7
+    whole, half = (
+        next(axes for axes in panels if axes.get_title() == title)
+        for title in ("Top-1 error (%)", "Top-1 error (%), epochs 21 to 40")
+    )
+    assert whole.get_ylim()[1] > 900
+    val = half.lines[1].get_xydata().tolist()
+    assert val == [[epoch, 50 - epoch] for epoch in range(21, 41)]
+    # No dots where they would only make the line thick.
+    assert {line.get_marker() for axes in panels for line in axes.lines} == {"None"}
+    assert len(draw_curves(history[:5]).axes) == 4
 
 
 def test_unwritable_file_is_an_error_and_leaves_nothing(tmp_path):
