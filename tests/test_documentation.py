@@ -15,7 +15,8 @@ PAGES = [
     *sorted(REPOSITORY.glob("docs/**/*.md")),
 ]
 
-OF_OTHER_COMMANDS = {"--logdir", "--nnodes"}  # TensorBoard's and torchrun's
+OF_OTHER_COMMANDS = {"--logdir", "--nnodes", "--format"}
+"""TensorBoard's, torchrun's and ``training.export``'s."""
 
 
 def name_of(page: Path) -> str:

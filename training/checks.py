@@ -11,6 +11,7 @@ from models.pooling import POOL_TYPES
 from training.errors import UserError
 from training.image_checks import check_images
 from training.images.datasets import DATASETS
+from training.images.huggingface import PREFIX
 from training.optimizer import check_optimizer
 from training.options import flag_of
 from training.options.config_file import text_of
@@ -52,6 +53,13 @@ def _check_data(settings: Settings) -> None:
             f"--val-data {settings.val_data}: only goes with shards of images, which are --dataset "
             f"imagenet, not {settings.dataset}"
         )
+    if settings.data.startswith(PREFIX):
+        for name in ("val_data", "exclude"):
+            if getattr(settings, name) is not None:
+                raise UserError(
+                    f"{flag_of(name)} {getattr(settings, name)}: does not go with --data "
+                    f"{settings.data}, which has its own split to validate on; leave it out"
+                )
     if settings.exclude is not None and not settings.evaluate:
         raise UserError(f"--exclude {settings.exclude}: only goes with --evaluate")
     if settings.val_data is not None and settings.exclude is not None:

@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from models import create_model
+from training.checkpoints.differences import differences
 from training.checkpoints.format import Checkpoint, load_model
+from training.checkpoints.lock import one_run_at_a_time
 from training.checkpoints.resuming import (
     goes_on_by_itself,
+    lineage_of,
     load_start,
     refuse_other_run,
     with_newest_checkpoint,
@@ -68,6 +71,7 @@ def out_of_memory_line(settings: Settings, process: Process) -> str:
 
 @out_of_memory_in_one_line(out_of_memory_line)
 @lost_workers_reported()
+@one_run_at_a_time
 def train_or_evaluate(settings: Settings, process: Process) -> None:
     """Train, or evaluate, as ``settings`` say, as one of the processes that do it together.
 
@@ -104,6 +108,7 @@ def evaluate(settings: Settings, process: Process) -> None:
 def train(settings: Settings, process: Process) -> None:
     """Train a network; see ``train_or_evaluate``."""
     check_trackers(settings)
+    told = settings.resume
     by_itself = goes_on_by_itself(settings, process)
     if by_itself:
         settings = with_newest_checkpoint(settings, process)
@@ -128,6 +133,7 @@ def train(settings: Settings, process: Process) -> None:
         process=process,
         seed=choose_seed(settings.seed, checkpoint, process),
         classes=data.classes if data.classes_have_names else None,
+        lineage=lineage_of(checkpoint, was_told=settings.resume == told),
     )
     model = make_model(class_count(settings.num_classes, data), run)
     if checkpoint is not None:
@@ -190,6 +196,9 @@ def train_on(data: Data, model: nn.Module, checkpoint: Checkpoint | None, run: R
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     train_batches = make_train_batches(data, run)
     compile_kernels_of_run(model, run, train_batches=train_batches, val_batches=val_batches)
+    if checkpoint is not None and run.process.is_main:
+        for line in differences(checkpoint, run.settings):
+            print(f"other than so far: {line}", flush=True)
     train_epochs(
         model=model,
         train_batches=train_batches,

@@ -5,6 +5,7 @@ from typing import Any
 
 from training.errors import UserError
 from training.images.datasets import DATASETS, Data, LabelledImages
+from training.images.huggingface import PREFIX, load_huggingface
 from training.images.mixing import Mixing
 from training.images.shards import load_shards
 from training.loading.bad_images import BadImages
@@ -22,6 +23,8 @@ from training.settings import Settings
 
 def load_data(settings: Settings) -> Data:
     """Return the images that the settings name, of an evaluation the validation images alone."""
+    if settings.data.startswith(PREFIX):
+        return load_huggingface(settings.data, not settings.evaluate)
     if settings.val_data is not None:
         return load_shards(None if settings.evaluate else settings.data, settings.val_data)
     load = DATASETS[settings.dataset].load

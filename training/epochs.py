@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial as partial_call
+from functools import partial
+from pathlib import Path
 
 from torch import nn
 
@@ -10,11 +11,11 @@ from training.checkpoints.files import Position
 from training.checkpoints.format import Checkpoint
 from training.checkpoints.partial_epoch import EpochUnderWay, begin_epoch
 from training.errors import UserError
-from training.loading.bad_images import skipped_of_all
+from training.loading.bad_images import BadImages, skipped_of_all
 from training.loading.batches import BatchLoader
 from training.not_finite import check_finite
 from training.passes import evaluate_each, train_one_epoch
-from training.processes.interruption import Interrupted, Interruption, die_of
+from training.processes.interruption import Interrupted, Interruption, die_of, never
 from training.processes.ranks import broadcast_from_main
 from training.processes.stop_signals import caught_stop_signals
 from training.records.histograms import Histogram
@@ -55,7 +56,7 @@ def train_epochs(
             f"--resume {settings.resume}: has had {start_epoch} epochs, and the run is of "
             f"{len(learning_rates)}; raise --epochs to go on"
         )
-    partial = None if checkpoint is None else checkpoint.partial_epoch
+    left = None if checkpoint is None else checkpoint.partial_epoch
     step = make_training_step(model, checkpoint, run)
     with (
         caught_stop_signals(second=die_of) as signals,
@@ -63,28 +64,27 @@ def train_epochs(
             run=run,
             train_images=train_batches.sampler.num_samples,
             batches_per_epoch=train_batches.batches_of_epoch,
-            start=Position(start_epoch, 0 if partial is None else partial.batches),
-            history=history,
-            resumed=checkpoint is not None,
+            start=Position(start_epoch, 0 if left is None else left.batches),
+            checkpoint=checkpoint,
         ) as saving,
     ):
-        interruption = Interruption(run.process, signals)
+        is_due = never if saving is None else saving.is_due
+        interruption = Interruption(run.process, signals, is_due)
         for epoch in range(start_epoch, len(learning_rates)):
-            under_way, partial = begin_epoch(epoch, partial, run), None
+            under_way, left = begin_epoch(epoch, left, run), None
             train_batches.set_epoch(epoch, under_way.batches)
+            save = partial(save_within, under_way, step, history, train_batches.bad_images, saving)
             try:
                 result = run_epoch(
                     step=step,
                     train_batches=train_batches,
                     val_batches=val_batches,
                     under_way=under_way,
-                    check=partial_call(after_step, step, under_way, saving, interruption),
+                    check=partial(after_step, step, under_way, saving, interruption, save),
                 )
             except Interrupted as interrupted:
-                checkpoint = checkpoint_within(under_way, step, history)
-                skipped = skipped_of_all([train_batches.bad_images], run.process)
+                path = save()
                 if saving is not None:
-                    path = saving.partial_epoch(checkpoint, skipped)
                     where = f"batch {under_way.batches} of epoch {epoch + 1}"
                     print(farewell(str(interrupted), where, path), flush=True)
                 raise SystemExit(interrupted.exit_code) from None
@@ -109,11 +109,17 @@ def after_step(
     under_way: EpochUnderWay,
     saving: Saving | None,
     interruption: Interruption,
+    save: Callable[[], object],
 ) -> None:
-    """Pass on what is due of a batch's numbers; raise ``Interrupted`` if a signal has come."""
+    """Pass on a batch's numbers and write a checkpoint where one is due.
+
+    Raises:
+        Interrupted: a signal has come.
+    """
     if saving is not None:
         saving.step(under_way, lr=step.optimizer.param_groups[0]["lr"])
-    interruption.check()
+    if interruption.check():
+        save()
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,26 @@ def run_epoch(
         print(f"{title}: {record}{bad}", flush=True)
         lambdas = lambdas_of(step.judged[record.averaged_is_better], sampled.sample)
     return EpochResult(record, lambdas, skipped)
+
+
+def save_within(
+    under_way: EpochUnderWay,
+    step: TrainingStep,
+    history: Sequence[EpochRecord],
+    bad_images: BadImages | None,
+    saving: Saving | None,
+) -> Path | None:
+    """Write a checkpoint within an epoch; every process must call it.
+
+    Returns:
+        Its path; None of the processes that do not write, and where it cannot be written.
+
+    Raises:
+        UserError: the loss or a weight is not finite.
+    """
+    checkpoint = checkpoint_within(under_way, step, history)
+    skipped = skipped_of_all([bad_images], step.run.process)
+    return None if saving is None else saving.partial_epoch(checkpoint, skipped)
 
 
 def checkpoint_within(

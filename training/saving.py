@@ -1,5 +1,6 @@
 """What each epoch leaves in ``--out-dir``; a run goes on where it cannot be written for a while."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import TracebackType
 from training.atomic_write import remove_leftovers
 from training.checkpoints.files import Position
 from training.checkpoints.format import Checkpoint, save_checkpoint
+from training.checkpoints.lineage import go_back
 from training.checkpoints.partial_epoch import EpochUnderWay
 from training.errors import UserError
 from training.records.config import config_of
@@ -39,12 +41,25 @@ class Saving:
         self.steps = steps
         self.settings = settings
         self.failure: UserError | None = None
+        self._last_checkpoint = time.monotonic()
 
     def step(self, under_way: EpochUnderWay, lr: float) -> None:
         """Pass on the numbers of every ``--print-freq``-th batch; to be called after each."""
         record = self.steps.record(under_way.epoch, under_way.batches, under_way.sums, lr)
         if record is not None:
             self.files.add_step(record)
+
+    def is_due(self) -> bool:
+        """Return whether ``--checkpoint-minutes`` have gone by since the last time, or checkpoint.
+
+        True is returned once a time.
+        """
+        minutes = self.settings.checkpoint_minutes
+        now = time.monotonic()
+        if minutes is None or now - self._last_checkpoint < 60 * minutes:
+            return False
+        self._last_checkpoint = now
+        return True
 
     def epoch(
         self,
@@ -73,6 +88,8 @@ class Saving:
         with going_on("cannot write a checkpoint") as outcome:
             path = save_checkpoint(checkpoint, self.settings)
         self.failure = outcome.error
+        if path is not None:
+            self._last_checkpoint = time.monotonic()
         return path
 
     def __enter__(self) -> "Saving":
@@ -94,20 +111,19 @@ def begin_saving(
     train_images: int,
     batches_per_epoch: int,
     start: Position,
-    history: Sequence[EpochRecord],
-    resumed: bool,
+    checkpoint: Checkpoint | None,
 ) -> AbstractContextManager[Saving | None]:
     """Make ``--out-dir``, tidy up after a kill, and print how to repeat the run.
 
-    In another process than the main one nothing is done, and there is no ``Saving``.
+    What is later there than the checkpoint that the run goes on from is set aside. In another
+    process than the main one nothing is done, and there is no ``Saving``.
 
     Args:
         run: it is begun, or goes on.
         train_images: that the data set has.
         batches_per_epoch: that the run trains on.
         start: how far the run has come.
-        history: of the epochs that it has had.
-        resumed: it goes on from a checkpoint.
+        checkpoint: that it goes on from, if from any.
 
     Raises:
         UserError: no file can be written there.
@@ -120,6 +136,9 @@ def begin_saving(
     make_out_dir(settings.out_dir, curves)
     for folder in (out_dir, curves):
         remove_leftovers(folder)
+    gone_back = None if checkpoint is None else go_back(out_dir, checkpoint)
+    if gone_back is not None:
+        print(gone_back, flush=True)
     config = config_of(run, train_images)
     print(f"to repeat this run in another --out-dir: {config.command}", flush=True)
     files = RunFiles(
@@ -131,10 +150,10 @@ def begin_saving(
             epochs=start.epochs,
             batches_per_epoch=batches_per_epoch,
             batches=start.batches,
-            resumed=resumed,
+            resumed=checkpoint is not None,
         ),
         figures=Figures(out_dir, settings.pdf_filename),
-        resumed=resumed,
+        resumed=checkpoint is not None,
     )
-    files.begin(history)
+    files.begin([] if checkpoint is None else checkpoint.history)
     return Saving(files, StepRecords(settings.print_freq, batches_per_epoch), settings)

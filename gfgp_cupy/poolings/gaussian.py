@@ -195,19 +195,19 @@ class GFGPGaussianPool2d(Pool2d):
 
     @property
     def ToHidden(self) -> nn.Sequential:
-        """The head's hidden layer, as the published layer has it: the same modules, no copies."""
+        """The head up to its hidden layer under the published name; its own modules, no copies."""
         return nn.Sequential(
             nn.AdaptiveAvgPool2d(1), self.head.conv1, self.head.norm1, self.head.relu
         )
 
     @property
     def ToMean(self) -> nn.Sequential:
-        """The head's ``mean``, likewise."""
+        """The head's ``mean`` under the published name."""
         return nn.Sequential(*self.head.mean)
 
     @property
     def ToSigma(self) -> nn.Sequential:
-        """The head's ``deviation``, likewise."""
+        """The head's ``deviation`` under the published name."""
         return nn.Sequential(*self.head.deviation)
 
     def reset_parameters(self) -> None:

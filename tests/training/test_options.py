@@ -17,6 +17,7 @@ from training.command_line import make_parser, parse_options
 from training.errors import UserError
 from training.forward import AMP_TYPES
 from training.images.datasets import DATASETS
+from training.loss import LOSSES
 from training.not_finite import MOST_SKIPPED_IN_A_ROW
 from training.options import GROUPS, OPTIONS, Options, flag_of
 from training.recipes import RECIPES, Recipe
@@ -82,7 +83,9 @@ def test_help_has_no_name_that_is_gone(name, names):
     assert sorted(listed) == sorted(names)
 
 
-@pytest.mark.parametrize(("name", "names"), [("amp", AMP_TYPES), ("lr_schedule", SCHEDULES)])
+@pytest.mark.parametrize(
+    ("name", "names"), [("amp", AMP_TYPES), ("lr_schedule", SCHEDULES), ("loss", LOSSES)]
+)
 def test_choices_are_those_of_the_registry(name, names):
     assert OPTIONS[name].choices == tuple(names)
 
@@ -127,6 +130,9 @@ def test_options_without_a_command_line_are_the_defaults():
         (["--dataset", "imagenet"], ("imagenet", DATASETS["imagenet"].root, "imagenet", None)),
         (["--val-data", "x"], ("imagenet", DATASETS["imagenet"].root, "imagenet", None)),
         (["--data", "x", "--config-name", "digits"], ("imagenet", "x", "digits", None)),
+        # As published, where a data set's name says nothing of its folder.
+        (["--data", "x", "--dataset", "my-images"], ("imagenet", "x", "imagenet", None)),
+        (["--data", "x", "--dataset", "fashion-mnist"], ("fashion-mnist", "x", "fashion-mnist", 0)),
     ],
 )
 def test_open_defaults_are_filled_in(argv, expected):
@@ -135,6 +141,29 @@ def test_open_defaults_are_filled_in(argv, expected):
     assert (settings.dataset, settings.data, settings.config_name) == (dataset, data, config_name)
     assert settings.workers == workers if workers is not None else 0 < settings.workers <= 12
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [
+        (["--multi", "--world", "2", "--eval"],
+         ["--multiprocessing-distributed", "--world-size", "2", "--evaluate"]),
+        (["-b32", "-ep", "5", "-avgg16bow"],
+         ["--batch-size", "32", "--evaluate", "--print-freq", "5", "--arch", "vgg16bow"]),
+        (["--config-n", "digits", "--ema", "--lr=1"],
+         ["--config-name", "digits", "--ema", "0.9999", "--lr", "1"]),
+        (["--resume", ""], []),
+    ],
+)  # fmt: skip
+def test_options_may_be_shortened(short, whole):
+    assert parse_options(short) == parse_options(whole)
+
+
+def test_rarely_needed_options_come_last():
+    *_, last = GROUPS
+    names = {name for name, option in OPTIONS.items() if option.group == last}
+    assert (last, names) == ("advanced", {"start_epoch", "worker_timeout", "dist_timeout"})
+    assert {name for name in names if OPTIONS[name].tells} == {"start_epoch"}
 
 
 def test_option_that_is_not_one():

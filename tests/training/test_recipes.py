@@ -12,6 +12,7 @@ from timm.models import resnet
 from torchvision import transforms
 
 from train_imagenet import parse_settings
+from training.checks import check_settings
 from training.errors import UserError
 from training.images.datasets import ImageArray
 from training.images.lighting import Lighting
@@ -123,7 +124,7 @@ def test_training_images_are_resized_as_asked(name):
 )
 def test_options_that_do_not_go_together(options, words):
     with pytest.raises(UserError, match=re.escape(words)):
-        parse_settings(["--cpu", *options]).check()
+        check_settings(parse_settings(["--cpu", *options]))
 
 
 def test_ways_out_of_them_work():
@@ -132,7 +133,7 @@ def test_ways_out_of_them_work():
         ["--config-name", "fashion-mnist"],
         ["--config-name", "imagenet", "--decode", "fast"],
     ):
-        parse_settings(["--cpu", *options]).check()
+        check_settings(parse_settings(["--cpu", *options]))
 
 
 def test_epochs_and_lr_override_the_recipe():

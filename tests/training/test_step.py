@@ -31,7 +31,7 @@ def batch(count, seed=0):
 
 
 def step_of(model, *options):
-    settings = parse_settings(["--cpu", "--lr", "0.1", *options])
+    settings = parse_settings(["--cpu", "--lr", "0.1", *map(str, options)])
     return make_training_step(model, None, Run(settings, ONE, seed=0))
 
 
@@ -71,6 +71,28 @@ def test_label_smoothing_is_its_definition():
         expected = parameter - lr * (parameter.grad + weight_decay * parameter)
         torch.testing.assert_close(actual, expected.detach())
         assert not torch.equal(actual, other)
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_gradient_is_clipped_to_its_norm(amp):
+    """Of the whole batch's gradient, without the scale of float16; a shorter one stays as it is."""
+    model, content = network(), batch(6)
+    plain = ("--momentum", "0", "--weight-decay", "0", "--amp", amp)
+
+    def gradient(*options):
+        after, _ = parameters_after(model, [content], *plain, *options)
+        moves = [
+            before.detach() - now for before, now in zip(model.parameters(), after, strict=True)
+        ]
+        lr = step_of(model, *plain).optimizer.param_groups[0]["lr"]
+        return torch.cat([move.flatten() / lr for move in moves])
+
+    whole = gradient()
+    norm = whole.norm().item()
+    clipped = gradient("--clip-grad", norm / 3, "--accum-steps", 2)
+    torch.testing.assert_close(clipped, whole / 3, rtol=1e-2, atol=1e-3 * norm)
+    torch.testing.assert_close(clipped.norm().item(), norm / 3, rtol=1e-3, atol=0)
+    torch.testing.assert_close(gradient("--clip-grad", 2 * norm), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])

@@ -35,6 +35,11 @@ def checkpoints_in(folder: Path) -> dict[Position, Path]:
     return dict(sorted(found.items(), reverse=True))
 
 
+def is_in(path: Path, folder: str | Path) -> bool:
+    """Return whether the file lies in ``folder``, and not in a folder in it."""
+    return path.resolve().parent == Path(folder).resolve()
+
+
 def remove_outdated(folder: Path, newest: Position, kept: int | None) -> None:
     """Delete what the checkpoint at ``newest`` makes superfluous in ``folder``.
 

@@ -45,7 +45,7 @@ def network_of(checkpoint: Checkpoint, pool: str | None = None) -> nn.Module:
 
 def better_weights(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
     """Return the tensors by name: the averaged ones where there are any and they were better."""
-    if not averaged_is_taken(checkpoint):
+    if not checkpoint.averaged_is_better:
         return checkpoint.state_dict
     # Those of a torch.optim.swa_utils.AveragedModel, which counts its steps beside them.
     return {
@@ -53,11 +53,6 @@ def better_weights(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
         for name, tensor in checkpoint.ema.items()
         if name != "n_averaged"
     }
-
-
-def averaged_is_taken(checkpoint: Checkpoint) -> bool:
-    """Return whether the averaged weights are the better ones."""
-    return bool(checkpoint.ema) and getattr(checkpoint, "averaged_is_better", True)
 
 
 def pool_of(checkpoint: Checkpoint, pool: str | None = None) -> str:

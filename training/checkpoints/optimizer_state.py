@@ -74,8 +74,9 @@ def _fitted(
             for number, place in zip(order, _places(model, checkpoint), strict=True)
             if keys[place] in states
         },
-        # What an optimizer was not told, it has counted: some count their steps in the group.
-        "param_groups": [{**its_group, **group} for group in own["param_groups"]],
+        # What an optimizer was not told, it has counted: some count their steps in the group, in
+        # a tensor, of which each group needs its own.
+        "param_groups": [{**deepcopy(its_group), **group} for group in own["param_groups"]],
     }
 
 

@@ -17,7 +17,7 @@ def recipe_of(checkpoint: Checkpoint) -> Recipe:
     Raises:
         UserError: there is no recipe of that name.
     """
-    args = getattr(checkpoint, "args", None) or {}
+    args = checkpoint.args or {}
     name = args.get("config_name") or PUBLISHED_RECIPE
     if name not in RECIPES:
         raise UserError(

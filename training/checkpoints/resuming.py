@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from training.checkpoints.files import BEST_NAME, checkpoints_in
+from training.checkpoints.differences import differences
+from training.checkpoints.files import BEST_NAME, Position, checkpoints_in, is_in
 from training.checkpoints.format import Checkpoint, load_checkpoint
 from training.checkpoints.partial_epoch import order_of
 from training.errors import UserError
@@ -25,8 +26,7 @@ def refuse_other_run(settings: Settings) -> None:
         return
     found = [name for name in (LOG_NAME, BEST_NAME) if Path(folder, name).exists()]
     found += [path.name for path in checkpoints_in(folder).values()]
-    continued = settings.resume and Path(settings.resume).resolve().parent == folder.resolve()
-    if found and not continued:
+    if found and not (settings.resume and is_in(Path(settings.resume), folder)):
         raise UserError(
             f"--out-dir {folder}: holds a run already ({found[0]}); continue it with "
             "--resume CHECKPOINT, or choose another --out-dir"
@@ -44,8 +44,8 @@ def goes_on_by_itself(settings: Settings, process: Process) -> bool:
 def with_newest_checkpoint(settings: Settings, process: Process) -> Settings:
     """Return ``settings`` with the newest checkpoint's file as ``resume``.
 
-    Where there is no checkpoint yet, ``--resume FILE`` stays and ``auto`` becomes None. Every
-    process must call it.
+    Where there is no checkpoint yet, ``auto`` becomes None. ``--resume FILE`` stays until there is
+    one that an earlier start has made from it. Every process must call it.
 
     Raises:
         UserError: there are checkpoints, and none of them can be used.
@@ -62,26 +62,47 @@ def with_newest_checkpoint(settings: Settings, process: Process) -> Settings:
 def newest_usable(settings: Settings, process: Process) -> Path | None:
     """Return the newest checkpoint in ``--out-dir`` that is whole and fits; name those passed by.
 
-    None where there is no checkpoint at all.
+    None where there is no checkpoint at all, or none that was made from ``--resume FILE``.
 
     Raises:
         UserError: there are checkpoints, and none of them can be used.
     """
     candidates = checkpoints_in(Path(settings.out_dir)).values()
+    origin = None
+    if settings.resume not in (None, AUTO) and is_in(Path(settings.resume), settings.out_dir):
+        origin = load_checkpoint(settings.resume)
     for path in candidates:
         try:
             checkpoint = load_checkpoint(str(path))
             check_order(checkpoint, settings, process)
-            print(f"resuming from {path}", flush=True)
-            return path
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr, flush=True)
-    if candidates:
+            continue
+        if origin is None or _is_made_from(origin, checkpoint, settings):
+            print(f"resuming from {path}", flush=True)
+            return path
+    if candidates and origin is None:
         raise UserError(
             f"--resume {AUTO}: none of the {len(candidates)} checkpoints in {settings.out_dir} can "
             "be used; move them away to start anew"
         )
     return None
+
+
+def _is_made_from(origin: Checkpoint, checkpoint: Checkpoint, settings: Settings) -> bool:
+    """Return whether ``--resume``, with ``origin``'s file and ``settings``, led to a checkpoint."""
+    lineage = lineage_of(origin, was_told=True)
+    return checkpoint.lineage == lineage and not differences(checkpoint, settings)
+
+
+def lineage_of(checkpoint: Checkpoint | None, was_told: bool) -> tuple[Position, ...]:
+    """Return the lineage of a run that goes on from ``checkpoint``, as ``--resume FILE`` told it.
+
+    One that goes on by itself adds nothing.
+    """
+    if checkpoint is None:
+        return ()
+    return (*checkpoint.lineage, checkpoint.position) if was_told else checkpoint.lineage
 
 
 def check_order(checkpoint: Checkpoint, settings: Settings, process: Process) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from training.atomic_write import WriteError, atomic_write
 from training.checkpoints.format import Checkpoint, load_checkpoint
-from training.checkpoints.network import averaged_is_taken, network_of, pool_of
+from training.checkpoints.network import network_of, pool_of
 from training.errors import UserError
 from training.export.deployment import Deployment, deployment_of
 from training.export.packages import imported
@@ -43,7 +43,7 @@ def export(
             checked = WRITERS[format](network, checkpoint, deployment, temporary)
     except WriteError as error:
         raise UserError(f"{out}: cannot be written ({error.__cause__}); choose another") from error
-    taken = ", the averaged weights" if averaged_is_taken(checkpoint) else ""
+    taken = ", the averaged weights" if checkpoint.averaged_is_better else ""
     return (
         f"{out}: {deployment.arch} with pooling {deployment.pool}, epoch {deployment.epoch}"
         f"{taken}, {len(deployment.classes)} classes, images {deployment.image_size}x"

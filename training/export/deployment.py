@@ -3,12 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from training.checkpoints.format import Checkpoint, class_count
 from training.checkpoints.recipe import recipe_of
-from training.recipes import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ def deployment_of(checkpoint: Checkpoint, pool: str, image_size: int | None) -> 
     Raises:
         UserError: its recipe is not there any more.
     """
-    recipe = _with_sizes(recipe_of(checkpoint), checkpoint)
-    names = getattr(checkpoint, "classes", None) or ()
+    recipe = recipe_of(checkpoint)
+    names = checkpoint.classes or ()
     outputs = class_count(checkpoint.state_dict)
     size = image_size or recipe.image_size
     return Deployment(
@@ -94,20 +92,4 @@ def deployment_of(checkpoint: Checkpoint, pool: str, image_size: int | None) -> 
         mean=recipe.mean,
         std=recipe.std,
         epoch=checkpoint.epoch,
-    )
-
-
-def _with_sizes(recipe: Any, checkpoint: Checkpoint) -> Any:
-    """Return ``recipe``, or what it says of images where it does not say it by these names."""
-    if hasattr(recipe, "image_size"):
-        return recipe
-    name = (getattr(checkpoint, "args", None) or {}).get("config_name") or "imagenet"
-    half = (0.5, 0.5, 0.5)
-    size, resized_to, mean, std = {
-        "imagenet": (224, 256, IMAGENET_MEAN, IMAGENET_STD),
-        "digits": (32, 32, half, half),
-        "fashion-mnist": (32, 28, half, half),
-    }[name]
-    return SimpleNamespace(
-        image_size=size, resized_to=resized_to, interpolation="bilinear", mean=mean, std=std
     )

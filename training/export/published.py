@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from gfgp_cupy import GFGPMaxEntPool2d
 from gfgp_cupy.published_names import save_published_names
 from models.pooling import PUBLISHED_POOL_TYPES
-from training.checkpoints.format import Checkpoint, load_optimizer
-from training.checkpoints.network import averaged_is_taken
+from training.checkpoints.format import Checkpoint
+from training.checkpoints.optimizer_state import load_optimizer
 from training.checkpoints.recipe import PUBLISHED_RECIPE
 from training.errors import UserError
 from training.export.deployment import Deployment
@@ -38,7 +38,7 @@ def published_content(
             f"{', '.join(PUBLISHED_POOL_TYPES)}; choose another format"
         )
     stats = stats_from_history(checkpoint.history)
-    args = getattr(checkpoint, "args", None) or {}
+    args = checkpoint.args or {}
     return {
         "epoch": checkpoint.epoch,
         "arch": checkpoint.arch,
@@ -81,7 +81,7 @@ def has_published_optimizer(checkpoint: Checkpoint) -> bool:
     """Return whether the optimizer is SGD, and of the weights that are taken."""
     optimizer = checkpoint.optimizer
     return (
-        not averaged_is_taken(checkpoint)
+        not checkpoint.averaged_is_better
         and all("dampening" in group for group in optimizer["param_groups"])
         and all(state.keys() <= {"momentum_buffer"} for state in optimizer["state"].values())
     )

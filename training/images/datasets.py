@@ -11,11 +11,12 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from training.errors import UserError, shortened
 from training.images import fashion_mnist
 from training.images.exclusion import indices_to_keep
+from training.images.files import ImageFiles, find_images
 
 
 class BrokenSource(OSError):
@@ -114,26 +115,6 @@ class ImageArray:
         return f"image {index}"
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """Image files: pairs of a path and a class index."""
-
-    samples: Sequence[tuple[str, int]]
-    shard_sizes: ClassVar[None] = None
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def image(self, index: int) -> Image.Image:
-        return Image.open(self.samples[index][0])
-
-    def target(self, index: int) -> int:
-        return self.samples[index][1]
-
-    def name(self, index: int) -> str:
-        return self.samples[index][0]
-
-
 def load_digits_data(root: str, exclude: str | None, train: bool) -> Data:
     """Return scikit-learn's 1,797 handwritten digits as 32x32 RGB images.
 
@@ -193,8 +174,8 @@ def load_image_folders(root: str, exclude: str | None, train: bool) -> Data:
     classes = _class_numbers(train_root if train or train_root.is_dir() else val_root)
     val = _image_files(val_root, classes, allow_empty=True)
     if exclude is not None:
-        names = [Path(path).name for path, _ in val.samples]
-        val = ImageFiles([val.samples[index] for index in indices_to_keep(names, exclude)])
+        names = [Path(val.name(index)).name for index in range(len(val))]
+        val = val.subset(indices_to_keep(names, exclude))
     return Data(
         train=_image_files(train_root, classes, allow_empty=False) if train else None,
         val=val,
@@ -258,15 +239,15 @@ def _image_files(folder: Path, classes: dict[str, int], allow_empty: bool) -> Im
             f"{folder}: its folder {strangers[0]!r} is no class of the training images; "
             "rename or remove it"
         )
-    samples = make_dataset(str(folder), classes, IMG_EXTENSIONS, allow_empty=True)
+    files = ImageFiles(find_images(str(folder), classes), root=str(folder))
     endings = f"files ending in {', '.join(IMG_EXTENSIONS)}"
-    if not samples:
+    if not len(files):
         raise UserError(f"{folder}: holds no images ({endings})")
-    filled = {number for _, number in samples}
+    filled = set(np.unique(files.targets).tolist())
     empty = [name for name, number in classes.items() if number not in filled]
     if empty and not allow_empty:
         raise UserError(
             f"{folder}: holds no images of the classes {shortened(empty)} ({endings}); fill or "
             "remove their folders"
         )
-    return ImageFiles(samples)
+    return files

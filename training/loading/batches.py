@@ -17,7 +17,7 @@ from training.images.mixing import Mixing
 from training.images.preparation import Transform
 from training.images.shard_order import shard_order, with_repeats
 from training.loading.bad_images import BadImage, BadImages
-from training.loading.workers import outlive_stop_signals
+from training.loading.workers import worker_start
 from training.processes.ranks import Process
 from training.processes.stop_signals import hold_stop_signals
 from training.recipes import Recipe
@@ -279,9 +279,9 @@ class BatchLoader:
         workers: number of processes that decode; 0 decodes in this one.
         process: this process.
         seed: decides the random state that the workers start an epoch with.
-        mixing: of the images of each batch, if any.
         bad_images: counts those that are skipped; None makes the first one an error.
         worker_timeout: seconds without a batch from the workers that are an error, if any.
+        mixing: of the images of each batch, if any.
     """
 
     def __init__(
@@ -291,9 +291,9 @@ class BatchLoader:
         workers: int,
         process: Process,
         seed: int,
-        mixing: Mixing | None = None,
         bad_images: BadImages | None = None,
         worker_timeout: int = 0,
+        mixing: Mixing | None = None,
     ) -> None:
         self.sampler = sampler
         self.process = process
@@ -310,7 +310,7 @@ class BatchLoader:
             pin_memory=process.device.type == "cuda",
             generator=self.generator,
             timeout=worker_timeout if workers else 0,
-            worker_init_fn=outlive_stop_signals(),
+            worker_init_fn=worker_start(),
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import path_or_none
+from training.argument_types import path_or_none, positive_float
 from training.options.option import option
 
 
@@ -31,4 +31,12 @@ class CheckpointOptions:
         "with --evaluate: leave out the images that this file lists, one file name or ILSVRC "
         "validation number a line",
         metavar="FILE",
+    )
+    checkpoint_minutes: float | None = option(
+        "checkpoints",
+        "write a checkpoint within the epoch, too, where M minutes have gone by since the last "
+        "one; it takes the place of an earlier one of the epoch",
+        parse=positive_float,
+        metavar="M",
+        tells=False,
     )

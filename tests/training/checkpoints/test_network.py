@@ -58,7 +58,7 @@ def test_published_file_whose_args_do_not_name_the_pooling(tmp_path):
         "arch": "resnetp18",
         "state_dict": published,
         "stats": {name: [1.0] for name in STATS},
-        "optimizer": {},
+        "optimizer": {"state": {}, "param_groups": [{"params": []}]},
         "args": argparse.Namespace(arch="resnetp18"),
     }
     torch.save(content, tmp_path / "published.pth.tar")

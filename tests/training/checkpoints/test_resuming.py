@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import training.epochs
 from tests.support.command_line import error_here, output_here, read_log, run_here
 from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from training.processes.interruption import Interruption
@@ -85,7 +86,7 @@ def signal_at(monkeypatch):
         def checked(interruption):
             if next(calls) == number:
                 os.kill(os.getpid(), signum)
-            check(interruption)
+            return check(interruption)
 
         monkeypatch.setattr(Interruption, "check", checked)
 
@@ -270,7 +271,7 @@ def test_lost_output_directory_does_not_end_the_run(tmp_path, monkeypatch, signa
         if next(calls) == CHECKS_PER_EPOCH + 1:
             while out.exists():  # a picture of the first epoch may come in between
                 shutil.rmtree(out, ignore_errors=True)
-        check(interruption)
+        return check(interruption)
 
     monkeypatch.setattr(Interruption, "check", checked)
     code, printed, err = run_here(*RUN, "--out-dir", out)
@@ -293,3 +294,56 @@ def test_newest_checkpoints_are_kept(tmp_path, options):
     assert "leave one of them out" in error_here(
         *RUN, "--out-dir", tmp_path, "--save-last-checkpoint", "--keep-checkpoints", 2
     )
+
+
+def test_each_checkpoint_in_time_resumes_to_the_same_bits(tmp_path, whole, monkeypatch):
+    """One is due after each step, and after each batch of the validation."""
+    minutes = ("--checkpoint-minutes", 1e-9)
+    output_here(*RUN, *minutes, "--out-dir", tmp_path / "tidy")
+    assert_same_run(tmp_path / "tidy", whole)
+    assert checkpoint_names(tmp_path / "tidy") == checkpoint_names(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.checkpoints.format.remove_outdated", lambda *_: None)
+        output_here(*RUN, *minutes, "--out-dir", tmp_path / "all")
+    within = [name for name in checkpoint_names(tmp_path / "all") if "batch" in name]
+    assert within == [
+        f"checkpoint-epoch{epoch}-batch{batch}.pth.tar"
+        for epoch in (0, 1, 2)
+        for batch in (1, 2, 3)
+    ]
+    for name in within[1::3]:
+        out = tmp_path / name
+        out.mkdir()
+        shutil.copy(tmp_path / "all" / name, out)
+        output_here(*RUN, "--resume", "auto", "--out-dir", out)
+        ours, theirs = checkpoint_after(out, EPOCHS), checkpoint_after(whole, EPOCHS)
+        for part in ("state_dict", "ema", "optimizer"):
+            assert_same_bits(ours[part], theirs[part])
+
+
+def test_no_checkpoint_before_it_is_due(tmp_path, monkeypatch):
+    """The clock starts anew with each checkpoint, those after an epoch among them."""
+    minute, now = 60.0, [0.0]
+    monkeypatch.setattr("training.saving.time.monotonic", lambda: now[0])
+    written = []
+
+    def after(seconds, saving, due):
+        now[0] += seconds
+        assert saving.is_due() is due
+
+    begin = training.epochs.begin_saving
+
+    def begun(*args):
+        saving = begin(*args)
+        after(1.9 * minute, saving, False)
+        after(0.1 * minute, saving, True)
+        after(1.9 * minute, saving, False)
+        written.append(saving)
+        return saving
+
+    monkeypatch.setattr("training.epochs.begin_saving", begun)
+    run = (*SMALL_DIGITS, "--epochs", 1, "--out-dir", tmp_path, "--checkpoint-minutes", 2)
+    output_here(*run)
+    assert checkpoint_names(tmp_path) == ["checkpoint-epoch1.pth.tar"]
+    after(1.9 * minute, written[0], False)
+    after(0.2 * minute, written[0], True)

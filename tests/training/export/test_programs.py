@@ -4,14 +4,19 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import models
 from tests.support.paths import REPOSITORY
 from tests.support.small_networks import small_resnet
 from training.checkpoints import network as checkpoint_network
@@ -20,6 +25,7 @@ from training.export import programs
 from training.export.__main__ import FORMATS, main
 from training.export.command import WRITERS
 from training.export.deployment import Deployment, deployment_of
+from training.recipes import RECIPES
 
 STATS = ("train_err1", "train_err5", "train_loss", "test_err1", "test_err5", "test_loss")
 
@@ -162,6 +168,62 @@ def test_sizes_are_the_recipes_unless_given():
     unknown = SimpleNamespace(**fields, state_dict=tensors, args={"config_name": "mine"})
     with pytest.raises(UserError, match=r"FILE: .*recipe 'mine'"):
         deployment_of(unknown, "max", image_size=None)
+
+
+# The documentation's code on the file
+
+PAGE = (REPOSITORY / "docs/deployment.md").read_text(encoding="utf-8")
+
+
+def result_of_page(section, checkpoint, monkeypatch):
+    """What the code of a section of the page leaves, beside the exported file and an image."""
+    (code,) = re.findall(rf"## {section}\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+    numbers = np.random.RandomState(0).randint(256, size=(80, 100, 3), dtype=np.uint8)
+    Image.fromarray(numbers).save(checkpoint.with_name("image.png"))
+    monkeypatch.chdir(checkpoint.parent)
+    monkeypatch.setattr(models, "create_model", lambda *_: small_resnet())
+    names = {}
+    exec(code, names)
+    return names
+
+
+def logits_of_image(model, checkpoint):
+    """What the trainer's own validation transform makes of the image, and the network of that."""
+    recipe = replace(RECIPES["imagenet"], image_size=64, val_size=73)
+    in_worker, of_batch = recipe.val_steps()
+    image = in_worker(Image.open(checkpoint.with_name("image.png")))
+    with torch.no_grad():
+        return model(of_batch(image[None], []))
+
+
+def test_code_for_an_archive(checkpoint, model, monkeypatch):
+    path, _ = written(checkpoint, "pt2", *SIZE)
+    path.rename(path.with_name("network.pt2"))
+    names = result_of_page("torch.export", checkpoint, monkeypatch)
+    expected = logits_of_image(model, checkpoint)
+    torch.testing.assert_close(names["logits"], expected, rtol=0, atol=0.02)
+    assert names["name"] == f"class {expected.argmax()}"
+
+
+@needs_safetensors
+def test_code_for_safetensors(checkpoint, model, monkeypatch):
+    path, _ = written(checkpoint, "safetensors", *SIZE)
+    path.rename(path.with_name("network.safetensors"))
+    network = result_of_page("safetensors", checkpoint, monkeypatch)["network"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+
+
+@pytest.mark.slow
+@needs_onnx
+def test_code_for_onnx(checkpoint, model, monkeypatch):
+    path, _ = written(checkpoint, "onnx", *SIZE)
+    path.rename(path.with_name("network.onnx"))
+    names = result_of_page("ONNX", checkpoint, monkeypatch)
+    expected = logits_of_image(model, checkpoint)
+    logits = torch.from_numpy(names["logits"])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0.02)
+    assert names["name"] == f"class {expected.argmax()}"
 
 
 def error_of(*options):

@@ -180,7 +180,7 @@ def test_exported_file_is_read_by_us(tmp_path, model):
     sgd = after_a_step(torch.optim.SGD(model.parameters(), 0.1, 0.9))
     exported(our_content(model, sgd), tmp_path)
     checkpoint = load_checkpoint(str(tmp_path / "exported.pth.tar"))
-    assert (checkpoint.epoch, checkpoint.pool) == (2, "max_ent")
+    assert (checkpoint.epoch, checkpoint.pool, checkpoint.seed) == (2, "max_ent", 3)
     again = create_model("resnetp18", "max_ent", num_classes=10)
     again.load_state_dict(checkpoint.state_dict)
     assert_same_tensors(again.state_dict(), model.state_dict())

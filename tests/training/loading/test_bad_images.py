@@ -27,6 +27,7 @@ from training.loading.batches import (
     BatchLoader,
     GlobalBatches,
     SampleKey,
+    collate,
     training_images,
     validation_images,
 )
@@ -190,12 +191,10 @@ def test_another_image_takes_the_place_of_a_bad_one(spoilt, tmp_path):
     data = load_image_folders(str(spoilt[0]), None, True)
     names = [data.train.name(index) for index in range(200)]
     augmented = training_images(data.train, RECIPE, 0)
-    expected = Counter(
-        augmented[SampleKey(0, index + 1 if names[index] in spoilt[1] else index)]
-        .image.numpy()
-        .tobytes()
-        for index in range(200)
-    )
+    good = [index + 1 if names[index] in spoilt[1] else index for index in range(200)]
+    samples = collate([augmented[SampleKey(0, index)] for index in good]).samples
+    images = augmented.batch_transform(samples.image, samples.draws)
+    expected = Counter(image.numpy().tobytes() for image in images)
     assert sorted(expected.values())[-3:] == [1, 2, 2]
     for world_size in (1, 3):
         loaded = Counter()

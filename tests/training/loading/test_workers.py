@@ -1,5 +1,6 @@
 """Worker processes: one that dies or hangs is an error in time, stop signals are not for them."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -255,6 +256,20 @@ def started(batches):
     next(iterator)
     wait_until(lambda: len(workers()) == 2)  # the first batch needs only one of them
     return iterator, workers()
+
+
+class CountedObjects(ImageArray):
+    def target(self, index):
+        return gc.get_freeze_count()
+
+
+def test_garbage_collector_of_a_worker_leaves_alone_what_it_was_born_with():
+    """Else it writes to every object, of which the worker then holds a copy."""
+    images = CountedObjects(array(2).images, array(2).targets)
+    with time_limit(HANG):
+        counts = [count for batch in loader(images) for count in batch.targets.tolist()]
+    assert min(counts) > 10_000
+    assert gc.get_freeze_count() < min(counts)
 
 
 def send(name, pid):

@@ -1,6 +1,7 @@
 """A signal to a run of two processes: both stop after the same step, and go on to the same bits."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -8,6 +9,7 @@ import time
 import pytest
 import torch
 
+import training.checkpoints.format
 from tests.support import steady_training
 from tests.support.command_line import free_dist_url, torchrun_command
 from tests.support.paths import REPOSITORY
@@ -63,6 +65,10 @@ def assert_goes_on(out_dir, whole, printed, signum):
     (left,) = (name for name in checkpoint_names(out_dir) if "batch" in name)
     assert f"{out_dir / left}; go on with --resume auto" in printed
     assert f"resuming from {out_dir / left}" in printed_by_whole(out_dir, out_dir / "output")
+    assert_same_end(out_dir, whole)
+
+
+def assert_same_end(out_dir, whole):
     ours, theirs = (
         torch.load(folder / f"checkpoint-epoch{EPOCHS}.pth.tar", weights_only=True)
         for folder in (out_dir, whole)
@@ -91,3 +97,26 @@ def test_both_stop_under_torchrun_and_go_on(tmp_path, whole):
     code, printed = run.wait(HANG), output.read_text()
     assert code == 1, printed  # torchrun's own, whatever ends its processes
     assert_goes_on(out_dir, whole, printed, signal.SIGINT)
+
+
+def run_that_keeps_all_checkpoints(options):
+    training.checkpoints.format.remove_outdated = lambda *_: None
+    return steady_training.main(options)
+
+
+def test_both_write_checkpoints_in_time(tmp_path, whole):
+    """After each step, which changes nothing; and both go on from one of them to the same bits."""
+    options = (*two_processes(tmp_path / "all"), "--checkpoint-minutes", 1e-9)
+    output = tmp_path / "output"
+    run = start_warm(
+        run_that_keeps_all_checkpoints, list(map(str, options)), stdout=output, stderr=output
+    )
+    assert exit_code(run) == 0, output.read_text()
+    assert_same_end(tmp_path / "all", whole)
+    within = [name for name in checkpoint_names(tmp_path / "all") if "epoch1-batch" in name]
+    assert len(within) > 20
+    (tmp_path / "out").mkdir()
+    shutil.copy(tmp_path / "all" / "checkpoint-epoch1-batch13.pth.tar", tmp_path / "out")
+    printed = printed_by_whole(tmp_path / "out", tmp_path / "output_of_the_rest")
+    assert "checkpoint-epoch1-batch13.pth.tar" in printed
+    assert_same_end(tmp_path / "out", whole)

@@ -79,6 +79,20 @@ def test_command_that_repeats_the_run_leaves_torchrun_to_torchrun(under_torchrun
     assert parse_settings(options) == replace(settings, torchrun=None)
 
 
+def test_published_flags_leave_the_processes_to_torchrun(under_torchrun):
+    """WORLD_SIZE and RANK are those of processes here, and not of machines."""
+    options = ["--cpu", "--world-size", "-1", "--rank", "-1", "--dist-url", "env://"]
+    settings = parse_settings(options)
+    check_settings(settings)
+    assert settings == parse_settings(["--cpu"])
+
+
+def test_command_of_one_machine_of_torchrun(under_torchrun, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = command_of(parse_settings(["--batch-size", "8"]))
+    assert command == "torchrun --nproc-per-node 2 train_imagenet.py --batch-size 8"
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -32,6 +32,12 @@ def config():
         "--dataset imagenet --data 'a folder' --arch resnet50 --lr 0.05 --seed 3 --cpu",
         "--multiprocessing-distributed --world-size 2 --rank 1 --dist-url tcp://a:80 --nproc 3",
         "--epochs 2 -b 16 --save-last-checkpoint --tensorboard --resume 'it''s.tar' -j 0 --gpu 0",
+        "--optimizer adamw --opt-betas 0.9,0.95 --opt-eps 1e-07 --clip-grad 1 --weight-decay 0 "
+        "--weight-decay-on weights --head-lr 0.1 --loss bce --bce-threshold 0.2 --ema 0.99",
+        "--lr-schedule milestones --lr-milestones 30,60 --lr-gamma 0.2 --no-lr-per-step --lr 1e-05",
+        "--dataset digits --out-dir=-out --rand-augment --trivial-augment 0 --warmup-epochs 0",
+        "--data x --dataset my-images --dist-url tcp://host:90 --resume auto -a vgg16bow",
+        "--dataset fashion-mnist --config-name digits --workers 3 --evaluate --pretrained",
     ],
 )
 def test_command_has_the_settings(options):
@@ -39,6 +45,22 @@ def test_command_has_the_settings(options):
     program, script, *arguments = shlex.split(command_of(settings))
     assert (program, script) == ("python", "train_imagenet.py")
     assert parse_settings(arguments) == settings
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", ""),
+        ("--dataset digits --config-name digits --workers 0 -a resnet50 --amp off", ""),
+        ("--data x --dataset imagenet --config-name imagenet --lr 0.1", "--data x --lr 0.1"),
+        ("--world-size 1 --rank 0 --dist-url tcp://127.0.0.1:8080 --resume ''", ""),
+        ("--dataset imagenet --data ./datasets/imagenet12/images/", "--dataset imagenet"),
+        ("--cpu --no-cpu --seed 3", "--seed 3"),
+    ],
+)
+def test_command_has_no_more_than_that_takes(options, expected):
+    command = command_of(parse_settings(shlex.split(options)))
+    assert command == f"python train_imagenet.py {expected}".rstrip()
 
 
 def test_content(tmp_path):

@@ -1,0 +1,40 @@
+"""What the page for users of the published code shows runs, and makes what it says."""
+
+import re
+import shlex
+
+import torch
+
+from tests.support.networks_without_memory import without_memory
+from tests.support.paths import REPOSITORY
+from train_imagenet import parse_settings
+
+PAGE = (REPOSITORY / "docs/migration.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_commands():
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line) for line in lines if not line.startswith("#")]
+    assert [words[:2] for words in commands] == [["python", "train_imagenet.py"]] * 2
+    train, test = (parse_settings(words[2:]) for words in commands)
+    assert (train.arch, train.pool, train.dataset) == ("resnet50", "max_ent", "imagenet")
+    assert train.learning_rates == [0.1] * 30 + [0.01] * 30 + [0.001] * 30 + [0.0001] * 30
+    assert (train.recipe.batch_size, train.recipe.momentum) == (256, 0.9)
+    assert test.evaluate
+    assert (test.dataset, test.resume) == ("imagenet", "FILE")
+
+
+def test_code():
+    layers, networks = blocks("python")
+    names = {}
+    with without_memory():
+        exec(layers, names)
+        exec(networks, names)
+    assert f"# {list(names['weight'].shape)}" in layers
+    assert names["gauss"](torch.ones(2, 64, 8, 8, device="meta")).shape == (2, 64, 4, 4)
+    assert str(names["net"]) == str(names["same"]) == str(names["ours"])
+    assert names["net"].layer2[0].pooling.ToParam[1].weight.shape == (256, 512, 1, 1)

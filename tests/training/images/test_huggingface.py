@@ -1,0 +1,172 @@
+"""``--data hf:PATH``: a folder of datasets or of Parquet files, without a network."""
+
+import io
+import pickle
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.command_line import error_here, output_here
+from tests.support.tiny_network import create_tiny_network
+from training.errors import UserError
+from training.images.huggingface import load_huggingface
+
+datasets = pytest.importorskip("datasets")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+CLASSES = ["dog", "cat"]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path):
+    """No network, and a cache of the test's own."""
+
+    connect = socket.socket.connect
+
+    def local_only(this, address):
+        assert this.family == socket.AF_UNIX, f"a connection to {address} was tried"
+        connect(this, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def encoded(split, number):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 16), (number, len(split), 7)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": f"{number}.png"}
+
+
+def columns(split, count):
+    return {
+        "label": [number % 2 for number in range(count)],
+        "photo": [encoded(split, number) for number in range(count)],
+    }
+
+
+def splits_of(val="validation"):
+    features = datasets.Features(
+        {"label": datasets.ClassLabel(names=CLASSES), "photo": datasets.Image()}
+    )
+    return datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_dict(columns(split, count), features=features)
+            for split, count in (("train", 8), (val, 4))
+        }
+    )
+
+
+def write_saved(folder):
+    splits_of().save_to_disk(str(folder))
+
+
+def write_parquet(folder):
+    folder.mkdir()
+    for split, rows in splits_of().items():
+        for part in range(2):
+            rows.shard(2, part, contiguous=True).to_parquet(
+                str(folder / f"{split}-{part:05d}-of-00002.parquet")
+            )
+
+
+def write_parquet_folders(folder):
+    for split, rows in splits_of("test").items():
+        (folder / split).mkdir(parents=True)
+        rows.to_parquet(str(folder / split / "0000.parquet"))
+
+
+def colours(images):
+    return [images.image(index).convert("RGB").getpixel((0, 0)) for index in range(len(images))]
+
+
+@pytest.mark.parametrize(
+    ("write", "val"),
+    [(write_saved, "validation"), (write_parquet, "validation"), (write_parquet_folders, "test")],
+)
+def test_images_and_classes(tmp_path, write, val):
+    write(tmp_path / "data")
+    data = load_huggingface(f"hf:{tmp_path / 'data'}", train=True)
+    assert data.classes == ("dog", "cat")
+    assert data.classes_have_names
+    for images, split, count in ((data.train, "train", 8), (data.val, val, 4)):
+        assert len(images) == count
+        assert colours(images) == [(number, len(split), 7) for number in range(count)]
+        assert [images.target(index) for index in range(count)] == [n % 2 for n in range(count)]
+        assert images.name(2) == f"hf:{tmp_path / 'data'}, {split}, image 3"
+        assert images.targets.dtype == np.int32
+    assert load_huggingface(f"hf:{tmp_path / 'data'}", train=False).train is None
+
+
+def test_parquet_of_others(tmp_path):
+    """Without what datasets adds to it: a structure for the image, a number for the class."""
+    import pyarrow
+
+    for split, count in (("train", 4), ("val", 3)):
+        parquet.write_table(
+            pyarrow.table(columns(split, count)), str(tmp_path / f"{split}.parquet")
+        )
+    data = load_huggingface(f"hf:{tmp_path}", train=True)
+    assert data.classes == ("0", "1")
+    assert not data.classes_have_names
+    assert colours(data.val) == [(number, 3, 7) for number in range(3)]
+
+
+def test_images_lie_in_a_mapped_file(tmp_path):
+    """Workers that are handed the images get the file's name, and not its content."""
+    write_saved(tmp_path / "data")
+    images = load_huggingface(f"hf:{tmp_path / 'data'}", train=True).train
+    assert Path(images.rows.cache_files[0]["filename"]).is_file()
+    again = pickle.loads(pickle.dumps(images))
+    assert colours(again) == colours(images)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr("training.command.create_model", create_tiny_network)
+    write_saved(tmp_path / "data")
+    printed = output_here(
+        *("--data", f"hf:{tmp_path / 'data'}", "--config-name", "digits", "--arch", "resnet18"),
+        *("--pool", "skip", "--epochs", 1, "--batch-size", 4, "--workers", workers, "--cpu"),
+        *("--out-dir", tmp_path / "out"),
+    )
+    assert "epoch 1/1: lr" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda splits: splits.pop("validation"), "has the splits train; there must be train"),
+        (lambda splits: splits.pop("train"), "there must be train"),
+        (lambda splits: _without(splits, "label"), "needs one column of class labels"),
+        (lambda splits: _without(splits, "photo"), "none of its columns holds images"),
+        (lambda splits: _unlabelled(splits), "without a class number"),
+    ],
+)
+def test_folder_that_does_not_fit_is_refused(tmp_path, change, words):
+    splits = splits_of()
+    change(splits)
+    splits.save_to_disk(str(tmp_path / "data"))
+    with pytest.raises(UserError, match=words):
+        load_huggingface(f"hf:{tmp_path / 'data'}", train=True)
+
+
+def _without(splits, column):
+    for name, rows in splits.items():
+        splits[name] = rows.remove_columns([column])
+
+
+def _unlabelled(splits):
+    rows = splits["validation"].remove_columns(["label"])
+    splits["validation"] = rows.add_column("label", [-1] * len(rows))
+
+
+def test_options_that_do_not_go_with_it(tmp_path):
+    assert "no such directory" in error_here("--data", f"hf:{tmp_path}/none", "--cpu")
+    assert "has the splits (none)" in error_here("--data", f"hf:{tmp_path}", "--cpu")
+    (tmp_path / "dataset_dict.json").write_text("no JSON")
+    assert "cannot be read" in error_here("--data", f"hf:{tmp_path}", "--cpu")
+    message = error_here("--data", f"hf:{tmp_path}", "--val-data", "x.tar", "--cpu")
+    assert "--val-data x.tar: does not go with --data hf:" in message

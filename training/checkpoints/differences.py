@@ -1,0 +1,87 @@
+"""What a resumed run does otherwise than it did so far, in words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from training.checkpoints.format import Checkpoint
+from training.options import OPTIONS, flag_of
+from training.recipes import Recipe
+from training.settings import Settings
+
+OF_THE_START = ("pretrained", "weights", "start_epoch", "evaluate", "exclude")
+"""Options that decide how a run starts, and of which a resumed one takes no notice."""
+
+
+def differences(checkpoint: Checkpoint, settings: Settings) -> list[str]:
+    """Return what of ``settings`` is not as in the checkpoint's run, a line each.
+
+    Compared is what tells what is trained, as the recipe or the command line decided it. The file
+    of another program does not say what its run was told.
+    """
+    if checkpoint.args is None:
+        return []
+    try:
+        before = settings_of(checkpoint.args)
+        found = {**_told(before), "seed": checkpoint.seed}
+        rates = before.learning_rates
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        return [f"what its run was told cannot be compared ({error!r})"]
+    now = _told(settings)
+    lines = [
+        f"{_flag(name)} was {_word(found.get(name))}, is {_word(value)}"
+        for name, value in now.items()
+        if found.get(name) != value and (name, value) != ("seed", None)
+    ]
+    return [*lines, *_rate_lines(checkpoint, rates, settings.learning_rates)]
+
+
+def settings_of(args: Mapping[str, Any]) -> Settings:
+    """Return the settings that a checkpoint's ``args`` are, of a version with other options, too.
+
+    Raises:
+        TypeError, ValueError, KeyError: they cannot be.
+    """
+    known = {name: args[name] for name in OPTIONS if name in args}
+    return Settings(**known)
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    """Return by name what tells what is trained: options, and numbers of the recipe."""
+    recipe = settings.recipe
+    numbers = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    numbers = {
+        name: value
+        for name, value in numbers.items()
+        if value is None or isinstance(value, (int, float, str, tuple, list))
+    }
+    options = {
+        name: getattr(settings, name)
+        for name, option in OPTIONS.items()
+        if option.tells and not option.from_recipe and name not in OF_THE_START
+    }
+    return {**options, **numbers}
+
+
+def _rate_lines(
+    checkpoint: Checkpoint, before: Sequence[float], now: Sequence[float]
+) -> Iterator[str]:
+    """Yield a line where the learning rate does not go on as it has come."""
+    epoch = checkpoint.epoch
+    if epoch >= len(now):
+        return
+    of_last = [record.lr for record in checkpoint.history[-1:]]
+    as_planned = epoch < len(before) and before[epoch] == now[epoch]
+    as_ever = list(before[:epoch]) == list(now[:epoch])
+    if not as_planned and not (as_ever and epoch >= len(before)):
+        planned = f"would have been {before[epoch]:.4g}, " if epoch < len(before) else ""
+        last = f", after {of_last[0]:.4g} in epoch {epoch}" if of_last else ""
+        yield f"the learning rate of epoch {epoch + 1} {planned}is {now[epoch]:.4g}{last}"
+
+
+def _flag(name: str) -> str:
+    return flag_of(name) if name in OPTIONS else name.replace("_", " ")
+
+
+def _word(value: object) -> str:
+    return "not given" if value is None else str(value)

@@ -1,0 +1,118 @@
+"""Going back: a run that goes on from an earlier checkpoint leaves its later ones aside.
+
+``--out-dir`` holds one line of checkpoints, each of which follows from the ones before it. Those
+of what was abandoned lie in the folder ``abandoned-N`` in it, with the log as it was: there they
+are neither resumed from by ``--resume auto``, nor counted or deleted by ``--keep-checkpoints``.
+"""
+
+import filecmp
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.atomic_write import WriteError, atomic_write
+from training.checkpoints.files import (
+    BEST_NAME,
+    Position,
+    checkpoint_name,
+    checkpoints_in,
+    is_in,
+)
+from training.checkpoints.format import Checkpoint, load_checkpoint
+from training.errors import UserError, shortened
+from training.records.config import CONFIG_NAME
+from training.records.history import LOG_NAME, best_record
+
+ABANDONED = "abandoned-"
+
+
+def go_back(out_dir: Path, start: Checkpoint) -> str | None:
+    """Set aside what is later in ``out_dir`` than ``start``; return what was done, in words.
+
+    A kill in the middle leaves a folder whose newest checkpoint is one of the abandoned line or
+    ``start``, and never a mixture. None where there was nothing to do.
+
+    Raises:
+        WriteError: the files cannot be moved.
+    """
+    path = Path(start.path)
+    try:
+        abandoned = _in_place_of(path, out_dir, start.position)
+        found = checkpoints_in(out_dir)  # the newest first: what is left is the line's beginning
+        abandoned += [each for position, each in found.items() if position > start.position]
+        folder = _set_aside(abandoned, out_dir) if abandoned else None
+        if is_in(path, out_dir):
+            _put(path, out_dir / checkpoint_name(start.position))
+        _settle_best(out_dir, start, folder)
+    except OSError as error:
+        raise WriteError(
+            f"--resume {path}: {out_dir} cannot be made to go on from there "
+            f"({error.strerror or error}); free the space or the folder's permissions"
+        ) from error
+    if folder is None:
+        return None
+    return f"back to {path.name}: {shortened([each.name for each in abandoned])} moved to {folder}"
+
+
+def _in_place_of(path: Path, out_dir: Path, position: Position) -> list[Path]:
+    """Return the file, if any, that has the name that ``path``, of ``position``, is to have."""
+    named = out_dir / checkpoint_name(position)
+    if not is_in(path, out_dir) or not named.exists():
+        return []
+    is_same = os.path.samefile(path, named) or filecmp.cmp(path, named, shallow=False)
+    return [] if is_same else [named]
+
+
+def _set_aside(paths: Sequence[Path], out_dir: Path) -> Path:
+    """Move checkpoints to a new folder, with a copy of the log; return the folder."""
+    numbers = [each.name.removeprefix(ABANDONED) for each in out_dir.glob(f"{ABANDONED}*")]
+    number = 1 + max((int(each) for each in numbers if each.isdecimal()), default=0)
+    folder = out_dir / f"{ABANDONED}{number}"
+    folder.mkdir()
+    for name in (LOG_NAME, CONFIG_NAME):
+        if (out_dir / name).exists():
+            shutil.copy(out_dir / name, folder / name)
+    for path in paths:
+        os.replace(path, folder / path.name)
+    return folder
+
+
+def _settle_best(out_dir: Path, start: Checkpoint, folder: Path | None) -> None:
+    """Make ``model_best.pth.tar`` one of the line's where it is later than ``start``.
+
+    That of the epoch that comes next is let be where nothing else is later: a run that was killed
+    before it could write that epoch's checkpoint writes the same again.
+    """
+    best = out_dir / BEST_NAME
+    position = _position_of(best)
+    if position is not None and position.epochs <= start.epoch + (folder is None):
+        return
+    if best.exists():
+        folder = folder or _set_aside([], out_dir)
+        os.replace(best, folder / BEST_NAME)
+    if start.history:
+        epoch = best_record(start.history).epoch
+        for source in (out_dir / checkpoint_name(Position(epoch)), Path(start.path)):
+            if source.exists():
+                _put(source, best)
+                return
+
+
+def _position_of(path: Path) -> Position | None:
+    """Return where the checkpoint ``path`` is; None where it is no whole one."""
+    try:
+        return load_checkpoint(str(path)).position
+    except UserError:  # missing or damaged: another one takes its place
+        return None
+
+
+def _put(source: Path, target: Path) -> None:
+    """Give ``source`` the name ``target``, too, where nothing has it; as a link if there are."""
+    if target.exists():
+        return
+    with atomic_write(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # the file system has no such links
+            shutil.copy(source, temporary)

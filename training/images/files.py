@@ -1,0 +1,70 @@
+"""Image files by the million: their paths in one array of bytes."""
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+
+class ImageFiles:
+    """Image files, and the class index of each.
+
+    Worker processes share the arrays with the process that they were forked from. Of a list of
+    paths each would come to hold its own copy, page after page, as Python counts references.
+
+    Args:
+        samples: pairs of a path and a class index.
+        root: what the paths are relative to.
+
+    Example:
+        >>> files = ImageFiles([("cat/1.png", 0), ("dog/1.png", 1)], root="val")
+        >>> len(files), files.name(1), files.target(1)
+        (2, 'val/dog/1.png', 1)
+    """
+
+    shard_sizes: ClassVar[None] = None
+
+    def __init__(self, samples: Iterable[tuple[str, int]], root: str = "") -> None:
+        paths, ends, targets = bytearray(), array("q", [0]), array("i")
+        for path, target in samples:
+            paths += os.fsencode(path)
+            ends.append(len(paths))
+            targets.append(target)
+        self.root = root
+        self.paths = np.frombuffer(paths, np.uint8)
+        self.ends = np.frombuffer(ends, np.int64)
+        self.targets = np.frombuffer(targets, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.open(self.name(index))
+
+    def target(self, index: int) -> int:
+        return int(self.targets[index])
+
+    def name(self, index: int) -> str:
+        path = self.paths[self.ends[index] : self.ends[index + 1]].tobytes()
+        return os.path.join(self.root, os.fsdecode(path))
+
+    def subset(self, indices: Iterable[int]) -> "ImageFiles":
+        """Return the files ``indices``, in their order."""
+        return ImageFiles((self.name(index), self.target(index)) for index in indices)
+
+
+def find_images(folder: str, classes: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """Yield the path of each image under ``folder/CLASS/``, relative to it, and the class's number.
+
+    In the order of torchvision's ``ImageFolder``, and one class's names in memory at a time.
+    """
+    for name, number in sorted(classes.items()):
+        for parent, _, files in sorted(os.walk(os.path.join(folder, name), followlinks=True)):
+            below = os.path.relpath(parent, folder)
+            for file in sorted(files):
+                if file.lower().endswith(IMG_EXTENSIONS):
+                    yield os.path.join(below, file), number

@@ -1,0 +1,1 @@
+"""What a checkpoint takes images for, from the command line."""
