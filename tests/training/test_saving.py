@@ -140,7 +140,13 @@ def test_kill_before_the_last_picture(tmp_path):
 
 def test_rewind_that_is_stopped_leaves_no_later_epochs(tmp_path, monkeypatch):
     output_here(*RUN, "--out-dir", tmp_path)
-    monkeypatch.setattr(Interruption, "_received", lambda interruption: signal.SIGTERM)
+    check = Interruption.check
+
+    def stopped(interruption):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return check(interruption)
+
+    monkeypatch.setattr(Interruption, "check", stopped)
     first = tmp_path / "checkpoint-epoch1.pth.tar"
     code, _, _ = run_here(*RUN, "--out-dir", tmp_path, "--resume", first)
     assert code == 128 + signal.SIGTERM

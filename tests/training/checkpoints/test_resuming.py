@@ -333,8 +333,8 @@ def test_no_checkpoint_before_it_is_due(tmp_path, monkeypatch):
 
     begin = training.epochs.begin_saving
 
-    def begun(*args):
-        saving = begin(*args)
+    def begun(**arguments):
+        saving = begin(**arguments)
         after(1.9 * minute, saving, False)
         after(0.1 * minute, saving, True)
         after(1.9 * minute, saving, False)
