@@ -36,6 +36,7 @@ from training.loading.workers import lost_workers_reported
 from training.processes.launcher import launch
 from training.processes.out_of_memory import out_of_memory_in_one_line
 from training.processes.ranks import Process, broadcast_from_main
+from training.records.figures import draw_if_outdated
 from training.records.lines import description, summary
 from training.records.trackers import check_trackers
 from training.run import Run
@@ -123,6 +124,7 @@ def train(settings: Settings, process: Process) -> None:
     checkpoint = load_start(settings, process)
     if by_itself and checkpoint is not None and is_finished(checkpoint, settings):
         if process.is_main:
+            draw_if_outdated(checkpoint.history, settings.out_dir, settings.pdf_filename)
             line = summary(checkpoint.history, settings.out_dir)
             print(f"finished already: {line}", flush=True)
         return
