@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -71,7 +72,7 @@ class Settings(Options):
         pool = pool if pool in POOL_TYPES else DEFAULT_POOL
         return replace(self, arch=self.arch or arch, pool=self.pool or pool)
 
-    @property
+    @cached_property  # each step asks for it
     def recipe(self) -> Recipe:
         """The recipe of ``config_name``, with what the options say instead of it."""
         given = {

@@ -56,16 +56,3 @@ def load_average(averaged: AveragedModel | None, checkpoint: Checkpoint) -> None
             f"--resume {checkpoint.path}: its averaged weights are not those of --arch "
             f"{checkpoint.arch} --pool {checkpoint.pool} ({one_line(error)})"
         ) from error
-
-
-def better_model(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
-    """Return ``model``, or one with the averaged weights of ``checkpoint`` where they are better.
-
-    Raises:
-        UserError: the averaged weights are of another network.
-    """
-    if not checkpoint.averaged_is_better:
-        return model
-    averaged = make_average(model)
-    load_average(averaged, checkpoint)
-    return averaged.module

@@ -24,7 +24,7 @@ class Torchrun:
     local_rank: int
     local_world_size: int
     restarts: int
-    master_addr: str
+    master_addr: str = "127.0.0.1"
 
 
 def read_torchrun(environ: Mapping[str, str]) -> Torchrun | None:

@@ -41,9 +41,8 @@ def test_nothing_new_is_nothing_said(out):
 
 
 def test_another_recipe_is_obeyed_and_said(out):
-    """Its weight decay and momentum, too, which stand in no option of the command line."""
+    """Whatever the optimizer of the file was told."""
     options = ("--epochs", 3, "--config-name", "fashion-mnist", "--lr-schedule", "step")
-    # (What both recipes have in common does not tell; so the run had another weight decay.)
     path = out / "checkpoint-epoch2.pth.tar"
     content = torch.load(path, weights_only=True)
     (group,) = content["optimizer"]["param_groups"]
@@ -111,9 +110,23 @@ def test_seed_and_options_that_were_not_given(out):
     assert line == "--limit-train-batches was 3, is 7"
 
 
+def test_other_number_of_machines(out):
+    """Each takes --batch-size images a step."""
+    settings = parse_settings([*map(str, RUN), "--epochs", "2", "--lr-schedule", "step"])
+    place = {"rank": 0, "world_size": 4, "local_rank": 0, "local_world_size": 2, "restarts": 0}
+    said = differences(checkpoint_with(out, torchrun=place), settings)
+    assert said == ["number of machines was 2, is 1"]
+
+
 @pytest.mark.parametrize(
     "args",
-    [{"config_name": "gone"}, {"config_name": None}, {"epochs": "many"}, {"lr": "high"}],
+    [
+        {"config_name": "gone"},
+        {"config_name": None},
+        {"epochs": "many"},
+        {"lr": "high"},
+        {"torchrun": {}},
+    ],
 )
 def test_run_of_which_nothing_can_be_told(out, args):
     settings = parse_settings([*map(str, RUN)])
@@ -127,3 +140,27 @@ def test_run_of_another_version(out):
     del checkpoint.args["label_smoothing"]
     settings = parse_settings([*map(str, RUN), "--epochs", "3", "--lr-schedule", "step"])
     assert differences(checkpoint, settings) == ["--epochs was 2, is 3"]
+
+
+def test_another_optimizer_begins_with_no_state(out):
+    """That of the one before means nothing to it."""
+    said = resumed(out, "--epochs", 3, "--lr-schedule", "step", "--optimizer", "adamw")
+    assert "--optimizer was sgd, is adamw; its state begins anew" in said
+    content = torch.load(out / "checkpoint-epoch3.pth.tar", weights_only=True)
+    (step,) = {int(state["step"]) for state in content["optimizer"]["state"].values()}
+    assert step == 3  # batches of the one epoch
+    assert all("momentum_buffer" not in each for each in content["optimizer"]["state"].values())
+
+
+def test_weight_decay_of_the_command_line_is_obeyed(out):
+    options = ("--weight-decay", 0.25, "--momentum", 0.5, "--weight-decay-on", "weights")
+    said = resumed(out, "--epochs", 3, "--lr-schedule", "step", *options)
+    assert set(said) == {
+        "--epochs was 2, is 3",
+        "--weight-decay was 0.0005, is 0.25",
+        "--momentum was 0.9, is 0.5",
+        "--weight-decay-on was all, is weights",
+    }
+    content = torch.load(out / "checkpoint-epoch3.pth.tar", weights_only=True)
+    (group,) = content["optimizer"]["param_groups"]
+    assert (group["weight_decay"], group["momentum"]) == (0.25, 0.5)
