@@ -1,6 +1,7 @@
 """A resumed run does what its command line says, and says what of it is new."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -20,11 +21,20 @@ def _tiny_network(monkeypatch):
     monkeypatch.setattr("training.command.create_model", create_tiny_network)
 
 
-@pytest.fixture
-def out(tmp_path):
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
     """The output directory of a run of two epochs."""
-    output_here(*RUN, "--epochs", 2, "--lr-schedule", "step", "--out-dir", tmp_path)
-    return tmp_path
+    out = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.command.create_model", create_tiny_network)
+        output_here(*RUN, "--epochs", 2, "--lr-schedule", "step", "--out-dir", out)
+    return out
+
+
+@pytest.fixture
+def out(first, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(first, tmp_path / "out")
 
 
 def resumed(out, *options):

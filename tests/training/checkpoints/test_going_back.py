@@ -154,7 +154,7 @@ class Killed(BaseException):
 def test_kill_while_going_back(out, first, branch, monkeypatch):
     """After each of its moves there is one line: what auto goes on with is it, and whole."""
     replace = lineage.os.replace
-    for moves in range(5):
+    for moves in range(4):
         folder = shutil.copytree(first, out.parent / str(moves))
         left = iter(range(moves))
 
