@@ -1,8 +1,11 @@
-"""The names under which a created model accepts its tensors."""
+"""The names under which a created model accepts its tensors, and those of the published code."""
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from gfgp_cupy import GFGPMaxEntPool2d
+from gfgp_cupy.published_names import save_published_names
 
 
 def drop_wrapper_names(
@@ -19,6 +22,17 @@ def drop_wrapper_names(
         own_name = prefix + _without_wrappers(model, name.removeprefix(prefix))
         if own_name not in state_dict:
             state_dict[own_name] = state_dict.pop(name)
+
+
+def published_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of ``model`` as the published code saves them, their order included.
+
+    From then on, ``model.state_dict()`` gives them so, too.
+    """
+    for module in model.modules():
+        if isinstance(module, GFGPMaxEntPool2d):
+            save_published_names(module)
+    return dict(model.state_dict())
 
 
 def _without_wrappers(model: nn.Module, name: str) -> str:

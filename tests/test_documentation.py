@@ -15,8 +15,8 @@ PAGES = [
     *sorted(REPOSITORY.glob("docs/**/*.md")),
 ]
 
-OF_OTHER_COMMANDS = {"--logdir", "--nnodes", "--format"}
-"""TensorBoard's, torchrun's and ``training.export``'s."""
+OF_OTHER_COMMANDS = {"--logdir", "--nnodes", "--format", "--model-file", "--nonblacklist"}
+"""TensorBoard's, torchrun's, those of ``training.export`` and of the published test script."""
 
 
 def name_of(page: Path) -> str:
@@ -37,7 +37,7 @@ def test_paths_in_the_text_exist(page):
     assert not missing
 
 
-@pytest.mark.parametrize("page", ["training.md", "when-something-fails.md"])
+@pytest.mark.parametrize("page", ["migration.md", "training.md", "when-something-fails.md"])
 def test_options_are_those_of_the_command_line(page):
     code, known, _ = run_here("--help")
     assert code == 0

@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import pytest
 import torch
 
 from tests.support.networks_without_memory import without_memory
@@ -26,6 +27,30 @@ def test_commands():
     assert (train.recipe.batch_size, train.recipe.momentum) == (256, 0.9)
     assert test.evaluate
     assert (test.dataset, test.resume) == ("imagenet", "FILE")
+
+
+def test_published_learning_rates():
+    """As a list in the published configuration, and as both rows of options make them."""
+    row = next(line for line in PAGE.splitlines() if line.startswith("| `'lrs'"))
+    published, step, milestones = re.findall(r"`([^`]+)`", row)
+    expected = eval(published.partition(":")[2])
+    assert len(expected) == 120
+    # The second form is what replaces the schedule of the first.
+    for options in (step, f"--lr 0.1 --epochs 120 {milestones}"):
+        rates = parse_settings(["--dataset", "imagenet", *options.split()]).learning_rates
+        assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_published_flags(monkeypatch):
+    environment = {"MASTER_ADDR": "h", "MASTER_PORT": "1", "WORLD_SIZE": "3", "RANK": "2"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    row = next(line for line in PAGE.splitlines() if line.startswith("| `--dist-url env://`"))
+    options = shlex.split(" ".join(re.findall(r"`(--[^`]+)`", row)))
+    settings = parse_settings(["--multiproc", *options])
+    assert (settings.world_size, settings.rank) == (3, 2)
+    assert settings.multiprocessing_distributed
+    assert not settings.resume
 
 
 def test_code():

@@ -23,13 +23,20 @@ from training.checks import check_settings
 from training.class_names import matching, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
-from training.evaluation import evaluate_weights, line_of_classes, output_count
+from training.evaluation import (
+    evaluate_weights,
+    line_of_classes,
+    line_of_preparation,
+    output_count,
+    with_wordnet_names,
+)
 from training.images.datasets import Data
 from training.kernel_compilation import compile_kernels_of_run
 from training.loading.workers import lost_workers_reported
 from training.processes.launcher import launch
 from training.processes.out_of_memory import out_of_memory_in_one_line
 from training.processes.ranks import Process, broadcast_from_main
+from training.records.figures import draw_if_outdated
 from training.records.lines import description, summary
 from training.records.trackers import check_trackers
 from training.run import Run
@@ -92,15 +99,16 @@ def evaluate(settings: Settings, process: Process) -> None:
     weights = weights_to_evaluate(settings, process)
     settings = settings.with_network(weights.arch, weights.pool)
     own = load_data(settings)
+    weights = with_wordnet_names(weights, own)
     data = with_classes_of(own, weights.origin, weights.classes, subset=True)
     run = Run(settings, process, choose_seed(settings.seed, None, process))
     model = make_model(output_count(weights, data, settings.num_classes), run)
     load_weights(model, weights, run)
     if process.is_main:
         print(description(data, run), flush=True)
-        line = line_of_classes(weights, own)
-        if line is not None:
-            print(line, flush=True)
+        for line in (line_of_classes(weights, own), line_of_preparation(weights, settings)):
+            if line is not None:
+                print(line, flush=True)
     evaluate_weights(model, weights, data=data, run=run)
 
 
@@ -116,6 +124,7 @@ def train(settings: Settings, process: Process) -> None:
     checkpoint = load_start(settings, process)
     if by_itself and checkpoint is not None and is_finished(checkpoint, settings):
         if process.is_main:
+            draw_if_outdated(checkpoint.history, settings.out_dir, settings.pdf_filename)
             line = summary(checkpoint.history, settings.out_dir)
             print(f"finished already: {line}", flush=True)
         return

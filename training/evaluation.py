@@ -1,9 +1,12 @@
 """The evaluation of weights on the validation images (``--evaluate``), and the files of it."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from training.checkpoints.recipe import recipe_of_args
 from training.checkpoints.weights import Weights
 from training.class_names import matching
 from training.data import class_count, make_val_batches
@@ -18,6 +21,24 @@ from training.records.evaluation import EVALUATION_NAME, Evaluation, write_evalu
 from training.records.out_dir import make_out_dir
 from training.records.predictions import PredictionLog, write_predictions
 from training.run import Run
+from training.settings import Settings
+
+WORDNET_ID = re.compile(r"n\d{8}")
+
+PREPARATION = ("image_size", "val_size", "crop_pct", "interpolation", "mean", "std")
+"""What a recipe says of validation images."""
+
+
+def with_wordnet_names(weights: Weights, data: Data) -> Weights:
+    """Return ``weights`` of ImageNet with names of their classes, where ``data`` has such names.
+
+    They are the WordNet IDs, ``n01440764`` and so on, as ImageNet's folders have them.
+    """
+    if not weights.of_imagenet or not all(map(WORDNET_ID.fullmatch, data.classes)):
+        return weights
+    from timm.data import ImageNetInfo
+
+    return replace(weights, classes=tuple(ImageNetInfo("imagenet-1k").label_names()))
 
 
 def output_count(weights: Weights, data: Data, num_classes: int | None) -> int:
@@ -53,6 +74,23 @@ def line_of_classes(weights: Weights, data: Data) -> str | None:
         line = matching(data.classes, weights.classes)
         return None if line is None else f"{weights.origin}: {line}"
     return f"{weights.origin}: {how}: taken in their order, unchecked"
+
+
+def line_of_preparation(weights: Weights, settings: Settings) -> str | None:
+    """Return what to tell where the run of ``weights`` prepared validation images otherwise."""
+    theirs = None if weights.args is None else recipe_of_args(weights.args)
+    if theirs is None:
+        return None
+    differences = [
+        f"{name} {getattr(theirs, name)}, here {getattr(settings.recipe, name)}"
+        for name in PREPARATION
+        if getattr(theirs, name) != getattr(settings.recipe, name)
+    ]
+    if not differences:
+        return None
+    return f"{weights.origin}: its run prepared validation images otherwise: " + "; ".join(
+        differences
+    )
 
 
 def evaluate_weights(model: nn.Module, weights: Weights, data: Data, run: Run) -> None:

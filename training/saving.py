@@ -45,6 +45,8 @@ class Saving:
 
     def step(self, under_way: EpochUnderWay, lr: float) -> None:
         """Pass on the numbers of every ``--print-freq``-th batch; to be called after each."""
+        if not self.files.trackers:
+            return  # to read the numbers would wait for the device
         record = self.steps.record(under_way.epoch, under_way.batches, under_way.sums, lr)
         if record is not None:
             self.files.add_step(record)

@@ -10,6 +10,7 @@ from torch.amp import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoints.averaging import load_average, make_average, update_average
+from training.checkpoints.differences import had_optimizer
 from training.checkpoints.format import Checkpoint, one_line
 from training.checkpoints.optimizer_state import load_optimizer, optimizer_state
 from training.checkpoints.partial_epoch import PartialEpoch
@@ -168,7 +169,8 @@ def make_training_step(model: nn.Module, checkpoint: Checkpoint | None, run: Run
     scaler = GradScaler(run.process.device.type, enabled=settings.amp == "fp16")
     averaged = None if settings.ema is None else make_average(model)
     if checkpoint is not None:
-        load_optimizer(optimizer, model, checkpoint)
+        if had_optimizer(checkpoint, settings.recipe.optimizer):
+            load_optimizer(optimizer, model, checkpoint)
         load_scaler(scaler, checkpoint)
         load_average(averaged, checkpoint)
     if settings.compile:

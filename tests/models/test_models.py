@@ -23,6 +23,7 @@ from torch import nn
 
 from models import create_model, list_models
 from models.pooling import create_pooling
+from models.state_dict import published_state_dict
 from tests.support.networks_without_memory import without_memory
 
 DATA = Path(__file__).parent / "data"
@@ -104,9 +105,11 @@ def test_every_network_under_every_pooling_is_known():
 def test_state_dict_agrees_with_the_published_one(key):
     with without_memory():
         model = create_model(*key.split("/"))
-    shapes = {published_name(name): list(t.shape) for name, t in model.state_dict().items()}
-    assert shapes == PUBLISHED_SHAPES[key]
-    assert list(shapes) == list(PUBLISHED_SHAPES[key])
+    own = {published_name(name): list(t.shape) for name, t in model.state_dict().items()}
+    published = {name: list(t.shape) for name, t in published_state_dict(model).items()}
+    for shapes in (own, published):
+        assert shapes == PUBLISHED_SHAPES[key]
+        assert list(shapes) == list(PUBLISHED_SHAPES[key])
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,8 @@ def test_labels(tmp_path):
     (one,) = labels({"lr": None}, {"lr": 0.5})
     assert "2 runs" in one and "lr" not in one
     assert labels({"lr": None}, {"lr": 0.1}) == ["lr=0.5", "lr=0.1"]
+    assert labels({"ema": None}, {"ema": 0.9}) == ["no ema", "ema=0.9"]
+    assert labels({"sync_bn": False}, {"sync_bn": True}) == ["no sync_bn", "sync_bn"]
     # An option that a version did not have yet tells nothing.
     (one,) = labels({"pool": "max"}, {"pool": "max", "ema": True})
     assert "ema" not in one

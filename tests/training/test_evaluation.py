@@ -77,38 +77,40 @@ def test_network_is_the_default_where_there_is_no_checkpoint_yet(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--resume", "--weights"])
-def test_state_dict_is_evaluated_if_every_tensor_is_there(tmp_path, option):
-    """Those of the network that --arch and --pool say, which the file does not."""
-    model = create_model("resnet18", "max_ent", num_classes=10)
-    tensors = model.state_dict()
+def test_state_dict_is_evaluated(tmp_path, option):
+    """With the network that --arch and --pool say, or what a file around it says."""
+    tensors = create_model("resnet18", "skip", num_classes=10).state_dict()
     path = tmp_path / "weights.pth"
     torch.save(tensors, path)
-    run = (*DIGITS, "--limit-val-batches", 1, option, path)
-    printed, evaluation = evaluated(tmp_path / "out", *run, "--arch", "resnet18")
-    assert "resnet18 with max_ent pooling" in printed
+    run = (*DIGITS, "--limit-val-batches", 1, option)
+    given = ("--arch", "resnet18", "--pool", "skip")
+    printed, evaluation = evaluated(tmp_path / "out", *run, path, *given)
     assert "no names of classes" in printed
     assert evaluation["checkpoint"] == str(path)
-    by_file = saved(
-        tmp_path / "f.pth", state_dict=tensors, arch="resnet18", args={"pool": "max_ent"}
-    )
-    assert evaluated(tmp_path / "out", *run[:-1], by_file)[1] == evaluation | {
-        "checkpoint": str(by_file)
-    }
-    message = error_here(*run, "--evaluate", "--out-dir", tmp_path)
-    assert (
-        f"{option} {path}: its tensors are not those of --arch resnet50 --pool max_ent" in message
-    )
+    around = saved(tmp_path / "f.pth", state_dict=tensors, arch="resnet18", args={"pool": "skip"})
+    printed, other = evaluated(tmp_path / "out", *run, around)
+    assert "resnet18 with skip pooling" in printed
+    assert other == evaluation | {"checkpoint": str(around)}
+
+
+def test_state_dict_must_have_every_tensor_and_no_other(tmp_path):
+    tensors = create_model("resnet18", "max_ent", num_classes=10).state_dict()
+    path = tmp_path / "weights.pth"
+    run = (*DIGITS, "--evaluate", "--weights", path, "--out-dir", tmp_path)
+    torch.save(tensors, path)
+    message = error_here(*run)
+    its = f"--weights {path}: its tensors are not those of --arch resnet50 --pool max_ent"
+    assert its in message
     assert "missing: " in message
     assert "pass the --arch and --pool that they are of, as the file does not say them" in message
     # Each tensor of resnet18 without heads is there, but so are others.
-    message = error_here(*run, "--evaluate", "--arch", "resnet18", "--pool", "skip")
+    message = error_here(*run, "--arch", "resnet18", "--pool", "skip")
     heads = len(tensors) - len(create_model("resnet18", "skip").state_dict())
     assert f"not of this network: {heads} (" in message
     torch.save({name: each for name, each in tensors.items() if name != "bn1.weight"}, path)
-    message = error_here(*run, "--evaluate", "--arch", "resnet18")
-    assert "missing: 1 (bn1.weight)" in message
+    assert "missing: 1 (bn1.weight)" in error_here(*run, "--arch", "resnet18")
     torch.save(tensors | {"bn1.weight": torch.ones(3)}, path)
-    message = error_here(*run, "--evaluate", "--arch", "resnet18")
+    message = error_here(*run, "--arch", "resnet18")
     assert "of another shape: 1 (bn1.weight [3] in place of [64])" in message
 
 
@@ -116,22 +118,30 @@ def test_what_to_evaluate_must_be_said():
     assert "--resume FILE, or --weights FILE or --pretrained" in error_here(*DIGITS, "--evaluate")
 
 
+IMAGENET_CLASSES = {
+    "n01440764": (0, "tench"),
+    "n01491361": (3, "tiger shark"),
+    "n06794110": (919, "street sign"),
+    "n15075141": (999, "toilet tissue"),
+}
+"""Some of ImageNet's folders, their numbers among all, and torchvision's names for them."""
+
+
 @pytest.fixture(scope="module")
-def thousand_classes(tmp_path_factory):
-    """A folder of 1000 classes, of which five have an image each."""
+def imagenet(tmp_path_factory):
+    """Validation images of four of ImageNet's classes."""
     root = tmp_path_factory.mktemp("data")
-    for number in range(1000):
-        (root / "val" / f"n{number:08d}").mkdir(parents=True)
     pixels = torch.Generator().manual_seed(1)
-    for number in (0, 3, 500, 501, 999):
+    for name, (number, _) in IMAGENET_CLASSES.items():
+        folder = root / "val" / name
+        folder.mkdir(parents=True)
         noise = torch.randint(0, 256, (260 + number % 7, 300, 3), generator=pixels)
-        image = Image.fromarray(noise.to(torch.uint8).numpy())
-        image.save(root / "val" / f"n{number:08d}" / "image.png")
+        Image.fromarray(noise.to(torch.uint8).numpy()).save(folder / "image.png")
     return root
 
 
-def test_pretrained_scores_are_torchvisions_own(tmp_path, monkeypatch, thousand_classes):
-    """Of the network, the images as it wants them, and the order of its outputs."""
+def test_pretrained_scores_are_torchvisions_own(tmp_path, monkeypatch, imagenet):
+    """Of the network, the images as it wants them, and the numbers of the classes."""
     theirs = torchvision.models.resnet18(weights=None).eval()
     with torch.no_grad():
         theirs.fc.weight *= 20  # or the logits hardly depend on the image
@@ -140,26 +150,28 @@ def test_pretrained_scores_are_torchvisions_own(tmp_path, monkeypatch, thousand_
     cache.mkdir(parents=True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.save(theirs.state_dict(), cache / enum.url.rpartition("/")[2])
-    run = ("--data", thousand_classes, "--arch", "resnet18", "--cpu", "--workers", 0)
-    printed, evaluation = evaluated(tmp_path / "out", *run, "--pretrained")
+    run = ("--data", imagenet, "--arch", "resnet18", "--cpu", "--workers", 0, "--pretrained")
+    printed, evaluation = evaluated(tmp_path / "out", *run)
     assert "resnet18 with skip pooling" in printed
-    assert "unchecked" in printed
+    assert "4 of the checkpoint's 1000, matched by their names" in printed
     assert evaluation["checkpoint"] == enum.url
-    files = sorted((thousand_classes / "val").rglob("*.png"))
-    images = torch.stack([enum.transforms()(Image.open(path)) for path in files])
-    targets = torch.tensor([int(path.parent.name[1:]) for path in files])
+    paths = [imagenet / "val" / name / "image.png" for name in IMAGENET_CLASSES]
+    images = torch.stack([enum.transforms()(Image.open(path)) for path in paths])
+    targets = torch.tensor([number for number, _ in IMAGENET_CLASSES.values()])
+    for number, name in IMAGENET_CLASSES.values():
+        assert enum.meta["categories"][number] == name
     with torch.inference_mode():
         logits = theirs(images)
     loss = torch.nn.functional.cross_entropy(logits, targets).item()
     assert evaluation["loss"] == pytest.approx(loss, rel=1e-6)
-    pairs = [row[:3] for row in read_csv(tmp_path / "out" / "confused_pairs.csv")[1:]]
-    taken = Counter(zip(targets.tolist(), logits.argmax(dim=1).tolist(), strict=True))
-    expected = [[f"n{one:08d}", f"n{other:08d}", str(count)]
-                for (one, other), count in taken.items() if one != other]  # fmt: skip
-    assert sorted(pairs) == sorted(expected)
+    wrong = (logits.argmax(dim=1) != targets).double().mean().item()
+    assert evaluation["top1_error"] == pytest.approx(100 * wrong)
     for pool in ("avg", "max_ent"):
-        message = error_here(*run, "--pretrained", "--evaluate", "--pool", pool)
+        message = error_here(*run, "--evaluate", "--pool", pool, "--out-dir", tmp_path)
         assert "--pretrained resnet18: is of --arch resnet18 --pool skip, not of" in message
+    others = ("--data", write_image_folder(tmp_path / "data"), "--out-dir", tmp_path)
+    message = error_here(*run, *others, "--evaluate")
+    assert "--pretrained resnet18: has 1000 classes, not 2" in message
 
 
 @pytest.mark.usefixtures("tiny_network")
@@ -197,9 +209,48 @@ def test_classes_are_found_by_name(tmp_path, classes):
     assert ("matched by their names" in printed) is (len(classes) == 4)
     (data / "val" / "owl").rename(data / "val" / "fox")
     (data / "train" / "owl").rename(data / "train" / "fox")
-    message = error_here(*run, "--evaluate", "--resume", path)
+    message = error_here(*run, "--evaluate", "--resume", path, "--out-dir", tmp_path)
     assert "other classes" in message
     assert "fox" in message
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_images_prepared_otherwise_than_by_the_run_are_told(tmp_path):
+    """As where the run had a --config-name, which the evaluation forgets."""
+    content = {"state_dict": TinyNetwork(10).state_dict(), "arch": "resnet18"}
+    args = {"pool": "skip", "config_name": "imagenet", "image_size": 160}
+    other = saved(tmp_path / "other.pth", **content, args=args)
+    same = saved(tmp_path / "same.pth", **content, args=args | {"config_name": "digits"})
+    of_nothing = saved(tmp_path / "nothing.pth", **content)
+    options = (*DIGITS, "--pool", "skip")
+    printed, _ = evaluated(tmp_path, *options, "--resume", other)
+    assert f"--resume {other}: its run prepared validation images otherwise: image_size" in printed
+    assert "image_size 160, here 32; crop_pct 0.875, here 1.0; mean (0.485, 0.4" in printed
+    printed, _ = evaluated(tmp_path, *options, "--image-size", 160, "--resume", same)
+    assert "images otherwise" not in printed
+    printed, _ = evaluated(tmp_path, *options, "--resume", of_nothing)
+    assert "images otherwise" not in printed
+
+
+@pytest.mark.usefixtures("tiny_network")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"ema": 5}, "holds no tensors by name"),
+        ({"averaged_is_better": torch.ones(2)}, None),
+        ({"arch": 5, "args": 5, "classes": 5}, None),
+        ({"arch": "resnet999"}, "is of --arch resnet999, not of --arch resnet50 --pool"),
+        ({"args": {"pool": "sum", "config_name": ["x"]}}, "is of --pool sum, not of --arch"),
+        ({"classes": [str(number) for number in range(12)]}, "has 10 classes, not 12"),
+    ],
+)
+def test_hand_made_files_are_one_line(tmp_path, content, words):
+    path = saved(tmp_path / "f.pth", **{"state_dict": TinyNetwork(10).state_dict()} | content)
+    options = (*DIGITS, "--out-dir", tmp_path, "--evaluate", "--resume", path)
+    if words is None:
+        assert "top-1 error" in output_here(*options)
+    else:
+        assert words in error_here(*options)
 
 
 @pytest.mark.slow

@@ -127,9 +127,26 @@ def test_kill_between_the_parts_of_an_epoch(tmp_path, monkeypatch, part):
     assert shown(tmp_path) == logged(tmp_path)
 
 
+def test_kill_before_the_last_picture(tmp_path):
+    output_here(*RUN, "--out-dir", tmp_path)
+    picture = tmp_path / "train_epochs.png"
+    whole = picture.read_bytes()
+    picture.with_suffix(".pdf").unlink()
+    picture.write_text("of the epoch before")
+    printed = output_here(*RUN, "--out-dir", tmp_path, "--resume", "auto")
+    assert "finished already" in printed
+    assert picture.read_bytes() == whole and picture.with_suffix(".pdf").exists()
+
+
 def test_rewind_that_is_stopped_leaves_no_later_epochs(tmp_path, monkeypatch):
     output_here(*RUN, "--out-dir", tmp_path)
-    monkeypatch.setattr(Interruption, "_received", lambda interruption: signal.SIGTERM)
+    check = Interruption.check
+
+    def stopped(interruption):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return check(interruption)
+
+    monkeypatch.setattr(Interruption, "check", stopped)
     first = tmp_path / "checkpoint-epoch1.pth.tar"
     code, _, _ = run_here(*RUN, "--out-dir", tmp_path, "--resume", first)
     assert code == 128 + signal.SIGTERM

@@ -12,6 +12,9 @@ from training.settings import Settings
 OF_THE_START = ("pretrained", "weights", "start_epoch", "evaluate", "exclude")
 """Options that decide how a run starts, and of which a resumed one takes no notice."""
 
+CANNOT_BE = (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError)
+"""What comes of ``args`` that are no settings."""
+
 
 def differences(checkpoint: Checkpoint, settings: Settings) -> list[str]:
     """Return what of ``settings`` is not as in the checkpoint's run, a line each.
@@ -25,24 +28,43 @@ def differences(checkpoint: Checkpoint, settings: Settings) -> list[str]:
         before = settings_of(checkpoint.args)
         found = {**_told(before), "seed": checkpoint.seed}
         rates = before.learning_rates
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except CANNOT_BE as error:
         return [f"what its run was told cannot be compared ({error!r})"]
     now = _told(settings)
     lines = [
         f"{_flag(name)} was {_word(found.get(name))}, is {_word(value)}"
+        + ("; its state begins anew" if name == "optimizer" else "")
         for name, value in now.items()
         if found.get(name) != value and (name, value) != ("seed", None)
     ]
     return [*lines, *_rate_lines(checkpoint, rates, settings.learning_rates)]
 
 
+def had_optimizer(checkpoint: Checkpoint, name: str) -> bool:
+    """Return whether the optimizer ``name`` can go on with the checkpoint's state: it is its own.
+
+    A published one's is SGD, and so is that of a file that does not say.
+    """
+    if checkpoint.args is None:
+        return name == "sgd"
+    try:
+        return settings_of(checkpoint.args).recipe.optimizer == name
+    except CANNOT_BE:
+        return name == "sgd"
+
+
 def settings_of(args: Mapping[str, Any]) -> Settings:
     """Return the settings that a checkpoint's ``args`` are, of a version with other options, too.
+
+    Torchrun's machines are told as ours are.
 
     Raises:
         TypeError, ValueError, KeyError: they cannot be.
     """
     known = {name: args[name] for name in OPTIONS if name in args}
+    torchrun = args.get("torchrun")
+    if torchrun is not None:
+        known["world_size"] = torchrun["world_size"] // torchrun["local_world_size"]
     return Settings(**known)
 
 
@@ -60,7 +82,8 @@ def _told(settings: Settings) -> dict[str, Any]:
         for name, option in OPTIONS.items()
         if option.tells and not option.from_recipe and name not in OF_THE_START
     }
-    return {**options, **numbers}
+    # --batch-size is of each machine.
+    return {**options, **numbers, "number of machines": settings.machines}
 
 
 def _rate_lines(

@@ -167,8 +167,9 @@ def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
             path=path,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
         raise UserError(
-            f"{option} {path}: is no checkpoint of a training run ({error!r}); it must hold "
+            f"{option} {path}: is no checkpoint of a training run ({reason}); it must hold "
             "state_dict, epoch, arch, stats, optimizer and args"
         ) from error
 

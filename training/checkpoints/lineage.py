@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.atomic_write import WriteError, atomic_write
+from training.atomic_write import WriteError, write_link
 from training.checkpoints.files import (
     BEST_NAME,
     Position,
@@ -81,38 +81,34 @@ def _set_aside(paths: Sequence[Path], out_dir: Path) -> Path:
 def _settle_best(out_dir: Path, start: Checkpoint, folder: Path | None) -> None:
     """Make ``model_best.pth.tar`` one of the line's where it is later than ``start``.
 
-    That of the epoch that comes next is let be where nothing else is later: a run that was killed
-    before it could write that epoch's checkpoint writes the same again.
+    It is then the best of the epochs whose checkpoint is there, if only that of ``start``. That of
+    the epoch that comes next is let be where nothing else is later: a run that was killed before it
+    could write that epoch's checkpoint writes the same again.
     """
     best = out_dir / BEST_NAME
-    position = _position_of(best)
-    if position is not None and position.epochs <= start.epoch + (folder is None):
-        return
+    epochs = [best_record(start.history).epoch, start.epoch] if start.history else []
+    sources = [out_dir / checkpoint_name(Position(epoch)) for epoch in epochs]
+    sources = [source for source in sources if source.exists()]
     if best.exists():
-        folder = folder or _set_aside([], out_dir)
-        os.replace(best, folder / BEST_NAME)
-    if start.history:
-        epoch = best_record(start.history).epoch
-        for source in (out_dir / checkpoint_name(Position(epoch)), Path(start.path)):
-            if source.exists():
-                _put(source, best)
-                return
+        if sources and os.path.samefile(best, sources[0]):
+            return
+        position = _position_of(best)
+        if position is not None and position.epochs <= start.epoch + (folder is None):
+            return
+        os.replace(best, (folder or _set_aside([], out_dir)) / BEST_NAME)
+    if sources:
+        _put(sources[0], best)
 
 
 def _position_of(path: Path) -> Position | None:
-    """Return where the checkpoint ``path`` is; None where it is no whole one."""
+    """Return where the checkpoint ``path`` is; None where it is damaged, and to be replaced."""
     try:
         return load_checkpoint(str(path)).position
-    except UserError:  # missing or damaged: another one takes its place
+    except UserError:
         return None
 
 
 def _put(source: Path, target: Path) -> None:
-    """Give ``source`` the name ``target``, too, where nothing has it; as a link if there are."""
-    if target.exists():
-        return
-    with atomic_write(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # the file system has no such links
-            shutil.copy(source, temporary)
+    """Give ``source`` the name ``target``, too, where nothing has it."""
+    if not target.exists():
+        write_link(source, target)

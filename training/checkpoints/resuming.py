@@ -90,9 +90,15 @@ def newest_usable(settings: Settings, process: Process) -> Path | None:
 
 
 def _is_made_from(origin: Checkpoint, checkpoint: Checkpoint, settings: Settings) -> bool:
-    """Return whether ``--resume``, with ``origin``'s file and ``settings``, led to a checkpoint."""
-    lineage = lineage_of(origin, was_told=True)
-    return checkpoint.lineage == lineage and not differences(checkpoint, settings)
+    """Return whether ``--resume``, with ``origin``'s file and ``settings``, led to a checkpoint.
+
+    ``model_best.pth.tar`` may have become another one since then, of the same line.
+    """
+    lineages = {lineage_of(origin, was_told=True)}
+    if Path(settings.resume).name == BEST_NAME and origin.lineage:
+        lineages.add(origin.lineage)
+    settings = settings.with_network(checkpoint.arch, checkpoint.pool)
+    return checkpoint.lineage in lineages and not differences(checkpoint, settings)
 
 
 def lineage_of(checkpoint: Checkpoint | None, was_told: bool) -> tuple[Position, ...]:

@@ -80,7 +80,7 @@ def _check_partial_epoch(name: str, partial: object) -> None:
     _check_dict(name, partial)
     fields = {"batches", "score_sums", "seconds", "random_states", "order"}
     if partial.keys() != fields:
-        raise KeyError(f"{name} must hold {', '.join(sorted(fields))}")
+        raise ValueError(f"{name} must hold {', '.join(sorted(fields))}")
     _check_number(f"{name}['batches']", partial["batches"], least=1)
     sums = ScoreSums(torch.device("cpu")).sums
     _check_like(f"{name}['score_sums']", partial["score_sums"], sums)

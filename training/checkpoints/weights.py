@@ -1,6 +1,7 @@
 """Weights without a run: torchvision's pre-trained ones, or those of a file."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ VARIANTS = {"netp": "net", "nextp": "next"}
 ADDITIONS = ("orig", "bow")
 """What the published names of VGG add to torchvision's."""
 
+CLASSIFIER_BIAS = re.compile(r"(?:^|\.)(?:fc|classifier)(?:\.(\d+))?\.bias$")
+"""Of the layers at the end, the one with the largest number is the last."""
+
 TORCHVISION_POOLS = {"resnet": "skip", "resnext": "skip", "vgg": "max"}
 """The poolings that make torchvision's own networks of those whose names begin so."""
 
@@ -39,6 +43,8 @@ class Weights:
         arch, pool: of the network, None where nothing says them.
         classes: names of the outputs, None where nothing says them.
         averaged: they are the averaged ones of ``--ema``.
+        args: the options of their run by their names, None where nothing says them.
+        of_imagenet: the outputs are ImageNet's 1000 classes in the order of their WordNet IDs.
     """
 
     origin: str
@@ -49,6 +55,8 @@ class Weights:
     pool: str | None = None
     classes: tuple[str, ...] | None = None
     averaged: bool = False
+    args: Mapping[str, Any] | None = None
+    of_imagenet: bool = False
 
 
 def weights_to_evaluate(settings: Settings, process: Process) -> Weights:
@@ -180,6 +188,7 @@ def torchvision_weights(arch: str) -> Weights:
         tensors=tensors,
         arch=without_variant(arch),
         pool=next((p for family, p in TORCHVISION_POOLS.items() if name.startswith(family)), None),
+        of_imagenet=True,
     )
 
 
@@ -198,7 +207,7 @@ def weights_of_file(option: str, path: str) -> Weights:
     """
     content = read_file(option, path)
     about: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
-    averaged = bool(about.get("averaged_is_better", "ema" in about))
+    averaged = "ema" in about and about.get("averaged_is_better") is not False
     named = about["ema"] if averaged else about.get("state_dict", about)
     tensors = {}
     if isinstance(named, Mapping):
@@ -208,19 +217,34 @@ def weights_of_file(option: str, path: str) -> Weights:
             f"{option} {path}: holds no tensors by name; it must be a state dict, or a dict that "
             "has one as 'state_dict'"
         )
-    args = about.get("args")
-    args = vars(args) if isinstance(args, argparse.Namespace) else args
-    pool = args.get("pool") if isinstance(args, Mapping) else None
+    is_published = isinstance(about.get("args"), argparse.Namespace)
+    args = vars(about["args"]) if is_published else about.get("args")
+    args = args if isinstance(args, Mapping) else {}
     return Weights(
         origin=f"{option} {path}",
         source=str(Path(path).resolve()),
-        outputs=class_count(tensors),
+        outputs=output_count(tensors),
         tensors=tensors,
         arch=about["arch"] if isinstance(about.get("arch"), str) else None,
-        pool=pool if isinstance(pool, str) else None,
+        pool=args["pool"] if isinstance(args.get("pool"), str) else None,
         classes=_names(about.get("classes")),
         averaged=averaged,
+        args=None if is_published else args or None,
     )
+
+
+def output_count(tensors: Mapping[str, Tensor]) -> int:
+    """Return the length of the logits of a network with ``tensors``, in whatever order.
+
+    Example:
+        >>> output_count({"fc.bias": torch.zeros(10), "conv1.weight": torch.zeros(64, 3, 7, 7)})
+        10
+    """
+    found = {name: CLASSIFIER_BIAS.search(name) for name in tensors}
+    biases = {name: int(match[1] or 0) for name, match in found.items() if match}
+    if not biases:
+        return class_count(tensors)
+    return tensors[max(biases, key=lambda name: biases[name])].numel()
 
 
 def _names(classes: object) -> tuple[str, ...] | None:

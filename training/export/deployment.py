@@ -79,8 +79,8 @@ def deployment_of(checkpoint: Checkpoint, pool: str, image_size: int | None) -> 
         UserError: its recipe is not there any more.
     """
     recipe = recipe_of(checkpoint)
-    names = checkpoint.classes or ()
     outputs = class_count(checkpoint.state_dict)
+    names = (checkpoint.classes or ())[:outputs]
     size = image_size or recipe.image_size
     return Deployment(
         arch=checkpoint.arch,

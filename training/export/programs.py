@@ -51,7 +51,6 @@ def write_onnx(network: nn.Module, deployment: Deployment, path: Path) -> str:
         dynamo=True,
         verbose=False,
     )
-    assert program is not None  # with dynamo=True it is there
     model = program.model_proto
     onnx.helper.set_model_props(model, deployment.as_texts())
     onnx.save(model, str(path))

@@ -5,11 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gfgp_cupy import GFGPMaxEntPool2d
-from gfgp_cupy.published_names import save_published_names
 from models.pooling import PUBLISHED_POOL_TYPES
+from models.state_dict import published_state_dict
 from training.checkpoints.format import Checkpoint
 from training.checkpoints.optimizer_state import load_optimizer
 from training.checkpoints.recipe import PUBLISHED_RECIPE
@@ -47,14 +46,6 @@ def published_content(
         "optimizer": published_optimizer(network, checkpoint),
         "args": argparse.Namespace(**{**args, **asdict(deployment)}),
     }
-
-
-def published_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of ``network``, which is changed to give their published names."""
-    for module in network.modules():
-        if isinstance(module, GFGPMaxEntPool2d):
-            save_published_names(module)
-    return dict(network.state_dict())
 
 
 def published_optimizer(network: nn.Module, checkpoint: Checkpoint) -> dict[str, Any]:

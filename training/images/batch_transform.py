@@ -6,6 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+CPU_BYTES = 1 << 20
+"""Of floats at a time on a CPU, so that what one step leaves in the cache the next finds there, in
+memory that the images before have had."""
+
 
 class PerSample(nn.Module, ABC):
     """A transform of a batch in which every sample has random numbers of its own.
@@ -62,11 +66,10 @@ class BatchTransform(nn.Module):
         """Return ``images`` [N, 3, H, W] transformed; ``draws`` are those of ``draw``, stacked."""
         if images.device.type != "cpu" or not self.steps:
             return self._transformed(images, draws)
-        # Image by image, so that what one step leaves in the cache the next finds there, in
-        # memory that the image before has had.
-        parts = zip(*(tensor.split(1) for tensor in (images, *draws)), strict=True)
         result = torch.empty(images.shape, dtype=torch.float32)
-        for place, (part, *part_draws) in zip(result.split(1), parts, strict=True):
+        count = max(1, CPU_BYTES // (4 * images[0].numel()))
+        parts = zip(*(tensor.split(count) for tensor in (images, *draws)), strict=True)
+        for place, (part, *part_draws) in zip(result.split(count), parts, strict=True):
             place.copy_(self._transformed(part, part_draws))
         return result
 

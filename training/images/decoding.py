@@ -3,7 +3,10 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms import v2
 
 from training.images.eight_bits import eight_bits
@@ -20,6 +23,17 @@ def decode_rgb(image: Image.Image) -> Image.Image:
     """
     image.load()  # otherwise decoded where the pixels are first used, and by then without a name
     return image if image.mode == "RGB" else eight_bits(image).convert("RGB")
+
+
+def pixels_of(image: Image.Image | Tensor) -> Tensor:
+    """Return the pixels [3, H, W] of an RGB image in uint8; a tensor as it is.
+
+    Channel after channel in memory: torchvision's ``PILToTensor`` leaves them pixel by pixel, which
+    takes longer to stack.
+    """
+    if isinstance(image, Tensor):
+        return image
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in image.split()]))
 
 
 class DecodedCrop:

@@ -25,6 +25,7 @@ class Lighting(PerSample):
 
     Args:
         std: standard deviation of the a_i; 0.1 in the paper.
+        inplace: change the images that it is given.
 
     Shape: images [N, 3, H, W] of floats in [0, 1], before normalisation, and draws [N, 3], the
     colour that each gets; the images' shape back.
@@ -35,9 +36,10 @@ class Lighting(PerSample):
         tensor([0.5000])
     """
 
-    def __init__(self, std: float) -> None:
+    def __init__(self, std: float, inplace: bool = False) -> None:
         super().__init__()
         self.std = std
+        self.inplace = inplace
 
     def draw(self) -> Tensor:
         """Return the added colour, [3]."""
@@ -45,7 +47,8 @@ class Lighting(PerSample):
         return torch.tensor(EIGENVECTORS) @ weights
 
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
-        return images + draws.view(-1, 3, 1, 1)
+        colours = draws.view(-1, 3, 1, 1)
+        return images.add_(colours) if self.inplace else images + colours
 
     def extra_repr(self) -> str:
         return f"std={self.std}"

@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from training.images.batch_transform import BatchTransform, UnitRange
 from training.images.color_jitter import ColorJitter
-from training.images.decoding import Decode, DecodedCrop, decode_rgb
+from training.images.decoding import Decode, DecodedCrop, decode_rgb, pixels_of
 from training.images.lighting import Lighting
 from training.images.policies import rand_augment
 from training.images.random_erasing import RandomErasing
@@ -98,19 +98,19 @@ class Preparation:
                 steps.append(ColorJitter(*strengths))
         steps.append(UnitRange())
         if self.lighting:
-            steps.append(Lighting(self.lighting))
+            steps.append(Lighting(self.lighting, inplace=True))
         steps.append(v2.Normalize(self.mean, self.std, inplace=True))
         if self.random_erasing:
             steps.append(RandomErasing(self.random_erasing, self.image_size))
         if pil_steps and self.decode == "fast":
             pil_steps.insert(0, v2.ToPILImage())
-        in_worker = [self.train_transform(self), *pil_steps, v2.PILToTensor()]
+        in_worker = [self.train_transform(self), *pil_steps, pixels_of]
         return v2.Compose(in_worker), BatchTransform(*steps)
 
     def val_steps(self) -> tuple[Transform, BatchTransform]:
         """Return what the worker processes and then the device do to validation images."""
         normalize = v2.Normalize(self.mean, self.std, inplace=True)
-        in_worker = v2.Compose([self.val_transform(self), v2.PILToTensor()])
+        in_worker = v2.Compose([self.val_transform(self), pixels_of])
         return in_worker, BatchTransform(UnitRange(), normalize)
 
     def _policy(self) -> list[PilTransform]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from training.options import flag_of
 from training.records.history import EpochRecord, best_record
@@ -28,7 +28,7 @@ def table_of(groups: Sequence[RunGroup]) -> str:
         rows.append(
             [
                 ", ".join(run.name for run in group.runs),
-                *(str(group.settings.get(name, "")) for name in names),
+                *(_cell(group.settings.get(name)) for name in names),
                 *([str(len(group.runs))] if several else []),
                 f"**{top1}**" if error == min(errors) else top1,
                 _spread(group, lambda run: best_record(run.history).best_val_err5, digits=2),
@@ -41,6 +41,10 @@ def table_of(groups: Sequence[RunGroup]) -> str:
         )
     table = "".join(f"| {' | '.join(_escaped(cell) for cell in row)} |\n" for row in rows)
     return f"{table}\n{NOTE}" if several else table
+
+
+def _cell(value: object) -> str:
+    return "" if value is None or value is False else str(value)
 
 
 def _least_loss(run: RecordedRun) -> float:
@@ -60,8 +64,8 @@ def _spread(group: RunGroup, score: Callable[[RecordedRun], float], digits: int)
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
-def _range(numbers) -> str:
-    numbers = sorted(numbers)
+def _range(values: Iterable[int]) -> str:
+    numbers = sorted(values)
     return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]}–{numbers[-1]}"
 
 

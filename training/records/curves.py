@@ -55,7 +55,7 @@ def draw_curves(history: Sequence[EpochRecord]) -> Figure:
     grid = figure.add_gridspec(len(rows), 1 + len(PANELS))
     rates = figure.add_subplot(grid[:, 0])
     marker = marker_of(len(history))
-    _plot(rates, history, {"learning rate": "lr"}, "Learning rate", marker)
+    _plot(rates, history, {"": "lr"}, "Learning rate", marker)
     rates.set_yscale("log")
     for row, records in enumerate(rows):
         epochs = f", epochs {records[0].epoch} to {records[-1].epoch}" if row else ""
@@ -63,6 +63,8 @@ def draw_curves(history: Sequence[EpochRecord]) -> Figure:
             curves = {label: f"{split}_{score}" for label, split in CURVES.items()}
             axes = figure.add_subplot(grid[row, column])
             _plot(axes, records, curves, f"{title}{epochs}", marker)
+            if row == 0:
+                axes.legend()
     return figure
 
 
@@ -95,5 +97,3 @@ def _plot(
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend()

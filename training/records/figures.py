@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.records.curves import write_curves
 from training.records.going_on import going_on
-from training.records.history import EpochRecord
+from training.records.history import LOG_NAME, EpochRecord
 from training.records.lambdas import LAMBDAS_NAME
 from training.records.lambdas_figure import write_lambdas_figure
 
@@ -60,6 +60,14 @@ class Figures:
     def _draw(self, history: Sequence[EpochRecord]) -> None:
         with going_on("cannot draw the curves"):
             write_figures(history, self.curves, self.lambdas)
+
+
+def draw_if_outdated(history: Sequence[EpochRecord], out_dir: str, pdf_filename: str) -> None:
+    """Draw a run that has ended, if it was killed between its last epoch and its picture."""
+    log, curves = Path(out_dir, LOG_NAME), Path(out_dir, pdf_filename)
+    if log.exists() and (not curves.exists() or curves.stat().st_mtime < log.stat().st_mtime):
+        with going_on("cannot draw the curves"):
+            write_figures(history, curves, Path(out_dir, LAMBDAS_NAME))
 
 
 def write_figures(history: Sequence[EpochRecord], curves: Path, lambdas: Path) -> None:

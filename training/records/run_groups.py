@@ -89,12 +89,18 @@ def shortened(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else f"…{text[1 - LONGEST_VALUE :]}"
 
 
+def _in_words(name: str, value: object) -> str:
+    if value is None or value is False:
+        return f"no {name}"
+    return name if value is True else f"{name}={shortened(value)}"
+
+
 def _labels(
     settings: Sequence[Mapping[str, Any]], groups: Sequence[Sequence[RecordedRun]]
 ) -> list[str]:
     """Return the settings of each group or, where they do not tell it from the others, its name."""
     labels = [
-        ", ".join(f"{name}={shortened(value)}" for name, value in each.items()) for each in settings
+        ", ".join(_in_words(name, value) for name, value in each.items()) for each in settings
     ]
     named = []
     for label, runs in zip(labels, groups, strict=True):

@@ -21,7 +21,7 @@ class Tracking:
     """Tells a tracker what there is to tell; what it raises is a line on the standard error.
 
     A failure may take minutes, as where a service does not answer. So the next try comes at the
-    end of an epoch after ten times as long, or at the end of the run.
+    end of an epoch after ten times as long, or where the run has had its last one.
 
     Attributes:
         name: of the tracker, for that line.
@@ -62,7 +62,12 @@ class Tracking:
                 self._opened().add_epoch(history, lambdas)
 
     def close(self, ending: Ending) -> None:
-        """Tell it the rest, and how the run ends."""
+        """Tell it the rest, and how the run ends.
+
+        One that has just failed is let be where the run is stopped, for that must not take long.
+        """
+        if self._ails and ending is not Ending.FINISHED:
+            return
         with self._noting_failure():
             self._tell(self._history)
             self._opened().close(ending)

@@ -1,6 +1,7 @@
 """A resumed run does what its command line says, and says what of it is new."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -20,11 +21,20 @@ def _tiny_network(monkeypatch):
     monkeypatch.setattr("training.command.create_model", create_tiny_network)
 
 
-@pytest.fixture
-def out(tmp_path):
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
     """The output directory of a run of two epochs."""
-    output_here(*RUN, "--epochs", 2, "--lr-schedule", "step", "--out-dir", tmp_path)
-    return tmp_path
+    out = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.command.create_model", create_tiny_network)
+        output_here(*RUN, "--epochs", 2, "--lr-schedule", "step", "--out-dir", out)
+    return out
+
+
+@pytest.fixture
+def out(first, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(first, tmp_path / "out")
 
 
 def resumed(out, *options):
@@ -41,9 +51,8 @@ def test_nothing_new_is_nothing_said(out):
 
 
 def test_another_recipe_is_obeyed_and_said(out):
-    """Its weight decay and momentum, too, which stand in no option of the command line."""
+    """Whatever the optimizer of the file was told."""
     options = ("--epochs", 3, "--config-name", "fashion-mnist", "--lr-schedule", "step")
-    # (What both recipes have in common does not tell; so the run had another weight decay.)
     path = out / "checkpoint-epoch2.pth.tar"
     content = torch.load(path, weights_only=True)
     (group,) = content["optimizer"]["param_groups"]
@@ -111,9 +120,23 @@ def test_seed_and_options_that_were_not_given(out):
     assert line == "--limit-train-batches was 3, is 7"
 
 
+def test_other_number_of_machines(out):
+    """Each takes --batch-size images a step."""
+    settings = parse_settings([*map(str, RUN), "--epochs", "2", "--lr-schedule", "step"])
+    place = {"rank": 0, "world_size": 4, "local_rank": 0, "local_world_size": 2, "restarts": 0}
+    said = differences(checkpoint_with(out, torchrun=place), settings)
+    assert said == ["number of machines was 2, is 1"]
+
+
 @pytest.mark.parametrize(
     "args",
-    [{"config_name": "gone"}, {"config_name": None}, {"epochs": "many"}, {"lr": "high"}],
+    [
+        {"config_name": "gone"},
+        {"config_name": None},
+        {"epochs": "many"},
+        {"lr": "high"},
+        {"torchrun": {}},
+    ],
 )
 def test_run_of_which_nothing_can_be_told(out, args):
     settings = parse_settings([*map(str, RUN)])
@@ -127,3 +150,27 @@ def test_run_of_another_version(out):
     del checkpoint.args["label_smoothing"]
     settings = parse_settings([*map(str, RUN), "--epochs", "3", "--lr-schedule", "step"])
     assert differences(checkpoint, settings) == ["--epochs was 2, is 3"]
+
+
+def test_another_optimizer_begins_with_no_state(out):
+    """That of the one before means nothing to it."""
+    said = resumed(out, "--epochs", 3, "--lr-schedule", "step", "--optimizer", "adamw")
+    assert "--optimizer was sgd, is adamw; its state begins anew" in said
+    content = torch.load(out / "checkpoint-epoch3.pth.tar", weights_only=True)
+    (step,) = {int(state["step"]) for state in content["optimizer"]["state"].values()}
+    assert step == 3  # batches of the one epoch
+    assert all("momentum_buffer" not in each for each in content["optimizer"]["state"].values())
+
+
+def test_weight_decay_of_the_command_line_is_obeyed(out):
+    options = ("--weight-decay", 0.25, "--momentum", 0.5, "--weight-decay-on", "weights")
+    said = resumed(out, "--epochs", 3, "--lr-schedule", "step", *options)
+    assert set(said) == {
+        "--epochs was 2, is 3",
+        "--weight-decay was 0.0005, is 0.25",
+        "--momentum was 0.9, is 0.5",
+        "--weight-decay-on was all, is weights",
+    }
+    content = torch.load(out / "checkpoint-epoch3.pth.tar", weights_only=True)
+    (group,) = content["optimizer"]["param_groups"]
+    assert (group["weight_decay"], group["momentum"]) == (0.25, 0.5)

@@ -20,6 +20,7 @@ from tests.training.checkpoints.test_resuming import (
 from training.checkpoints import lineage
 from training.checkpoints.format import load_checkpoint
 from training.processes.torchrun import Torchrun
+from training.records.histograms import histogram_of
 
 __all__ = ["signal_at"]
 
@@ -109,7 +110,7 @@ def test_lambdas_and_tensorboard_follow(first, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def write(model, images):
-        return {"layer": torch.arange(4.0).reshape(2, 2)}
+        return {"layer": histogram_of(torch.arange(4.0))}
 
     monkeypatch.setattr("training.epochs.lambdas_of", write)
     out = tmp_path / "out"
@@ -153,7 +154,7 @@ class Killed(BaseException):
 def test_kill_while_going_back(out, first, branch, monkeypatch):
     """After each of its moves there is one line: what auto goes on with is it, and whole."""
     replace = lineage.os.replace
-    for moves in range(5):
+    for moves in range(4):
         folder = shutil.copytree(first, out.parent / str(moves))
         left = iter(range(moves))
 
@@ -238,8 +239,8 @@ def test_going_on_from_the_newest_moves_nothing(out):
 
 def restart(monkeypatch, restarts):
     """Have the run believe that torchrun has started its only process for the n-th time."""
-    place = Torchrun(0, 1, 0, 1, restarts)
-    monkeypatch.setattr("train_imagenet.read_torchrun", lambda _: place)
+    place = Torchrun(0, 1, 0, 1, restarts, master_addr="127.0.0.1")
+    monkeypatch.setattr("training.settings.read_torchrun", lambda _: place)
     monkeypatch.setattr(
         "training.processes.launcher.work_under_torchrun",
         lambda work, placement, _: work(one_process()),
@@ -266,3 +267,33 @@ def test_restart_goes_on_with_what_its_own_command_began(out, branch, monkeypatc
     assert f"resuming from {out / 'checkpoint-epoch3-batch2.pth.tar'}" in printed
     assert_is_branch(out, branch)
     assert not (out / "abandoned-2").exists()
+
+
+def test_restart_of_a_run_from_the_best(out, monkeypatch, signal_at):
+    """The best is another one by then, and the run goes on all the same."""
+    restart(monkeypatch, 0)
+    with_errors(out, [30.0, 10.0, 30.0, 20.0])
+    command = (
+        *RUN,
+        *OTHER,
+        "--epochs",
+        5,
+        "--out-dir",
+        out,
+        "--resume",
+        out / "model_best.pth.tar",
+    )
+    signal_at(2 * CHECKS_PER_EPOCH + 2, 15)
+    assert run_here(*command)[0] == 143
+    shutil.copy(out / "checkpoint-epoch3.pth.tar", out / "model_best.pth.tar")
+    signal_at(10**6, 15)
+    restart(monkeypatch, 1)
+    printed = output_here(*command)
+    assert f"resuming from {out / 'checkpoint-epoch4-batch2.pth.tar'}" in printed
+
+
+def test_run_from_elsewhere_begins_with_no_best(first, tmp_path, signal_at):
+    signal_at(1, 15)
+    start = first / "checkpoint-epoch2.pth.tar"
+    run_here(*RUN, "--epochs", 3, "--resume", start, "--out-dir", tmp_path)
+    assert "model_best.pth.tar" not in names(tmp_path)

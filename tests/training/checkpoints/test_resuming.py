@@ -1,6 +1,7 @@
 """Going on: the newest whole checkpoint, what is passed by, and a run's own bits again."""
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -268,15 +269,18 @@ def test_lost_output_directory_does_not_end_the_run(tmp_path, monkeypatch, signa
 
     def checked(interruption):
         if next(calls) == CHECKS_PER_EPOCH + 1:
-            shutil.rmtree(out)
+            while out.exists():  # a picture of the first epoch may come in between
+                shutil.rmtree(out, ignore_errors=True)
         return check(interruption)
 
     monkeypatch.setattr(Interruption, "check", checked)
     code, printed, err = run_here(*RUN, "--out-dir", out)
     assert code == 2
     assert "epoch 3/3: lr" in printed
-    # The log and the checkpoint, twice; the pictures in the end.
-    assert err.count("training goes on") == 5
+    for name in ("log.csv", "checkpoint-epoch|model_best", "train_epochs"):
+        lines = [line for line in err.splitlines()[:-1] if re.search(name, line)]
+        assert all(line.endswith("training goes on") for line in lines)
+        assert len(lines) == 2 or name == "train_epochs"
     assert "the last epochs are in no checkpoint" in err.splitlines()[-1]
     assert not out.exists()
 
@@ -329,8 +333,8 @@ def test_no_checkpoint_before_it_is_due(tmp_path, monkeypatch):
 
     begin = training.epochs.begin_saving
 
-    def begun(*args):
-        saving = begin(*args)
+    def begun(**given):
+        saving = begin(**given)
         after(1.9 * minute, saving, False)
         after(0.1 * minute, saving, True)
         after(1.9 * minute, saving, False)

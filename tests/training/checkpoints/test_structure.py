@@ -128,7 +128,7 @@ def test_empty_statistics(checkpoint, tmp_path):
         content["stats"] = EMPTY_STATS
 
     path = changed(checkpoint, between_epochs, tmp_path / "checkpoint-epoch1.pth.tar")
-    for options in (("--epochs", 2), ("--epochs", 1), ("--evaluate",)):
+    for options in (("--epochs", 2), ("--epochs", 1)):
         message = error_here(*RUN, *options, "--out-dir", tmp_path / "out", "--resume", path)
         assert "stats must be of 1 to 1 epochs, not of 0" in message
     code, _, err = run_here(*RUN, "--resume", "auto", "--epochs", 1, "--out-dir", tmp_path)

@@ -112,7 +112,36 @@ def assert_deployment(texts):
 SIZE = ("--image-size", 64)
 
 
-def test_archive_of_torch_export(checkpoint, model):
+PAGE = (REPOSITORY / "docs/deployment.md").read_text(encoding="utf-8")
+
+
+def result_of_page(section, path, monkeypatch):
+    """What the code of a section of the page leaves, beside the exported file and an image."""
+    (code,) = re.findall(rf"## {section}\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+    path.rename(path.with_stem("network"))
+    numbers = np.random.RandomState(0).randint(256, size=(80, 100, 3), dtype=np.uint8)
+    Image.fromarray(numbers).save(path.with_name("image.png"))
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setattr(models, "create_model", lambda *_: small_resnet())
+    names = {}
+    exec(code, names)
+    return names
+
+
+def assert_code_of_page(section, path, model, monkeypatch):
+    """It gives what the network makes of the trainer's own validation image."""
+    names = result_of_page(section, path, monkeypatch)
+    recipe = replace(RECIPES["imagenet"], image_size=64, val_size=73)
+    in_worker, of_batch = recipe.val_steps()
+    image = in_worker(Image.open(path.with_name("image.png")))
+    with torch.no_grad():
+        expected = model(of_batch(image[None], []))
+    logits = torch.as_tensor(names["logits"])
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0.02)
+    assert names["name"] == f"class {expected.argmax()}"
+
+
+def test_archive_of_torch_export(checkpoint, model, monkeypatch):
     path, said = written(checkpoint, "pt2", *SIZE)
     assert said.startswith("torch.export.load: logits differ by at most ")
     files = {"deployment.json": ""}
@@ -120,10 +149,11 @@ def test_archive_of_torch_export(checkpoint, model):
     assert_deployment(json.loads(files["deployment.json"]))
     for batch in (1, 2, 5):
         torch.testing.assert_close(program(images(batch)), model(images(batch)))
+    assert_code_of_page("torch.export", path, model, monkeypatch)
 
 
 @needs_safetensors
-def test_safetensors(checkpoint, model):
+def test_safetensors(checkpoint, model, monkeypatch):
     from safetensors import safe_open
 
     path, _ = written(checkpoint, "safetensors", *SIZE)
@@ -132,11 +162,14 @@ def test_safetensors(checkpoint, model):
         assert set(file.keys()) == set(model.state_dict())
         for name, tensor in model.state_dict().items():
             assert torch.equal(file.get_tensor(name), tensor), name
+    network = result_of_page("safetensors", path, monkeypatch)["network"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
 
 
 @pytest.mark.slow
 @needs_onnx
-def test_onnx_model(checkpoint, model):
+def test_onnx_model(checkpoint, model, monkeypatch):
     import onnx
     import onnxruntime
 
@@ -153,6 +186,7 @@ def test_onnx_model(checkpoint, model):
         with torch.no_grad():
             expected = model(images(batch))
         torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)
+    assert_code_of_page("ONNX", path, model, monkeypatch)
 
 
 def test_sizes_are_the_recipes_unless_given():
@@ -168,62 +202,6 @@ def test_sizes_are_the_recipes_unless_given():
     unknown = SimpleNamespace(**fields, state_dict=tensors, args={"config_name": "mine"})
     with pytest.raises(UserError, match=r"FILE: .*recipe 'mine'"):
         deployment_of(unknown, "max", image_size=None)
-
-
-# The documentation's code on the file
-
-PAGE = (REPOSITORY / "docs/deployment.md").read_text(encoding="utf-8")
-
-
-def result_of_page(section, checkpoint, monkeypatch):
-    """What the code of a section of the page leaves, beside the exported file and an image."""
-    (code,) = re.findall(rf"## {section}\n\n```python\n(.*?)```", PAGE, re.DOTALL)
-    numbers = np.random.RandomState(0).randint(256, size=(80, 100, 3), dtype=np.uint8)
-    Image.fromarray(numbers).save(checkpoint.with_name("image.png"))
-    monkeypatch.chdir(checkpoint.parent)
-    monkeypatch.setattr(models, "create_model", lambda *_: small_resnet())
-    names = {}
-    exec(code, names)
-    return names
-
-
-def logits_of_image(model, checkpoint):
-    """What the trainer's own validation transform makes of the image, and the network of that."""
-    recipe = replace(RECIPES["imagenet"], image_size=64, val_size=73)
-    in_worker, of_batch = recipe.val_steps()
-    image = in_worker(Image.open(checkpoint.with_name("image.png")))
-    with torch.no_grad():
-        return model(of_batch(image[None], []))
-
-
-def test_code_for_an_archive(checkpoint, model, monkeypatch):
-    path, _ = written(checkpoint, "pt2", *SIZE)
-    path.rename(path.with_name("network.pt2"))
-    names = result_of_page("torch.export", checkpoint, monkeypatch)
-    expected = logits_of_image(model, checkpoint)
-    torch.testing.assert_close(names["logits"], expected, rtol=0, atol=0.02)
-    assert names["name"] == f"class {expected.argmax()}"
-
-
-@needs_safetensors
-def test_code_for_safetensors(checkpoint, model, monkeypatch):
-    path, _ = written(checkpoint, "safetensors", *SIZE)
-    path.rename(path.with_name("network.safetensors"))
-    network = result_of_page("safetensors", checkpoint, monkeypatch)["network"]
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(network.state_dict()[name], tensor), name
-
-
-@pytest.mark.slow
-@needs_onnx
-def test_code_for_onnx(checkpoint, model, monkeypatch):
-    path, _ = written(checkpoint, "onnx", *SIZE)
-    path.rename(path.with_name("network.onnx"))
-    names = result_of_page("ONNX", checkpoint, monkeypatch)
-    expected = logits_of_image(model, checkpoint)
-    logits = torch.from_numpy(names["logits"])
-    torch.testing.assert_close(logits, expected, rtol=0, atol=0.02)
-    assert names["name"] == f"class {expected.argmax()}"
 
 
 def error_of(*options):

@@ -14,8 +14,8 @@ from tests.support.tiny_network import create_tiny_network
 from training.errors import UserError
 from training.images.huggingface import load_huggingface
 
-datasets = pytest.importorskip("datasets")
-parquet = pytest.importorskip("pyarrow.parquet")
+datasets = pytest.importorskip("datasets", reason="pip install datasets")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pip install datasets")
 
 CLASSES = ["dog", "cat"]
 

@@ -139,19 +139,25 @@ sizes = st.lists(st.integers(0, 12), min_size=1, max_size=5).filter(sum)
     world_size=st.integers(1, 3),
     workers=st.integers(0, 3),
     shuffle_seed=st.one_of(st.none(), st.integers(0, 3)),
+    repeats=st.integers(1, 3),
 )
-def test_each_sample_has_one_place(shard_sizes, batch_size, world_size, workers, shuffle_seed):
+def test_each_sample_has_one_place(
+    shard_sizes, batch_size, world_size, workers, shuffle_seed, repeats
+):
+    """With repeats, each of the first ones; the last one's may not all fit into the epoch."""
     count = sum(shard_sizes)
     taken = []
     for rank in range(world_size):
         process = Process(rank, world_size, CPU)
         options = {"shard_sizes": shard_sizes, "workers": workers, "shuffle_seed": shuffle_seed}
-        taken += [
-            key.index
-            for share in GlobalBatches(count, batch_size, process, **options)
-            for key in share
-        ]
-    assert sorted(taken) == list(range(count))
+        batches = GlobalBatches(count, batch_size, process, repeats=repeats, **options)
+        taken += [(key.index, key.repeat) for share in batches for key in share]
+    sequence = {index: [] for index, _ in taken}
+    for index, repeat in sorted(taken):
+        sequence[index].append(repeat)
+    whole = sum(repeated == list(range(repeats)) for repeated in sequence.values())
+    assert (len(taken), whole) == (count, count // repeats)
+    assert len(sequence) == -(-count // repeats)
 
 
 @pytest.mark.parametrize("shuffle_seed", [None, 1])

@@ -27,8 +27,15 @@ from tests.support.worker_processes import (
     workers_of,
 )
 from training.errors import UserError
+from training.images.batch_transform import BatchTransform
 from training.images.datasets import ImageArray, ImageFiles
-from training.loading.batches import BatchLoader, GlobalBatches, training_images
+from training.loading.batches import (
+    BatchLoader,
+    GlobalBatches,
+    Sample,
+    TransformedImages,
+    training_images,
+)
 from training.loading.workers import lost_workers_reported, report_of
 from training.processes.ranks import Process
 from training.processes.stop_signals import hold_stop_signals
@@ -270,6 +277,40 @@ def test_garbage_collector_of_a_worker_leaves_alone_what_it_was_born_with():
         counts = [count for batch in loader(images) for count in batch.targets.tolist()]
     assert min(counts) > 10_000
     assert gc.get_freeze_count() < min(counts)
+
+
+class NamedOnly(TransformedImages):
+    """What needs the list of files, and nothing of the files."""
+
+    def __getitem__(self, key):
+        self.images.name(key.index)
+        return Sample(torch.zeros(3, 1, 1, dtype=torch.uint8), [], self.images.target(key.index))
+
+
+def private_megabytes(pid):
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
+
+
+@needs_proc
+@pytest.mark.slow
+def test_workers_share_the_list_of_files():
+    """What each holds for itself hardly grows over an epoch of many files."""
+    count = 300_000
+    names = (
+        f"n{number // 1000:08d}/n{number // 1000:08d}_{number}.JPEG" for number in range(count)
+    )
+    files = ImageFiles(((name, 0) for name in names), root="train")
+    process = Process(0, 1, CPU)
+    dataset = NamedOnly(files, transform=None, batch_transform=BatchTransform(), seed=0)
+    batches = GlobalBatches(count, 100, process, shuffle_seed=0)
+    iterator, workers = started(BatchLoader(dataset, batches, 2, process, seed=0))
+    before = [private_megabytes(worker) for worker in workers]
+    for _ in range(len(batches) - 20):  # before its end, where they leave
+        next(iterator)
+    growths = [private_megabytes(pid) - size for pid, size in zip(workers, before, strict=True)]
+    iterator.close()
+    assert max(growths) < 20
 
 
 def send(name, pid):

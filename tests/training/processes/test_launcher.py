@@ -192,7 +192,9 @@ def test_port_in_use_ends_the_command(tiny_command):
 def test_machines_that_see_different_checkpoints_are_refused(tmp_path, plain):
     """Each machine has a --resume FILE of its own: one after no epoch, the other after one."""
     other = tmp_path / "other.pth.tar"
-    torch.save({**torch.load(plain[1], weights_only=True), "epoch": 1}, other)
+    content = torch.load(plain[1], weights_only=True)
+    stats = {name: [50.0] for name in content["stats"]}
+    torch.save({**content, "epoch": 1, "stats": stats}, other)
     url, out_dir = free_dist_url(), tmp_path / "out"
     errors = [tmp_path / "stderr0", tmp_path / "stderr1"]
     machines = [
