@@ -31,8 +31,8 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
 
     As ``timm.loss.BinaryCrossEntropy`` has it for R. Wightman et al., "ResNet strikes back", 2021,
     section 3.1: a target above ``recipe.bce_threshold``, where that is given, counts as 1 and any
-    other as 0, so that each class of a mixed image is wholly there. Smoothing comes after it, other
-    than in timm, where a threshold below the smoothed target of an absent class makes all of them 1.
+    other as 0, so that each class of a mixed image is wholly there. Smoothing comes after it; in
+    timm before it, so that a threshold below the smoothed target of an absent class makes all 1.
 
     Example:
         >>> import torch
