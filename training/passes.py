@@ -41,6 +41,9 @@ def train_one_epoch(
     """
     step.model.train()
     sums, recipe = under_way.sums, step.run.settings.recipe
+    # Of the last step, where all have been taken: a run can be stopped while it validates.
+    last = max(under_way.batches - 1, 0)
+    set_learning_rate(step.optimizer, recipe.learning_rate(under_way.epoch, last, batches_of_epoch))
     with progress_of(title, batches, step.run) as progress:
         skipped = SkippedSteps(title, progress)
         for batch in batches:

@@ -158,4 +158,5 @@ def begin_saving(
         resumed=checkpoint is not None,
     )
     files.begin([] if checkpoint is None else checkpoint.history)
-    return Saving(files, StepRecords(settings.print_freq, batches_per_epoch), settings)
+    steps = StepRecords(settings.print_freq, batches_per_epoch, start)
+    return Saving(files, steps, settings)

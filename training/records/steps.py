@@ -30,13 +30,22 @@ class StepRecord:
 
 @dataclass
 class StepRecords:
-    """Makes a record every ``print_freq`` batches of epochs of ``batches_per_epoch``."""
+    """Makes a record every ``print_freq`` batches of epochs of ``batches_per_epoch``.
+
+    Attributes:
+        print_freq, batches_per_epoch: see above.
+        start: epochs, and batches of the next one, that the run had had before.
+    """
 
     print_freq: int
     batches_per_epoch: int
-    _epoch: int = field(default=-1, init=False)
-    _batches: int = field(default=0, init=False)
+    start: tuple[int, int] = (0, 0)
+    _epoch: int = field(init=False)
+    _batches: int = field(init=False)
     _sums: Tensor | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._epoch, self._batches = self.start
 
     def record(self, epoch: int, batches: int, sums: ScoreSums, lr: float) -> StepRecord | None:
         """Return the record after ``batches`` batches of ``epoch``, None where none is due.

@@ -167,6 +167,15 @@ def test_step_records_are_means_since_the_one_before():
     assert (last.step, last.train_loss, last.train_err1) == (17, 7.0, 0.0)
 
 
+def test_step_that_was_recorded_before_a_stop_is_not_recorded_again():
+    """Where the run was stopped while it validated, the first it has to tell is of that step."""
+    records = StepRecords(print_freq=2, batches_per_epoch=4, start=(1, 4))
+    sums = ScoreSums(torch.device("cpu"))
+    sums.add(torch.tensor(1.0), torch.eye(3), torch.tensor([0, 1, 2]))
+    assert records.record(1, 4, sums, lr=0.5) is None
+    assert records.record(2, 2, sums, lr=0.5).step == 10
+
+
 @pytest.mark.parametrize("text", ["", "tensorboard", "wandb,", "wandb mlflow"])
 def test_unknown_service(text):
     assert "must be wandb or mlflow or both" in error_here(*RUN, "--log", text)
