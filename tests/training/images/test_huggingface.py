@@ -14,7 +14,7 @@ from tests.support.tiny_network import create_tiny_network
 from training.errors import UserError
 from training.images.huggingface import load_huggingface
 from training.loading.bad_images import BadImage
-from training.loading.batches import SampleKey, validation_images
+from training.loading.samples import SampleKey, validation_images
 from training.recipes import RECIPES
 
 datasets = pytest.importorskip("datasets", reason="pip install datasets")

@@ -14,7 +14,7 @@ from tests.support.command_line import error_here
 from training.errors import UserError
 from training.images.datasets import ImageArray
 from training.images.policies import rand_augment
-from training.loading.batches import SampleKey, training_images
+from training.loading.samples import SampleKey, training_images
 from training.recipes import RECIPES
 
 OF_A2 = "rand-m7-mstd0.5-inc1"
