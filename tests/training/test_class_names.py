@@ -228,9 +228,11 @@ def test_numbers_as_names_keep_the_order_of_text(tmp_path):
 
 
 def test_hidden_folders_are_no_classes(tmp_path):
+    """Nor are copies in a class's own one more of its images."""
     folder = write_image_folder(tmp_path, train=1, val=1, classes=2)
     for split in ("train", "val"):
-        shutil.copytree(folder / split / "class1", folder / split / ".ipynb_checkpoints")
+        for where in (folder / split, folder / split / "class0"):
+            shutil.copytree(folder / split / "class1", where / ".ipynb_checkpoints")
     data = load_image_folders(str(folder), None, True)
     assert data.classes == ("class0", "class1")
     assert len(data.train) == len(data.val) == 2

@@ -60,11 +60,14 @@ class ImageFiles:
 def find_images(folder: str, classes: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     """Yield the path of each image under ``folder/CLASS/``, relative to it, and the class's number.
 
-    In the order of torchvision's ``ImageFolder``, and one class's names in memory at a time.
+    In the order of torchvision's ``ImageFolder``, and one class's names in memory at a time. What
+    lies in folders whose names start with a point, such as ``.ipynb_checkpoints``, is left out.
     """
     for name, number in sorted(classes.items()):
         for parent, _, files in sorted(os.walk(os.path.join(folder, name), followlinks=True)):
             below = os.path.relpath(parent, folder)
+            if any(part.startswith(".") for part in below.split(os.sep)):
+                continue
             for file in sorted(files):
                 if file.lower().endswith(IMG_EXTENSIONS):
                     yield os.path.join(below, file), number
