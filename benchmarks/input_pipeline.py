@@ -41,7 +41,8 @@ from benchmarks.results import (
 from training.argument_types import positive_int
 from training.images.datasets import load_image_folders
 from training.images.lighting import EIGENVALUES, EIGENVECTORS
-from training.loading.batches import Sample, SampleKey, TransformedImages, collate, training_images
+from training.loading.batches import collate
+from training.loading.samples import Sample, SampleKey, TransformedImages, training_images
 from training.recipes import IMAGENET_MEAN, IMAGENET_STD, RECIPES
 
 PLAIN = "ImageFolder and PIL"

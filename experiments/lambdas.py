@@ -15,7 +15,7 @@ from models import create_model
 from training.checkpoints.format import load_checkpoint
 from training.images.datasets import DATASETS
 from training.images.fashion_mnist import CLASSES
-from training.loading.batches import SampleKey, validation_images
+from training.loading.samples import SampleKey, validation_images
 from training.recipes import RECIPES
 from training.records.lambdas import lambdas_of
 

@@ -67,6 +67,12 @@ def rand_augment_setting(text: str) -> int | str:
     return text
 
 
+def bin_count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 2 on, or 0, got {text!r}")
+    return int(text)
+
+
 def two_fractions(text: str) -> tuple[float, ...]:
     values = tuple(fraction(part) for part in text.split(","))
     if len(values) != 2:

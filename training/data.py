@@ -9,13 +9,9 @@ from training.images.huggingface import PREFIX, load_huggingface
 from training.images.mixing import Mixing
 from training.images.shards import load_shards
 from training.loading.bad_images import BadImages
-from training.loading.batches import (
-    BatchLoader,
-    GlobalBatches,
-    TransformedImages,
-    training_images,
-    validation_images,
-)
+from training.loading.batches import BatchLoader
+from training.loading.global_batches import GlobalBatches
+from training.loading.samples import TransformedImages, training_images, validation_images
 from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
 from training.run import Run
 from training.settings import Settings

@@ -5,7 +5,8 @@ from PIL import Image
 from torch import nn
 
 from gfgp_cupy import compile_kernels
-from training.loading.batches import BatchLoader, TransformedImages
+from training.loading.batches import BatchLoader
+from training.loading.samples import TransformedImages
 from training.run import Run
 
 

@@ -31,7 +31,8 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
 
     As ``timm.loss.BinaryCrossEntropy`` has it for R. Wightman et al., "ResNet strikes back", 2021,
     section 3.1: a target above ``recipe.bce_threshold``, where that is given, counts as 1 and any
-    other as 0, so that each class of a mixed image is wholly there.
+    other as 0, so that each class of a mixed image is wholly there. Smoothing comes after it; in
+    timm before it, so that a threshold below the smoothed target of an absent class makes all 1.
 
     Example:
         >>> import torch
@@ -42,10 +43,10 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     classes = logits.shape[1]
     if targets.dim() == 1:
         targets = one_hot(targets, classes)
+    if recipe.bce_threshold is not None:
+        targets = targets > recipe.bce_threshold
     smoothing = recipe.label_smoothing
     targets = targets.to(logits.dtype) * (1 - smoothing) + smoothing / classes
-    if recipe.bce_threshold is not None:
-        targets = (targets > recipe.bce_threshold).to(logits.dtype)
     return binary_cross_entropy_with_logits(logits, targets)
 
 

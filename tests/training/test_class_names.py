@@ -236,6 +236,10 @@ def test_hidden_folders_are_no_classes(tmp_path):
     data = load_image_folders(str(folder), None, True)
     assert data.classes == ("class0", "class1")
     assert len(data.train) == len(data.val) == 2
+    hidden_within = folder / "train" / "class1" / ".ipynb_checkpoints"
+    shutil.copytree(folder / "train" / "class0", hidden_within)
+    (folder / "train" / "class1" / "._1_0.JPEG").write_bytes(b"of macOS")
+    assert len(load_image_folders(str(folder), None, True).train) == 2
     shutil.rmtree(folder / "train")
     assert load_image_folders(str(folder), None, False).classes == ("class0", "class1")
 

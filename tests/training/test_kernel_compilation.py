@@ -14,7 +14,9 @@ from tests.support.recorded_launches import recorded_launches
 from tests.support.tiny_network import SMALL_DIGITS
 from train_imagenet import parse_settings
 from training.kernel_compilation import compile_kernels_of_run, image_shapes
-from training.loading.batches import BatchLoader, GlobalBatches, training_images, validation_images
+from training.loading.batches import BatchLoader
+from training.loading.global_batches import GlobalBatches
+from training.loading.samples import training_images, validation_images
 from training.processes.ranks import Process
 from training.recipes import RECIPES
 from training.records.metrics import ScoreSums

@@ -67,6 +67,15 @@ def test_binary_cross_entropy_of_classes_that_are_there(logits, threshold):
     assert (mixed() > threshold).sum(1).tolist() == there
 
 
+def test_threshold_comes_before_smoothing(logits):
+    """An absent class, whose smoothed target is 0.06, stays below a threshold of 0 all the same."""
+    recipe = replace(RECIPES["imagenet-a2"], label_smoothing=0.3)
+    targets = (mixed() > 0) * 0.7 + 0.06
+    rest = (1 - targets) * (1 - logits.sigmoid()).log()
+    expected = -(targets * logits.sigmoid().log() + rest).mean()
+    torch.testing.assert_close(training_loss(logits, batch(mixed()), recipe), expected)
+
+
 def test_parts_have_their_own_soft_targets():
     whole = batch(mixed())
     parts = whole.split(4)

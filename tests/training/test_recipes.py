@@ -16,7 +16,8 @@ from training.checks import check_settings
 from training.errors import UserError
 from training.images.datasets import ImageArray
 from training.images.lighting import Lighting
-from training.loading.batches import SampleKey, collate, training_images, validation_images
+from training.loading.batches import collate
+from training.loading.samples import SampleKey, training_images, validation_images
 from training.recipes import RECIPES
 
 

@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.command_line import output_here, read_log
+from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from train_imagenet import parse_settings
 from training.recipes import RECIPES
 from training.schedules import Schedule
+from training.step import TrainingStep
 
 
 def test_milestones_are_those_of_pytorch():
@@ -36,6 +39,25 @@ def test_each_step_has_its_learning_rate():
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     expected = [0.25 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
     assert rates[4:] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_steps_are_taken_at_their_learning_rates(tmp_path, monkeypatch, per_step):
+    monkeypatch.setattr("training.command.create_model", create_tiny_network)
+    take, taken = TrainingStep.__call__, []
+
+    def noted(step, batch, sums):
+        taken.append([group["lr"] for group in step.optimizer.param_groups])
+        return take(step, batch, sums)
+
+    monkeypatch.setattr(TrainingStep, "__call__", noted)
+    options = ("--epochs", 2, "--lr", 0.3, "--warmup-epochs", 1, "--lr-schedule", "cosine")
+    switch = "--lr-per-step" if per_step else "--no-lr-per-step"
+    output_here(*SMALL_DIGITS, *options, switch, "--out-dir", tmp_path)
+    falling = [0.3, 0.225, 0.075]
+    expected = [0.075, 0.15, 0.225, *falling] if per_step else [0.15] * 3 + [0.3] * 3
+    assert [lr for (lr,) in taken] == pytest.approx(expected)
+    assert [float(row["lr"]) for row in read_log(tmp_path)] == pytest.approx(expected[::3])
 
 
 @pytest.mark.parametrize("schedule", ["step", "cosine"])

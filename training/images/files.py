@@ -60,8 +60,8 @@ class ImageFiles:
 def find_images(folder: str, classes: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     """Yield the path of each image under ``folder/CLASS/``, relative to it, and the class's number.
 
-    In the order of torchvision's ``ImageFolder``, and one class's names in memory at a time. What
-    lies in folders whose names start with a point, such as ``.ipynb_checkpoints``, is left out.
+    In the order of torchvision's ``ImageFolder``, and one class's names in memory at a time. Files
+    and folders whose names start with a point, such as ``.ipynb_checkpoints``, are left out.
     """
     for name, number in sorted(classes.items()):
         for parent, _, files in sorted(os.walk(os.path.join(folder, name), followlinks=True)):
@@ -69,5 +69,5 @@ def find_images(folder: str, classes: Mapping[str, int]) -> Iterator[tuple[str, 
             if any(part.startswith(".") for part in below.split(os.sep)):
                 continue
             for file in sorted(files):
-                if file.lower().endswith(IMG_EXTENSIONS):
+                if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith("."):
                     yield os.path.join(below, file), number

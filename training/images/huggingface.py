@@ -47,9 +47,11 @@ class DatasetImages:
         return len(self.targets)
 
     def image(self, index: int) -> Image.Image:
-        encoded = self.rows[index][self.column]
-        content = encoded["bytes"]
-        return Image.open(encoded["path"] if content is None else io.BytesIO(content))
+        encoded = self.rows[index][self.column] or {}
+        content, path = encoded.get("bytes"), encoded.get("path")
+        if content is None and path is None:
+            raise OSError("there is none in this row")
+        return Image.open(path if content is None else io.BytesIO(content))
 
     def target(self, index: int) -> int:
         return int(self.targets[index])
@@ -124,7 +126,8 @@ def _images(split: "datasets.Dataset", title: str) -> tuple[DatasetImages, tuple
     rows = split.select_columns([column])
     if isinstance(split.features[column], ImageFeature):
         rows = rows.cast_column(column, ImageFeature(decode=False))
-    labels = np.asarray(split.with_format("numpy")[label])
+    # All at once: a column on its own is read number by number.
+    labels = np.asarray(split.select_columns([label]).with_format("numpy")[:][label])
     names = getattr(split.features[label], "names", None)
     if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
         raise UserError(f"--data {title}: its column {label} has images without a class number")

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ def rand_augment(
     if isinstance(setting, int):
         return v2.RandAugment(magnitude=setting, interpolation=interpolation)
     try:
-        from timm.data.auto_augment import rand_augment_transform
+        from timm.data.auto_augment import posterize, rand_augment_transform
         from timm.data.transforms import str_to_pil_interp
     except ModuleNotFoundError as error:
         raise UserError(
@@ -50,12 +52,23 @@ def rand_augment(
         "interpolation": str_to_pil_interp(interpolation.value),
     }
     try:
-        return TimmPolicy(rand_augment_transform(setting, parameters))
+        policy = rand_augment_transform(setting, parameters)
     except (AssertionError, ValueError) as error:
         raise UserError(
             f"--rand-augment {setting}: timm knows no such configuration ({error}); an example is "
             "rand-m7-mstd0.5-inc1"
         ) from error
+    for operation in policy.ops:
+        if operation.aug_fn is posterize:
+            operation.level_fn = partial(at_least_one_bit, operation.level_fn)
+    return TimmPolicy(policy)
+
+
+def at_least_one_bit(
+    bits: Callable[[float, Any], tuple[int]], magnitude: float, parameters: Any
+) -> tuple[int]:
+    """Return what ``bits`` does of timm's magnitude, but 1 for less, which Pillow refuses."""
+    return (max(1, *bits(magnitude, parameters)),)
 
 
 class TimmPolicy(nn.Module):

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from training.argument_types import (
+    bin_count,
     natural_float,
-    natural_int,
     positive_int,
     probability,
     rand_augment_setting,
@@ -44,7 +44,7 @@ class AugmentationOptions:
     trivial_augment: int | None = option(
         "augmentation",
         "torchvision's TrivialAugment with N magnitudes (31), 0 for none (default: the recipe's)",
-        parse=natural_int,
+        parse=bin_count,
         bare=31,
         from_recipe=True,
     )

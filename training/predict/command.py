@@ -13,7 +13,9 @@ from training.checkpoints.format import load_checkpoint
 from training.checkpoints.network import network_of
 from training.checkpoints.recipe import recipe_of
 from training.errors import UserError
-from training.loading.batches import BatchLoader, GlobalBatches, validation_images
+from training.loading.batches import BatchLoader
+from training.loading.global_batches import GlobalBatches
+from training.loading.samples import validation_images
 from training.loading.workers import lost_workers_reported
 from training.predict.formats import FORMATS, Prediction
 from training.predict.images import NamedBadImages, UnlabelledImages, image_paths

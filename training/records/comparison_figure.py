@@ -68,9 +68,8 @@ def _plot(axes: Axes, group: RunGroup, column: str, first: int, color: Any) -> N
         )
         if split == "val" and len(of_runs) > 1:
             spread = of_runs.std(0, ddof=1)
-            axes.fill_between(
-                epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0
-            )
+            lowest = np.maximum(mean - spread, 0)  # no loss or error is less
+            axes.fill_between(epochs, lowest, mean + spread, color=color, alpha=0.2, linewidth=0)
 
 
 def _add_legend(figure: Figure, groups: Sequence[RunGroup]) -> None:

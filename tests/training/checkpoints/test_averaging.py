@@ -12,6 +12,7 @@ from torch import nn
 from tests.support.command_line import error_here, output_here, read_log
 from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from training.checkpoints.averaging import make_average, update_average
+from training.checkpoints.format import load_checkpoint
 from training.checkpoints.weights import weights_of_file
 from training.records.evaluation import read_evaluation
 from training.records.metrics import Scores
@@ -136,6 +137,10 @@ def test_best_checkpoint_is_that_of_the_better_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("training.epochs.evaluate_each", evaluate_each)
     printed = output_here(*RUN, "--epochs", 3, "--ema", 0.9, "--out-dir", tmp_path)
     assert load(tmp_path, "model_best.pth.tar")["epoch"] == 2
+    for epoch, averaged in (1, False), (2, True), (3, True):
+        name = f"checkpoint-epoch{epoch}.pth.tar"
+        assert load(tmp_path, name)["averaged_is_better"] is averaged
+        assert load_checkpoint(str(tmp_path / name)).averaged_is_better is averaged
     assert "best top-1 error 40.00% (top-5 0.00%) of the averaged weights after epoch 2" in printed
     assert printed.count("(better: raw)") == 1
     assert printed.count("(better: averaged)") == 2

@@ -12,7 +12,8 @@ from benchmarks.input_pipeline import natural_pixels, published_transform
 from training.images.color_jitter import ColorJitter
 from training.images.datasets import ImageFiles
 from training.images.decoding import DecodedCrop, decode_rgb
-from training.loading.batches import SampleKey, collate, training_images
+from training.loading.batches import collate
+from training.loading.samples import SampleKey, training_images
 from training.recipes import RECIPES
 from training.seeding import derive_seed
 

@@ -10,7 +10,7 @@ from PIL import Image
 from training.images.datasets import ImageFiles
 from training.images.decoding import DecodedCrop, decode_rgb
 from training.loading.bad_images import BadImage
-from training.loading.batches import SampleKey, validation_images
+from training.loading.samples import SampleKey, validation_images
 from training.recipes import RECIPES
 
 LEVELS = np.arange(256).reshape(16, 16)

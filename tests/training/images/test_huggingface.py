@@ -13,6 +13,9 @@ from tests.support.command_line import error_here, output_here
 from tests.support.tiny_network import create_tiny_network
 from training.errors import UserError
 from training.images.huggingface import load_huggingface
+from training.loading.bad_images import BadImage
+from training.loading.samples import SampleKey, validation_images
+from training.recipes import RECIPES
 
 datasets = pytest.importorskip("datasets", reason="pip install datasets")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pip install datasets")
@@ -121,6 +124,18 @@ def test_images_lie_in_a_mapped_file(tmp_path):
     assert Path(images.rows.cache_files[0]["filename"]).is_file()
     again = pickle.loads(pickle.dumps(images))
     assert colours(again) == colours(images)
+
+
+def test_row_without_an_image_is_a_bad_one(tmp_path):
+    splits = splits_of()
+    splits["validation"] = splits["validation"].map(
+        lambda row, number: {"photo": None if number == 2 else row["photo"]}, with_indices=True
+    )
+    splits.save_to_disk(str(tmp_path / "data"))
+    data = load_huggingface(f"hf:{tmp_path / 'data'}", train=False)
+    prepared = validation_images(data.val, RECIPES["digits"], seed=0)
+    bad = prepared[SampleKey(epoch=0, index=2)]
+    assert bad == BadImage(data.val.name(2), "there is none in this row")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -10,10 +10,11 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from torchvision.transforms import InterpolationMode, v2
 
+from tests.support.command_line import error_here
 from training.errors import UserError
 from training.images.datasets import ImageArray
 from training.images.policies import rand_augment
-from training.loading.batches import SampleKey, training_images
+from training.loading.samples import SampleKey, training_images
 from training.recipes import RECIPES
 
 OF_A2 = "rand-m7-mstd0.5-inc1"
@@ -74,6 +75,24 @@ def test_timm_follows_pytorch_and_leaves_the_other_generators_alone():
 def test_unknown_configuration_is_refused():
     with pytest.raises(UserError, match="timm knows no such configuration"):
         policy("rand-q7")
+
+
+def test_one_bin_is_refused():
+    """torchvision divides by the number of bins less one."""
+    message = error_here("--trivial-augment", 1, "--cpu")
+    assert "--trivial-augment: must be a whole number from 2 on, or 0, got '1'" in message
+
+
+@pytest.mark.parametrize("setting", ["rand-m10-inc1", "rand-m0", "rand-m20-mmax20-inc1"])
+def test_timm_at_either_end_of_its_magnitudes(setting):
+    """Of the pixels' bits, Posterize would keep none, or less."""
+    step = policy(setting)
+    names = [operation.name for operation in step.policy.ops]
+    (number,) = [number for number, name in enumerate(names) if name.startswith("Posterize")]
+    operation = step.policy.ops[number]
+    operation.prob = 1.0
+    colours = np.asarray(operation(Image.fromarray(PIXELS)))
+    assert set(np.unique(colours)) == {0, 128}
 
 
 @pytest.mark.parametrize("name", ["imagenet", "digits", "fashion-mnist"])

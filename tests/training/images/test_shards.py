@@ -20,7 +20,9 @@ from training.errors import UserError
 from training.images import shard_order
 from training.images.datasets import load_image_folders
 from training.images.shards import load_shards, read_samples
-from training.loading.batches import BatchLoader, GlobalBatches, training_images
+from training.loading.batches import BatchLoader
+from training.loading.global_batches import GlobalBatches
+from training.loading.samples import training_images
 from training.processes.ranks import Process
 from training.recipes import RECIPES
 

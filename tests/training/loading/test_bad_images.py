@@ -23,14 +23,9 @@ from training.errors import UserError
 from training.images.datasets import ImageFiles, load_image_folders
 from training.images.shards import load_shards
 from training.loading.bad_images import BadImages
-from training.loading.batches import (
-    BatchLoader,
-    GlobalBatches,
-    SampleKey,
-    collate,
-    training_images,
-    validation_images,
-)
+from training.loading.batches import BatchLoader, collate
+from training.loading.global_batches import GlobalBatches
+from training.loading.samples import SampleKey, training_images, validation_images
 from training.processes.ranks import Process
 from training.recipes import RECIPES
 from training.records.bad_images import list_bad_images

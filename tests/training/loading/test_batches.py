@@ -12,7 +12,9 @@ from timm.data.distributed_sampler import RepeatAugSampler
 from training.errors import UserError
 from training.images.datasets import ImageArray, ImageFiles
 from training.images.mixing import Mixing
-from training.loading.batches import BatchLoader, GlobalBatches, SampleKey, training_images
+from training.loading.batches import BatchLoader
+from training.loading.global_batches import GlobalBatches
+from training.loading.samples import SampleKey, training_images
 from training.processes.ranks import Process
 from training.recipes import RECIPES
 

@@ -29,13 +29,9 @@ from tests.support.worker_processes import (
 from training.errors import UserError
 from training.images.batch_transform import BatchTransform
 from training.images.datasets import ImageArray, ImageFiles
-from training.loading.batches import (
-    BatchLoader,
-    GlobalBatches,
-    Sample,
-    TransformedImages,
-    training_images,
-)
+from training.loading.batches import BatchLoader
+from training.loading.global_batches import GlobalBatches
+from training.loading.samples import Sample, TransformedImages, training_images
 from training.loading.workers import lost_workers_reported, report_of
 from training.processes.ranks import Process
 from training.processes.stop_signals import hold_stop_signals
