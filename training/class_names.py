@@ -59,13 +59,30 @@ def with_classes_of(
     return data
 
 
-def matching(own: Sequence[str], of_checkpoint: Sequence[str]) -> str | None:
-    """Return what to tell of classes ``own`` that were matched; None where nothing differs."""
-    if tuple(own) == tuple(of_checkpoint):
+def line_of_classes(origin: str, of_checkpoint: Sequence[str] | None, data: Data) -> str | None:
+    """Return what to tell of how the classes of ``data`` were found among a checkpoint's.
+
+    Nothing where both have the same names in the same order.
+
+    Args:
+        origin: where the checkpoint's names are from: ``--resume FILE``.
+        of_checkpoint: the names of the network's outputs, None of a file without any.
+        data: with its own classes.
+    """
+    if of_checkpoint is None:
+        how = "the file has no names of classes: taken in their order, unchecked"
+    elif not data.classes_have_names:
+        how = "the data's classes have no names: taken in their order, unchecked"
+    elif data.classes == tuple(of_checkpoint):
         return None
-    if len(own) == len(of_checkpoint):
-        return "classes in another order than the checkpoint's: matched by their names"
-    return f"classes: {len(own)} of the checkpoint's {len(of_checkpoint)}, matched by their names"
+    elif len(data.classes) == len(of_checkpoint):
+        how = "classes in another order than the checkpoint's: matched by their names"
+    else:
+        how = (
+            f"classes: {len(data.classes)} of the checkpoint's {len(of_checkpoint)}, matched by "
+            "their names"
+        )
+    return f"{origin}: {how}"
 
 
 def _both(of_checkpoint: Sequence[str], of_data: Sequence[str]) -> str:

@@ -20,12 +20,11 @@ from training.checkpoints.resuming import (
 )
 from training.checkpoints.weights import load_weights, start_from_weights, weights_to_evaluate
 from training.checks import check_settings
-from training.class_names import matching, with_classes_of
+from training.class_names import line_of_classes, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import train_epochs
 from training.evaluation import (
     evaluate_weights,
-    line_of_classes,
     line_of_preparation,
     output_count,
     with_wordnet_names,
@@ -105,8 +104,9 @@ def evaluate(settings: Settings, process: Process) -> None:
     model = make_model(output_count(weights, data, settings.num_classes), run)
     load_weights(model, weights, run)
     if process.is_main:
+        of_classes = line_of_classes(weights.origin, weights.classes, own)
         print(description(data, run), flush=True)
-        for line in (line_of_classes(weights, own), line_of_preparation(weights, settings)):
+        for line in (of_classes, line_of_preparation(weights, settings)):
             if line is not None:
                 print(line, flush=True)
     evaluate_weights(model, weights, data=data, run=run)
@@ -133,7 +133,7 @@ def train(settings: Settings, process: Process) -> None:
     else:
         settings = settings.with_network(checkpoint.arch, checkpoint.pool)
     data = load_data(settings)
-    if checkpoint is not None and checkpoint.classes is not None:
+    if checkpoint is not None:
         data = match_classes(data, checkpoint.classes, settings, process)
     run = Run(
         settings=settings,
@@ -153,18 +153,18 @@ def train(settings: Settings, process: Process) -> None:
 
 
 def match_classes(
-    data: Data, of_checkpoint: Sequence[str], settings: Settings, process: Process
+    data: Data, of_checkpoint: Sequence[str] | None, settings: Settings, process: Process
 ) -> Data:
     """Return ``data`` with the classes of ``--resume`` in its order; say so where it is another.
 
     Raises:
         UserError: the data has other classes, or to train on not all of them.
     """
-    own, origin = data.classes, f"--resume {settings.resume}"
+    origin = f"--resume {settings.resume}"
+    line = line_of_classes(origin, of_checkpoint, data)
     # Outputs that no image is of: to train on these --num-classes has to ask for them.
     subset = settings.num_classes is not None
     data = with_classes_of(data, origin, of_checkpoint, subset=subset)
-    line = matching(own, of_checkpoint) if data.classes_have_names else None
     if line is not None and process.is_main:
         print(line, flush=True)
     return data

@@ -8,7 +8,6 @@ from torch import nn
 
 from training.checkpoints.recipe import recipe_of_args
 from training.checkpoints.weights import Weights
-from training.class_names import matching
 from training.data import class_count, make_val_batches
 from training.errors import UserError
 from training.images.datasets import Data
@@ -59,21 +58,6 @@ def output_count(weights: Weights, data: Data, num_classes: int | None) -> int:
             f"--num-classes {weights.outputs} if the data's classes are the first of them"
         )
     return count
-
-
-def line_of_classes(weights: Weights, data: Data) -> str | None:
-    """Return what to tell of how the classes of ``data`` were found among those of ``weights``.
-
-    Nothing where both have the same names in the same order.
-    """
-    if weights.classes is None:
-        how = "the file has no names of classes"
-    elif not data.classes_have_names:
-        how = "the data's classes have no names"
-    else:
-        line = matching(data.classes, weights.classes)
-        return None if line is None else f"{weights.origin}: {line}"
-    return f"{weights.origin}: {how}: taken in their order, unchecked"
 
 
 def line_of_preparation(weights: Weights, settings: Settings) -> str | None:

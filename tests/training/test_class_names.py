@@ -10,9 +10,12 @@ from tests.support.command_line import error_here, output_here
 from tests.support.image_folders import write_image_folder
 from tests.support.tiny_network import create_tiny_network
 from tests.training.checkpoints.test_resuming import assert_same_bits
+from train_imagenet import parse_settings
 from training.class_names import check_classes, with_classes_of
+from training.command import match_classes
 from training.errors import UserError
 from training.images.datasets import Data, ImageFiles, load_image_folders, relabelled
+from training.processes.ranks import Process
 from training.write_shards import write_split
 
 RUN = (
@@ -72,6 +75,17 @@ def test_classes_without_names_are_those_of_their_numbers():
         matched = with_classes_of(data, "here", of_checkpoint, subset)
         assert matched.classes == expected
         assert matched.val is images
+
+
+def test_goes_on_with_classes_without_names(capsys):
+    """Nothing was matched by names that are none."""
+    data = Data(None, ImageFiles([("a", 0), ("b", 1)]), ("0", "1"), classes_have_names=False)
+    settings = parse_settings(["--resume", "file"])
+    process = Process(rank=0, world_size=1, device=torch.device("cpu"))
+    assert match_classes(data, ("cat", "dog"), settings, process).classes == ("cat", "dog")
+    assert capsys.readouterr().out == (
+        "--resume file: the data's classes have no names: taken in their order, unchecked\n"
+    )
 
 
 def shards_with_classes(data, folder, order):
@@ -192,10 +206,11 @@ def test_checkpoint_without_names_goes_on_as_ever(trained, tmp_path):
     nameless = tmp_path / "nameless.pth.tar"
     torch.save(content, nameless)
     other = renamed(data, tmp_path / "other", class1="klass1")
-    output_here(
+    printed = output_here(
         *(*RUN, "--epochs", 2, "--data", other, "--resume", nameless),
         *("--out-dir", tmp_path / "out"),
     )
+    assert f"--resume {nameless}: the file has no names of classes: taken in" in printed
     content = torch.load(tmp_path / "out" / "checkpoint-epoch2.pth.tar", weights_only=True)
     assert content["classes"] == ["class0", "class2", "klass1"]
 
@@ -213,9 +228,11 @@ def test_numbers_as_names_keep_the_order_of_text(tmp_path):
 
 
 def test_hidden_folders_are_no_classes(tmp_path):
+    """Nor are copies in a class's own one more of its images."""
     folder = write_image_folder(tmp_path, train=1, val=1, classes=2)
     for split in ("train", "val"):
-        shutil.copytree(folder / split / "class1", folder / split / ".ipynb_checkpoints")
+        for where in (folder / split, folder / split / "class0"):
+            shutil.copytree(folder / split / "class1", where / ".ipynb_checkpoints")
     data = load_image_folders(str(folder), None, True)
     assert data.classes == ("class0", "class1")
     assert len(data.train) == len(data.val) == 2

@@ -238,6 +238,7 @@ def test_images_prepared_otherwise_than_by_the_run_are_told(tmp_path):
     [
         ({"ema": 5}, "holds no tensors by name"),
         ({"averaged_is_better": torch.ones(2)}, None),
+        ({"args": {"crop_pct": torch.ones(2)}}, None),
         ({"arch": 5, "args": 5, "classes": 5}, None),
         ({"arch": "resnet999"}, "is of --arch resnet999, not of --arch resnet50 --pool"),
         ({"args": {"pool": "sum", "config_name": ["x"]}}, "is of --pool sum, not of --arch"),

@@ -1,6 +1,6 @@
 """What a resumed run does otherwise than it did so far, in words."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,7 @@ from training.settings import Settings
 OF_THE_START = ("pretrained", "weights", "start_epoch", "evaluate", "exclude")
 """Options that decide how a run starts, and of which a resumed one takes no notice."""
 
-CANNOT_BE = (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError)
+CANNOT_BE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What comes of ``args`` that are no settings."""
 
 
@@ -26,18 +26,9 @@ def differences(checkpoint: Checkpoint, settings: Settings) -> list[str]:
         return []
     try:
         before = settings_of(checkpoint.args)
-        found = {**_told(before), "seed": checkpoint.seed}
-        rates = before.learning_rates
+        return [*_changes(checkpoint, before, settings), *_rate_lines(checkpoint, before, settings)]
     except CANNOT_BE as error:
         return [f"what its run was told cannot be compared ({error!r})"]
-    now = _told(settings)
-    lines = [
-        f"{_flag(name)} was {_word(found.get(name))}, is {_word(value)}"
-        + ("; its state begins anew" if name == "optimizer" else "")
-        for name, value in now.items()
-        if found.get(name) != value and (name, value) != ("seed", None)
-    ]
-    return [*lines, *_rate_lines(checkpoint, rates, settings.learning_rates)]
 
 
 def had_optimizer(checkpoint: Checkpoint, name: str) -> bool:
@@ -86,16 +77,28 @@ def _told(settings: Settings) -> dict[str, Any]:
     return {**options, **numbers, "number of machines": settings.machines}
 
 
+def _changes(checkpoint: Checkpoint, before: Settings, now: Settings) -> Iterator[str]:
+    """Yield a line for each option, or number of the recipe, that is another."""
+    found = {**_told(before), "seed": checkpoint.seed}
+    for name, value in _told(now).items():
+        if found.get(name) != value and (name, value) != ("seed", None):
+            anew = "; its state begins anew" if name == "optimizer" else ""
+            yield f"{_flag(name)} was {_word(found.get(name))}, is {_word(value)}{anew}"
+
+
 def _rate_lines(
-    checkpoint: Checkpoint, before: Sequence[float], now: Sequence[float]
+    checkpoint: Checkpoint, settings: Settings, settings_now: Settings
 ) -> Iterator[str]:
     """Yield a line where the learning rate does not go on as it has come."""
-    epoch = checkpoint.epoch
+    epoch, now = checkpoint.epoch, settings_now.learning_rates
     if epoch >= len(now):
         return
+    schedule = settings.recipe.schedule
+    # No more than are compared, whatever the file says how many there are.
+    before = [schedule.learning_rate(each) for each in range(min(schedule.epochs, len(now)))]
     of_last = [record.lr for record in checkpoint.history[-1:]]
     as_planned = epoch < len(before) and before[epoch] == now[epoch]
-    as_ever = list(before[:epoch]) == list(now[:epoch])
+    as_ever = before[:epoch] == now[:epoch]
     if not as_planned and not (as_ever and epoch >= len(before)):
         planned = f"would have been {before[epoch]:.4g}, " if epoch < len(before) else ""
         last = f", after {of_last[0]:.4g} in epoch {epoch}" if of_last else ""

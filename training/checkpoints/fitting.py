@@ -83,7 +83,11 @@ def take_fitting(
             for kind in ("weight", "bias"):
                 named[f"{classifier}.{kind}"] = named[f"{classifier}.{kind}"][order]
             note = f"; the rows of {classifier} are put in the order of the data's classes"
-    taken = {name: named[name] for name in named if layer_of(name) in fitting}
+    taken = {
+        name: tensor
+        for name, tensor in named.items()
+        if layer_of(name) in fitting and not (_is_counter(name) and tensor.dim())
+    }
     if not taken:
         raise ValueError(
             f"none of its tensors, {_count(list(named))}, fits the network's, {_count(list(own))}"

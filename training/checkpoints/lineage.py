@@ -43,7 +43,9 @@ def go_back(out_dir: Path, start: Checkpoint) -> str | None:
         abandoned += [each for position, each in found.items() if position > start.position]
         folder = _set_aside(abandoned, out_dir) if abandoned else None
         if is_in(path, out_dir):
-            _put(path, out_dir / checkpoint_name(start.position))
+            # Under a later one's name it has just been set aside.
+            source = path if path.exists() else folder / path.name
+            _put(source, out_dir / checkpoint_name(start.position))
         _settle_best(out_dir, start, folder)
     except OSError as error:
         raise WriteError(

@@ -88,6 +88,9 @@ def _check_partial_epoch(name: str, partial: object) -> None:
     is_time = isinstance(seconds, Real) and 0 <= seconds < math.inf
     _require(is_time, f"{name}['seconds'] must be a number from 0 on", seconds)
     _check_dict(f"{name}['order']", partial["order"])
+    for key, value in partial["order"].items():
+        what = f"{name}['order'][{key!r}] must be a whole number"
+        _require(value is None or isinstance(value, int), what, value)
     states = partial["random_states"]
     _require(isinstance(states, list) and states, f"{name}['random_states'] must be a list", states)
     if len(states) != partial["order"]["processes"]:

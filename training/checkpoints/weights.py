@@ -220,6 +220,7 @@ def weights_of_file(option: str, path: str) -> Weights:
     is_published = isinstance(about.get("args"), argparse.Namespace)
     args = vars(about["args"]) if is_published else about.get("args")
     args = args if isinstance(args, Mapping) else {}
+    args = {name: value for name, value in args.items() if not isinstance(value, Tensor)}
     return Weights(
         origin=f"{option} {path}",
         source=str(Path(path).resolve()),

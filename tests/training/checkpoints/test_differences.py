@@ -136,12 +136,19 @@ def test_other_number_of_machines(out):
         {"epochs": "many"},
         {"lr": "high"},
         {"torchrun": {}},
+        {"limit_train_batches": torch.zeros(2)},
     ],
 )
 def test_run_of_which_nothing_can_be_told(out, args):
     settings = parse_settings([*map(str, RUN)])
     (line,) = differences(checkpoint_with(out, **args), settings)
     assert line.startswith("what its run was told cannot be compared")
+
+
+def test_run_of_more_epochs_than_can_be_counted(out):
+    settings = parse_settings([*map(str, RUN), "--epochs", "3", "--lr-schedule", "step"])
+    said = differences(checkpoint_with(out, epochs=10**30), settings)
+    assert said == [f"--epochs was {10**30}, is 3"]
 
 
 def test_run_of_another_version(out):

@@ -224,6 +224,15 @@ def test_back_to_the_best(out, branch):
     assert_same_bits(checkpoint_after(out, 5)["state_dict"], theirs["state_dict"])
 
 
+def test_back_to_a_file_with_the_name_of_a_later_one(out, branch):
+    """It goes under its own, as any other file of the run does."""
+    (out / "checkpoint-epoch2.pth.tar").rename(out / "checkpoint-epoch9.pth.tar")
+    output_here(*back_to(out, 9, "--epochs", 3, *OTHER))
+    output_here(*auto(out, "--epochs", 5, *OTHER))
+    assert_is_branch(out, branch)
+    assert "checkpoint-epoch9.pth.tar" in names(out / "abandoned-1")
+
+
 def test_auto_sets_aside_what_it_passes_by(out, first):
     truncate(out / "checkpoint-epoch4.pth.tar")
     (out / "model_best.pth.tar").unlink()

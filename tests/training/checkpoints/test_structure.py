@@ -65,6 +65,7 @@ MALFORMED = {
     "sums is a list": (of(PARTIAL, "score_sums", value=[0.0] * 5), "'score_sums'"),
     "sums of another shape": (of(PARTIAL, "score_sums", value=torch.zeros(2)), "'score_sums'"),
     "order is a list": (of(PARTIAL, "order", value=[1]), "'order'"),
+    "order is of tensors": (of(PARTIAL, "order", "batch_size", value=torch.zeros(2)), "batch_size"),
     "no random states": (of(*STATES, value=[]), "'random_states'"),
     "two random states": (lambda content: content[PARTIAL]["random_states"].append({}), "state of"),
     "random state is a text": (of(*STATES, 0, value="x"), "'random_states'"),
