@@ -246,6 +246,11 @@ def test_hidden_folders_are_no_classes(tmp_path):
 
 def test_empty_class_is_named(tmp_path):
     folder = write_image_folder(tmp_path, train=1, val=1, classes=2)
+    (folder / "val" / "class1" / "1_0.JPEG").unlink()
+    with pytest.raises(UserError, match="val: holds no images of the classes class1"):
+        load_image_folders(str(folder), None, True)
+    (folder / "val" / "class1").rmdir()
+    assert len(load_image_folders(str(folder), None, True).val) == 1
     (folder / "train" / "bare").mkdir()
     with pytest.raises(UserError, match="train: holds no images of the classes bare"):
         load_image_folders(str(folder), None, True)

@@ -172,12 +172,12 @@ def load_image_folders(root: str, exclude: str | None, train: bool) -> Data:
     train_root = Path(root, "train")
     val_root = Path(root, "val") if Path(root, "val").is_dir() else Path(root, "val_dir")
     classes = _class_numbers(train_root if train or train_root.is_dir() else val_root)
-    val = _image_files(val_root, classes, allow_empty=True)
+    val = _image_files(val_root, classes)
     if exclude is not None:
         names = [Path(val.name(index)).name for index in range(len(val))]
         val = val.subset(indices_to_keep(names, exclude))
     return Data(
-        train=_image_files(train_root, classes, allow_empty=False) if train else None,
+        train=_image_files(train_root, classes) if train else None,
         val=val,
         classes=tuple(classes),
     )
@@ -232,8 +232,9 @@ def _class_numbers(folder: Path) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(names))}
 
 
-def _image_files(folder: Path, classes: dict[str, int], allow_empty: bool) -> ImageFiles:
-    strangers = sorted(set(_class_numbers(folder)) - set(classes))
+def _image_files(folder: Path, classes: dict[str, int]) -> ImageFiles:
+    own = _class_numbers(folder)
+    strangers = sorted(set(own) - set(classes))
     if strangers:
         raise UserError(
             f"{folder}: its folder {strangers[0]!r} is no class of the training images; "
@@ -244,8 +245,8 @@ def _image_files(folder: Path, classes: dict[str, int], allow_empty: bool) -> Im
     if not len(files):
         raise UserError(f"{folder}: holds no images ({endings})")
     filled = set(np.unique(files.targets).tolist())
-    empty = [name for name, number in classes.items() if number not in filled]
-    if empty and not allow_empty:
+    empty = [name for name in own if classes[name] not in filled]
+    if empty:
         raise UserError(
             f"{folder}: holds no images of the classes {shortened(empty)} ({endings}); fill or "
             "remove their folders"
