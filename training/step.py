@@ -11,9 +11,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from training.checkpoints.averaging import load_average, make_average, update_average
 from training.checkpoints.differences import had_optimizer
-from training.checkpoints.format import Checkpoint, one_line
+from training.checkpoints.format import Checkpoint
 from training.checkpoints.optimizer_state import load_optimizer, optimizer_state
 from training.checkpoints.partial_epoch import PartialEpoch
+from training.checkpoints.safe_file import one_line
 from training.errors import UserError
 from training.forward import Forward
 from training.loading.batches import Batch

@@ -3,7 +3,8 @@
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.checkpoints.format import Checkpoint, one_line
+from training.checkpoints.format import Checkpoint
+from training.checkpoints.safe_file import one_line
 from training.errors import UserError
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models import create_model
-from training.checkpoints.format import Checkpoint, class_count, one_line
+from training.checkpoints.format import Checkpoint, class_count
+from training.checkpoints.safe_file import one_line
 from training.errors import UserError
 
 OF_A_HEAD = re.compile(r"\.(ToParam\.1|head\.conv1)\.weight$")

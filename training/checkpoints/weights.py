@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from training.checkpoints.fitting import take_all, take_fitting
-from training.checkpoints.format import class_count, one_line, read_file, refuse_other_network
+from training.checkpoints.format import class_count, refuse_other_network
+from training.checkpoints.safe_file import one_line, read_file
 from training.errors import UserError
 from training.images.datasets import Data
 from training.processes.ranks import Process, broadcast_from_main, object_from_main
