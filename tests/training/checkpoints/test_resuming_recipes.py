@@ -19,7 +19,8 @@ RECIPES = {
     "lamb": "--optimizer lamb --weight-decay-on weights --head-lr 0.5 --loss bce "
     "--bce-threshold 0 --lr-per-step --warmup-epochs 1 --ema",
     "adamw": "--optimizer adamw --opt-betas 0.8,0.9 --opt-eps 1e-6 --clip-grad 0.5 "
-    "--label-smoothing 0.1 --lr-schedule milestones --lr-milestones 1 --accum-steps 2",
+    "--label-smoothing 0.1 --lr-schedule milestones --lr-milestones 1 "
+    "--lr-gamma 0.5 --accum-steps 2",
     "sgd": "--momentum 0.8 --weight-decay 0.01 --lr-schedule cosine --lr-per-step "
     "--warmup-epochs 0 --head-lr 3 --amp bf16",
     "adafactor": "--optimizer adafactorbv --weight-decay-on weights --clip-grad 1",

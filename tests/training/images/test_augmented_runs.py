@@ -12,11 +12,20 @@ from training.processes.interruption import Interruption
 
 EVERYTHING = (
     *("--mixup", 0.2, "--cutmix", 1, "--rand-augment", "--random-erasing", 0.5),
-    *("--repeated-augmentation", 2, "--image-size", 24),
+    *(
+        "--repeated-augmentation",
+        2,
+        "--image-size",
+        24,
+        "--crop-pct",
+        0.8,
+        "--interpolation",
+        "bicubic",
+    ),
 )
 RUNS = {
     "every option": EVERYTHING,
-    "trivial augment": ("--trivial-augment", "--mixup", 0.4),
+    "trivial augment": ("--trivial-augment", "--mixup", 0.4, "--val-size", 40),
     "A2": ("--config-name", "imagenet-a2", "--image-size", 32, "--warmup-epochs", 0),
     "fast decoding": ("--config-name", "imagenet", "--image-size", 32, "--decode", "fast"),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.support.command_line import error_here, output_here
@@ -138,16 +139,23 @@ def test_row_without_an_image_is_a_bad_one(tmp_path):
     assert bad == BadImage(data.val.name(2), "there is none in this row")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_training(tmp_path, monkeypatch, workers):
+def test_training_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr("training.command.create_model", create_tiny_network)
     write_saved(tmp_path / "data")
-    printed = output_here(
+    run = (
         *("--data", f"hf:{tmp_path / 'data'}", "--config-name", "digits", "--arch", "resnet18"),
-        *("--pool", "skip", "--epochs", 1, "--batch-size", 4, "--workers", workers, "--cpu"),
-        *("--out-dir", tmp_path / "out"),
+        *("--pool", "skip", "--lr-schedule", "step", "--batch-size", 4, "--cpu", "--seed", 2),
     )
-    assert "epoch 1/1: lr" in printed
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    printed = output_here(*run, "--epochs", 2, "--workers", 2, "--out-dir", whole)
+    assert "epoch 2/2: lr" in printed
+    output_here(*run, "--epochs", 1, "--workers", 0, "--out-dir", parts)
+    output_here(*run, "--epochs", 2, "--workers", 0, "--out-dir", parts, "--resume", "auto")
+    one, other = (
+        torch.load(folder / "checkpoint-epoch2.pth.tar", weights_only=True)["state_dict"]
+        for folder in (whole, parts)
+    )
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 @pytest.mark.parametrize(
