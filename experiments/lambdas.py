@@ -56,7 +56,8 @@ def sample_images(data: str, count: int) -> Tensor:
     images = validation_images(val, RECIPES["fashion-mnist"], seed=0)
     count = min(count, len(images))
     step = len(images) // count
-    return torch.stack([images[SampleKey(0, index * step)].image for index in range(count)])
+    pixels = torch.stack([images[SampleKey(0, index * step)].image for index in range(count)])
+    return images.batch_transform(pixels, [])
 
 
 def lambdas_of_run(pool: str, seed: int, path: Path, images: Tensor) -> list[LayerLambdas]:
