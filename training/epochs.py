@@ -20,7 +20,7 @@ from training.processes.ranks import broadcast_from_main
 from training.processes.stop_signals import caught_stop_signals
 from training.records.histograms import Histogram
 from training.records.history import EpochRecord
-from training.records.lambdas import SampledBatches, lambdas_of
+from training.records.lambdas import SampledBatches, histograms_of
 from training.records.lines import farewell, summary
 from training.records.metrics import scores_from_sums
 from training.records.usage import MeasuredBatches
@@ -185,7 +185,7 @@ def run_epoch(
     if run.process.is_main:
         bad = f", {len(skipped)} bad images skipped" if skipped else ""
         print(f"{title}: {record}{bad}", flush=True)
-        lambdas = lambdas_of(step.judged[record.averaged_is_better], sampled.sample)
+        lambdas = histograms_of(step.judged[record.averaged_is_better], sampled.sample)
     return EpochResult(record, lambdas, skipped)
 
 

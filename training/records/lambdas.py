@@ -54,8 +54,8 @@ class SampledBatches:
 
 
 @torch.no_grad()
-def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Histogram]:
-    """Return the λ of ``model`` by layer, in evaluation mode on ``images`` [N, 3, H, W].
+def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Return λ [N, C] by layer of ``model`` in evaluation mode on ``images`` [N, 3, H, W].
 
     Of another guided pooling it is what its head predicts. No entries where the network has no such
     layers. ``model`` is left in evaluation mode.
@@ -65,7 +65,12 @@ def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Histogram]:
     model.eval()
     with record_lambdas(model) as lambdas:
         model(images)
-    return {layer: histogram_of(lam) for layer, lam in lambdas.items()}
+    return dict(lambdas)
+
+
+def histograms_of(model: nn.Module, images: Tensor) -> dict[str, Histogram]:
+    """Return the histogram by layer of what ``lambdas_of`` returns."""
+    return {layer: histogram_of(lam) for layer, lam in lambdas_of(model, images).items()}
 
 
 def write_lambdas(lambdas: Mapping[str, Histogram], epoch: int, path: Path) -> None:

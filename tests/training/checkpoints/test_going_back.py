@@ -112,7 +112,7 @@ def test_lambdas_and_tensorboard_follow(first, tmp_path, monkeypatch):
     def write(model, images):
         return {"layer": histogram_of(torch.arange(4.0))}
 
-    monkeypatch.setattr("training.epochs.lambdas_of", write)
+    monkeypatch.setattr("training.epochs.histograms_of", write)
     out = tmp_path / "out"
     output_here(*RUN, "--epochs", 4, "--tensorboard", "--out-dir", out)
     output_here(*back_to(out, 2, *OTHER, "--epochs", 3, "--tensorboard"))

@@ -15,6 +15,7 @@ from training.records.histograms import histogram_of
 from training.records.lambdas import (
     SAMPLE_IMAGES,
     SampledBatches,
+    histograms_of,
     lambdas_of,
     read_lambdas,
     write_lambdas,
@@ -95,11 +96,12 @@ def test_lambdas_are_those_of_evaluation():
     state = {name: value.clone() for name, value in net.state_dict().items()}
     with record_lambdas(net.eval()) as expected, torch.no_grad():
         net(images)
-    lambdas = lambdas_of(net.train(), images)
-    assert list(lambdas) == ["guided", "own"]
+    lambdas, histograms = lambdas_of(net.train(), images), histograms_of(net.train(), images)
+    assert list(lambdas) == list(histograms) == ["guided", "own"]
     for name, lam in expected.items():
-        assert lambdas[name].total == lam.numel()
-        assert lambdas[name].quantiles([0.5])[0] == pytest.approx(lam.median().item(), abs=0.02)
+        assert torch.equal(lambdas[name], lam)
+        assert histograms[name].total == lam.numel()
+        assert histograms[name].quantiles([0.5])[0] == pytest.approx(lam.median().item(), abs=0.02)
     assert all(torch.equal(net.state_dict()[name], value) for name, value in state.items())
 
 
