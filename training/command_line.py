@@ -77,5 +77,14 @@ def make_parser() -> argparse.ArgumentParser:
             takes = {"choices": option.choices}
         if option.bare is not None:
             takes |= {"nargs": "?", "const": option.bare}
+            if not option.from_recipe:  # of the recipe's, 0 takes one back
+                group.add_argument(
+                    flag_of(f"no_{field.name}"),
+                    dest=field.name,
+                    action="store_const",
+                    const=field.default,
+                    default=field.default,
+                    help=argparse.SUPPRESS,
+                )
         group.add_argument(*flags, default=field.default, help=option.help, **takes)
     return parser

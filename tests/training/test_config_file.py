@@ -50,9 +50,10 @@ def test_file_is_what_the_command_line_would_say(path):
 
 
 def test_command_line_comes_on_top(path):
-    words = ["-b32", "--no-cpu", "--lr-per-step", "--lr", "2"]
+    words = ["-b32", "--no-cpu", "--lr-per-step", "--lr", "2", "--no-ema"]
     expected = parse_options([*WORDS, *words])
     assert (expected.batch_size, expected.cpu, expected.lr_per_step) == (32, False, True)
+    assert expected.ema is None and parse_options(WORDS).ema is not None
     assert parse_options(["--config", str(path), *words]) == expected
     assert parse_options([*words, "--config", str(path)]) == expected
 
