@@ -29,7 +29,8 @@ def refuse_other_run(settings: Settings) -> None:
     if found and not (settings.resume and is_in(Path(settings.resume), folder)):
         raise UserError(
             f"--out-dir {folder}: holds a run already ({found[0]}); continue it with "
-            "--resume CHECKPOINT, or choose another --out-dir"
+            "--resume auto, or --resume and a checkpoint that lies there itself, or choose another "
+            "--out-dir"
         )
 
 
