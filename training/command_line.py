@@ -66,25 +66,19 @@ def make_parser() -> argparse.ArgumentParser:
         group = groups[option.group]
         if option.switch:
             takes = {"action": "store_true"}
-            group.add_argument(
-                flag_of(f"no_{field.name}"),
-                dest=field.name,
-                action="store_false",
-                default=field.default,
-                help=argparse.SUPPRESS,
-            )
         elif option.choices is not None:
             takes = {"choices": option.choices}
         if option.bare is not None:
             takes |= {"nargs": "?", "const": option.bare}
-            if not option.from_recipe:  # of the recipe's, 0 takes one back
-                group.add_argument(
-                    flag_of(f"no_{field.name}"),
-                    dest=field.name,
-                    action="store_const",
-                    const=field.default,
-                    default=field.default,
-                    help=argparse.SUPPRESS,
-                )
+        # Of those that the recipe decides, 0 takes one back.
+        if option.switch or (option.bare is not None and not option.from_recipe):
+            group.add_argument(
+                flag_of(f"no_{field.name}"),
+                dest=field.name,
+                action="store_const",
+                const=field.default,
+                default=field.default,
+                help=argparse.SUPPRESS,
+            )
         group.add_argument(*flags, default=field.default, help=option.help, **takes)
     return parser
