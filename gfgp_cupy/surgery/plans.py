@@ -1,0 +1,114 @@
+"""What is to be done at each place, decided before anything is touched."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..geometry import PoolGeometry, pool_geometry
+from .describe import describe
+from .equivalents import leaving_out
+from .table import Replacement
+
+__all__ = ["Plan", "PlanOfPooling", "plan_of_pooling"]
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """A pooling of ``geometry`` to be made and put at ``path``.
+
+    Attributes:
+        path: of the module that it replaces, or is put into.
+        num_features: number of channels that are pooled.
+        geometry: the new pooling's window.
+        device, dtype: of its tensors.
+        training: its mode.
+    """
+
+    path: str
+    num_features: int
+    geometry: PoolGeometry
+    device: torch.device
+    dtype: torch.dtype
+    training: bool
+
+    def make(self, make_pooling: Callable[..., nn.Module]) -> nn.Module:
+        """The new pooling; the network is not touched."""
+        g = self.geometry
+        pooling = make_pooling(
+            self.num_features,
+            g.kernel_size,
+            g.stride,
+            g.padding,
+            g.ceil_mode,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        return pooling.train(self.training)
+
+    @abstractmethod
+    def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
+        """Puts what :meth:`make` has made into the network, which cannot fail."""
+
+
+@dataclass(frozen=True)
+class PlanOfPooling(Plan):
+    """``module`` gives way to the new pooling."""
+
+    module: nn.Module
+
+    def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
+        was = describe(type(self.module).__name__, self.module)
+        is_now = describe(type(pooling).__name__, self.geometry)
+        parent, _, name = self.path.rpartition(".")
+        setattr(model.get_submodule(parent), name, pooling)
+        return Replacement(self.path, self.num_features, was, is_now)
+
+
+def plan_of_pooling(
+    path: str, module: nn.MaxPool2d | nn.AvgPool2d, inputs: list[Tensor]
+) -> PlanOfPooling | None:
+    """The plan, or None if the pooling is global in each of its uses.
+
+    Raises:
+        ValueError: it is not used, or with different numbers of channels.
+    """
+    if not inputs:
+        raise ValueError(
+            f"the number of channels of {path!r} cannot be found, because the network's forward "
+            f"does not call it: {leaving_out(path)}"
+        )
+    geometry = pool_geometry(module.kernel_size, module.stride, module.padding, module.ceil_mode)
+    if all(_covers_the_map(geometry, input) for input in inputs):
+        return None
+    channels = sorted({input.shape[-3] for input in inputs})
+    if len(channels) > 1:
+        raise ValueError(
+            f"{path!r} ({type(module).__name__}) is used in several places, with "
+            f"{' and '.join(map(str, channels))} channels, and the new one takes one number of "
+            f"them: give each place a module of its own, or {leaving_out(path)}"
+        )
+    return PlanOfPooling(
+        path=path,
+        module=module,
+        geometry=geometry,
+        num_features=channels[0],
+        device=inputs[0].device,
+        dtype=inputs[0].dtype,
+        training=module.training,
+    )
+
+
+def _covers_the_map(geometry: PoolGeometry, input: Tensor) -> bool:
+    size = input.shape[-2:]
+    covered = (
+        kernel - padding >= length
+        for kernel, padding, length in zip(
+            geometry.kernel_size, geometry.padding, size, strict=True
+        )
+    )
+    return geometry.output_size(*size) == (1, 1) and all(covered)
