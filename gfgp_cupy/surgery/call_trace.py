@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +15,12 @@ from torch.overrides import TorchFunctionMode
 
 from ..autocast import mean_dtype
 from .call_arguments import CALLS, PoolingCall, covers_the_map
-from .functional_calls import NAME
+from .pooling_calls import NAME, CallKey
+from .window import describe
 
 __all__ = ["CallSite", "CallTrace"]
 
-POOLING = re.compile(r"(adaptive_|fractional_|lp_)?(max_|avg_)?pool[123]d(_with_indices)?")
+POOLING = re.compile(r"((adaptive_|fractional_)?(max|avg)|lp)_pool[123]d(_with_indices)?")
 
 
 @dataclass
@@ -27,9 +29,9 @@ class CallSite:
 
     Attributes:
         path: the module's, whose forward is the innermost that runs.
-        function: the name, as in ``torch.nn.functional``.
+        function: its name in ``torch.nn.functional``.
         call: its arguments; None if it is none of those that can be replaced.
-        output_size: of an adaptive pooling, as given.
+        stand_in: the module of PyTorch that does the same.
         ordinal: how many calls with these arguments and channels come before it in one forward.
         inputs: tensors without data, one for each time that it was called.
         around: paths of the modules whose forwards were running around the innermost.
@@ -39,7 +41,7 @@ class CallSite:
     path: str
     function: str
     call: PoolingCall | None
-    output_size: Any
+    stand_in: nn.Module
     ordinal: int
     inputs: list[Tensor] = field(default_factory=list)
     around: set[str] = field(default_factory=set)
@@ -50,10 +52,26 @@ class CallSite:
         return self.inputs[0].shape[-3]
 
     @property
+    def key(self) -> CallKey:
+        """What tells it from the module's other calls.
+
+        Raises:
+            TypeError: ``call`` is None.
+        """
+        if self.call is None:
+            raise TypeError(f"{self.description} has no key")
+        return CallKey(self.call, self.num_features, self.ordinal)
+
+    @property
     def covers_the_map(self) -> bool:
         """Whether its window is the whole map in each of its uses."""
         call = self.call
         return call is not None and all(covers_the_map(call, input) for input in self.inputs)
+
+    @property
+    def description(self) -> str:
+        """``F.max_pool2d(3/2/1)``."""
+        return describe(f"F.{self.function}", self.stand_in)
 
 
 @dataclass
@@ -65,81 +83,68 @@ class _Forward:
 class CallTrace(TorchFunctionMode):
     """Records the calls of pooling functions while a network runs under it.
 
-    Args:
-        network: a copy that may be changed: each of its modules gets hooks.
-
     Attributes:
-        sites: what was recorded.
+        sites: what was recorded, by what tells one from the others.
+        running: the forwards that are running now, the innermost last.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._running: list[_Forward] = []
-        self._sites: dict[object, CallSite] = {}
-        for path, module in network.named_modules():
-            if not isinstance(module, torch.jit.ScriptModule):
-                self._follow(path, module)
+        self.sites: dict[object, CallSite] = {}
+        self.running: list[_Forward] = []
 
-    @property
-    def sites(self) -> list[CallSite]:
-        return list(self._sites.values())
+    @contextmanager
+    def forward_of(self, path: str) -> Iterator[None]:
+        """The block is the forward of the module at ``path``."""
+        self.running.append(_Forward(path))
+        try:
+            yield
+        finally:
+            self.running.pop()
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if self._running and POOLING.fullmatch(name):
-            self._record(func, name, args, kwargs)
+        if self.running and POOLING.fullmatch(name):
+            if func in CALLS:
+                input, call = CALLS[func](*args, **kwargs)
+            else:
+                input, call = args[0] if args else kwargs["input"], None
+            stand_in = _stand_in(name, args, kwargs) if call is None else call.as_module()
+            self._record(name, input, call, stand_in)
         return func(*args, **kwargs)
 
-    def _follow(self, path: str, module: nn.Module) -> None:
-        def enter(module: nn.Module, args: Any) -> None:
-            self._running.append(_Forward(path))
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._running.pop()
-
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave, always_call=True)
-
     def _record(
-        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, name: str, input: Tensor, call: PoolingCall | None, stand_in: nn.Module
     ) -> None:
-        forward = self._running[-1]
+        forward = self.running[-1]
         if f".{NAME}." in f".{forward.path}.":
-            return  # the new pooling in an earlier call's place
-        if func in CALLS:
-            input, call = CALLS[func](*args, **kwargs)
-            asked: object = call
-        else:
-            input, call = args[0] if args else kwargs["input"], None
-            asked = (name, str(args[1:]), str(kwargs))
-        if input.dim() < 3:
-            channels = 0
-        else:
-            channels = input.shape[-3]
-        same = (asked, channels)
+            return  # inside the pooling that has taken a call's place already
+        same = (call or repr(stand_in), input.shape[-3] if input.dim() > 2 else None)
         ordinal = forward.made.get(same, 0)
         forward.made[same] = ordinal + 1
-        site = self._sites.setdefault(
-            (forward.path, same, ordinal),
-            CallSite(forward.path, name, call, _output_size(args, kwargs), ordinal),
+        site = self.sites.setdefault(
+            (forward.path, same, ordinal), CallSite(forward.path, name, call, stand_in, ordinal)
         )
         # As for a head's mean: autocast's half type is not that of the weights.
         site.inputs.append(input.to(mean_dtype(input)))
-        site.around.update(other.path for other in self._running[:-1])
+        site.around.update(around.path for around in self.running[:-1])
         site.checkpointed |= _inside_checkpoint()
 
 
-def _output_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[1] if len(args) > 1 else kwargs.get("output_size")
+def _stand_in(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
+    """The module of PyTorch that does what a call of the function ``name`` does."""
+    words = name.removesuffix("_with_indices").replace("lp_", "LP_").split("_")
+    cls = getattr(nn, "".join(word[0].upper() + word[1:] for word in words))
+    return cls(*args[1:], **{key: value for key, value in kwargs.items() if key != "input"})
 
 
 def _inside_checkpoint() -> bool:
     """Whether torch.utils.checkpoint runs between the innermost module's forward and here."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code is not nn.Module._call_impl.__code__:
+    while frame is not None and frame.f_code is not nn.Module.__call__.__code__:
         if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
             return True
         frame = frame.f_back
