@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch.utils.checkpoint
@@ -35,6 +37,7 @@ class CallSite:
         ordinal: how many calls with these arguments and channels come before it in one forward.
         inputs: tensors without data, one for each time that it was called.
         around: paths of the modules whose forwards were running around the innermost.
+        methods: of the module, in which it is called, if they are not its forward itself.
         checkpointed: whether it is called by ``torch.utils.checkpoint``, inside the module.
     """
 
@@ -45,6 +48,7 @@ class CallSite:
     ordinal: int
     inputs: list[Tensor] = field(default_factory=list)
     around: set[str] = field(default_factory=set)
+    methods: set[str] = field(default_factory=set)
     checkpointed: bool = False
 
     @property
@@ -77,6 +81,7 @@ class CallSite:
 @dataclass
 class _Forward:
     path: str
+    module: nn.Module
     made: dict[object, int] = field(default_factory=dict)
 
 
@@ -94,9 +99,9 @@ class CallTrace(TorchFunctionMode):
         self.running: list[_Forward] = []
 
     @contextmanager
-    def forward_of(self, path: str) -> Iterator[None]:
+    def forward_of(self, path: str, module: nn.Module) -> Iterator[None]:
         """The block is the forward of the module at ``path``."""
-        self.running.append(_Forward(path))
+        self.running.append(_Forward(path, module))
         try:
             yield
         finally:
@@ -131,7 +136,10 @@ class CallTrace(TorchFunctionMode):
         # As for a head's mean: autocast's half type is not that of the weights.
         site.inputs.append(input.to(mean_dtype(input)))
         site.around.update(around.path for around in self.running[:-1])
-        site.checkpointed |= _inside_checkpoint()
+        for frame in _frames_of_forward():
+            site.checkpointed |= frame.f_code.co_filename == torch.utils.checkpoint.__file__
+            if name := _name_of_method(forward.module, frame):
+                site.methods.add(name)
 
 
 def _stand_in(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
@@ -141,11 +149,18 @@ def _stand_in(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Mo
     return cls(*args[1:], **{key: value for key, value in kwargs.items() if key != "input"})
 
 
-def _inside_checkpoint() -> bool:
-    """Whether torch.utils.checkpoint runs between the innermost module's forward and here."""
+def _frames_of_forward() -> Iterator[FrameType]:
+    """The frames between the innermost module's forward and here."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not nn.Module.__call__.__code__:
-        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
-            return True
+        yield frame
         frame = frame.f_back
-    return False
+
+
+def _name_of_method(module: nn.Module, frame: FrameType) -> str | None:
+    """The method of ``module`` that runs in ``frame``, if one does but its forward."""
+    name, arguments = frame.f_code.co_name, frame.f_code.co_varnames
+    if name == "forward" or not arguments or frame.f_locals.get(arguments[0]) is not module:
+        return None
+    method = getattr(type(module), name, None)
+    return name if getattr(inspect.unwrap(method), "__code__", None) is frame.f_code else None

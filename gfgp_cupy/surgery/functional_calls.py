@@ -13,23 +13,23 @@ from torch.overrides import (
     _get_current_function_mode_stack,
 )
 
-from .call_arguments import CALLS, PoolingCall
+from .call_arguments import CALLS
 from .pooling_calls import NAME, PoolingCalls
 
-__all__ = ["calling_class", "give_pooling_calls", "shield", "without_pooling_calls"]
+__all__ = ["called_by", "calling_class", "give_pooling_calls", "shield", "without_pooling_calls"]
 
 
 class _Running(TorchFunctionMode):
-    """One forward of a module with :class:`PoolingCalls`.
+    """A forward, or another method, of a module with :class:`PoolingCalls` while it runs.
 
     A call belongs to the innermost module that is running. So while another one runs inside, or a
     pooling, or a call has been dealt with, ``inside`` is not 0, and calls are passed on.
     """
 
-    def __init__(self, poolings: PoolingCalls) -> None:
+    def __init__(self, poolings: PoolingCalls, method: str) -> None:
         super().__init__()
         self.poolings = poolings
-        self.made: dict[tuple[PoolingCall, int], int] = {}
+        self.made = dict(poolings.made_before.get(method, {}))
         self.inside = 0
 
     def __torch_function__(
@@ -72,37 +72,45 @@ def shield(module: nn.Module) -> None:
         module.register_forward_hook(_step_out, always_call=True)
 
 
-def give_pooling_calls(module: nn.Module, path: str) -> PoolingCalls:
-    """The poolings for the calls of ``module``, which has none at first: fill in ``sites``."""
+def give_pooling_calls(module: nn.Module, path: str, methods: Iterable[str]) -> PoolingCalls:
+    """The poolings for the calls of ``module``, of which none is known at first.
+
+    Args:
+        module: whose forward calls pooling functions.
+        path: the module's.
+        methods: those in which it does, if they are not its forward itself. Someone may call them
+            without it.
+    """
     poolings = getattr(module, NAME, None)
     if not isinstance(poolings, PoolingCalls):
         poolings = PoolingCalls(path).train(module.training)
         module.add_module(NAME, poolings)
-        # Its name in the state dict, its hooks, and whoever holds it need not know.
-        module.__class__ = calling_class(type(module))
+    base, known = called_by(type(module)) or (type(module), ())
+    # The same object: its hooks, and whoever holds it, need not know.
+    module.__class__ = calling_class(base, tuple(sorted({*known, *methods})))
     return poolings
 
 
 def without_pooling_calls(module: nn.Module) -> None:
     """Takes back what :func:`give_pooling_calls` did to the class: the functions are called."""
-    base = vars(type(module)).get("_called_by")
-    if base is not None:
-        module.__class__ = base
+    called = called_by(type(module))
+    if called is not None:
+        module.__class__ = called[0]
+
+
+def called_by(cls: type[nn.Module]) -> tuple[type[nn.Module], tuple[str, ...]] | None:
+    """What ``cls`` was made of by :func:`calling_class`; None if it was not."""
+    return vars(cls).get("_called_by")
 
 
 @cache
-def calling_class(base: type[nn.Module]) -> type[nn.Module]:
-    """``base`` with a forward whose calls are dealt with by its :class:`PoolingCalls`."""
-
-    @wraps(base.forward)  # torch.fx and torch.export read the arguments' names
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with _Running(getattr(self, NAME)):
-            return base.forward(self, *args, **kwargs)
+def calling_class(base: type[nn.Module], methods: tuple[str, ...] = ()) -> type[nn.Module]:
+    """``base`` with a forward, and other methods, whose calls its :class:`PoolingCalls` answer."""
 
     def reduce(self: nn.Module, protocol: Any) -> Any:
         make, arguments, *state = base.__reduce_ex__(self, protocol)
         arguments = tuple(base if argument is calling else argument for argument in arguments)
-        return (_made_calling, (make, arguments), *state)
+        return (_made_calling, (make, arguments, methods), *state)
 
     def refuse_to_be_scripted(self: nn.Module) -> nn.Module:
         raise RuntimeError(
@@ -119,15 +127,48 @@ def calling_class(base: type[nn.Module]) -> type[nn.Module]:
             "__doc__": base.__doc__,
             "__reduce_ex__": reduce,
             "__prepare_scriptable__": refuse_to_be_scripted,
-            "forward": forward,
-            "_called_by": base,
+            "_called_by": (base, methods),
+            "forward": _answering_forward(base),
+            **{name: _answering_method(base, name) for name in methods},
         },
     )
     return calling
 
 
-def _made_calling(make: Callable[..., nn.Module], arguments: tuple[Any, ...]) -> nn.Module:
+def _answering_forward(base: type[nn.Module]) -> Callable[..., Any]:
+    @wraps(base.forward)  # torch.fx and torch.export read the arguments' names
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _Running(getattr(self, NAME), "forward"):
+            return base.forward(self, *args, **kwargs)
+
+    return forward
+
+
+def _answering_method(base: type[nn.Module], name: str) -> Callable[..., Any]:
+    original = getattr(base, name)
+
+    @wraps(original)
+    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        poolings = getattr(self, NAME)
+        if _is_running(poolings):
+            return original(self, *args, **kwargs)
+        with _Running(poolings, name):
+            return original(self, *args, **kwargs)
+
+    return method
+
+
+def _is_running(poolings: PoolingCalls) -> bool:
+    for mode in _get_current_function_mode_stack():
+        if isinstance(mode, _Running) and mode.poolings is poolings:
+            return True
+    return False
+
+
+def _made_calling(
+    make: Callable[..., nn.Module], arguments: tuple[Any, ...], methods: tuple[str, ...]
+) -> nn.Module:
     """A module as pickle makes it, before it has a state, but of its :func:`calling_class`."""
     module = make(*arguments)
-    module.__class__ = calling_class(type(module))
+    module.__class__ = calling_class(type(module), methods)
     return module

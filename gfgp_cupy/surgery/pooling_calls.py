@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +39,8 @@ class PoolingCalls(nn.ModuleList):
         sites: for the arguments of each call, the calls by their number of channels, in the order
             in which one forward makes them: a pooling's index, or None where the function stays.
         whole_map: the kinds of calls that pool whole maps, with windows as large as those.
+        made_before: for each method in which calls are made, how many of them the forward makes
+            before it.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,15 +48,25 @@ class PoolingCalls(nn.ModuleList):
         self.path = path
         self.sites: dict[PoolingCall, dict[int, list[int | None]]] = {}
         self.whole_map: set[str] = set()
+        self.made_before: dict[str, dict[tuple[PoolingCall, int], int]] = {}
 
     def forward(self, input: Any) -> Any:
         """``input``: a network that runs all of its children in a row is not to run these."""
         return input
 
-    def expect(self, key: CallKey, whole_map: bool) -> None:
-        """The call is made; the function stays, if no pooling has been put there."""
+    def expect(self, key: CallKey, methods: Iterable[str], whole_map: bool) -> None:
+        """The call is made; the function stays, if no pooling has been put there.
+
+        Args:
+            key: what tells it from the others; to be expected in the order of their ordinals.
+            methods: in which it is made.
+            whole_map: whether it pools whole maps.
+        """
         ordinals = self.sites.setdefault(key.call, {}).setdefault(key.num_features, [])
         ordinals += [None] * (key.ordinal + 1 - len(ordinals))
+        for method in methods:
+            before = self.made_before.setdefault(method, {})
+            before.setdefault((key.call, key.num_features), key.ordinal)
         if whole_map:
             self.whole_map.add(key.call.kind)
 
