@@ -1,0 +1,147 @@
+"""replace_pooling: the order of things."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ..choices import check_choice
+from .decisions import Decision, decide
+from .making import check_pool, make_all
+from .optimizers import checked_optimizers, update_optimizers
+from .places import find_places
+from .plans import Plan
+from .refusals import Refusal, refuse, refuse_to_guess
+from .table import Left, Replacements
+from .trace import Trace, trace_forward
+from .wrappers import check_not_fixed
+
+__all__ = ["replace_pooling"]
+
+Row = TypeVar("Row", Plan, Left)
+
+
+def replace_pooling(
+    model: nn.Module,
+    pool: str | Callable[..., nn.Module] = "max_ent",
+    *,
+    strided_convs: bool = False,
+    stride_one: bool = False,
+    where: Callable[[str, nn.Module], bool] | None = None,
+    unsupported: str = "raise",
+    min_channels: int = 1,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    sample_shape: tuple[int, ...] = (2, 3, 224, 224),
+) -> Replacements:
+    r"""Replaces the poolings of ``model``, in place, by poolings that learn what to keep.
+
+    Every ``nn.MaxPool2d`` and ``nn.AvgPool2d`` gives way to a pooling of the same windows, so that
+    all sizes stay as they were. With ``strided_convs``, every ``nn.Conv2d`` of stride 2 becomes a
+    :class:`PooledConv2d`: stride 1, and directly behind it a pooling of kernel and stride 2, as in
+    T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019 (where it stands behind the
+    block's last ReLU, which only the network's author can tell). Such a convolution then costs
+    four times as much.
+
+    Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
+    the whole map. So are calls of ``F.max_pool2d`` inside a ``forward``, which are no modules.
+
+    Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
+    pooling has the device and type of the tensors around it and the training mode of what it
+    replaces, and fresh weights from PyTorch's random state. To start from pre-trained weights, load
+    them first, and create the optimizer last. In training the new poolings take two samples or
+    more. Either everything is replaced or, with an error, nothing.
+
+    Args:
+        model: any network.
+        pool: a name that :func:`gfgp_cupy.poolings.create_pooling` takes, such as ``"max_ent"``
+            (:class:`gfgp_cupy.GFGPMaxEntPool2d`), or a callable that is given
+            ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)`` and
+            returns the pooling.
+        strided_convs: replace the strides of convolutions, too.
+        where: is called with the path and the module of each pooling (and strided convolution), as
+            ``model.named_modules()`` gives them; those for which it returns False are left alone.
+            Default: all.
+        sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
+            traced through a copy of the network that holds no data, to find the number of channels
+            of each pooling: nothing is computed, and the network, its buffers and the random state
+            stay as they are.
+
+    Returns:
+        What was changed; ``print`` shows it as a table. Empty, with a warning, if nothing was.
+
+    Raises:
+        TypeError: ``model`` is no module, or ``pool`` is one.
+        ValueError: ``pool`` is unknown, ``model`` is compiled by ``torch.jit``, a pooling has no
+            equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, padding that
+            counts in a mean, a subclass of its own), or its channels cannot be found. The message
+            names the module's path.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
+        >>> print(replace_pooling(model, sample_shape=(2, 3, 32, 32)))
+        path  channels  was             is
+        1     8         MaxPool2d(2/2)  GFGPMaxEntPool2d(2/2)
+        >>> model(torch.randn(4, 3, 32, 32)).shape
+        torch.Size([4, 8, 16, 16])
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_not_fixed(model)
+    check_pool(pool)
+    check_choice("unsupported", unsupported, ("raise", "skip"))
+    optimizers = checked_optimizers(optimizer)
+
+    places, of_other_kinds = find_places(model, strided_convs, where)
+    trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
+    decisions: list[Decision] = [
+        *of_other_kinds,
+        *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
+    ]
+    plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
+    left = [one for one in decisions if isinstance(one, Left)]
+
+    selected = [place.path for place in places], where is None
+    if unsupported == "raise":
+        refuse_to_guess(trace)
+        refuse([one for one in left if isinstance(one, Refusal)], *selected)
+    made = list(zip(plans, make_all(plans, pool), strict=True))
+    obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
+    if unsupported == "raise":
+        refuse(obstacles, *selected)
+    blocked = {refusal.path for refusal in obstacles}
+    left = _in_order(model, [*left, *obstacles]) + _rest_of_the_forward(trace)
+    if len(blocked) == len(made):
+        _warn_that_nothing_changed(model, strided_convs, where)
+
+    # Nothing has been touched so far, and nothing below can fail.
+    before = dict(model.named_parameters())
+    changes = [plan.apply(model, new) for plan, new in made if plan.path not in blocked]
+    update_optimizers(optimizers, before, model)
+    return Replacements(changes, left)
+
+
+def _in_order(model: nn.Module, rows: list[Row]) -> list[Row]:
+    """``rows`` in the order of the network's modules."""
+    order = {path: i for i, (path, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    return sorted(rows, key=lambda row: order[row.path])
+
+
+def _rest_of_the_forward(trace: Trace) -> list[Left]:
+    if trace.failure is None:
+        return []
+    return [Left(trace.failure.path, "what its forward calls from here on", str(trace.failure))]
+
+
+def _warn_that_nothing_changed(model: nn.Module, strided_convs: bool, where: object) -> None:
+    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
+    selected = "" if where is None else " that where selects"
+    warnings.warn(
+        f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
+        f"AvgPool2d module{selected} but global ones (functions called inside a forward, like "
+        f"F.max_pool2d, cannot be replaced){advice}",
+        stacklevel=3,
+    )
