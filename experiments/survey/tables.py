@@ -31,9 +31,9 @@ def summary(rows: Sequence[SurveyRow]) -> str:
     return (
         f"Of {sum(row.outcome != 'does not run' for row in rows)} networks that run, {len(pool)} "
         f"pool a part of their map. In {len(wholly)} of these ({len(wholly) / len(pool):.1%}) "
-        f"every such pooling is replaced: in {plain} without options, in {len(wholly) - plain} with "
-        f"options. {outcomes['partly']} are replaced in part, and what stays is listed with the "
-        f"reason; {outcomes['refused']} are refused; in {outcomes['silent']} a pooling stays that "
+        f"every such pooling is replaced: in {plain} without options, in {len(wholly) - plain} "
+        f"with options. {outcomes['partly']} are replaced in part, and what stays is listed with "
+        f"the reason; {outcomes['refused']} are refused; in {outcomes['silent']} a pooling stays that "
         f"is not listed; {outcomes['broken']} are broken. {len(trained)} ran forward and backward "
         f"in training mode, and each of their {sum(row.heads for row in trained)} heads got a "
         f"gradient. `replace_pooling` took {seconds[len(seconds) // 2]:.2f} s of one processor in "

@@ -2,7 +2,8 @@
 
 Chosen by what the modules of the networks are, before any was tried: of those with a ``MaxPool2d``
 or ``AvgPool2d`` and fewer than 60 million parameters (or else the smallest) six, ten in the three
-largest modules, evenly spaced by size; and the smallest network without one, unless that is larger, too.
+largest modules, evenly spaced by size; and the smallest network without one, unless that is larger,
+too.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The survey of other people's networks counts right, sees what is wrong, and its page is up to date."""
+"""The survey counts right and sees what is wrong, and its committed results are good enough."""
 
 import json
 import re
