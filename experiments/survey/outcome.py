@@ -18,7 +18,7 @@ from gfgp_cupy import GFGPMaxEntPool2d
 from gfgp_cupy.surgery import Replacements, replace_pooling
 
 DISTRIBUTIONS = {"smp": "segmentation-models-pytorch"}
-MOST_PARAMETERS = 30_000_000
+MOST_PARAMETERS = 15_000_000
 """Of a network that is trained a step: larger ones take long, and pool as their smaller kin do."""
 STEPS = 3
 """Training steps at most, until every head has had a gradient: stochastic depth drops branches."""
