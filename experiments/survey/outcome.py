@@ -21,7 +21,8 @@ DISTRIBUTIONS = {"smp": "segmentation-models-pytorch"}
 MOST_PARAMETERS = 15_000_000
 """Of a network that is trained a step: larger ones take long, and pool as their smaller kin do."""
 STEPS = 3
-"""Training steps at most, until every head has had a gradient: stochastic depth drops branches."""
+"""Training steps at most, until every head has had a gradient: stochastic depth drops branches, and
+the last norm of a branch can have a weight that starts at 0."""
 
 
 def survey(network: Network) -> SurveyRow:
@@ -174,6 +175,8 @@ def _train(model: nn.Module, network: Network, row: SurveyRow, runs: bool) -> Su
     if not runs or row.parameters > MOST_PARAMETERS:
         return replace(row, step="too large" if runs else "does not train", heads=len(heads))
     model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    trained: set[int] = set()
     for _ in range(STEPS):
         images = torch.randn(network.sample_shape)
         try:
@@ -182,11 +185,12 @@ def _train(model: nn.Module, network: Network, row: SurveyRow, runs: bool) -> Su
             sum((each * torch.randn_like(each)).mean() for each in outputs).backward()
         except Exception as error:  # whatever the replacements cause
             return replace(row, outcome="broken", error=_line(error))
-        trained = sum(map(_has_gradient, heads))
-        row = replace(row, step="ran", heads=len(heads), heads_trained=trained)
-        if row.trained:
+        trained |= {i for i, head in enumerate(heads) if _has_gradient(head)}
+        if len(trained) == len(heads):
             break
-    return row
+        optimizer.step()
+        optimizer.zero_grad()
+    return replace(row, step="ran", heads=len(heads), heads_trained=len(trained))
 
 
 def _has_gradient(head: nn.Module) -> bool:

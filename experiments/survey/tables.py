@@ -27,6 +27,7 @@ def summary(rows: Sequence[SurveyRow]) -> str:
     wholly = [row for row in pool if row.outcome == "wholly"]
     plain = sum(not row.options for row in wholly)
     trained = [row for row in rows if row.trained]
+    heads = sum(row.heads for row in trained)
     seconds = sorted(row.seconds for row in wholly)
     return (
         f"Of {sum(row.outcome != 'does not run' for row in rows)} networks that run, {len(pool)} "
@@ -34,8 +35,8 @@ def summary(rows: Sequence[SurveyRow]) -> str:
         f"every such pooling is replaced: in {plain} without options, in {len(wholly) - plain} "
         f"with options. {outcomes['partly']} are replaced in part, and what stays is listed with "
         f"the reason; {outcomes['refused']} are refused; in {outcomes['silent']} a pooling stays "
-        f"that is not listed; {outcomes['broken']} are broken. {len(trained)} ran forward and backward "
-        f"in training mode, and each of their {sum(row.heads for row in trained)} heads got a "
+        f"that is not listed; {outcomes['broken']} are broken. {len(trained)} ran forward and "
+        f"backward in training mode, and each of their {heads} heads got a "
         f"gradient. `replace_pooling` took {seconds[len(seconds) // 2]:.2f} s of one processor in "
         f"the median, {seconds[-1]:.1f} s at most."
     )
