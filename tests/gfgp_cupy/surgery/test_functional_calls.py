@@ -1,6 +1,8 @@
 """replace_pooling(…, functional=True): pooling calls inside a forward, whatever way it runs."""
 
 import copy
+import importlib
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from gfgp_cupy import GFGPMaxEntPool2d, replace_pooling
 from gfgp_cupy.surgery import Left, Replacement
@@ -404,9 +407,7 @@ def test_symbolic_trace():
 
 def test_feature_extractor():
     model, _ = network()
-    extractor = torchvision.models.feature_extraction.create_feature_extractor(
-        model, ["block.pooling_calls.1"]
-    )
+    extractor = create_feature_extractor(model, ["block.pooling_calls.1"])
     x = torch.randn(IMAGES)
     y = extractor(x)["block.pooling_calls.1"]
     torch.testing.assert_close(model.classifier(y.mean((2, 3))), model(x))
@@ -426,21 +427,34 @@ def test_deepcopy_state_dict_and_replicas():
         assert torch.equal(other(x), model(x))
 
 
-def test_saved_whole_and_loaded_in_another_process(tmp_path):
-    torch.manual_seed(0)
-    model = torchvision.models.inception.InceptionB(
-        4, conv_block=torchvision.models.inception.BasicConv2d
-    ).eval()
-    replace(model, sample_shape=(2, 4, 16, 16))
-    x = torch.randn(2, 4, 16, 16)
-    torch.save({"model": model, "x": x, "y": model(x)}, tmp_path / "all.pt")
+NETWORK_OF_ITS_OWN = """
+import torch.nn.functional as F
+from torch import nn
+
+class Net(nn.Module):
+    def forward(self, x):
+        return F.max_pool2d(x, 2)
+"""
+
+
+def test_saved_whole_and_loaded_in_another_process(tmp_path, monkeypatch):
+    (tmp_path / "network_of_its_own.py").write_text(NETWORK_OF_ITS_OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("network_of_its_own").Net()
+    replace(model)
+    x = torch.randn(IMAGES)
+    torch.save({"model": model.eval(), "x": x, "y": model(x)}, tmp_path / "all.pt")
     code = (
-        "import sys, torch; saved = torch.load(sys.argv[1], weights_only=False); "
+        "import torch; saved = torch.load('all.pt', weights_only=False); "
         "torch.testing.assert_close(saved['model'](saved['x']), saved['y']); "
         "print(type(saved['model'].pooling_calls[0]).__name__)"
     )
-    run = [sys.executable, "-c", code, str(tmp_path / "all.pt")]
-    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True,
+        check=True,
+    ).stdout  # fmt: skip
     assert said.strip() == "GFGPMaxEntPool2d"
 
 
