@@ -59,7 +59,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet18-3d": ("resnet18", {**RESNET, "spatial_dims": 3}),
     "ResNet50": ("resnet50", RESNET),
     "SegResNet": ("SegResNet", {"spatial_dims": 2, **IN_AND_OUT}),
-    "SENet154": ("SENet154", {"spatial_dims": 2, "in_channels": 3, "num_classes": 10}),
     "SEResNet50": ("SEResNet50", {"spatial_dims": 2, "in_channels": 3, "num_classes": 10}),
     "SEResNet50-3d": ("SEResNet50", {"spatial_dims": 3, "in_channels": 3, "num_classes": 10}),
     "SEResNeXt50": ("SEResNext50", {"spatial_dims": 2, "in_channels": 3, "num_classes": 10}),
@@ -71,13 +70,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "VoxelMorphUNet": (
         "VoxelMorphUNet",
         {
-            "spatial_dims": 2, "in_channels": 3, "unet_out_channels": 8,
+            "spatial_dims": 2, "in_channels": 4, "unet_out_channels": 8,
             "channels": (8, 16, 16, 16, 16, 16), "final_conv_channels": (8,),
         },
     ),
 }  # fmt: skip
 SHAPES = {
     "VNet": (2, 1, 128, 128),
+    "VoxelMorphUNet": (2, 4, 128, 128),
     "HoVerNet": (2, 3, 256, 256),
     "TorchVisionFCModel": (2, 3, 224, 224),
 }

@@ -18,7 +18,7 @@ from gfgp_cupy import GFGPMaxEntPool2d
 from gfgp_cupy.surgery import Replacements, replace_pooling
 
 DISTRIBUTIONS = {"smp": "segmentation-models-pytorch"}
-MOST_PARAMETERS = 15_000_000
+MOST_PARAMETERS = 12_000_000
 """Of a network that is trained a step: larger ones take long, and pool as their smaller kin do."""
 STEPS = 3
 """Training steps at most, until every head has had a gradient: stochastic depth drops branches, and
@@ -39,7 +39,6 @@ def survey(network: Network) -> SurveyRow:
         before = _run(model, network)
     except Exception as error:  # of other people's code, which can fail in any way
         return replace(row, error=_line(error))
-    del model
     poolings = before.calls.partial
     row = replace(
         row,
@@ -48,10 +47,13 @@ def survey(network: Network) -> SurveyRow:
         in_forward=sum(not each.in_module for each in poolings),
         whole=sum(each.extent == "map" for each in before.calls.poolings),
     )
-    first = row = _attempt(network, before, row, {})
+    if not poolings:
+        return _attempt(model, network, before, row, {})
+    del model
+    first = row = _attempt(network.build(), network, before, row, {})
     options = _options(row, poolings)
     while row.outcome in ("partly", "refused") and options:
-        row = _attempt(network, before, row, options)
+        row = _attempt(network.build(), network, before, row, options)
         row = replace(row, default_replaced=first.default_replaced)
         if row.outcome != "refused" or "unsupported" in options:
             break
@@ -90,7 +92,7 @@ class _Run:
 def _run(model: nn.Module, network: Network) -> _Run:
     images, calls, error = torch.randn(network.sample_shape), Calls(), ""
     with torch.no_grad(), recorded(model, calls, GFGPMaxEntPool2d):
-        output = network.call(model.eval(), images)
+        output = network.call(model.eval(), images[:1])
         pooled = dict(calls.sizes)
         if any(path not in calls.modules for path in _leaves(model)):
             try:
@@ -104,10 +106,11 @@ def _leaves(model: nn.Module) -> list[str]:
     return [path for path, module in model.named_modules() if not any(module.children())]
 
 
-def _attempt(network: Network, before: _Run, row: SurveyRow, options: dict[str, Any]) -> SurveyRow:
-    """Return the row with what came of ``replace_pooling(model, **options)``, on a new network."""
+def _attempt(
+    model: nn.Module, network: Network, before: _Run, row: SurveyRow, options: dict[str, Any]
+) -> SurveyRow:
+    """Return the row with what came of ``replace_pooling(model, **options)``."""
     row = replace(row, options=", ".join(f"{name}={value!r}" for name, value in options.items()))
-    model = network.build()
     tensors = {name: tensor.shape for name, tensor in model.state_dict().items()}
     start = time.process_time()
     try:

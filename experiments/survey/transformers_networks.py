@@ -57,7 +57,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "PvtV2ForImageClassification": {},
     "RegNetForImageClassification": {"depths": [1, 1, 2, 1]},
     "ResNetForImageClassification": {},
-    "ResNetBackbone": {"layer_type": "basic"},
+    "ResNetBackbone": {"layer_type": "basic", "hidden_sizes": [32, 64, 128, 256]},
     "RTDetrResNetBackbone": {},
     "SegformerForImageClassification": {},
     "SegformerForSemanticSegmentation": {},
@@ -68,16 +68,29 @@ MODELS: dict[str, dict[str, Any]] = {
     "UVDocBackbone": {},
     "ViTForImageClassification": SMALL_VIT,
     "ViTMSNForImageClassification": SMALL_VIT,
-    "BeitForSemanticSegmentation": {"image_size": 224, **SMALL_VIT, "out_indices": [1, 1, 2, 2]},
-    "Data2VecVisionForSemanticSegmentation": {**SMALL_VIT, "out_indices": [1, 1, 2, 2]},
-    "DPTForDepthEstimation": {},
+    "BeitForSemanticSegmentation": {
+        **SMALL_VIT,
+        "num_hidden_layers": 4,
+        "out_indices": [1, 2, 3, 4],
+    },
+    "Data2VecVisionForSemanticSegmentation": {
+        **SMALL_VIT,
+        "num_hidden_layers": 4,
+        "out_indices": [1, 2, 3, 4],
+    },
+    "DPTForDepthEstimation": {
+        **SMALL_VIT,
+        "image_size": 224,
+        "num_hidden_layers": 4,
+        "backbone_out_indices": [0, 1, 2, 3],
+    },
     "GLPNForDepthEstimation": {},
     "UperNetForSemanticSegmentation": {
         "backbone_config": transformers.ResNetConfig(depths=[1, 1, 1, 1], **STAGES)
     },
     "SuperPointForKeypointDetection": {},
     "ConditionalDetrForObjectDetection": {**SMALL_DETR, **BACKBONE_OF_RESNET},
-    "DeformableDetrForObjectDetection": {**SMALL_DETR, **BACKBONE_OF_RESNET},
+    "DeformableDetrForObjectDetection": {**SMALL_DETR, "decoder_layers": 2, **BACKBONE_OF_RESNET},
     "DetrForObjectDetection": {**SMALL_DETR, **BACKBONE_OF_RESNET},
     "DetrForSegmentation": {**SMALL_DETR, **BACKBONE_OF_RESNET},
     "TableTransformerForObjectDetection": {**SMALL_DETR, **BACKBONE_OF_RESNET},
@@ -87,7 +100,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "MaskFormerForInstanceSegmentation": {},
     "Mask2FormerForUniversalSegmentation": {},
     "PPOCRV5MobileDetForObjectDetection": {},
-    "PPOCRV5ServerDetForObjectDetection": {},
     "YolosForObjectDetection": {**SMALL_VIT, "image_size": [224, 224]},
 }
 

@@ -12,10 +12,10 @@ from ultralytics import RTDETR, YOLO
 from experiments.survey.network import Network
 
 NAMES = (
-    "yolov3", "yolov3-spp", "yolov3-tiny", "yolov5n", "yolov5n-p6", "yolov6n", "yolov8n",
+    "yolov3-spp", "yolov3-tiny", "yolov5n", "yolov5n-p6", "yolov6n", "yolov8n",
     "yolov8n-cls", "yolov8-cls-resnet50", "yolov8n-ghost", "yolov8n-obb", "yolov8n-pose",
     "yolov8n-seg", "yolov9t", "yolov9c", "yolov10n", "yolo11n", "yolo11n-seg", "yolo11n-cls",
-    "yolo11-cls-resnet18", "yolo12n", "yolo26n", "rtdetr-l", "rtdetr-resnet50",
+    "yolo12n", "yolo26n", "rtdetr-l", "rtdetr-resnet50",
 )  # fmt: skip
 
 
