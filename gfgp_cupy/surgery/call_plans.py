@@ -117,7 +117,9 @@ def shield_others(
         new: paths and poolings that have taken the place of modules, or stand behind them.
     """
     calling = {path for path, module in model.named_modules() if called_by(type(module))}
-    inside = [(site.path, model.get_submodule(site.path)) for site in sites if site.around & calling]
+    inside = [
+        (site.path, model.get_submodule(site.path)) for site in sites if site.around & calling
+    ]
     inside += [(path, pooling) for path, pooling in new if _parents(path) & calling]
     for path, module in inside:
         if path not in calling:
@@ -166,7 +168,9 @@ def _decide(
     min_channels: int,
 ) -> Decision:  # fmt: skip
     if site.call is None:
-        return Left(path, site.description, reason_by_kind(site.stand_in) or "no window of one size")
+        return Left(
+            path, site.description, reason_by_kind(site.stand_in) or "no window of one size"
+        )
     window = _window(module, site)
     if isinstance(window, str):
         return Refusal(path, site.description, window)
