@@ -112,7 +112,7 @@ def replace_pooling(
     ]
     of_calls, calling = decide_calls(
         model,
-        trace.calls.sites.values(),
+        trace.calls.sites,
         functional=functional,
         where=where,
         stride_one=stride_one,
@@ -138,7 +138,7 @@ def replace_pooling(
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
     changes = [plan.apply(model, new) for plan, new in made if plan.path not in blocked]
-    shield_others(model, trace.calls.sites.values(), [(plan.path, new) for plan, new in made])
+    shield_others(model, trace.calls.sites, [(plan.path, new) for plan, new in made])
     update_optimizers(optimizers, before, model)
     return Replacements(changes, left)
 
