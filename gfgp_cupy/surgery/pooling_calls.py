@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.jit import TracerWarning, is_tracing
 
+from ..torchscript import sizes_of
 from .call_arguments import PoolingCall, covers_the_map
 
 __all__ = ["NAME", "CallKey", "PoolingCalls", "Slot"]
@@ -108,7 +107,7 @@ class PoolingCalls(nn.ModuleList):
         # A forward that asks for targets in training was seen in evaluation mode alone.
         by_channels = self.sites[training].get(call) or self.sites[not training].get(call, {})
         if isinstance(input, Tensor):
-            channels = _channels(input)
+            channels = sizes_of(input)[-3]
         elif len(by_channels) == 1:  # torch.fx knows no shapes
             channels = next(iter(by_channels))
         else:
@@ -148,11 +147,3 @@ class PoolingCalls(nn.ModuleList):
             "calls: give that a sample_shape for which it does, or leave the module out with "
             f"where=lambda path, module: path != {self.path!r}"
         )
-
-
-def _channels(input: Tensor) -> int:
-    if not is_tracing():
-        return input.shape[-3]
-    with warnings.catch_warnings():  # a fixed number of channels is what is meant
-        warnings.simplefilter("ignore", TracerWarning)
-        return int(input.shape[-3])
