@@ -288,6 +288,36 @@ def test_calls_in_training_alone():
     torch.testing.assert_close(model.eval()(x), 2 * F.max_pool2d(x, 2))
 
 
+def test_the_same_call_in_both_modes():
+    """A call keeps its pooling when one mode makes others like it before."""
+
+    def forward(self, x):
+        extra = F.max_pool2d(x, 2).mean() if self.training else 0
+        return F.max_pool2d(x, 2) + extra
+
+    model = Lambda(forward)
+    assert len(replace(model, Doubled)) == 2
+    with torch.no_grad():
+        model.pooling_calls[1].scale.fill_(3)
+    x = torch.randn(IMAGES)
+    y = F.max_pool2d(x, 2)
+    torch.testing.assert_close(model.eval()(x), 2 * y)
+    torch.testing.assert_close(model.train()(x), 2 * y + 3 * y.mean())
+
+
+def test_a_forward_that_wants_targets_in_training():
+    class Net(nn.Module):
+        def forward(self, x, targets=None):
+            if self.training and targets is None:
+                raise ValueError("targets")
+            return F.max_pool2d(x, 2)
+
+    model = Net()
+    replace(model, Doubled)
+    x = torch.randn(IMAGES)
+    torch.testing.assert_close(model.train()(x, 1), 2 * F.max_pool2d(x, 2))
+
+
 def test_a_call_that_was_not_seen_is_an_error():
     model = nn.Sequential(
         Lambda(lambda _, x: F.max_pool2d(x, 2) if x.shape[-1] == 32 else F.max_pool2d(x, 3))
