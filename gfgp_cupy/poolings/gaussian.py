@@ -207,9 +207,7 @@ class GFGPGaussianPool2d(HeadPool2d):
             self.training and self.stochasticity is not None,
         )
         if deviation is not None:
-            shape = mean.shape
-            if self.stochasticity == "HWCN":
-                shape = (*shape[:2], *output_shape[2:])
+            shape = output_shape if self.stochasticity == "HWCN" else mean.shape
             mean = mean + deviation * torch.randn(shape, dtype=mean.dtype, device=mean.device)
         output = gaussian_pool2d(
             batched, F.softplus(mean), *self.window, self.count_include_pad, self.eps
