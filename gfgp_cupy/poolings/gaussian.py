@@ -200,14 +200,17 @@ class GFGPGaussianPool2d(HeadPool2d):
         return nn.Sequential(*self.head.deviation)
 
     def pool_guided(self, input: Tensor) -> Tensor:
-        batched, output_shape = check_input(input, window_geometry(*self.window))
+        geometry = window_geometry(*self.window)
+        batched, _ = check_input(input, geometry)
         head = outside_autocast(self.head, input.device)
         mean, deviation = head(
             batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)),
             self.training and self.stochasticity is not None,
         )
         if deviation is not None:
-            shape = output_shape if self.stochasticity == "HWCN" else mean.shape
+            shape = mean.shape
+            if self.stochasticity == "HWCN":
+                shape = (*shape[:2], *geometry.output_size(*batched.shape[2:]))
             mean = mean + deviation * torch.randn(shape, dtype=mean.dtype, device=mean.device)
         output = gaussian_pool2d(
             batched, F.softplus(mean), *self.window, self.count_include_pad, self.eps
