@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..choices import check_choice
+from .call_plans import decide_calls, shield_others
 from .decisions import Decision, decide
 from .making import check_pool, make_all
 from .optimizers import checked_optimizers, update_optimizers
@@ -30,6 +31,7 @@ def replace_pooling(
     pool: str | Callable[..., nn.Module] = "max_ent",
     *,
     strided_convs: bool = False,
+    functional: bool = False,
     stride_one: bool = False,
     where: Callable[[str, nn.Module], bool] | None = None,
     unsupported: str = "raise",
@@ -47,7 +49,8 @@ def replace_pooling(
     four times as much.
 
     Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
-    the whole map. So are calls of ``F.max_pool2d`` inside a ``forward``, which are no modules.
+    the whole map. So are, without ``functional``, calls of ``F.max_pool2d`` and its kin inside a
+    ``forward``, which are no modules.
 
     Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
     pooling has the device and type of the tensors around it and the training mode of what it
@@ -62,9 +65,15 @@ def replace_pooling(
             ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)`` and
             returns the pooling.
         strided_convs: replace the strides of convolutions, too.
+        functional: replace the calls of ``F.max_pool2d``, ``F.avg_pool2d``, ``F.lp_pool2d`` and
+            ``torch.max_pool2d`` in the forwards of modules, too. Each call gets a pooling of its
+            own, which belongs to the module of whose forward it is (``pooling_calls.0`` and so on
+            in its state dict). It is known by its arguments, its number of channels and how many
+            such calls come before it in one forward; one that was not seen without data is a
+            RuntimeError when it is made.
         where: is called with the path and the module of each pooling (and strided convolution), as
             ``model.named_modules()`` gives them; those for which it returns False are left alone.
-            Default: all.
+            For a call inside a forward the module is the one of whose forward it is. Default: all.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling: nothing is computed, and the network, its buffers and the random state
@@ -101,10 +110,19 @@ def replace_pooling(
         *of_other_kinds,
         *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
     ]
+    of_calls, calling = decide_calls(
+        model,
+        trace.calls.sites,
+        functional=functional,
+        where=where,
+        stride_one=stride_one,
+        min_channels=min_channels,
+    )
+    decisions += of_calls
     plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
     left = [one for one in decisions if isinstance(one, Left)]
 
-    selected = [place.path for place in places], where is None
+    selected = [*(place.path for place in places), *calling], where is None
     if unsupported == "raise":
         refuse_to_guess(trace)
         refuse([one for one in left if isinstance(one, Refusal)], *selected)
@@ -115,11 +133,12 @@ def replace_pooling(
     blocked = {refusal.path for refusal in obstacles}
     left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
     if len(blocked) == len(made):
-        _warn_that_nothing_changed(model, strided_convs, where, left)
+        _warn_that_nothing_changed(model, strided_convs, functional, where, left)
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
     changes = [plan.apply(model, new) for plan, new in made if plan.path not in blocked]
+    shield_others(model, trace.calls.sites, [(plan.path, new) for plan, new in made])
     update_optimizers(optimizers, before, model)
     return Replacements(changes, left)
 
@@ -141,15 +160,18 @@ def _rest_of_the_forward(trace: Trace) -> list[Left]:
 
 
 def _warn_that_nothing_changed(
-    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
+    model: nn.Module, strided_convs: bool, functional: bool, where: object, left: list[Left]
 ) -> None:
+    others = {
+        "functional=True replaces calls of F.max_pool2d and its kin inside a forward": functional,
+        "strided_convs=True replaces the strides of convolutions": strided_convs,
+    }
+    advice = "".join(f"; {advice}" for advice, followed in others.items() if not followed)
     selected = "" if where is None else " that where selects"
     reasons = "; ".join(dict.fromkeys(row.reason for row in left))
     but = f" but what it leaves ({reasons})" if left else ""
-    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
     warnings.warn(
         f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
-        f"AvgPool2d module{selected}{but} (functions called inside a forward, like F.max_pool2d, "
-        f"cannot be replaced){advice}",
+        f"AvgPool2d module{selected}{but}{advice}",
         stacklevel=3,
     )
