@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..choices import check_choice
 from ..poolings import create_pooling, list_poolings
+from .after_blocks import strides_to_move
 from .equivalents import check_equivalents_exist
 from .places import Replaceable, is_replaceable, places
 from .plans import Plan, plan_of_pooling
@@ -26,6 +27,7 @@ def replace_pooling(
     pool: str | Callable[..., nn.Module] = "max_ent",
     *,
     strided_convs: bool = False,
+    strides: str | None = None,
     where: Callable[[str, nn.Module], bool] | None = None,
     sample_shape: tuple[int, ...] = (2, 3, 224, 224),
 ) -> Replacements:
@@ -88,10 +90,13 @@ def replace_pooling(
             "before it is compiled"
         )
     make_pooling = _maker(pool)
+    moves = strides_to_move(model, strides, strided_convs, where)
     found = {
         path: module
         for path, module in places(model).items()
-        if is_replaceable(module, strided_convs) and (where is None or where(path, module))
+        if module not in moves.moved
+        and is_replaceable(module, strided_convs)
+        and (where is None or where(path, module))
     }
     check_equivalents_exist(found)
     poolings = [path for path, module in found.items() if not isinstance(module, nn.Conv2d)]
@@ -101,6 +106,8 @@ def replace_pooling(
         for path, module in found.items()
         if (plan := _plan_of(path, module, inputs)) is not None
     ]
+    order = [path for path, _ in model.named_modules(remove_duplicate=False)]
+    plans = sorted([*plans, *moves.plans], key=lambda plan: order.index(plan.path))
     if not plans:
         _warn_that_nothing_changed(model, strided_convs, where)
     made = [plan.make(make_pooling) for plan in plans]
