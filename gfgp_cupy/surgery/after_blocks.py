@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from ..choices import check_choice
-from ..geometry import pool_geometry
-from .describe import pair
 from .known_blocks import BlockKind, kind_of, stems_of
 from .moved_stride import PlanOfStride
+from .window import pair, window_of
 
 __all__ = ["Strides", "find_strides", "strides_to_move"]
 
@@ -200,7 +199,7 @@ def _plan(
     return PlanOfStride(
         path=path,
         # In ceil mode the output is of the strided one's size for odd sizes, too.
-        geometry=pool_geometry(2, ceil_mode=True),
+        window=window_of(2, ceil_mode=True),
         num_features=last.out_channels,
         device=last.weight.device,
         dtype=last.weight.dtype,

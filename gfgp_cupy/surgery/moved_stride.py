@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .describe import describe
 from .plans import Plan
 from .subclasses import Behaviour, give_behaviour
 from .table import Replacement
+from .window import describe
 
 __all__ = ["PlanOfStride", "Pooled"]
 
@@ -23,7 +23,7 @@ class Pooled(Behaviour):
         return self.pooling(super().forward(*args, **named))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanOfStride(Plan):
     """The stride of ``convs`` and ``poolings`` moves behind the output of ``host``.
 
@@ -47,5 +47,5 @@ class PlanOfStride(Plan):
         give_behaviour(self.host, Pooled)
         self.host.pooling = pooling
         was, stays = (f"{self.name}(stride {stride})" for stride in (2, 1))
-        is_now = f"{stays} + {describe(type(pooling).__name__, self.geometry)}"
+        is_now = f"{stays} + {describe(type(pooling).__name__, self.window)}"
         return Replacement(self.path, self.num_features, was, is_now)
