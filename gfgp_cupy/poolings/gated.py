@@ -11,12 +11,14 @@ from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
 from ..reference import pad_to_windows
 from .mixed import mix_of_max_and_average
 
 __all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
 
 
+@overridable
 def gated_pool2d(
     input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,

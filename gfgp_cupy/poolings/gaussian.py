@@ -13,8 +13,9 @@ from torch.types import Device
 from ..arguments import as_parameter, check_input
 from ..autocast import mean_dtype
 from ..geometry import PoolGeometry, pool_geometry
-from ..head import PointConv2d, check_head_input, hidden_width, outside_autocast, reset_head
-from ..pool2d import Pool2d
+from ..guided import HeadPool2d
+from ..head import PointConv2d, hidden_width, outside_autocast
+from ..overrides import overridable
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
 from ..reference import windows
 
@@ -24,6 +25,7 @@ LEAST_VARIANCE = 1e-6
 STOCHASTICITIES = ("HWCN", "CN", None)
 
 
+@overridable
 def gaussian_pool2d(
     input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
@@ -65,11 +67,12 @@ def gaussian_pool2d(
     batched, output_shape = check_input(input, geometry)
     weight = as_parameter("weight", weight, input, output_shape)
     x = batched.to(weight.dtype)
+    output_size = geometry.output_size(*batched.shape[2:])
     if count_include_pad:
         pad_h, pad_w = geometry.padding
         x = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
         geometry = geometry._replace(padding=(0, 0))
-    mean, variance = _moments(x, geometry, output_shape[2:])
+    mean, variance = _moments(x, geometry, output_size)
     output = (mean + weight * variance.clamp(min=eps).sqrt()).to(input.dtype)
     return output if input.dim() == 4 else output.squeeze(0)
 
@@ -130,7 +133,7 @@ class GaussianHead(nn.Module):
         return self.mean(hidden), self.deviation(hidden) if with_deviation else None
 
 
-class GFGPGaussianPool2d(Pool2d):
+class GFGPGaussianPool2d(HeadPool2d):
     r"""Gaussian pooling (iSP) whose weight a small head predicts from the whole feature map.
 
     .. math:: w = \mathrm{softplus}(M + S\,\epsilon)
@@ -210,25 +213,20 @@ class GFGPGaussianPool2d(Pool2d):
         """The head's ``deviation`` under the published name."""
         return nn.Sequential(*self.head.deviation)
 
-    def reset_parameters(self) -> None:
-        """Draws the head's weights anew, as PyTorch's own layers do."""
-        reset_head(self.head)
-
-    def forward(self, input: Tensor) -> Tensor:
-        check_head_input(self.head, self.num_features, input)
-        batched, output_shape = check_input(input, pool_geometry(*self.window))
+    def pool_guided(self, input: Tensor) -> Tensor:
+        geometry = pool_geometry(*self.window)
+        batched, _ = check_input(input, geometry)
         head = outside_autocast(self.head, input.device)
         mean, deviation = head(
             batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)),
             self.training and self.stochasticity is not None,
         )
         if deviation is not None:
-            shape = output_shape if self.stochasticity == "HWCN" else mean.shape
+            shape = mean.shape
+            if self.stochasticity == "HWCN":
+                shape = (*shape[:2], *geometry.output_size(*batched.shape[2:]))
             mean = mean + deviation * torch.randn(shape, dtype=mean.dtype, device=mean.device)
         output = gaussian_pool2d(
             batched, F.softplus(mean), *self.window, self.count_include_pad, self.eps
         )
         return output if input.dim() == 4 else output.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, {super().extra_repr()}"

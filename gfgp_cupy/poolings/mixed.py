@@ -11,10 +11,12 @@ from ..arguments import as_parameter, check_input
 from ..geometry import PoolGeometry, pool_geometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
 
 __all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
 
 
+@overridable
 def mixed_pool2d(
     input: Tensor, proportion: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,

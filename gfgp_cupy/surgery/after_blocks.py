@@ -5,109 +5,102 @@ Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from ..choices import check_choice
+from .decisions import Decision
 from .known_blocks import BlockKind, kind_of, stems_of
+from .left_alone import reason_by_channels
 from .moved_stride import PlanOfStride
+from .refusals import Refusal
+from .table import Left
 from .window import pair, window_of
 
-__all__ = ["Strides", "find_strides", "strides_to_move"]
+__all__ = ["Strides", "strides_to_move"]
 
 Where = Callable[[str, nn.Module], bool]
 
 
+WAY_OUT = "strided_convs=True, instead, pools directly behind the convolution"
+
+
 @dataclass
 class Strides:
-    """What there is to be done about a network's strides.
+    """What becomes of a network's strides.
 
     Attributes:
-        plans: those to be moved, in the network's order.
-        moved: the convolutions and poolings that the plans take care of.
-        unknown: by path, blocks and convolutions that stride and have no known place where a
-            pooling could do so, and the reason.
+        decisions: about those that are to move, as far as ``where`` selects them.
+        moved: the convolutions and poolings that the plans among them take care of.
     """
 
-    plans: list[PlanOfStride] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
     moved: set[nn.Module] = field(default_factory=set)
-    unknown: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
+
+    @property
+    def selected(self) -> list[str]:
+        return [decision.path for decision in self.decisions]
 
 
 def strides_to_move(
-    model: nn.Module, strides: str | None, strided_convs: bool, where: Where | None
+    model: nn.Module,
+    strides: str | None,
+    *,
+    strided_convs: bool,
+    where: Where | None,
+    min_channels: int,
 ) -> Strides:
-    """What :func:`replace_pooling` does about strides: nothing unless ``strides`` asks for it.
+    """What :func:`gfgp_cupy.replace_pooling` does about strides: nothing unless it is told to.
+
+    Args:
+        model: any network. Nothing is changed.
+        strides: None, or ``"after_blocks"``.
+        strided_convs: whether strides are to be pooled directly behind their convolutions.
+        where: is called with the path and the module of each block, stem convolution and other
+            convolution that strides; what it returns False for is left as it is.
+        min_channels: what has fewer channels is left, too.
 
     Raises:
-        ValueError: an unknown ``strides``, both arguments, or a stride that has no known place to
-            move to.
+        ValueError: an unknown ``strides``, or both ways at once.
     """
+    found = Strides()
     if strides is None:
-        return Strides()
+        return found
     check_choice("strides", strides, ["after_blocks"])
     if strided_convs:
         raise ValueError(
             "strided_convs=True pools directly behind each strided convolution, and "
             f"strides={strides!r} behind the block that it is in: choose one of them"
         )
-    found = find_strides(model, where)
-    if found.unknown:
-        raise ValueError(
-            f"strides={strides!r} moves the strides of residual blocks and stems of torchvision "
-            f"and timm, but {_told(found.unknown)}: use strided_convs=True instead, or leave them "
-            f"as they are with where=lambda path, module: path not in {list(found.unknown)}"
-        )
-    return found
-
-
-def _told(unknown: dict[str, tuple[nn.Module, str]]) -> str:
-    """The first of each reason, and how many more it has."""
-    reasons = Counter(reason for _, reason in unknown.values())
-    first = {
-        reason: f"{path!r} ({type(module).__name__})"
-        for path, (module, reason) in reversed(unknown.items())
-    }
-    return "; ".join(
-        f"{first[reason]}{f', and {count - 1} more like it,' if count > 1 else ''} {reason}"
-        for reason, count in reasons.items()
-    )
-
-
-def find_strides(model: nn.Module, where: Where | None) -> Strides:
-    """The strides of convolutions in ``model``, and where the published placement has poolings.
-
-    Args:
-        model: any network. Nothing is changed.
-        where: is called with the path and the module of each block, stem convolution and other
-            convolution that strides; what it returns False for is left out.
-    """
     paths = {module: path for path, module in model.named_modules()}
-    found = Strides()
-    settled: set[nn.Module] = set()  # moved, left out or unknown
+    settled: set[nn.Module] = set()
+
+    def settle(module: nn.Module, plan: PlanOfStride | str) -> None:
+        path = paths[module]
+        settled.update(module.modules())
+        if where is not None and not where(path, module):
+            return
+        was = f"{type(module).__name__}(stride 2)"
+        if isinstance(plan, str):
+            found.decisions.append(Refusal(path, was, plan))
+        elif reason := reason_by_channels([plan.num_features], min_channels):
+            found.decisions.append(Left(path, was, reason))
+        else:
+            found.decisions.append(plan)
+            found.moved.update(plan.convs, (getattr(*place) for place in plan.poolings))
+
     for module, path in paths.items():
         kind = kind_of(module)
-        if kind is None or not (strided := _strided(module)):
-            continue
-        settled.update(module.modules())
-        if where is None or where(path, module):
-            _add_block(found, path, module, kind, strided)
+        if kind is not None and (strided := _strided(module)):
+            settle(module, _plan_of_block(path, module, kind, strided))
     for conv, host in _stems(model):
-        if conv not in settled and _moves(model, conv, host):
-            settled.add(conv)
-            if where is None or where(paths[conv], conv):
-                found.plans.append(_plan(paths[conv], conv, conv, host, (conv,)))
-                found.moved.add(conv)
-    for module, path in paths.items():
-        if module in settled or not isinstance(module, nn.Conv2d) or max(module.stride) != 2:
-            continue
-        if where is None or where(path, module):
-            found.unknown[path] = module, "strides in a block whose last ReLU is not known"
-    order = list(paths.values())
-    found.plans.sort(key=lambda plan: order.index(plan.path))
+        if conv not in settled and _is_in_one_place(model, host) and _keeps_size(conv):
+            settle(conv, _plan(paths[conv], conv, conv, host, (conv,)))
+    for module in paths:
+        if isinstance(module, nn.Conv2d) and max(module.stride) == 2 and module not in settled:
+            settle(module, f"strides in a block whose last ReLU is not known ({WAY_OUT})")
     return found
 
 
@@ -119,17 +112,13 @@ def _strided(block: nn.Module) -> list[nn.Conv2d | nn.AvgPool2d]:
     ]
 
 
-def _add_block(
-    found: Strides,
-    path: str,
-    block: nn.Module,
-    kind: BlockKind,
-    strided: list[nn.Conv2d | nn.AvgPool2d],
-) -> None:
+def _plan_of_block(
+    path: str, block: nn.Module, kind: BlockKind, strided: list[nn.Conv2d | nn.AvgPool2d]
+) -> PlanOfStride | str:
+    """The plan, or the reason why there is none."""
     reason = _reason_against(block, kind, strided)
     if reason is not None:
-        found.unknown[path] = block, reason
-        return
+        return f"{reason} ({WAY_OUT})"
     last = block.get_submodule(kind.last_conv)
     assert isinstance(last, nn.Conv2d)
     convs = tuple(module for module in strided if isinstance(module, nn.Conv2d))
@@ -139,8 +128,7 @@ def _add_block(
         for name, child in parent.named_children()
         if isinstance(child, nn.AvgPool2d) and child in strided
     )
-    found.plans.append(_plan(path, block, last, block, convs, poolings))
-    found.moved.update(strided)
+    return _plan(path, block, last, block, convs, poolings)
 
 
 def _reason_against(
@@ -179,13 +167,13 @@ def _stems(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
         for conv_path, host_path in stems_of(network).items():
             conv = network.get_submodule(conv_path)
             assert isinstance(conv, nn.Conv2d)
-            found.append((conv, network.get_submodule(host_path)))
+            if pair(conv.stride) == (2, 2):
+                found.append((conv, network.get_submodule(host_path)))
     return found
 
 
-def _moves(model: nn.Module, conv: nn.Conv2d, host: nn.Module) -> bool:
-    uses = sum(other is host for _, other in model.named_modules(remove_duplicate=False))
-    return uses == 1 and pair(conv.stride) == (2, 2) and _keeps_size(conv)
+def _is_in_one_place(model: nn.Module, module: nn.Module) -> bool:
+    return sum(other is module for _, other in model.named_modules(remove_duplicate=False)) == 1
 
 
 def _plan(

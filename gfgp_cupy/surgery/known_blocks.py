@@ -76,7 +76,7 @@ STEMS = (
 
 def kind_of(block: nn.Module) -> BlockKind | None:
     """What is known of a block, from its class's name and module: no library is imported."""
-    forward = type(block).forward
+    forward = getattr(type(block), "forward", None)
     name = getattr(forward, "__qualname__", "").removesuffix(".forward")
     return BLOCKS.get(f"{getattr(forward, '__module__', '')}.{name}")
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
 from ..choices import check_choice
-from ..poolings import create_pooling, list_poolings
 from .after_blocks import strides_to_move
-from .equivalents import check_equivalents_exist
-from .places import Replaceable, is_replaceable, places
-from .plans import Plan, plan_of_pooling
-from .strided_convs import plan_of_conv
-from .table import Replacements
-from .trace import trace_inputs
+from .call_plans import decide_calls, shield_others
+from .decisions import Decision, decide
+from .making import check_pool, make_all
+from .optimizers import checked_optimizers, update_optimizers
+from .places import find_places
+from .plans import Plan
+from .refusals import Refusal, refuse, refuse_to_guess
+from .table import Left, Replacements
+from .trace import Trace, trace_forward
+from .wrappers import check_not_fixed
 
 __all__ = ["replace_pooling"]
+
+Row = TypeVar("Row", Plan, Left)
 
 
 def replace_pooling(
@@ -28,7 +33,12 @@ def replace_pooling(
     *,
     strided_convs: bool = False,
     strides: str | None = None,
+    functional: bool = False,
+    stride_one: bool = False,
     where: Callable[[str, nn.Module], bool] | None = None,
+    unsupported: str = "raise",
+    min_channels: int = 1,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
     sample_shape: tuple[int, ...] = (2, 3, 224, 224),
 ) -> Replacements:
     r"""Replaces the poolings of ``model``, in place, by poolings that learn what to keep.
@@ -41,7 +51,8 @@ def replace_pooling(
     four times as much.
 
     Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
-    the whole map. So are calls of ``F.max_pool2d`` inside a ``forward``, which are no modules.
+    the whole map. So are, without ``functional``, calls of ``F.max_pool2d`` and its kin inside a
+    ``forward``, which are no modules.
 
     Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
     pooling has the device and type of the tensors around it and the training mode of what it
@@ -56,9 +67,15 @@ def replace_pooling(
             ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)`` and
             returns the pooling.
         strided_convs: replace the strides of convolutions, too.
+        functional: replace the calls of ``F.max_pool2d``, ``F.avg_pool2d``, ``F.lp_pool2d`` and
+            ``torch.max_pool2d`` in the forwards of modules, too. Each call gets a pooling of its
+            own, which belongs to the module of whose forward it is (``pooling_calls.0`` and so on
+            in its state dict). It is known by its arguments, its number of channels and how many
+            such calls come before it in one forward; one that was not seen without data is a
+            RuntimeError when it is made.
         where: is called with the path and the module of each pooling (and strided convolution), as
             ``model.named_modules()`` gives them; those for which it returns False are left alone.
-            Default: all.
+            For a call inside a forward the module is the one of whose forward it is. Default: all.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling: nothing is computed, and the network, its buffers and the random state
@@ -84,61 +101,78 @@ def replace_pooling(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError(
-            "model was compiled by torch.jit, and its modules are fixed: replace its poolings "
-            "before it is compiled"
-        )
-    make_pooling = _maker(pool)
-    moves = strides_to_move(model, strides, strided_convs, where)
-    found = {
-        path: module
-        for path, module in places(model).items()
-        if module not in moves.moved
-        and is_replaceable(module, strided_convs)
-        and (where is None or where(path, module))
-    }
-    check_equivalents_exist(found)
-    poolings = [path for path, module in found.items() if not isinstance(module, nn.Conv2d)]
-    inputs = trace_inputs(model, poolings, sample_shape)
-    plans: list[Plan] = [
-        plan
-        for path, module in found.items()
-        if (plan := _plan_of(path, module, inputs)) is not None
+    check_not_fixed(model)
+    check_pool(pool)
+    check_choice("unsupported", unsupported, ("raise", "skip"))
+    optimizers = checked_optimizers(optimizer)
+
+    moves = strides_to_move(
+        model, strides, strided_convs=strided_convs, where=where, min_channels=min_channels
+    )
+    places, of_other_kinds = find_places(model, strided_convs, where)
+    places = [place for place in places if place.module not in moves.moved]
+    trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
+    decisions: list[Decision] = [
+        *of_other_kinds,
+        *moves.decisions,
+        *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
     ]
-    order = [path for path, _ in model.named_modules(remove_duplicate=False)]
-    plans = sorted([*plans, *moves.plans], key=lambda plan: order.index(plan.path))
-    if not plans:
-        _warn_that_nothing_changed(model, strided_convs, where)
-    made = [plan.make(make_pooling) for plan in plans]
+    of_calls, calling = decide_calls(
+        model,
+        trace.calls.sites.values(),
+        functional=functional,
+        where=where,
+        stride_one=stride_one,
+        min_channels=min_channels,
+    )
+    decisions += of_calls
+    plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
+    left = [one for one in decisions if isinstance(one, Left)]
+
+    selected = [*moves.selected, *(place.path for place in places), *calling], where is None
+    if unsupported == "raise":
+        refuse_to_guess(trace)
+        refuse([one for one in left if isinstance(one, Refusal)], *selected)
+    made = list(zip(plans, make_all(plans, pool), strict=True))
+    obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
+    if unsupported == "raise":
+        refuse(obstacles, *selected)
+    blocked = {refusal.path for refusal in obstacles}
+    left = _in_order(model, [*left, *obstacles]) + _rest_of_the_forward(trace)
+    if len(blocked) == len(made):
+        _warn_that_nothing_changed(model, strided_convs, functional, where)
+
     # Nothing has been touched so far, and nothing below can fail.
-    return Replacements(plan.apply(model, new) for plan, new in zip(plans, made, strict=True))
+    before = dict(model.named_parameters())
+    changes = [plan.apply(model, new) for plan, new in made if plan.path not in blocked]
+    shield_others(model, trace.calls.sites.values(), [(plan.path, new) for plan, new in made])
+    update_optimizers(optimizers, before, model)
+    return Replacements(changes, left)
 
 
-def _plan_of(path: str, module: Replaceable, inputs: dict[str, list[Tensor]]) -> Plan | None:
-    if isinstance(module, nn.Conv2d):
-        return plan_of_conv(path, module)
-    return plan_of_pooling(path, module, inputs[path])
+def _in_order(model: nn.Module, rows: list[Row]) -> list[Row]:
+    """``rows`` in the order of the network's modules."""
+    order = {path: i for i, (path, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    return sorted(rows, key=lambda row: order[row.path])
 
 
-def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    if isinstance(pool, nn.Module):
-        raise TypeError(
-            f"pool must be a name or a callable that makes a pooling, got a {type(pool).__name__}: "
-            "each place needs one of its own; pass its class"
-        )
-    if callable(pool):
-        return pool
-    check_choice("pool", pool, list_poolings())
-    return partial(create_pooling, pool)
+def _rest_of_the_forward(trace: Trace) -> list[Left]:
+    if trace.failure is None:
+        return []
+    return [Left(trace.failure.path, "what its forward calls from here on", str(trace.failure))]
 
 
-def _warn_that_nothing_changed(model: nn.Module, strided_convs: bool, where: object) -> None:
-    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
+def _warn_that_nothing_changed(
+    model: nn.Module, strided_convs: bool, functional: bool, where: object
+) -> None:
+    others = {
+        "functional=True replaces calls of F.max_pool2d and its kin inside a forward": functional,
+        "strided_convs=True replaces the strides of convolutions": strided_convs,
+    }
+    advice = "".join(f"; {advice}" for advice, followed in others.items() if not followed)
     selected = "" if where is None else " that where selects"
     warnings.warn(
         f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
-        f"AvgPool2d module{selected} but global ones (functions called inside a forward, like "
-        f"F.max_pool2d, cannot be replaced){advice}",
+        f"AvgPool2d module{selected} but global ones{advice}",
         stacklevel=3,
     )

@@ -1,48 +1,36 @@
-"""Classes made from a module's own at run time, whose instances are copied and pickled."""
+"""Subclasses made while a program runs, whose instances are copied and pickled all the same."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-__all__ = ["Behaviour", "give_behaviour"]
+__all__ = ["reduced_by"]
 
 
-class Behaviour(nn.Module):
-    """What a module is made to do beside what it does: a mixin to be put before its class.
+def reduced_by(
+    base: type[nn.Module], remake: Callable[..., nn.Module], *details: Any
+) -> Callable[[nn.Module, Any], Any]:
+    """``__reduce_ex__`` for a subclass of ``base`` that ``pickle`` finds under no name.
 
-    The class of the two has no name that ``pickle`` finds, so instances tell what it is made of.
+    What it makes of an instance is made again by ``base``'s own way and then given to ``remake``,
+    with ``details``, which puts it into the subclass. ``base`` may be such a class itself.
     """
 
-    made_of: tuple[type[nn.Module], tuple[type[Behaviour], ...]]
+    def reduce(self: nn.Module, protocol: Any) -> Any:
+        make, arguments, *state = base.__reduce_ex__(self, max(2, protocol))
+        arguments = tuple(base if argument is type(self) else argument for argument in arguments)
+        return (_remade, (remake, details, make, arguments), *state)
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        _, _, *state = super().__reduce_ex__(max(2, protocol))
-        return (_new, self.made_of, *state)
-
-
-def give_behaviour(module: nn.Module, behaviour: type[Behaviour]) -> None:
-    """Make ``module`` an instance of a subclass of its class that comes after ``behaviour``.
-
-    It stays the same object, as with ``torch.nn.utils.parametrize``: its hooks, its attributes and
-    whoever holds it or its tensors, an optimizer for instance, need not know.
-    """
-    cls = type(module)
-    base, behaviours = cls.made_of if issubclass(cls, Behaviour) else (cls, ())
-    module.__class__ = _class_of(base, (*behaviours, behaviour))
+    return reduce
 
 
-@cache
-def _class_of(base: type[nn.Module], behaviours: tuple[type[Behaviour], ...]) -> type[nn.Module]:
-    # The last comes first: what it calls as super() is what the module did before.
-    bases = (*reversed(behaviours), base)
-    name = f"{''.join(cls.__name__ for cls in bases[:-1])}{base.__name__}"
-    # With this module's name torch.fx looks into it, as not into one that is PyTorch's own.
-    return type(name, bases, {"made_of": (base, behaviours), "__module__": __name__})
-
-
-def _new(base: type[nn.Module], behaviours: tuple[type[Behaviour], ...]) -> nn.Module:
-    cls = _class_of(base, behaviours)
-    return cls.__new__(cls)
+def _remade(
+    remake: Callable[..., nn.Module],
+    details: tuple[Any, ...],
+    make: Callable[..., nn.Module],
+    arguments: tuple[Any, ...],
+) -> nn.Module:
+    return remake(make(*arguments), *details)

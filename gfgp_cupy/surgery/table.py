@@ -45,7 +45,8 @@ class Replacements(list[Replacement]):
     """The changes of :func:`replace_pooling`, in the network's order; as a string, a table.
 
     Attributes:
-        left: the poolings that stay as they were, with the reason; the table has them below.
+        left: the poolings that stay as they were, with the reason. The table has them below, those
+            alike in one row.
     """
 
     def __init__(self, changes: Iterable[Replacement] = (), left: Iterable[Left] = ()) -> None:
@@ -54,8 +55,14 @@ class Replacements(list[Replacement]):
 
     def __str__(self) -> str:
         changed = [(row.path, str(row.num_features), row.was, row.is_now) for row in self]
-        left = [(row.path, row.was, row.reason) for row in self.left]
         text = _aligned([("path", "channels", "was", "is"), *changed])
+        alike: dict[tuple[str, str], list[str]] = {}
+        for row in self.left:
+            alike.setdefault((row.was, row.reason), []).append(row.path)
+        left = [
+            (paths[0] + (f" and {len(paths) - 1} more" if paths[1:] else ""), was, reason)
+            for (was, reason), paths in alike.items()
+        ]
         return f"{text}\n\n{_aligned([('path', 'left', 'why'), *left])}" if left else text
 
 

@@ -2,7 +2,10 @@
 
 import copy
 import pickle
+import re
 import warnings
+from collections import OrderedDict
+from functools import partial
 
 import pytest
 import timm
@@ -18,6 +21,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 
 import models
 from gfgp_cupy import GFGPMaxEntPool2d, replace_pooling
+from gfgp_cupy.surgery.functional_calls import give_pooling_calls
 
 SMALL = (2, 3, 32, 32)
 
@@ -29,6 +33,10 @@ def after_blocks(model, **options):
 def tiny_resnet(block=BasicBlock, **options):
     """timm's ResNet, narrow, a block in each stage."""
     return ResNet(block, (1, 1, 1, 1), channels=(8, 16, 24, 32), num_classes=4, **options)
+
+
+def tiny_regnet(**options):
+    return RegNet(RegNetCfg(depth=10, w0=8, wa=20, wm=2.5, group_size=8, **options), num_classes=4)
 
 
 def sizes(model, images):
@@ -98,9 +106,7 @@ SMALL_NETWORKS = {
         downsample_kernel_size=3, downsample_padding=1, num_classes=4,
     ),
     "legacy seresnet": lambda: SENet(SEResNetBlock, (1, 1, 1, 1), 1, 16, num_classes=4),
-    "timm regnet": lambda: RegNet(
-        RegNetCfg(depth=10, w0=8, wa=20, wm=2.5, group_size=8, se_ratio=0.25), num_classes=4
-    ),
+    "timm regnet": lambda: tiny_regnet(se_ratio=0.25),
     "torchvision regnet": lambda: torchvision.models.regnet_y_400mf(num_classes=4),
     "torchvision densenet": lambda: torchvision.models.DenseNet(8, (1, 1, 1, 1), 8, num_classes=4),
     "torchvision wide": lambda: torchvision.models.ResNet(
@@ -183,7 +189,7 @@ def test_dilated_stages_are_not_strided():
         replace_stride_with_dilation=[False, True, True],
     )  # fmt: skip
     assert [row.path for row in after_blocks(model)] == ["conv1", "maxpool", "layer2.0"]
-    dilated = tiny_resnet(output_stride=8)
+    dilated = tiny_resnet(output_stride=8, avg_down=True)
     assert [row.path for row in after_blocks(dilated)] == ["conv1", "maxpool", "layer2.0"]
 
 
@@ -203,6 +209,24 @@ def test_copies_and_pickles():
         )
 
 
+def test_copies_and_pickles_whose_calls_are_replaced_too():
+    """The two classes that are made while it runs, one of the other."""
+
+    model = nn.Sequential(OrderedDict(block=BasicBlock(8, 8, stride=2)))
+    model.block.downsample = nn.Conv2d(8, 8, 1, stride=2)
+    images = torch.randn(2, 8, 8, 8)
+    for first in ("calls", "stride"):
+        twice = copy.deepcopy(model).eval()
+        for what in (first, "stride" if first == "calls" else "calls"):
+            if what == "calls":
+                give_pooling_calls(twice.block, "block", [])
+            else:
+                replace_pooling(twice, "soft", strides="after_blocks", sample_shape=images.shape)
+        for other in (copy.deepcopy(twice), pickle.loads(pickle.dumps(twice))):
+            assert type(other.block) is type(twice.block)
+            assert torch.equal(other(images), twice(images))
+
+
 def test_keeps_hooks_and_modes():
     model = tiny_resnet()
     seen = []
@@ -210,7 +234,6 @@ def test_keeps_hooks_and_modes():
     model.layer2[0].eval()
     after_blocks(model)
     assert not model.layer2[0].pooling.training and model.layer3[0].pooling.training
-    seen.clear()
     model(torch.randn(SMALL))
     assert seen == [(4, 4)]
 
@@ -227,33 +250,60 @@ def test_where_leaves_blocks_and_stems_out():
 
 
 @pytest.mark.parametrize(
-    "model, told",
+    "make, places, reason",
     [
-        (lambda: timm.create_model("resnetblur18"), "'layer2.0' (BasicBlock), and 2 more like it,"),
-        (lambda: timm.create_model("resnetv2_18"), "'stem.conv' (Conv2d), and"),
-        (lambda: torchvision.models.mobilenet_v2(), "'features.0.0' (Conv2d), and 4 more like it,"),
-        (lambda: timm.create_model("regnetz_005"), "(Bottleneck), and 3 more like it, has no ReLU"),
+        (
+            lambda: timm.create_model("resnetblur18"),
+            ["layer2.0", "layer3.0", "layer4.0"],
+            "strides by something other than one convolution or AvgPool2d in each branch",
+        ),
+        (
+            lambda: tiny_regnet(linear_out=True),
+            ["s1.b1", "s2.b1", "s3.b1", "s4.b1"],
+            "has no ReLU behind its sum",
+        ),
+        (
+            lambda: torchvision.models.mobilenet_v2(width_mult=0.25),
+            [
+                f"features.{i}"
+                for i in ("0.0", "2.conv.1.0", "4.conv.1.0", "7.conv.1.0", "14.conv.1.0")
+            ],
+            "strides in a block whose last ReLU is not known",
+        ),
     ],
+    ids=["resnetblur18", "linear regnet", "mobilenet_v2"],
 )
-def test_strides_without_a_known_place_are_refused(model, told):
-    model = model()
-    state = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match="strided_convs=True") as error:
+def test_strides_without_a_known_place_are_refused(make, places, reason):
+    model = make()
+    names = list(model.state_dict())
+    with pytest.raises(ValueError, match="strided_convs=True, instead, pools") as error:
         after_blocks(model)
     message = str(error.value)
-    assert told in message
-    assert model.state_dict().keys() == state.keys()
-    # The advice works.
-    allowed = eval(message[message.index("lambda") :])
+    assert reason in message
+    assert all(repr(path) in message for path in places)
+    assert list(model.state_dict()) == names
+    # Both ways out work.
+    leave_out = eval(re.search(r"lambda path, module: path not in \(.*?\)", message)[0])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nothing may be left to be replaced
-        after_blocks(model, where=allowed)
+        warnings.simplefilter("ignore")  # there may be nothing else to replace
+        after_blocks(copy.deepcopy(model), where=leave_out)
+        skipped = after_blocks(model, unsupported="skip")
+    assert [row.path for row in skipped.left if reason in row.reason] == places
+
+
+def test_few_channels_are_left():
+    model = tiny_resnet(output_stride=8)
+    table = after_blocks(model, min_channels=32)
+    assert [row.path for row in table] == ["conv1", "maxpool"]
+    assert table.left[0].path == "layer2.0"
+    assert table.left[0].was == "BasicBlock(stride 2)"
+    assert model.layer2[0].conv1.stride == (2, 2)
 
 
 def test_a_patched_forward_is_refused():
     model = tiny_resnet()
-    model.layer3[0].forward = lambda x: x
-    with pytest.raises(ValueError, match=r"'layer3.0' \(BasicBlock\) has a forward of its own"):
+    model.layer3[0].forward = partial(BasicBlock.forward, model.layer3[0])
+    with pytest.raises(ValueError, match=r"'layer3.0' \(.*: has a forward of its own"):
         after_blocks(model)
 
 
