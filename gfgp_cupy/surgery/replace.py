@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..choices import check_choice
+from .after_blocks import strides_to_move
 from .call_plans import decide_calls, shield_others
 from .decisions import Decision, decide
 from .making import check_pool, make_all
@@ -31,6 +32,7 @@ def replace_pooling(
     pool: str | Callable[..., nn.Module] = "max_ent",
     *,
     strided_convs: bool = False,
+    strides: str | None = None,
     functional: bool = False,
     stride_one: bool = False,
     where: Callable[[str, nn.Module], bool] | None = None,
@@ -104,10 +106,15 @@ def replace_pooling(
     check_choice("unsupported", unsupported, ("raise", "skip"))
     optimizers = checked_optimizers(optimizer)
 
+    moves = strides_to_move(
+        model, strides, strided_convs=strided_convs, where=where, min_channels=min_channels
+    )
     places, of_other_kinds = find_places(model, strided_convs, where)
+    places = [place for place in places if place.module not in moves.moved]
     trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
     decisions: list[Decision] = [
         *of_other_kinds,
+        *moves.decisions,
         *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
     ]
     of_calls, calling = decide_calls(
@@ -122,7 +129,7 @@ def replace_pooling(
     plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
     left = [one for one in decisions if isinstance(one, Left)]
 
-    selected = [*(place.path for place in places), *calling], where is None
+    selected = [*moves.selected, *(place.path for place in places), *calling], where is None
     if unsupported == "raise":
         refuse_to_guess(trace)
         refuse([one for one in left if isinstance(one, Refusal)], *selected)
