@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any, NamedTuple
 
+import torch
+
 __all__ = ["PoolGeometry", "check_flag", "pool_geometry"]
 
 
@@ -54,8 +56,16 @@ class PoolGeometry(NamedTuple):
         # question about the length, which may be symbolic.
         span = length + 2 * padding - kernel
         if self.ceil_mode:
-            span += min(stride - 1, kernel - padding - 1)
+            span += self._last_start(axis)
         return span // stride + 1
+
+    def _last_start(self, axis: int) -> int:
+        """By how much later than whole windows the last one may start in ceil mode."""
+        kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        if stride <= kernel - kernel // 2:  # whatever the padding, which may be symbolic, too
+            return stride - 1
+        smaller = min if isinstance(padding, int) else torch.sym_min
+        return smaller(stride - 1, kernel - padding - 1)
 
 
 def pool_geometry(
