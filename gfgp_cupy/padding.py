@@ -91,7 +91,7 @@ class SameGeometry(NamedTuple):
         """Elements of padding before and behind an axis of ``length`` elements."""
         kernel, stride = self.kernel_size[axis], self.stride[axis]
         missing = kernel - 1 - (length - 1) % stride
-        return missing if kernel >= stride else torch.sym_max(missing, 0)
+        return missing if kernel >= stride else _clamped(missing, kernel - 1)
 
     def surplus(self, axis: int) -> int:
         """Windows before the first one that geometries in ceil mode cannot do without."""
@@ -160,7 +160,7 @@ def place_windows(
 def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
     """Elements before an axis, those that only surplus windows need among them."""
     length = input.shape[2 + axis]
-    symbolic = same.depends_on_length(axis) and not isinstance(length, int)
+    symbolic = same.depends_on_length(axis) and isinstance(length, torch.SymInt)
     if symbolic and torch.onnx.is_in_onnx_export():
         raise ValueError(
             f"padding='same' with kernel_size={same.kernel_size} and stride={same.stride} differs "
@@ -186,9 +186,9 @@ def _with_counted_padding(
     if isinstance(geometry, SameGeometry) and torch.compiler.is_compiling():
         # Of symbolic sizes F.pad would ask whether they are 0, and keep the answer.
         return _gathered(_gathered(input, 2, top, bottom), 3, left, right), unpadded
-    if not (top or bottom or left or right):
-        return input, unpadded
-    return F.pad(input, (left, right, top, bottom)), unpadded
+    if torch.jit.is_tracing() or top or bottom or left or right:
+        return F.pad(input, (left, right, top, bottom)), unpadded
+    return input, unpadded
 
 
 def _gathered(input: Tensor, axis: int, before: int, behind: int) -> Tensor:
@@ -210,4 +210,13 @@ def _counted(geometry: PoolGeometry | SameGeometry, input: Tensor, axis: int) ->
     if not padding or not geometry.ceil_mode:
         return padding, padding
     # No more than the windows reach: in ceil mode another one would begin in the rest.
-    return padding, torch.sym_min(padding, geometry.overhang(*input.shape[2:])[axis])
+    last_start = (geometry.output_size(*input.shape[2:])[axis] - 1) * geometry.stride[axis]
+    reach = last_start + geometry.kernel_size[axis] - padding - length
+    return padding, _clamped(reach, padding)
+
+
+def _clamped(number: int, most: int) -> int:
+    """``number``, but from 0 to ``most``; also a symbolic one, or the tensor of a jit trace."""
+    if isinstance(number, Tensor):
+        return number.clamp(0, most)
+    return torch.sym_min(torch.sym_max(number, 0), most)
