@@ -75,8 +75,11 @@ class PlanOfPooling(Plan):
 
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         was = describe(type(self.module).__name__, self.module)
-        is_now = describe(type(pooling).__name__, self.window)
         parent, _, name = self.path.rpartition(".")
         hand_over(self.module, pooling)
         setattr(model.get_submodule(parent), name, pooling)
-        return Replacement(self.path, self.num_features, was, is_now)
+        return Replacement(self.path, self.num_features, was, self.described(pooling))
+
+    def described(self, pooling: nn.Module) -> str:
+        """The new pooling, for the table."""
+        return describe(type(pooling).__name__, self.window)

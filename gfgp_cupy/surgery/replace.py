@@ -131,9 +131,9 @@ def replace_pooling(
     if unsupported == "raise":
         refuse(obstacles, *selected)
     blocked = {refusal.path for refusal in obstacles}
-    left = _in_order(model, [*left, *obstacles]) + _rest_of_the_forward(trace)
+    left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
     if len(blocked) == len(made):
-        _warn_that_nothing_changed(model, strided_convs, functional, where)
+        _warn_that_nothing_changed(model, strided_convs, where, left)
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
@@ -150,22 +150,24 @@ def _in_order(model: nn.Module, rows: list[Row]) -> list[Row]:
 
 
 def _rest_of_the_forward(trace: Trace) -> list[Left]:
-    if trace.failure is None:
+    """What pooling calls there may be that were not seen."""
+    failure = trace.failure
+    if failure is None:
         return []
-    return [Left(trace.failure.path, "what its forward calls from here on", str(trace.failure))]
+    said = f"needs data ({type(failure.error).__name__})"
+    reason = f"not seen: {said if failure.for_want_of_data else failure}"
+    return [Left(failure.path, "the rest of its forward", reason)]
 
 
 def _warn_that_nothing_changed(
-    model: nn.Module, strided_convs: bool, functional: bool, where: object
+    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
 ) -> None:
-    others = {
-        "functional=True replaces calls of F.max_pool2d and its kin inside a forward": functional,
-        "strided_convs=True replaces the strides of convolutions": strided_convs,
-    }
-    advice = "".join(f"; {advice}" for advice, followed in others.items() if not followed)
     selected = "" if where is None else " that where selects"
+    reasons = "; ".join(dict.fromkeys(row.reason for row in left))
+    but = f" but what it leaves ({reasons})" if left else ""
+    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
     warnings.warn(
         f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
-        f"AvgPool2d module{selected} but global ones{advice}",
+        f"AvgPool2d module{selected}{but}{advice}",
         stacklevel=3,
     )
