@@ -15,6 +15,7 @@ from torch.overrides import (
 
 from .call_arguments import CALLS
 from .pooling_calls import NAME, PoolingCalls
+from .subclasses import reduced_by
 
 __all__ = ["called_by", "calling_class", "give_pooling_calls", "shield", "without_pooling_calls"]
 
@@ -109,32 +110,26 @@ def called_by(cls: type[nn.Module]) -> tuple[type[nn.Module], tuple[str, ...]] |
 def calling_class(base: type[nn.Module], methods: tuple[str, ...] = ()) -> type[nn.Module]:
     """``base`` with a forward, and other methods, whose calls its :class:`PoolingCalls` answer."""
 
-    def reduce(self: nn.Module, protocol: Any) -> Any:
-        make, arguments, *state = base.__reduce_ex__(self, protocol)
-        arguments = tuple(base if argument is calling else argument for argument in arguments)
-        return (_made_calling, (make, arguments, methods), *state)
-
     def refuse_to_be_scripted(self: nn.Module) -> nn.Module:
         raise RuntimeError(
             f"the pooling calls of {base.__name__} were replaced, which TorchScript cannot see: "
             "use torch.jit.trace, torch.export or torch.compile"
         )
 
-    calling = type(
+    return type(
         base.__name__,
         (base,),
         {
             "__module__": base.__module__,
             "__qualname__": base.__qualname__,
             "__doc__": base.__doc__,
-            "__reduce_ex__": reduce,
+            "__reduce_ex__": reduced_by(base, _made_calling, methods),
             "__prepare_scriptable__": refuse_to_be_scripted,
             "_called_by": (base, methods),
             "forward": _answering_forward(base),
             **{name: _answering_method(base, name) for name in methods},
         },
     )
-    return calling
 
 
 def _answering_forward(base: type[nn.Module]) -> Callable[..., Any]:
@@ -166,10 +161,7 @@ def _is_running(poolings: PoolingCalls) -> bool:
     return False
 
 
-def _made_calling(
-    make: Callable[..., nn.Module], arguments: tuple[Any, ...], methods: tuple[str, ...]
-) -> nn.Module:
+def _made_calling(module: nn.Module, methods: tuple[str, ...]) -> nn.Module:
     """A module as pickle makes it, before it has a state, but of its :func:`calling_class`."""
-    module = make(*arguments)
     module.__class__ = calling_class(type(module), methods)
     return module
