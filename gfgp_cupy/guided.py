@@ -9,7 +9,14 @@ from torch.types import Device
 from .arguments import check_input
 from .autocast import mean_dtype
 from .geometry import pool_geometry
-from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
+from .head import (
+    NormLayer,
+    check_head_input,
+    gfgp_head,
+    hidden_width,
+    outside_autocast,
+    reset_head,
+)
 from .pool2d import Pool2d
 
 __all__ = ["GuidedPool2d", "activation_by_name"]
@@ -43,6 +50,8 @@ class GuidedPool2d(Pool2d):
         kernel_size, stride, padding, ceil_mode: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        norm_layer: makes a norm of so many features in place of the head's BN, for batches of few
+            samples a process; see :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the tensors.
 
     Shape:
@@ -77,7 +86,8 @@ class GuidedPool2d(Pool2d):
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False, hidden_features: int | None = None, device: Device = None,
+        ceil_mode: bool = False, hidden_features: int | None = None,
+        norm_layer: NormLayer | None = None, device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
@@ -85,7 +95,9 @@ class GuidedPool2d(Pool2d):
         self.hidden_features = hidden_width(num_features, hidden_features)
         activation = self.activation
         last_step = activation_by_name(activation) if isinstance(activation, str) else activation()
-        self.head = gfgp_head(num_features, last_step, self.hidden_features, device, dtype)
+        self.head = gfgp_head(
+            num_features, last_step, self.hidden_features, norm_layer, device, dtype
+        )
         self.add_tensors(device, dtype)
 
     @property

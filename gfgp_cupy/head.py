@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +11,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor  # no public name, but documented
 from torch.types import Device
 
 from .arguments import check_width
 from .autocast import autocasts
 
-__all__ = ["PointConv2d", "check_head_input", "gfgp_head", "outside_autocast", "reset_head"]
+__all__ = [
+    "LayerNorm2d",
+    "NormLayer",
+    "PointConv2d",
+    "check_head_input",
+    "gfgp_head",
+    "make_norm",
+    "outside_autocast",
+    "reset_head",
+]
+
+NormLayer = Callable[[int], nn.Module]
+"""What makes a norm of so many features, such as ``nn.BatchNorm2d``, as torchvision has it."""
+
+FEW_SAMPLES = 8
 
 
 class PointConv2d(nn.Conv2d):
@@ -54,10 +70,42 @@ class PointConv2d(nn.Conv2d):
         return output.view(*output.shape, 1, 1)
 
 
+class LayerNorm2d(nn.GroupNorm):
+    """Normalises each sample over its channels: a head's norm for batches of few samples.
+
+    On a head's maps of one point it is what torchvision and timm call LayerNorm2d, with one scale
+    and shift a channel. ``experiments/head_norms.py`` compares it with others.
+
+    Args:
+        num_features: number of channels C.
+        eps: added to the variance.
+        device, dtype: of the scale and shift.
+
+    Shape:
+        - input, output: [N, C, 1, 1].
+
+    Example:
+        >>> import gfgp_cupy
+        >>> pool = gfgp_cupy.GFGPMaxEntPool2d(64, kernel_size=2, norm_layer=LayerNorm2d)
+        >>> pool(torch.randn(1, 64, 28, 28)).shape
+        torch.Size([1, 64, 14, 14])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(1, num_features, eps, device=device, dtype=dtype)
+
+
 def gfgp_head(
     num_features: int,
     activation: nn.Module,
     hidden_features: int | None = None,
+    norm_layer: NormLayer | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Sequential:
@@ -69,15 +117,16 @@ def gfgp_head(
         num_features: number of channels C.
         activation: brings the parameter into its range.
         hidden_features: width of the hidden layer. Default: half of ``num_features``.
+        norm_layer: makes a norm of so many features in BN's place.
         device, dtype: of the tensors.
 
     Raises:
-        TypeError: a width that is no int.
+        TypeError: a width that is no int, or a ``norm_layer`` that makes no module.
         ValueError: a width below 1.
     """
     hidden_features = hidden_width(num_features, hidden_features)
     linear = partial(PointConv2d, kernel_size=1, device=device, dtype=dtype)
-    norm = partial(nn.BatchNorm2d, device=device, dtype=dtype)
+    norm = partial(make_norm, norm_layer, device=device, dtype=dtype)
     return nn.Sequential(
         OrderedDict(
             conv1=linear(num_features, hidden_features),
@@ -88,6 +137,30 @@ def gfgp_head(
             activation=activation,
         )
     )
+
+
+def make_norm(
+    norm_layer: NormLayer | None,
+    num_features: int,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """``norm_layer(num_features)``, moved to ``device`` and ``dtype``; by default a BatchNorm2d.
+
+    Raises:
+        TypeError: ``norm_layer`` is not callable, a module already, or does not make one.
+    """
+    if norm_layer is None:
+        return nn.BatchNorm2d(num_features, device=device, dtype=dtype)
+    norm = None
+    if callable(norm_layer) and not isinstance(norm_layer, nn.Module):
+        norm = norm_layer(num_features)
+    if not isinstance(norm, nn.Module):
+        raise TypeError(
+            "norm_layer must make a module when called with a number of features, as "
+            f"gfgp_cupy.head.LayerNorm2d does, got {norm_layer!r}"
+        )
+    return norm.to(device=device, dtype=dtype)
 
 
 def hidden_width(num_features: int, hidden_features: int | None) -> int:
@@ -134,7 +207,7 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
     Raises:
         TypeError: ``input`` is no tensor.
         ValueError: not [N, C, H, W] or [C, H, W] with C = ``num_features``, or one sample in
-            training: the BatchNorms have one value a channel and sample.
+            training: BatchNorms have one value a channel and sample.
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
@@ -143,13 +216,37 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
             f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
             f"{num_features}, got shape {tuple(input.shape)}"
         )
+    samples = input.shape[0] if input.dim() == 4 else 1
+    if samples == 1:
+        if _trains_batch_norm(head):
+            raise ValueError(
+                "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
+                "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, a "
+                f"norm_layer of single samples, or eval() mode; got input of shape "
+                f"{tuple(input.shape)}"
+            )
+    # What is compiled is compiled for any number of samples: they are not to be compared there.
+    elif head.training and not _traced() and samples < FEW_SAMPLES:
+        _warn_of_few_samples(head, input)
+
+
+def _trains_batch_norm(head: nn.Module) -> bool:
     # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
-    alone = input.dim() == 3 or input.shape[0] == 1
-    if alone and any(
-        isinstance(module, nn.BatchNorm2d) and module.training for module in head.modules()
-    ):
-        raise ValueError(
-            "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
-            "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, or "
-            f"eval() mode; got input of shape {tuple(input.shape)}"
-        )
+    return any(isinstance(module, nn.BatchNorm2d) and module.training for module in head.modules())
+
+
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _warn_of_few_samples(head: nn.Module, input: Tensor) -> None:
+    # A network that is run without data trains on nothing.
+    if isinstance(input, FakeTensor) or not _trains_batch_norm(head):
+        return
+    # The same words and place each time: Python shows them once a process.
+    warnings.warn(
+        f"a GFGP head's BatchNorm trains on fewer than {FEW_SAMPLES} samples a process, and its "
+        "statistics are chance (of 2 samples, one gets a high and one a low parameter): pass "
+        "norm_layer=gfgp_cupy.head.LayerNorm2d to the pooling, or convert to SyncBatchNorm",
+        stacklevel=1,
+    )

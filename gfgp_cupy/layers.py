@@ -8,7 +8,7 @@ from torch.types import Device
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
 from .guided import GuidedPool2d, activation_by_name
-from .head import check_head_input, outside_autocast
+from .head import NormLayer, check_head_input, outside_autocast
 from .learned import LearnedLambdaPool2d
 from .published_names import MAX_ENT_NAMES, takes_published_names
 
@@ -60,6 +60,10 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         ceil_mode: round the output size up instead of down.
         activation: ``"sigmoid"`` (λ in (0, 1)) or ``"softplus"`` (λ > 0).
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        norm_layer: makes a norm of so many features in place of the head's BN, as in torchvision's
+            networks. Default: ``nn.BatchNorm2d``, which needs samples: 8 or more a process. For
+            fewer, as in detection and segmentation: :class:`gfgp_cupy.head.LayerNorm2d`, which
+            normalises each sample over its channels, or ``nn.SyncBatchNorm``.
         device, dtype: of the head's tensors.
 
     Shape:
@@ -86,12 +90,13 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
-        device: Device = None, dtype: torch.dtype | None = None,
+        norm_layer: NormLayer | None = None, device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         last_step = activation_by_name(activation)
         super().__init__(
             num_features, kernel_size, stride, padding, ceil_mode,
-            hidden_features=hidden_features, device=device, dtype=dtype,
+            hidden_features=hidden_features, norm_layer=norm_layer, device=device, dtype=dtype,
         )  # fmt: skip
         self.activation = activation
         self.head.activation = last_step

@@ -13,7 +13,15 @@ from torch.types import Device
 from ..arguments import as_parameter, check_input
 from ..autocast import mean_dtype
 from ..geometry import PoolGeometry, pool_geometry
-from ..head import PointConv2d, check_head_input, hidden_width, outside_autocast, reset_head
+from ..head import (
+    NormLayer,
+    PointConv2d,
+    check_head_input,
+    hidden_width,
+    make_norm,
+    outside_autocast,
+    reset_head,
+)
 from ..pool2d import Pool2d
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
 from ..reference import windows
@@ -100,16 +108,17 @@ class GaussianHead(nn.Module):
     Args:
         num_features: number of channels C.
         hidden_features: width of h.
+        norm_layer: makes a norm of so many features in BN's place.
         device, dtype: of the tensors.
     """
 
     def __init__(
-        self, num_features: int, hidden_features: int, device: Device = None,
-        dtype: torch.dtype | None = None,
+        self, num_features: int, hidden_features: int, norm_layer: NormLayer | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         linear = partial(PointConv2d, kernel_size=1, device=device, dtype=dtype)
-        norm = partial(nn.BatchNorm2d, device=device, dtype=dtype)
+        norm = partial(make_norm, norm_layer, device=device, dtype=dtype)
         self.conv1 = linear(num_features, hidden_features)
         self.norm1 = norm(hidden_features)
         self.relu = nn.ReLU()
@@ -151,6 +160,8 @@ class GFGPGaussianPool2d(Pool2d):
         stochasticity: one ε per sample and channel (``"CN"``), or per window (``"HWCN"``), or
             none (``None``).
         count_include_pad, eps: as in :func:`gaussian_pool2d`.
+        norm_layer: makes a norm of so many features in place of the head's BN; see
+            :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the head's tensors.
 
     Shape:
@@ -180,7 +191,8 @@ class GFGPGaussianPool2d(Pool2d):
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
         stochasticity: str | None = "CN", count_include_pad: bool = False,
-        eps: float = LEAST_VARIANCE, device: Device = None, dtype: torch.dtype | None = None,
+        eps: float = LEAST_VARIANCE, norm_layer: NormLayer | None = None, device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         if stochasticity not in STOCHASTICITIES:
@@ -190,7 +202,7 @@ class GFGPGaussianPool2d(Pool2d):
         self.stochasticity = stochasticity
         self.count_include_pad = count_include_pad
         self.eps = eps
-        self.head = GaussianHead(num_features, self.hidden_features, device, dtype)
+        self.head = GaussianHead(num_features, self.hidden_features, norm_layer, device, dtype)
         takes_published_names(self)
 
     @property
