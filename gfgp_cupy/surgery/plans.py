@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..geometry import PoolGeometry, pool_geometry
 from .describe import describe
 from .equivalents import leaving_out
+from .start import Was
 from .table import Replacement
 
 __all__ = ["Plan", "PlanOfPooling", "plan_of_pooling"]
@@ -50,6 +51,11 @@ class Plan(ABC):
         )
         return pooling.train(self.training)
 
+    @property
+    def was(self) -> Was | None:
+        """What was computed there, or None where it was neither an average nor a maximum."""
+        return None
+
     @abstractmethod
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         """Puts what :meth:`make` has made into the network, which cannot fail."""
@@ -60,6 +66,10 @@ class PlanOfPooling(Plan):
     """``module`` gives way to the new pooling."""
 
     module: nn.Module
+
+    @property
+    def was(self) -> Was | None:
+        return "max" if isinstance(self.module, nn.MaxPool2d) else "avg"
 
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         was = describe(type(self.module).__name__, self.module)

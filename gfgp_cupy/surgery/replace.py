@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from ..poolings import create_pooling, list_poolings
 from .equivalents import check_equivalents_exist
 from .places import Replaceable, is_replaceable, places
 from .plans import Plan, plan_of_pooling
+from .start import check_start, start_as_was
 from .strided_convs import plan_of_conv
 from .table import Replacements
 from .trace import trace_inputs
@@ -27,6 +29,7 @@ def replace_pooling(
     *,
     strided_convs: bool = False,
     where: Callable[[str, nn.Module], bool] | None = None,
+    start: Literal["as_was"] | None = None,
     sample_shape: tuple[int, ...] = (2, 3, 224, 224),
 ) -> Replacements:
     r"""Replaces the poolings of ``model``, in place, by poolings that learn what to keep.
@@ -57,6 +60,11 @@ def replace_pooling(
         where: is called with the path and the module of each pooling (and strided convolution), as
             ``model.named_modules()`` gives them; those for which it returns False are left alone.
             Default: all.
+        start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
+            so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
+            maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
+            build the network with the same arguments. A stride is neither. Default: a start
+            from fresh weights.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling: nothing is computed, and the network, its buffers and the random state
@@ -69,8 +77,9 @@ def replace_pooling(
         TypeError: ``model`` is no module, or ``pool`` is one.
         ValueError: ``pool`` is unknown, ``model`` is compiled by ``torch.jit``, a pooling has no
             equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, padding that
-            counts in a mean, a subclass of its own), or its channels cannot be found. The message
-            names the module's path.
+            counts in a mean, a subclass of its own), or its channels cannot be found; or, with
+            ``start``, the pooling has no such limit, or a convolution's stride is replaced. The
+            message names the module's path.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -88,6 +97,7 @@ def replace_pooling(
             "before it is compiled"
         )
     make_pooling = _maker(pool)
+    check_start(start)
     found = {
         path: module
         for path, module in places(model).items()
@@ -104,6 +114,9 @@ def replace_pooling(
     if not plans:
         _warn_that_nothing_changed(model, strided_convs, where)
     made = [plan.make(make_pooling) for plan in plans]
+    if start is not None:
+        for plan, new in zip(plans, made, strict=True):
+            start_as_was(plan.path, plan.was, new)
     # Nothing has been touched so far, and nothing below can fail.
     return Replacements(plan.apply(model, new) for plan, new in zip(plans, made, strict=True))
 
