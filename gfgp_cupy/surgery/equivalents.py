@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from .describe import pair
 from .places import Replaceable
+from .window import pair
 
 __all__ = ["check_equivalents_exist", "leaving_out"]
 

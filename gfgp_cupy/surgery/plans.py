@@ -9,45 +9,47 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..geometry import PoolGeometry, pool_geometry
-from .describe import describe
 from .equivalents import leaving_out
 from .start import Was
 from .table import Replacement
+from .window import Window, describe, window_of
 
 __all__ = ["Plan", "PlanOfPooling", "plan_of_pooling"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan(ABC):
-    """A pooling of ``geometry`` to be made and put at ``path``.
+    """A pooling of ``window`` to be made and put at ``path``.
 
     Attributes:
         path: of the module that it replaces, or is put into.
         num_features: number of channels that are pooled.
-        geometry: the new pooling's window.
+        window: the new pooling's.
         device, dtype: of its tensors.
         training: its mode.
     """
 
     path: str
     num_features: int
-    geometry: PoolGeometry
+    window: Window
     device: torch.device
     dtype: torch.dtype
     training: bool
 
     def make(self, make_pooling: Callable[..., nn.Module]) -> nn.Module:
         """The new pooling; the network is not touched."""
-        g = self.geometry
+        w = self.window
+        # Asked for only where it is needed: a callable may not know it.
+        counting = {"count_include_pad": True} if w.count_include_pad else {}
         pooling = make_pooling(
             self.num_features,
-            g.kernel_size,
-            g.stride,
-            g.padding,
-            g.ceil_mode,
+            w.kernel_size,
+            w.stride,
+            w.padding,
+            w.ceil_mode,
             device=self.device,
             dtype=self.dtype,
+            **counting,
         )
         return pooling.train(self.training)
 
@@ -61,7 +63,7 @@ class Plan(ABC):
         """Puts what :meth:`make` has made into the network, which cannot fail."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanOfPooling(Plan):
     """``module`` gives way to the new pooling."""
 
@@ -73,7 +75,7 @@ class PlanOfPooling(Plan):
 
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         was = describe(type(self.module).__name__, self.module)
-        is_now = describe(type(pooling).__name__, self.geometry)
+        is_now = describe(type(pooling).__name__, self.window)
         parent, _, name = self.path.rpartition(".")
         setattr(model.get_submodule(parent), name, pooling)
         return Replacement(self.path, self.num_features, was, is_now)
@@ -92,8 +94,8 @@ def plan_of_pooling(
             f"the number of channels of {path!r} cannot be found, because the network's forward "
             f"does not call it: {leaving_out(path)}"
         )
-    geometry = pool_geometry(module.kernel_size, module.stride, module.padding, module.ceil_mode)
-    if all(_covers_the_map(geometry, input) for input in inputs):
+    window = window_of(module.kernel_size, module.stride, module.padding, module.ceil_mode)
+    if all(window.covers(input) for input in inputs):
         return None
     channels = sorted({input.shape[-3] for input in inputs})
     if len(channels) > 1:
@@ -105,20 +107,9 @@ def plan_of_pooling(
     return PlanOfPooling(
         path=path,
         module=module,
-        geometry=geometry,
+        window=window,
         num_features=channels[0],
         device=inputs[0].device,
         dtype=inputs[0].dtype,
         training=module.training,
     )
-
-
-def _covers_the_map(geometry: PoolGeometry, input: Tensor) -> bool:
-    size = input.shape[-2:]
-    covered = (
-        kernel - padding >= length
-        for kernel, padding, length in zip(
-            geometry.kernel_size, geometry.padding, size, strict=True
-        )
-    )
-    return geometry.output_size(*size) == (1, 1) and all(covered)

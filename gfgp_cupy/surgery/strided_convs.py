@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..geometry import pool_geometry
-from .describe import describe
 from .plans import Plan
 from .table import Replacement
+from .window import describe, window_of
 
 __all__ = ["PlanOfConv", "PooledConv2d", "plan_of_conv"]
 
@@ -27,7 +26,7 @@ class PooledConv2d(nn.Conv2d):
         return self.pool(super().forward(input))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanOfConv(Plan):
     """``conv`` loses its stride and gets a pooling behind it."""
 
@@ -41,7 +40,7 @@ class PlanOfConv(Plan):
         self.conv.__class__ = PooledConv2d
         self.conv.pool = pooling
         is_now = (
-            f"{describe('Conv2d', self.conv)} + {describe(type(pooling).__name__, self.geometry)}"
+            f"{describe('Conv2d', self.conv)} + {describe(type(pooling).__name__, self.window)}"
         )
         return Replacement(self.path, self.num_features, was, is_now)
 
@@ -50,7 +49,7 @@ def plan_of_conv(path: str, conv: nn.Conv2d) -> PlanOfConv:
     # In ceil mode the output is of the strided convolution's size for odd sizes, too.
     return PlanOfConv(
         path=path,
-        geometry=pool_geometry((conv.stride[0], conv.stride[1]), ceil_mode=True),
+        window=window_of((conv.stride[0], conv.stride[1]), ceil_mode=True),
         num_features=conv.out_channels,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
