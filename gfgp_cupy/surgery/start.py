@@ -44,9 +44,9 @@ STARTS: dict[type[nn.Module], Start] = {
     GFGPMaxEntPool2d: Start(avg=-7.0, max=1000.0),
     LogSumExpPool2d: Start(avg=0.0, max=10_000.0),
     GFGPLogSumExpPool2d: Start(avg=-7.0, max=10_000.0),
-    MixedPool2d: Start(avg=-6.0, max=6.0),
-    GFGPMixedPool2d: Start(avg=-6.0, max=6.0),
-    GFGPGatedPool2d: Start(avg=-6.0, max=6.0),
+    MixedPool2d: Start(avg=-7.0, max=7.0),
+    GFGPMixedPool2d: Start(avg=-7.0, max=7.0),
+    GFGPGatedPool2d: Start(avg=-7.0, max=7.0),
 }
 
 
