@@ -25,9 +25,9 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layer": partial(nn.GroupNorm, 1),
     "groups of 8": lambda num_features: nn.GroupNorm(num_features // 8, num_features),
 }
-WIDTHS = (16, 32)
+WIDTHS = (16, 32, 64)
 EPOCHS = {2: 3, 32: 12}  # by batch size
-LR_OF_A_SAMPLE = 0.1 / 32
+LR_OF_A_SAMPLE = 0.2 / 32
 
 
 @dataclass(frozen=True)

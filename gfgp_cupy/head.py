@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -225,9 +226,16 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
                 f"norm_layer of single samples, or eval() mode; got input of shape "
                 f"{tuple(input.shape)}"
             )
-    # What is compiled is compiled for any number of samples: they are not to be compared there.
-    elif head.training and not _traced() and samples < FEW_SAMPLES:
-        _warn_of_few_samples(head, input)
+    # What is compiled is compiled for any number of samples: they are not to be compared there. A
+    # network that is run without data trains on nothing.
+    elif (
+        head.training
+        and not _traced()
+        and samples < FEW_SAMPLES
+        and _trains_batch_norm(head)
+        and not isinstance(input, FakeTensor)
+    ):
+        warn_of_few_samples()
 
 
 def _trains_batch_norm(head: nn.Module) -> bool:
@@ -239,14 +247,12 @@ def _traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def _warn_of_few_samples(head: nn.Module, input: Tensor) -> None:
-    # A network that is run without data trains on nothing.
-    if isinstance(input, FakeTensor) or not _trains_batch_norm(head):
-        return
-    # The same words and place each time: Python shows them once a process.
+@functools.cache  # once a process: Python would tell it again whenever its filters have changed
+def warn_of_few_samples() -> None:
+    """Warns that a head's BatchNorm has too few samples for its statistics."""
     warnings.warn(
         f"a GFGP head's BatchNorm trains on fewer than {FEW_SAMPLES} samples a process, and its "
         "statistics are chance (of 2 samples, one gets a high and one a low parameter): pass "
         "norm_layer=gfgp_cupy.head.LayerNorm2d to the pooling, or convert to SyncBatchNorm",
-        stacklevel=1,
+        stacklevel=2,
     )

@@ -100,8 +100,8 @@ def start_as(pooling: nn.Module, was: Was) -> None:
     start = next((STARTS[each] for each in type(pooling).__mro__ if each in STARTS), None)
     if start is None:
         raise ValueError(
-            f"a {type(pooling).__name__} cannot pool as was: start='as_was' needs one of "
-            f"{', '.join(each.__name__ for each in STARTS)}"
+            "start='as_was' needs a pooling that has an average and a maximum for limits, one of "
+            f"{', '.join(each.__name__ for each in STARTS)}, got {type(pooling).__name__}"
         )
     value = start.avg if was == "avg" else start.max
     if isinstance(pooling, LearnedPool2d):
