@@ -17,20 +17,15 @@ from torch.types import Device
 
 from .arguments import check_width
 from .autocast import autocasts
+from .norms import NormLayer, make_norm
 
 __all__ = [
-    "LayerNorm2d",
-    "NormLayer",
     "PointConv2d",
     "check_head_input",
     "gfgp_head",
-    "make_norm",
     "outside_autocast",
     "reset_head",
 ]
-
-NormLayer = Callable[[int], nn.Module]
-"""What makes a norm of so many features, such as ``nn.BatchNorm2d``, as torchvision has it."""
 
 FEW_SAMPLES = 8
 
@@ -71,37 +66,6 @@ class PointConv2d(nn.Conv2d):
         return output.view(*output.shape, 1, 1)
 
 
-class LayerNorm2d(nn.GroupNorm):
-    """Normalises each sample over its channels: a head's norm for batches of few samples.
-
-    On a head's maps of one point it is what torchvision and timm call LayerNorm2d, with one scale
-    and shift a channel. ``experiments/head_norms.py`` compares it with others.
-
-    Args:
-        num_features: number of channels C.
-        eps: added to the variance.
-        device, dtype: of the scale and shift.
-
-    Shape:
-        - input, output: [N, C, 1, 1].
-
-    Example:
-        >>> import gfgp_cupy
-        >>> pool = gfgp_cupy.GFGPMaxEntPool2d(64, kernel_size=2, norm_layer=LayerNorm2d)
-        >>> pool(torch.randn(1, 64, 28, 28)).shape
-        torch.Size([1, 64, 14, 14])
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(1, num_features, eps, device=device, dtype=dtype)
-
-
 def gfgp_head(
     num_features: int,
     activation: nn.Module,
@@ -138,30 +102,6 @@ def gfgp_head(
             activation=activation,
         )
     )
-
-
-def make_norm(
-    norm_layer: NormLayer | None,
-    num_features: int,
-    device: Device = None,
-    dtype: torch.dtype | None = None,
-) -> nn.Module:
-    """``norm_layer(num_features)``, moved to ``device`` and ``dtype``; by default a BatchNorm2d.
-
-    Raises:
-        TypeError: ``norm_layer`` is not callable, a module already, or does not make one.
-    """
-    if norm_layer is None:
-        return nn.BatchNorm2d(num_features, device=device, dtype=dtype)
-    norm = None
-    if callable(norm_layer) and not isinstance(norm_layer, nn.Module):
-        norm = norm_layer(num_features)
-    if not isinstance(norm, nn.Module):
-        raise TypeError(
-            "norm_layer must make a module when called with a number of features, as "
-            f"gfgp_cupy.head.LayerNorm2d does, got {norm_layer!r}"
-        )
-    return norm.to(device=device, dtype=dtype)
 
 
 def hidden_width(num_features: int, hidden_features: int | None) -> int:
@@ -253,6 +193,6 @@ def warn_of_few_samples() -> None:
     warnings.warn(
         f"a GFGP head's BatchNorm trains on fewer than {FEW_SAMPLES} samples a process, and its "
         "statistics are chance (of 2 samples, one gets a high and one a low parameter): pass "
-        "norm_layer=gfgp_cupy.head.LayerNorm2d to the pooling, or convert to SyncBatchNorm",
+        "norm_layer=gfgp_cupy.norms.LayerNorm2d to the pooling, or convert to SyncBatchNorm",
         stacklevel=2,
     )

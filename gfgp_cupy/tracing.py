@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -9,9 +10,21 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
+from torch._subclasses.fake_tensor import (  # no public names, but documented
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 
-__all__ = ["explained", "fake_images", "skeleton_of"]
+__all__ = ["WANT_OF_DATA", "explained", "fake_images", "skeleton_of", "without_log"]
+
+WANT_OF_DATA = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+"""What is raised where code asks for a tensor's values, or an operator has no version without."""
 
 
 @contextmanager
@@ -50,3 +63,19 @@ def fake_images(
     return torch.empty(
         shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format
     )
+
+
+@contextmanager
+def without_log() -> Iterator[None]:
+    """Keeps PyTorch from logging a traceback of each error that it raises about tensors without
+    data."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addFilter(_tells_no_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_tells_no_error)
+
+
+def _tells_no_error(record: logging.LogRecord) -> bool:
+    return record.exc_info is None

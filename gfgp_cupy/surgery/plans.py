@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .equivalents import leaving_out
+from .handover import hand_over, what_cannot_move
+from .refusals import Refusal
 from .start import Was
 from .table import Replacement
-from .window import Window, describe, window_of
+from .window import Window, describe
 
-__all__ = ["Plan", "PlanOfPooling", "plan_of_pooling"]
+__all__ = ["Plan", "PlanOfPooling"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,10 @@ class Plan(ABC):
         """What was computed there, or None where it was neither an average nor a maximum."""
         return None
 
+    def obstacle(self, pooling: nn.Module) -> Refusal | None:
+        """Why what :meth:`make` has made cannot take its place; None if it can."""
+        return None
+
     @abstractmethod
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         """Puts what :meth:`make` has made into the network, which cannot fail."""
@@ -65,7 +70,7 @@ class Plan(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOfPooling(Plan):
-    """``module`` gives way to the new pooling."""
+    """``module`` gives way to the new pooling, which takes over what others have set on it."""
 
     module: nn.Module
 
@@ -73,43 +78,18 @@ class PlanOfPooling(Plan):
     def was(self) -> Was | None:
         return "max" if isinstance(self.module, nn.MaxPool2d) else "avg"
 
+    def obstacle(self, pooling: nn.Module) -> Refusal | None:
+        reason = what_cannot_move(self.module, pooling)
+        was = describe(type(self.module).__name__, self.module)
+        return Refusal(self.path, was, reason) if reason else None
+
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         was = describe(type(self.module).__name__, self.module)
-        is_now = describe(type(pooling).__name__, self.window)
         parent, _, name = self.path.rpartition(".")
+        hand_over(self.module, pooling)
         setattr(model.get_submodule(parent), name, pooling)
-        return Replacement(self.path, self.num_features, was, is_now)
+        return Replacement(self.path, self.num_features, was, self.described(pooling))
 
-
-def plan_of_pooling(
-    path: str, module: nn.MaxPool2d | nn.AvgPool2d, inputs: list[Tensor]
-) -> PlanOfPooling | None:
-    """The plan, or None if the pooling is global in each of its uses.
-
-    Raises:
-        ValueError: it is not used, or with different numbers of channels.
-    """
-    if not inputs:
-        raise ValueError(
-            f"the number of channels of {path!r} cannot be found, because the network's forward "
-            f"does not call it: {leaving_out(path)}"
-        )
-    window = window_of(module.kernel_size, module.stride, module.padding, module.ceil_mode)
-    if all(window.covers(input) for input in inputs):
-        return None
-    channels = sorted({input.shape[-3] for input in inputs})
-    if len(channels) > 1:
-        raise ValueError(
-            f"{path!r} ({type(module).__name__}) is used in several places, with "
-            f"{' and '.join(map(str, channels))} channels, and the new one takes one number of "
-            f"them: give each place a module of its own, or {leaving_out(path)}"
-        )
-    return PlanOfPooling(
-        path=path,
-        module=module,
-        window=window,
-        num_features=channels[0],
-        device=inputs[0].device,
-        dtype=inputs[0].dtype,
-        training=module.training,
-    )
+    def described(self, pooling: nn.Module) -> str:
+        """The new pooling, for the table."""
+        return describe(type(pooling).__name__, self.window)

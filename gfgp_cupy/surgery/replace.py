@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
 from ..choices import check_choice
-from ..poolings import create_pooling, list_poolings
-from .equivalents import check_equivalents_exist
-from .places import Replaceable, is_replaceable, places
-from .plans import Plan, plan_of_pooling
-from .start import check_start, start_as_was
-from .strided_convs import plan_of_conv
-from .table import Replacements
-from .trace import trace_inputs
+from .decisions import Decision, decide
+from .making import check_pool, make_all
+from .optimizers import checked_optimizers, update_optimizers
+from .places import find_places
+from .plans import Plan
+from .refusals import Refusal, refuse, refuse_to_guess
+from .start import check_start
+from .table import Left, Replacements
+from .trace import Trace, trace_forward
+from .wrappers import check_not_fixed
 
 __all__ = ["replace_pooling"]
+
+Row = TypeVar("Row", Plan, Left)
 
 
 def replace_pooling(
@@ -28,8 +31,12 @@ def replace_pooling(
     pool: str | Callable[..., nn.Module] = "max_ent",
     *,
     strided_convs: bool = False,
+    stride_one: bool = False,
     where: Callable[[str, nn.Module], bool] | None = None,
+    unsupported: str = "raise",
+    min_channels: int = 1,
     start: Literal["as_was"] | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
     sample_shape: tuple[int, ...] = (2, 3, 224, 224),
 ) -> Replacements:
     r"""Replaces the poolings of ``model``, in place, by poolings that learn what to keep.
@@ -63,8 +70,7 @@ def replace_pooling(
         start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
             so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
             maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
-            build the network with the same arguments. A stride is neither. Default: a start
-            from fresh weights.
+            build the network with the same arguments. Default: a start from fresh weights.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling: nothing is computed, and the network, its buffers and the random state
@@ -77,9 +83,8 @@ def replace_pooling(
         TypeError: ``model`` is no module, or ``pool`` is one.
         ValueError: ``pool`` is unknown, ``model`` is compiled by ``torch.jit``, a pooling has no
             equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, padding that
-            counts in a mean, a subclass of its own), or its channels cannot be found; or, with
-            ``start``, the pooling has no such limit, or a convolution's stride is replaced. The
-            message names the module's path.
+            counts in a mean, a subclass of its own), or its channels cannot be found. The message
+            names the module's path.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -91,60 +96,67 @@ def replace_pooling(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError(
-            "model was compiled by torch.jit, and its modules are fixed: replace its poolings "
-            "before it is compiled"
-        )
-    make_pooling = _maker(pool)
+    check_not_fixed(model)
+    check_pool(pool)
     check_start(start)
-    found = {
-        path: module
-        for path, module in places(model).items()
-        if is_replaceable(module, strided_convs) and (where is None or where(path, module))
-    }
-    check_equivalents_exist(found)
-    poolings = [path for path, module in found.items() if not isinstance(module, nn.Conv2d)]
-    inputs = trace_inputs(model, poolings, sample_shape)
-    plans: list[Plan] = [
-        plan
-        for path, module in found.items()
-        if (plan := _plan_of(path, module, inputs)) is not None
+    check_choice("unsupported", unsupported, ("raise", "skip"))
+    optimizers = checked_optimizers(optimizer)
+
+    places, of_other_kinds = find_places(model, strided_convs, where)
+    trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
+    decisions: list[Decision] = [
+        *of_other_kinds,
+        *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
     ]
-    if not plans:
-        _warn_that_nothing_changed(model, strided_convs, where)
-    made = [plan.make(make_pooling) for plan in plans]
-    if start is not None:
-        for plan, new in zip(plans, made, strict=True):
-            start_as_was(plan.path, plan.was, new)
+    plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
+    left = [one for one in decisions if isinstance(one, Left)]
+
+    selected = [place.path for place in places], where is None
+    if unsupported == "raise":
+        refuse_to_guess(trace)
+        refuse([one for one in left if isinstance(one, Refusal)], *selected)
+    made = list(zip(plans, make_all(plans, pool, start), strict=True))
+    obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
+    if unsupported == "raise":
+        refuse(obstacles, *selected)
+    blocked = {refusal.path for refusal in obstacles}
+    left = _in_order(model, [*left, *obstacles]) + _rest_of_the_forward(trace)
+    if len(blocked) == len(made):
+        _warn_that_nothing_changed(model, strided_convs, where, left)
+
     # Nothing has been touched so far, and nothing below can fail.
-    return Replacements(plan.apply(model, new) for plan, new in zip(plans, made, strict=True))
+    before = dict(model.named_parameters())
+    changes = [plan.apply(model, new) for plan, new in made if plan.path not in blocked]
+    update_optimizers(optimizers, before, model)
+    return Replacements(changes, left)
 
 
-def _plan_of(path: str, module: Replaceable, inputs: dict[str, list[Tensor]]) -> Plan | None:
-    if isinstance(module, nn.Conv2d):
-        return plan_of_conv(path, module)
-    return plan_of_pooling(path, module, inputs[path])
+def _in_order(model: nn.Module, rows: list[Row]) -> list[Row]:
+    """``rows`` in the order of the network's modules."""
+    order = {path: i for i, (path, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    return sorted(rows, key=lambda row: order[row.path])
 
 
-def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    if isinstance(pool, nn.Module):
-        raise TypeError(
-            f"pool must be a name or a callable that makes a pooling, got a {type(pool).__name__}: "
-            "each place needs one of its own; pass its class"
-        )
-    if callable(pool):
-        return pool
-    check_choice("pool", pool, list_poolings())
-    return partial(create_pooling, pool)
+def _rest_of_the_forward(trace: Trace) -> list[Left]:
+    """What pooling calls there may be that were not seen."""
+    failure = trace.failure
+    if failure is None:
+        return []
+    said = f"needs data ({type(failure.error).__name__})"
+    reason = f"not seen: {said if failure.for_want_of_data else failure}"
+    return [Left(failure.path, "the rest of its forward", reason)]
 
 
-def _warn_that_nothing_changed(model: nn.Module, strided_convs: bool, where: object) -> None:
-    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
+def _warn_that_nothing_changed(
+    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
+) -> None:
     selected = "" if where is None else " that where selects"
+    reasons = "; ".join(dict.fromkeys(row.reason for row in left))
+    but = f" but what it leaves ({reasons})" if left else ""
+    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
     warnings.warn(
         f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
-        f"AvgPool2d module{selected} but global ones (functions called inside a forward, like "
-        f"F.max_pool2d, cannot be replaced){advice}",
+        f"AvgPool2d module{selected}{but} (functions called inside a forward, like F.max_pool2d, "
+        f"cannot be replaced){advice}",
         stacklevel=3,
     )

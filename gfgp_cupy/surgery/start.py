@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from ..poolings import (
     MixedPool2d,
 )
 
-__all__ = ["Was", "check_start", "start_as", "start_as_was"]
+__all__ = ["Was", "as_was", "check_start", "start_as"]
 
 Was = Literal["avg", "max"]
 
@@ -60,11 +61,13 @@ def check_start(start: str | None) -> None:
         raise ValueError(f"start must be None or 'as_was', got {start!r}")
 
 
-def start_as_was(path: str, was: Was | None, pooling: nn.Module) -> None:
-    """Sets the new ``pooling`` of ``path`` to compute what was computed there.
+def as_was(
+    make_pooling: Callable[..., nn.Module], path: str, was: Was | None
+) -> Callable[..., nn.Module]:
+    """``make_pooling``, but that what it makes computes what was computed at ``path``.
 
     Raises:
-        ValueError: that was neither an average nor a maximum, or as by :func:`start_as`.
+        ValueError: that was neither an average nor a maximum; on a call, as :func:`start_as`.
     """
     if was is None:
         raise ValueError(
@@ -72,7 +75,13 @@ def start_as_was(path: str, was: Was | None, pooling: nn.Module) -> None:
             "and a pooling all: replace the poolings with start='as_was', and the strides in a "
             "second call without it"
         )
-    start_as(pooling, was)
+
+    def make(*window: Any, **options: Any) -> nn.Module:
+        pooling = make_pooling(*window, **options)
+        start_as(pooling, was)
+        return pooling
+
+    return make
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ class Replacement:
 
     Attributes:
         path: the module's name in ``model.named_modules()``.
-        num_features: number of channels that are pooled.
+        num_features: number of channels that are pooled; of several, the largest.
         was, is_now: what was there and what is there now, with kernel size, stride and (if any)
             padding, as in ``MaxPool2d(3/2/1)``.
     """
@@ -45,7 +45,8 @@ class Replacements(list[Replacement]):
     """The changes of :func:`replace_pooling`, in the network's order; as a string, a table.
 
     Attributes:
-        left: the poolings that stay as they were, with the reason; the table has them below.
+        left: the poolings that stay as they were, with the reason. The table has them below, those
+            alike in one row.
     """
 
     def __init__(self, changes: Iterable[Replacement] = (), left: Iterable[Left] = ()) -> None:
@@ -54,9 +55,18 @@ class Replacements(list[Replacement]):
 
     def __str__(self) -> str:
         changed = [(row.path, str(row.num_features), row.was, row.is_now) for row in self]
-        left = [(row.path, row.was, row.reason) for row in self.left]
         text = _aligned([("path", "channels", "was", "is"), *changed])
-        return f"{text}\n\n{_aligned([('path', 'left', 'why'), *left])}" if left else text
+        alike: dict[tuple[str, str], list[str]] = {}
+        for row in self.left:
+            alike.setdefault((row.was, row.reason), []).append(row.path)
+        left = [
+            (paths[0] + (f" and {len(paths) - 1} more" if paths[1:] else ""), was, reason)
+            for (was, reason), paths in alike.items()
+        ]
+        if not left:
+            return text
+        below = _aligned([("path", "left", "why"), *left])
+        return f"{text}\n\n{below}" if changed else below
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -49,13 +51,13 @@ class Window:
 
 
 def window_of(
-    kernel_size: int | tuple[int, ...],
-    stride: int | tuple[int, ...] | None = None,
-    padding: int | tuple[int, ...] | str = 0,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
 ) -> Window:
-    """The window of these arguments of a pooling.
+    """The window of these arguments of a pooling: ints, or pairs of them as tuples or lists.
 
     ``count_include_pad`` is left out where there is no padding to count.
 
@@ -73,19 +75,27 @@ def window_of(
 
 
 def describe(name: str, window: Window | nn.Module) -> str:
-    """``name`` with kernel size, stride and padding, if any: ``MaxPool2d(3/2/1)``."""
-    sizes = [pair(getattr(window, key)) for key in ("kernel_size", "stride", "padding")]
-    padded = sizes[-1] != (0, 0)
-    if not padded:
-        sizes.pop()
-    text = "/".join(str(h) if h == w else f"{h}x{w}" for h, w in sizes)
+    """``name`` with the sizes that it has: ``MaxPool2d(3/2/1)`` for kernel, stride and padding."""
+    padding = getattr(window, "padding", 0)
+    padded = any(padding) if isinstance(padding, Sequence) else padding != 0
+    keys = ["kernel_size", "stride", *(["padding"] if padded else [])]
+    if not hasattr(window, "kernel_size"):
+        keys = ["output_size"]  # an adaptive one
+    sizes = [getattr(window, key, None) for key in keys]
+    text = "/".join(_joined(size) for size in sizes if size not in (None, ()))
     if getattr(window, "ceil_mode", False):
         text += ", ceil_mode"
     if padded and getattr(window, "count_include_pad", False):
         text += ", count_include_pad"
-    return f"{name}({text})"
+    return f"{name}({text})" if text else name
 
 
-def pair(value: int | str | tuple[int, ...]) -> tuple[int | str, int | str]:
-    """``value`` for height and width; a padding may be a word."""
-    return (value, value) if isinstance(value, (int, str)) else (value[0], value[-1])
+def _joined(size: object) -> str:
+    if isinstance(size, str) or not isinstance(size, Sequence):
+        return str(size)
+    return str(size[0]) if len(set(size)) == 1 else "x".join(map(str, size))
+
+
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """``value`` for height and width."""
+    return (value[0], value[-1]) if isinstance(value, Sequence) else (value, value)

@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gfgp_cupy import GFGPMaxEntPool2d, compile_kernels, record_lambdas, replace_pooling
-from gfgp_cupy.head import LayerNorm2d, PointConv2d, gfgp_head, warn_of_few_samples
+from gfgp_cupy.head import PointConv2d, gfgp_head, warn_of_few_samples
+from gfgp_cupy.norms import LayerNorm2d
 from gfgp_cupy.poolings import create_pooling, list_poolings
 from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d
 from tests.support.random_numbers import random_numbers

@@ -23,7 +23,7 @@ from gfgp_cupy import (
     record_lambdas,
     replace_pooling,
 )
-from gfgp_cupy.head import LayerNorm2d
+from gfgp_cupy.norms import LayerNorm2d
 from gfgp_cupy.surgery.start import start_as
 
 IMAGES = (2, 3, 32, 32)
