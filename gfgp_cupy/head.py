@@ -184,7 +184,8 @@ def _trains_batch_norm(head: nn.Module) -> bool:
 
 
 def _traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return torch.compiler.is_compiling() or tracing
 
 
 @functools.cache  # once a process: Python would tell it again whenever its filters have changed
