@@ -62,7 +62,7 @@ def replace_pooling(
         pool: a name that :func:`gfgp_cupy.poolings.create_pooling` takes, such as ``"max_ent"``
             (:class:`gfgp_cupy.GFGPMaxEntPool2d`), or a callable that is given
             ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)`` and
-            returns the pooling.
+            returns the pooling, such as ``functools.partial(GFGPMaxEntPool2d, norm_layer=…)``.
         strided_convs: replace the strides of convolutions, too.
         where: is called with the path and the module of each pooling (and strided convolution), as
             ``model.named_modules()`` gives them; those for which it returns False are left alone.
@@ -84,7 +84,8 @@ def replace_pooling(
         ValueError: ``pool`` is unknown, ``model`` is compiled by ``torch.jit``, a pooling has no
             equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, padding that
             counts in a mean, a subclass of its own), or its channels cannot be found. The message
-            names the module's path.
+            names the module's path. With ``start``: the pooling has no average and maximum for
+            limits, or it is to take a stride's place, for a stride takes one element.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
