@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from ..fx import leaf_call
 from .plans import PlanOfPooling
 from .window import describe
 
@@ -27,7 +30,9 @@ class PoolingByChannels(nn.ModuleDict):
         ValueError: an input of another number of channels.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Any:
+        if isinstance(input, Proxy):
+            return leaf_call(self, input)
         channels = str(int(input.shape[-3]))
         if channels not in self:
             raise ValueError(

@@ -121,7 +121,7 @@ def replace_pooling(
     if unsupported == "raise":
         refuse(obstacles, *selected)
     blocked = {refusal.path for refusal in obstacles}
-    left = _in_order(model, [*left, *obstacles]) + _rest_of_the_forward(trace)
+    left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
     if len(blocked) == len(made):
         _warn_that_nothing_changed(model, strided_convs, where, left)
 

@@ -390,10 +390,6 @@ REFUSED = {
     "subclass": (OwnPool(2), ["OwnPool", "forward of its own"]),
     "parametrized": (parametrizations.weight_norm(nn.Conv2d(8, 8, 2, 2)), ["ParametrizedConv2d"]),
     "unused": (Lambda(lambda self, x: x, pool=nn.MaxPool2d(2)), ["forward does not call it"]),
-    "several": (
-        Lambda(lambda self, x: self.pool(torch.cat([self.pool(x)] * 2, 1)), pool=nn.MaxPool2d(2)),
-        ["8 and 16 channels"],
-    ),
 }
 
 
