@@ -15,6 +15,7 @@ from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2
 from .backends import select_backend
 from .geometry import PoolGeometry, pool_geometry
 from .overrides import overridable
+from .torchscript import is_tracing
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
@@ -148,6 +149,6 @@ def _only_plain_operators() -> bool:
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
+        or is_tracing()
         or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
     )
