@@ -160,9 +160,11 @@ def zero_padded(
     """
     top, left = geometry.padding
     bottom, right = geometry.largest_overhang() if behind is None else behind
-    if not (top or left or bottom or right):
+    amounts = (left, right, top, bottom)
+    # In a trace "same" padding is a tensor, and may be more for another size.
+    if not any(isinstance(amount, Tensor) or amount for amount in amounts):
         return input
-    return F.pad(input, (left, right, top, bottom))
+    return F.pad(input, amounts)
 
 
 def _positions(geometry: PoolGeometry, axis: int, count: int) -> list[slice]:
