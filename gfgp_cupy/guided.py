@@ -107,6 +107,7 @@ class GuidedPool2d(HeadPool2d):
     """
 
     shown = ("hidden_features",)
+    head: nn.Sequential
 
     activation: type[nn.Module] | str
     """What brings θ into its range, by its class or as ``"sigmoid"`` or ``"softplus"``."""
