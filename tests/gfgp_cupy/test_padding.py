@@ -336,6 +336,16 @@ def test_exported_for_any_size(options):
 
 
 @on_torch
+def test_same_padding_that_differs_is_not_exported_for_all_sizes_in_silence():
+    x = numbers((2, 4, 8, 9), torch.float32)
+    sizes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    mixed = create_pooling("mixed", 4, 3, 2, "same").eval()
+    with pytest.raises((torch._dynamo.exc.UserError, AssertionError, RuntimeError)):
+        program = torch.export.export(mixed, (x,), dynamic_shapes=sizes).module()
+        program(numbers((2, 4, 7, 6), torch.float32))
+
+
+@on_torch
 @each_option
 def test_traced_for_any_size(options):
     layer = guided(options)
