@@ -57,9 +57,23 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
         raise ValueError(
             f"the output would be empty ({out_h} x {out_w}): input of shape "
             f"{tuple(sizes_of(input))} is smaller than kernel_size={geometry.kernel_size} with "
-            f"padding={geometry.padding}"
+            f"padding={geometry.padding}{_as_channels(geometry, channels)}"
         )
     return batched, (samples, channels, out_h, out_w)
+
+
+def _as_channels(geometry: PoolGeometry, channels: int) -> str:
+    """The advice for ``MaxEntPool2d(64, 2)``, where the window was meant to come second."""
+    if geometry.kernel_size != (channels, channels):
+        return ""
+    height, width = geometry.stride
+    kernel = "kernel_size" if geometry.stride == geometry.kernel_size else height
+    if height != width:
+        kernel = geometry.stride
+    return (
+        f"; if {channels} was meant as num_features, the window comes first: "
+        f"MaxEntPool2d({kernel}, num_features={channels})"
+    )
 
 
 def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[int, ...]) -> Tensor:
