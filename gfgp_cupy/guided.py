@@ -10,6 +10,7 @@ from torch.types import Device
 from .autocast import mean_dtype
 from .fx import leaf_call
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
+from .norms import NormLayer
 from .padding import place_windows
 from .pool2d import Pool2d
 
@@ -76,6 +77,8 @@ class GuidedPool2d(HeadPool2d):
             :func:`gfgp_cupy.functional.max_ent_pool2d`. The head's mean is that of the input
             without padding.
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        norm_layer: makes a norm of so many features in place of the head's BN, for batches of few
+            samples a process; see :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the tensors.
 
     Shape:
@@ -112,14 +115,17 @@ class GuidedPool2d(HeadPool2d):
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
-        count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
+        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)
         activation = self.activation
         last_step = activation_by_name(activation) if isinstance(activation, str) else activation()
-        self.head = gfgp_head(num_features, last_step, self.hidden_features, device, dtype)
+        self.head = gfgp_head(
+            num_features, last_step, self.hidden_features, norm_layer, device, dtype
+        )
         self.add_tensors(device, dtype)
 
     @property

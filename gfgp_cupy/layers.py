@@ -10,6 +10,7 @@ from .functional import guided_max_ent_pool2d, max_ent_pool2d
 from .guided import GuidedPool2d, activation_by_name
 from .head import outside_autocast
 from .learned import LearnedLambdaPool2d
+from .norms import NormLayer
 from .published_names import MAX_ENT_NAMES, takes_published_names
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d"]
@@ -64,6 +65,10 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         activation: ``"sigmoid"`` (λ in (0, 1)) or ``"softplus"`` (λ > 0).
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
         count_include_pad: whether the padding takes part, as zeros; not in the head's mean.
+        norm_layer: makes a norm of so many features in place of the head's BN, as in torchvision's
+            networks. Default: ``nn.BatchNorm2d``, which needs samples: 8 or more a process. For
+            fewer, as in detection and segmentation: :class:`gfgp_cupy.norms.LayerNorm2d`, which
+            normalises each sample over its channels, or ``nn.SyncBatchNorm``.
         device, dtype: of the head's tensors.
 
     Shape:
@@ -91,12 +96,13 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
-        count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
+        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         last_step = activation_by_name(activation)
         super().__init__(
             num_features, kernel_size, stride, padding, ceil_mode, hidden_features=hidden_features,
-            count_include_pad=count_include_pad, device=device, dtype=dtype,
+            count_include_pad=count_include_pad, norm_layer=norm_layer, device=device, dtype=dtype,
         )  # fmt: skip
         self.activation = activation
         self.head.activation = last_step

@@ -15,6 +15,7 @@ from ..autocast import mean_dtype
 from ..geometry import PoolGeometry
 from ..guided import HeadPool2d
 from ..head import PointConv2d, hidden_width, outside_autocast
+from ..norms import NormLayer, make_norm
 from ..overrides import overridable
 from ..padding import place_windows, window_geometry
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
@@ -89,16 +90,17 @@ class GaussianHead(nn.Module):
     Args:
         num_features: number of channels C.
         hidden_features: width of h.
+        norm_layer: makes a norm of so many features in BN's place.
         device, dtype: of the tensors.
     """
 
     def __init__(
-        self, num_features: int, hidden_features: int, device: Device = None,
-        dtype: torch.dtype | None = None,
+        self, num_features: int, hidden_features: int, norm_layer: NormLayer | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         linear = partial(PointConv2d, kernel_size=1, device=device, dtype=dtype)
-        norm = partial(nn.BatchNorm2d, device=device, dtype=dtype)
+        norm = partial(make_norm, norm_layer, device=device, dtype=dtype)
         self.conv1 = linear(num_features, hidden_features)
         self.norm1 = norm(hidden_features)
         self.relu = nn.ReLU()
@@ -140,6 +142,8 @@ class GFGPGaussianPool2d(HeadPool2d):
         stochasticity: one ε per sample and channel (``"CN"``), or per window (``"HWCN"``), or
             none (``None``).
         count_include_pad, eps: as in :func:`gaussian_pool2d`.
+        norm_layer: makes a norm of so many features in place of the head's BN; see
+            :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the head's tensors.
 
     Shape:
@@ -170,7 +174,8 @@ class GFGPGaussianPool2d(HeadPool2d):
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
         stochasticity: str | None = "CN", count_include_pad: bool = False,
-        eps: float = LEAST_VARIANCE, device: Device = None, dtype: torch.dtype | None = None,
+        eps: float = LEAST_VARIANCE, norm_layer: NormLayer | None = None, device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         if stochasticity not in STOCHASTICITIES:
@@ -179,7 +184,7 @@ class GFGPGaussianPool2d(HeadPool2d):
         self.hidden_features = hidden_width(num_features, hidden_features)
         self.stochasticity = stochasticity
         self.eps = eps
-        self.head = GaussianHead(num_features, self.hidden_features, device, dtype)
+        self.head = GaussianHead(num_features, self.hidden_features, norm_layer, device, dtype)
         takes_published_names(self)
 
     @property

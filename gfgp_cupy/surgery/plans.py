@@ -11,6 +11,7 @@ from torch import nn
 
 from .handover import hand_over, what_cannot_move
 from .refusals import Refusal
+from .start import Was
 from .table import Replacement
 from .window import Window, describe
 
@@ -53,6 +54,11 @@ class Plan(ABC):
         )
         return pooling.train(self.training)
 
+    @property
+    def was(self) -> Was | None:
+        """What was computed there, or None where it was neither an average nor a maximum."""
+        return None
+
     def obstacle(self, pooling: nn.Module) -> Refusal | None:
         """Why what :meth:`make` has made cannot take its place; None if it can."""
         return None
@@ -67,6 +73,10 @@ class PlanOfPooling(Plan):
     """``module`` gives way to the new pooling, which takes over what others have set on it."""
 
     module: nn.Module
+
+    @property
+    def was(self) -> Was | None:
+        return "max" if isinstance(self.module, nn.MaxPool2d) else "avg"
 
     def obstacle(self, pooling: nn.Module) -> Refusal | None:
         reason = what_cannot_move(self.module, pooling)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -18,6 +18,7 @@ from .optimizers import checked_optimizers, update_optimizers
 from .places import find_places
 from .plans import Plan
 from .refusals import Refusal, refuse, refuse_to_guess
+from .start import check_start
 from .table import Left, Replacements
 from .trace import Trace, trace_forward
 from .wrappers import check_not_fixed
@@ -38,6 +39,7 @@ def replace_pooling(
     where: Callable[[str, nn.Module], bool] | None = None,
     unsupported: str = "raise",
     min_channels: int = 1,
+    start: Literal["as_was"] | None = None,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     sample_shape: tuple[int, ...] = (2, 3, 224, 224),
 ) -> Replacements:
@@ -95,6 +97,10 @@ def replace_pooling(
         optimizer: one or several that train the network: the new parameters join the first group of
             the first, under its options, and what has been replaced leaves all of them. Its groups
             stay the same objects, so that schedulers go on.
+        start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
+            so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
+            maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
+            build the network with the same arguments. Default: a start from fresh weights.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling and which are global: nothing is computed, no hook is called, and the
@@ -113,7 +119,9 @@ def replace_pooling(
             optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
             has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
             forward of its own, extra state, an attribute that the new one has, too) or its channels
-            cannot be found. The message names the paths.
+            cannot be found; or, with ``start``, the pooling has no average and maximum for
+            limits, or is to take a stride's place, for a stride takes one element. The message
+            names the paths.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -127,6 +135,7 @@ def replace_pooling(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     check_not_fixed(model)
     check_pool(pool)
+    check_start(start)
     check_choice("unsupported", unsupported, ("raise", "skip"))
     optimizers = checked_optimizers(optimizer)
 
@@ -157,14 +166,14 @@ def replace_pooling(
     if unsupported == "raise":
         refuse_to_guess(trace)
         refuse([one for one in left if isinstance(one, Refusal)], *selected)
-    made = list(zip(plans, make_all(plans, pool), strict=True))
+    made = list(zip(plans, make_all(plans, pool, start), strict=True))
     obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
     if unsupported == "raise":
         refuse(obstacles, *selected)
     made = [(plan, pooling) for plan, pooling in made if plan.obstacle(pooling) is None]
     left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
     if not made:
-        _warn_that_nothing_changed(model, strided_convs, functional, where, left)
+        _warn_that_nothing_changed(model, strided_convs, where, left)
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
@@ -191,13 +200,9 @@ def _rest_of_the_forward(trace: Trace) -> list[Left]:
 
 
 def _warn_that_nothing_changed(
-    model: nn.Module, strided_convs: bool, functional: bool, where: object, left: list[Left]
+    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
 ) -> None:
-    others = {
-        "functional=True replaces calls of F.max_pool2d and its kin inside a forward": functional,
-        "strided_convs=True replaces the strides of convolutions": strided_convs,
-    }
-    advice = "".join(f"; {advice}" for advice, followed in others.items() if not followed)
+    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
     selected = "" if where is None else " that where selects"
     reasons = "; ".join(dict.fromkeys(row.reason for row in left))
     but = f" but what it leaves ({reasons})" if left else ""
