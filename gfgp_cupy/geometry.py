@@ -64,7 +64,7 @@ class PoolGeometry(NamedTuple):
         kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
         if stride <= kernel - kernel // 2:  # whatever the padding, which may be symbolic, too
             return stride - 1
-        smaller = min if isinstance(padding, int) else torch.sym_min
+        smaller: Any = min if isinstance(padding, int) else torch.sym_min
         return smaller(stride - 1, kernel - padding - 1)
 
 
