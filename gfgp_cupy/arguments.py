@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from .geometry import PoolGeometry
 from .torchscript import sizes_of
 
 __all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Geometry(Protocol):
+    """Kernel, stride and padding of windows, and how many of them a plane has."""
+
+    @property
+    def kernel_size(self) -> tuple[int, int]: ...
+    @property
+    def stride(self) -> tuple[int, int]: ...
+    @property
+    def padding(self) -> tuple[int, int] | str: ...
+    def output_size(self, height: int, width: int) -> tuple[int, int]: ...
 
 
 def computing_dtype(input: Tensor) -> torch.dtype:
@@ -31,7 +44,7 @@ def check_width(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:
+def check_input(input: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[int, ...]]:
     """``input`` as [N, C, H, W], and the shape of the output.
 
     Raises:
@@ -62,7 +75,7 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
     return batched, (samples, channels, out_h, out_w)
 
 
-def _as_channels(geometry: PoolGeometry, channels: int) -> str:
+def _as_channels(geometry: Geometry, channels: int) -> str:
     """The advice for ``MaxEntPool2d(64, 2)``, where the window was meant to come second."""
     if geometry.kernel_size != (channels, channels):
         return ""
