@@ -168,6 +168,7 @@ class GFGPGaussianPool2d(HeadPool2d):
 
     shown = ("hidden_features", "stochasticity", "eps")
     published_names = GAUSSIAN_NAMES
+    head: GaussianHead
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],

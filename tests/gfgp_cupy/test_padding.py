@@ -336,6 +336,16 @@ def test_exported_for_any_size(options):
 
 
 @on_torch
+def test_same_padding_that_differs_is_not_exported_for_all_sizes_in_silence():
+    x = numbers((2, 4, 8, 9), torch.float32)
+    sizes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    mixed = create_pooling("mixed", 4, 3, 2, "same").eval()
+    with pytest.raises((torch._dynamo.exc.UserError, AssertionError, RuntimeError)):
+        program = torch.export.export(mixed, (x,), dynamic_shapes=sizes).module()
+        program(numbers((2, 4, 7, 6), torch.float32))
+
+
+@on_torch
 @each_option
 def test_traced_for_any_size(options):
     layer = guided(options)
@@ -413,6 +423,38 @@ def test_flags_as_numbers():
         MaxEntPool2d(2, count_include_pad="yes")
     with pytest.raises(ValueError, match=r"padding must be .* or 'same', got 'valid'"):
         MaxEntPool2d(2, padding="valid")
+
+
+@pytest.mark.parametrize(
+    ("create", "meant"),
+    [
+        (lambda layer: layer(3, 2, 1), "(8, 3, 2, 1)"),
+        (lambda layer: layer(3, 2), "(8, 3, 2)"),
+        (lambda layer: layer(2, (2, 3), 1), "(8, 2, (2, 3), 1)"),
+    ],
+)
+def test_a_window_in_place_of_num_features_is_explained(create, meant):
+    guided_names = [name for name in list_poolings() if name.startswith("gfgp_")]
+    layers = [type(create_pooling(name, 4, 2)) for name in guided_names]
+    for layer in (*layers, GFGPMaxEntPool2d, GFGPGaussianPool2d):
+        with pytest.raises(ValueError, match="num_features comes first: ") as caught:
+            create(layer)(numbers((2, 8, 6, 6), torch.float32))
+        assert str(caught.value).endswith(f"{layer.__name__}{meant}")
+
+
+def test_advice_for_other_channels_works():
+    with pytest.raises(ValueError, match=r"make the layer with num_features=8$"):
+        GFGPMaxEntPool2d(64, 2)(numbers((2, 8, 6, 6), torch.float32))
+
+
+def test_num_features_in_place_of_the_window_is_explained():
+    x = numbers((2, 64, 8, 8), torch.float32)
+    with pytest.raises(ValueError, match=r"first: MaxEntPool2d\(2, num_features=64\)$"):
+        MaxEntPool2d(64, 2)(x)
+    with pytest.raises(ValueError, match=r"MaxEntPool2d\(kernel_size, num_features=64\)$"):
+        MaxEntPool2d(64)(x)
+    with pytest.raises(ValueError, match=r"padding=\(0, 0\)$"):
+        MaxEntPool2d(32)(x)
 
 
 def test_soft_pooling_has_the_published_kernel():
