@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -197,6 +198,9 @@ def _train(model: nn.Module, network: Network, row: SurveyRow, runs: bool) -> Su
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     trained: set[int] = set()
+    in_use: set[int] = set()
+    for i, head in enumerate(heads):
+        head.register_forward_hook(partial(_note_gradient, in_use, i))
     for _ in range(STEPS):
         images = torch.randn(network.sample_shape)
         try:
@@ -210,7 +214,21 @@ def _train(model: nn.Module, network: Network, row: SurveyRow, runs: bool) -> Su
             break
         optimizer.step()
         optimizer.zero_grad()
-    return replace(row, step="ran", heads=len(heads), heads_trained=len(trained))
+    return replace(
+        row,
+        step="ran",
+        heads=len(heads),
+        heads_trained=len(trained),
+        heads_idle=len(heads) - len(in_use | trained),
+    )
+
+
+def _note_gradient(in_use: set[int], i: int, head: nn.Module, args: Any, output: Tensor) -> None:
+    def note(gradient: Tensor) -> None:
+        in_use.add(i)
+
+    if output.requires_grad:
+        output.register_hook(note)
 
 
 def _has_gradient(head: nn.Module) -> bool:

@@ -34,6 +34,7 @@ class SurveyRow:
             or one that ``"does not train"`` as it is.
         heads: of the new poolings.
         heads_trained: those whose weights the step gave a gradient that is not 0.
+        heads_idle: those whose pooled maps have no part in the network's outputs (DLA has some).
         seconds: of the processor that ``replace_pooling`` took.
         outcome: one of ``OUTCOMES``. ``"wholly"``: no pooling of a part of the map is left.
             ``"partly"``: some stay, and are listed. ``"silent"``: one stays that is not listed.
@@ -62,6 +63,7 @@ class SurveyRow:
     step: str = ""
     heads: int = 0
     heads_trained: int = 0
+    heads_idle: int = 0
     seconds: float = 0.0
     outcome: str = "does not run"
     error: str = ""
