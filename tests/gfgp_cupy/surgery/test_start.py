@@ -150,6 +150,23 @@ def test_a_callable_starts_likewise():
     torch.testing.assert_close(model(x), before, rtol=0, atol=2e-3)
 
 
+def test_a_pooling_for_several_numbers_of_channels_starts_so_for_each():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            return self.pool(self.conv(self.pool(x)))
+
+    model = Twice()
+    x = torch.rand(IMAGES)
+    before = model(x)
+    replace(model)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=2e-3)
+
+
 # What has no such start
 
 
