@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .geometry import PoolGeometry
+from .torchscript import sizes_of
 
 __all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
 
@@ -46,7 +47,7 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
             f"shape {tuple(input.shape)}"
         )
     batched = input if input.dim() == 4 else input.unsqueeze(0)
-    samples, channels, height, width = batched.shape
+    samples, channels, height, width = sizes_of(batched)
     if 0 in (channels, height, width):
         raise ValueError(
             f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
@@ -74,7 +75,7 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
     """
     dtype = computing_dtype(input)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return torch.full((1, 1, 1, 1), value, dtype=dtype, device=input.device)
+        return input.new_full((1, 1, 1, 1), value, dtype=dtype)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or a number, got {type(value).__name__}")
     _check_dtype(name, value)
@@ -83,7 +84,7 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
             f"input and {name} must be on one device, got input on {input.device} and {name} on "
             f"{value.device}: move one, for instance with {name}.to(input.device)"
         )
-    if not _broadcasts(value.shape, shape):
+    if not _broadcasts(sizes_of(value), shape):
         raise ValueError(
             f"{name} of shape {tuple(value.shape)} does not broadcast to {shape}, which it must "
             f"for input of shape {tuple(input.shape)}"

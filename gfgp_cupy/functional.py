@@ -14,11 +14,13 @@ from .autocast import mean_dtype
 from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
 from .backends import select_backend
 from .geometry import PoolGeometry
+from .overrides import overridable
 from .padding import place_windows
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
 
+@overridable
 def max_ent_pool2d(
     input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
@@ -75,6 +77,7 @@ def max_ent_pool2d(
     return windows.result(output, input.dim())
 
 
+@overridable
 def guided_max_ent_pool2d(
     input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
@@ -145,11 +148,12 @@ def _only_plain_operators() -> bool:
     """Whether nothing but PyTorch's own operators will do.
 
     torch.func (grad, vmap, jacrev …) and forward-mode differentiation transform operators, an
-    export to ONNX translates them.
+    export to ONNX translates them, and torch.jit.trace records them.
     """
     # As torch.autograd itself asks; the first two have no public names.
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
         or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
     )

@@ -33,11 +33,11 @@ class PoolGeometry(NamedTuple):
 
     # No property: PyTorch 2.6 cannot compile those of named tuples.
     def largest_overhang(self) -> tuple[int, int]:
-        """A bound that :meth:`overhang` keeps to, whatever the plane's size."""
-        (pad_h, pad_w), (stride_h, stride_w) = self.padding, self.stride
-        if not self.ceil_mode:
-            return pad_h, pad_w
-        return pad_h + stride_h - 1, pad_w + stride_w - 1
+        """The least bound that :meth:`overhang` keeps to, whatever the plane's size.
+
+        With so many elements behind it, no more windows fit into the plane than it has.
+        """
+        return self.padding[0] + self._slack(0), self.padding[1] + self._slack(1)
 
     @property
     def overlapping(self) -> bool:
@@ -52,10 +52,14 @@ class PoolGeometry(NamedTuple):
         kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
         # From the first element, padding included, to where the last window may start; without a
         # question about the length, which may be symbolic.
-        span = length + 2 * padding - kernel
-        if self.ceil_mode:
-            span += min(stride - 1, kernel - padding - 1)
+        span = length + 2 * padding - kernel + self._slack(axis)
         return span // stride + 1
+
+    def _slack(self, axis: int) -> int:
+        """How much further than the padding the last window may reach."""
+        if not self.ceil_mode:
+            return 0
+        return min(self.stride[axis] - 1, self.kernel_size[axis] - self.padding[axis] - 1)
 
 
 def pool_geometry(

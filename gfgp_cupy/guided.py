@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.types import Device
 
 from .autocast import mean_dtype
+from .fx import leaf_call
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
 from .padding import place_windows
 from .pool2d import Pool2d
 
-__all__ = ["GuidedPool2d", "activation_by_name"]
+__all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name"]
 
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
 
@@ -29,7 +31,38 @@ def activation_by_name(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-class GuidedPool2d(Pool2d):
+class HeadPool2d(Pool2d):
+    """Base of the layers with a head: checks what both it and the pooling are given.
+
+    ``torch.fx`` records a layer as one call, whatever ``pool_guided`` does.
+
+    Attributes:
+        num_features: number of channels C.
+        head: what is computed from the input's global mean.
+    """
+
+    num_features: int
+    head: nn.Module
+
+    def reset_parameters(self) -> None:
+        """Draws the head's weights anew, as PyTorch's own layers do."""
+        reset_head(self.head)
+
+    def pool_guided(self, input: Tensor) -> Tensor:
+        """Pools [N, C, H, W] or [C, H, W] ``input`` as its own mean tells."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf_call(self, input)
+        check_head_input(self.head, self.num_features, input)
+        return self.pool_guided(input)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, {super().extra_repr()}"
+
+
+class GuidedPool2d(HeadPool2d):
     r"""Base of the guided poolings: any pooling with one parameter per sample and channel.
 
     .. math:: \theta = \mathrm{act}(\mathrm{BN}(W_2\, \mathrm{relu}(\mathrm{BN}(W_1\,
@@ -115,16 +148,11 @@ class GuidedPool2d(Pool2d):
     def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
         """Registers what a subclass learns beside its head; called when a layer is made."""
 
-    def reset_parameters(self) -> None:
-        """Draws the head's weights anew, as PyTorch's own layers do."""
-        reset_head(self.head)
-
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1]."""
         raise NotImplementedError
 
-    def forward(self, input: Tensor) -> Tensor:
-        check_head_input(self.head, self.num_features, input)
+    def pool_guided(self, input: Tensor) -> Tensor:
         windows = place_windows(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
             self.count_include_pad,
@@ -134,6 +162,3 @@ class GuidedPool2d(Pool2d):
         parameter = head(batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)))
         output = self.pool(windows.padded, parameter)
         return output if input.dim() == 4 else output.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, {super().extra_repr()}"

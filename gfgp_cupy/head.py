@@ -18,6 +18,7 @@ from torch.types import Device
 from .arguments import check_width
 from .autocast import autocasts
 from .norms import make_norm
+from .torchscript import sizes_of
 
 __all__ = [
     "PointConv2d",
@@ -53,7 +54,7 @@ class PointConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dim() != 4 or input.shape[2:] != (1, 1):
+        if input.dim() != 4 or sizes_of(input)[2:] != (1, 1):
             raise ValueError(
                 "input must be [N, C, 1, 1], one mean a sample and channel, got shape "
                 f"{tuple(input.shape)}: take the mean over height and width first"
@@ -152,12 +153,12 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
-    if input.dim() not in (3, 4) or input.shape[-3] != num_features:
+    if input.dim() not in (3, 4) or sizes_of(input)[-3] != num_features:
         raise ValueError(
             f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
             f"{num_features}, got shape {tuple(input.shape)}"
         )
-    samples = input.shape[0] if input.dim() == 4 else 1
+    samples = sizes_of(input)[0] if input.dim() == 4 else 1
     if samples == 1:
         if _trains_batch_norm(head):
             raise ValueError(

@@ -10,7 +10,7 @@ from torch.types import Device
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
 from .guided import GuidedPool2d, activation_by_name
-from .head import check_head_input, outside_autocast
+from .head import outside_autocast
 from .learned import LearnedLambdaPool2d
 from .published_names import MAX_ENT_NAMES, takes_published_names
 
@@ -112,8 +112,7 @@ class GFGPMaxEntPool2d(GuidedPool2d):
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         return max_ent_pool2d(input, parameter, *self.window)
 
-    def forward(self, input: Tensor) -> Tensor:
-        check_head_input(self.head, self.num_features, input)
+    def pool_guided(self, input: Tensor) -> Tensor:
         head = outside_autocast(self.head, input.device)
         return guided_max_ent_pool2d(
             input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode,

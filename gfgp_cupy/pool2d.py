@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from torch import nn
 
 from .geometry import check_flag
@@ -48,6 +50,13 @@ class Pool2d(nn.Module):
     def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
         """Kernel, stride, padding and ceil mode, in the order in which functions take them."""
         return self.kernel_size, self.stride, self.padding, self.ceil_mode
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` asks of every module of a network before it begins."""
+        raise NotImplementedError(
+            f"torch.jit.script cannot compile {type(self).__name__}: use torch.jit.trace(model, "
+            "(images,)), which records it for images of any size, torch.export or torch.compile"
+        )
 
     def extra_repr(self) -> str:
         counted = ("count_include_pad",) if self.count_include_pad else ()

@@ -11,6 +11,7 @@ from ..arguments import as_parameter
 from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
 from ..padding import place_windows
 from ..reference import pad_to_windows
 from .mixed import mix_of_max_and_average
@@ -18,6 +19,7 @@ from .mixed import mix_of_max_and_average
 __all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
 
 
+@overridable
 def gated_pool2d(
     input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,

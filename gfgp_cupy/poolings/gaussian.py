@@ -14,10 +14,11 @@ from torch.types import Device
 from ..arguments import as_parameter, check_input
 from ..autocast import mean_dtype
 from ..geometry import PoolGeometry
-from ..head import PointConv2d, check_head_input, hidden_width, outside_autocast, reset_head
+from ..guided import HeadPool2d
+from ..head import PointConv2d, hidden_width, outside_autocast
 from ..norms import make_norm
+from ..overrides import overridable
 from ..padding import place_windows, window_geometry
-from ..pool2d import Pool2d
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
 from ..reference import windows
 
@@ -27,6 +28,7 @@ LEAST_VARIANCE = 1e-6
 STOCHASTICITIES = ("HWCN", "CN", None)
 
 
+@overridable
 def gaussian_pool2d(
     input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
@@ -121,7 +123,7 @@ class GaussianHead(nn.Module):
         return self.mean(hidden), self.deviation(hidden) if with_deviation else None
 
 
-class GFGPGaussianPool2d(Pool2d):
+class GFGPGaussianPool2d(HeadPool2d):
     r"""Gaussian pooling (iSP) whose weight a small head predicts from the whole feature map.
 
     .. math:: w = \mathrm{softplus}(M + S\,\epsilon)
@@ -204,25 +206,20 @@ class GFGPGaussianPool2d(Pool2d):
         """The head's ``deviation`` under the published name."""
         return nn.Sequential(*self.head.deviation)
 
-    def reset_parameters(self) -> None:
-        """Draws the head's weights anew, as PyTorch's own layers do."""
-        reset_head(self.head)
-
-    def forward(self, input: Tensor) -> Tensor:
-        check_head_input(self.head, self.num_features, input)
-        batched, output_shape = check_input(input, window_geometry(*self.window))
+    def pool_guided(self, input: Tensor) -> Tensor:
+        geometry = window_geometry(*self.window)
+        batched, _ = check_input(input, geometry)
         head = outside_autocast(self.head, input.device)
         mean, deviation = head(
             batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)),
             self.training and self.stochasticity is not None,
         )
         if deviation is not None:
-            shape = output_shape if self.stochasticity == "HWCN" else mean.shape
+            shape = mean.shape
+            if self.stochasticity == "HWCN":
+                shape = (*shape[:2], *geometry.output_size(*batched.shape[2:]))
             mean = mean + deviation * torch.randn(shape, dtype=mean.dtype, device=mean.device)
         output = gaussian_pool2d(
             batched, F.softplus(mean), *self.window, self.count_include_pad, self.eps
         )
         return output if input.dim() == 4 else output.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, {super().extra_repr()}"

@@ -9,12 +9,14 @@ from torch.types import Device
 from ..arguments import as_parameter
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
 from ..padding import place_windows
 from .log_sum_exp import log_mean_exp
 
 __all__ = ["GFGPGeneralizedMeanPool2d", "GeneralizedMeanPool2d", "generalized_mean_pool2d"]
 
 
+@overridable
 def generalized_mean_pool2d(
     input: Tensor, p: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,

@@ -10,12 +10,14 @@ from ..arguments import as_parameter
 from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedLambdaPool2d
+from ..overrides import overridable
 from ..padding import place_windows
 from ..reference import windows
 
 __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
 
 
+@overridable
 def log_sum_exp_pool2d(
     input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
@@ -72,10 +74,17 @@ def _relative_to(origin: Tensor, elements: Tensor, inside: Tensor, lam: Tensor) 
 
     # Here the series and the quotient both keep about two thirds of the digits in λ's gradient.
     small = exponent.detach().abs().amax(0) < torch.finfo(lam.dtype).eps ** (1 / 3)
-    quotient = torch.log1p(torch.expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
+    quotient = torch.log1p(_expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
     # Zeros where the quotient is taken: a power that overflows would make its gradient NaN.
     series = _cumulant_series(torch.where(small, deviation, 0), lam, count)
     return torch.where(small, series, quotient)
+
+
+def _expm1(exponent: Tensor) -> Tensor:
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        # ONNX has no such operator; this form is as exact.
+        return torch.tanh(exponent / 2) * (exponent.exp() + 1)
+    return torch.expm1(exponent)
 
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:

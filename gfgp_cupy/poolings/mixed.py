@@ -11,11 +11,13 @@ from ..arguments import as_parameter
 from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
 from ..padding import place_windows
 
 __all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
 
 
+@overridable
 def mixed_pool2d(
     input: Tensor, proportion: Tensor | float, kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,

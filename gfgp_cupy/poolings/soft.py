@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..functional import max_ent_pool2d
+from ..overrides import overridable
 from ..pool2d import Pool2d
 
 __all__ = ["SoftPool2d", "soft_pool2d"]
 
 
+@overridable
 def soft_pool2d(
     input: Tensor, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
     padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,

@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..choices import check_choice
+from .after_blocks import strides_to_move
+from .call_plans import decide_calls, shield_others
 from .decisions import Decision, decide
 from .making import check_pool, make_all
 from .optimizers import checked_optimizers, update_optimizers
@@ -31,6 +33,8 @@ def replace_pooling(
     pool: str | Callable[..., nn.Module] = "max_ent",
     *,
     strided_convs: bool = False,
+    strides: str | None = None,
+    functional: bool = False,
     stride_one: bool = False,
     where: Callable[[str, nn.Module], bool] | None = None,
     unsupported: str = "raise",
@@ -49,43 +53,74 @@ def replace_pooling(
     four times as much.
 
     Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
-    the whole map. So are calls of ``F.max_pool2d`` inside a ``forward``, which are no modules.
+    the whole map. So are windows of one element, which leave nothing to learn, adaptive, LP,
+    fractional, 1-D and 3-D poolings and, without ``stride_one`` and ``functional``, poolings of
+    stride 1 and calls of ``F.max_pool2d`` and its kin inside a ``forward``, which are no modules.
+    The result lists what is left, with the reason. Subclasses are replaced, too, where their
+    windows are plain: those that keep the forward, and those whose own forward computes what
+    PyTorch's does, or that with TensorFlow's padding.
 
     Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
-    pooling has the device and type of the tensors around it and the training mode of what it
-    replaces, and fresh weights from PyTorch's random state. To start from pre-trained weights, load
-    them first, and create the optimizer last. In training the new poolings take two samples or
+    pooling has the device and type of the tensors around it, the training mode of what it
+    replaces, the attributes, tensors and hooks that others have set on that, and fresh weights from
+    PyTorch's random state. To start from pre-trained weights, load them first, and create the
+    optimizer last, or pass it. A pooling that is called with several numbers of channels becomes a
+    :class:`PoolingByChannels`, with one for each. In training the new poolings take two samples or
     more. Either everything is replaced or, with an error, nothing.
+
+    What ``torch.compile`` has compiled, ``nn.DataParallel`` and ``torch.fx`` have wrapped is
+    replaced inside. ``DistributedDataParallel``, FSDP, ``torch.jit`` and int8 come afterwards.
 
     Args:
         model: any network.
         pool: a name that :func:`gfgp_cupy.poolings.create_pooling` takes, such as ``"max_ent"``
             (:class:`gfgp_cupy.GFGPMaxEntPool2d`), or a callable that is given
-            ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)`` and
-            returns the pooling, such as ``functools.partial(GFGPMaxEntPool2d, norm_layer=…)``.
+            ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)``, and
+            ``count_include_pad=True`` where padding counts, and returns the pooling; its output
+            must be of the place's size. ``padding`` may be ``"same"``. A class that takes
+            ``kernel_size``, as this library's and PyTorch's do, is given of these, by name, what it
+            takes; ``functools.partial(GFGPMaxEntPool2d, norm_layer=…)`` is a callable, too.
         strided_convs: replace the strides of convolutions, too.
+        functional: replace the calls of ``F.max_pool2d``, ``F.avg_pool2d``, ``F.lp_pool2d`` and
+            ``torch.max_pool2d`` in the forwards of modules, too. Each call gets a pooling of its
+            own, which belongs to the module of whose forward it is (``pooling_calls.0`` and so on
+            in its state dict). It is known by its arguments, its number of channels and how many
+            such calls come before it in one forward; one that was not seen without data is a
+            RuntimeError when it is made.
+        stride_one: replace poolings of stride 1, too.
         where: is called with the path and the module of each pooling (and strided convolution), as
             ``model.named_modules()`` gives them; those for which it returns False are left alone.
-            Default: all.
+            For a call inside a forward the module is the one of whose forward it is. Default: all.
+        unsupported: ``"raise"`` an error that names all places that were to be replaced and have no
+            equivalent, and a ``where`` that leaves them out; or ``"skip"`` and list them.
+        min_channels: poolings of fewer channels are left alone.
         start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
             so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
             maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
             build the network with the same arguments. Default: a start from fresh weights.
+        optimizer: one or several that train the network: the new parameters join the first group of
+            the first, under its options, and what has been replaced leaves all of them. Its groups
+            stay the same objects, so that schedulers go on.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
-            of each pooling: nothing is computed, and the network, its buffers and the random state
-            stay as they are.
+            of each pooling and which are global: nothing is computed, no hook is called, and the
+            network, its buffers and the random state stay as they are. Code behind the last pooling
+            may need data.
 
     Returns:
-        What was changed; ``print`` shows it as a table. Empty, with a warning, if nothing was.
+        What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,
+        if nothing was changed.
 
     Raises:
-        TypeError: ``model`` is no module, or ``pool`` is one.
-        ValueError: ``pool`` is unknown, ``model`` is compiled by ``torch.jit``, a pooling has no
-            equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, padding that
-            counts in a mean, a subclass of its own), or its channels cannot be found. The message
-            names the module's path. With ``start``: the pooling has no average and maximum for
-            limits, or it is to take a stride's place, for a stride takes one element.
+        TypeError: ``model`` is no module, ``pool`` is one or makes something else, or ``optimizer``
+            is none.
+        ValueError: ``pool`` is unknown or makes poolings of another size; ``model`` or a part of it
+            is distributed, scripted or int8; its forward fails on images of ``sample_shape``; the
+            optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
+            has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
+            forward of its own, extra state, an attribute that the new one has, too) or its channels
+            cannot be found. The message names the paths. With ``start``: the pooling has no average
+            and maximum for limits, or is to take a stride's place, which takes one element.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -103,16 +138,30 @@ def replace_pooling(
     check_choice("unsupported", unsupported, ("raise", "skip"))
     optimizers = checked_optimizers(optimizer)
 
+    moves = strides_to_move(
+        model, strides, strided_convs=strided_convs, where=where, min_channels=min_channels
+    )
     places, of_other_kinds = find_places(model, strided_convs, where)
+    places = [place for place in places if place.module not in moves.moved]
     trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
     decisions: list[Decision] = [
         *of_other_kinds,
+        *moves.decisions,
         *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
     ]
+    of_calls, calling = decide_calls(
+        model,
+        trace.calls.sites,
+        functional=functional,
+        where=where,
+        stride_one=stride_one,
+        min_channels=min_channels,
+    )
+    decisions += of_calls
     plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
     left = [one for one in decisions if isinstance(one, Left)]
 
-    selected = [place.path for place in places], where is None
+    selected = [*moves.selected, *(place.path for place in places), *calling], where is None
     if unsupported == "raise":
         refuse_to_guess(trace)
         refuse([one for one in left if isinstance(one, Refusal)], *selected)
@@ -120,14 +169,15 @@ def replace_pooling(
     obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
     if unsupported == "raise":
         refuse(obstacles, *selected)
-    blocked = {refusal.path for refusal in obstacles}
+    made = [(plan, pooling) for plan, pooling in made if plan.obstacle(pooling) is None]
     left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
-    if len(blocked) == len(made):
-        _warn_that_nothing_changed(model, strided_convs, where, left)
+    if not made:
+        _warn_that_nothing_changed(model, strided_convs, functional, where, left)
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
-    changes = [plan.apply(model, new) for plan, new in made if plan.path not in blocked]
+    changes = [plan.apply(model, new) for plan, new in made]
+    shield_others(model, trace.calls.sites, [(plan.path, new) for plan, new in made])
     update_optimizers(optimizers, before, model)
     return Replacements(changes, left)
 
@@ -149,15 +199,18 @@ def _rest_of_the_forward(trace: Trace) -> list[Left]:
 
 
 def _warn_that_nothing_changed(
-    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
+    model: nn.Module, strided_convs: bool, functional: bool, where: object, left: list[Left]
 ) -> None:
+    others = {
+        "functional=True replaces calls of F.max_pool2d and its kin inside a forward": functional,
+        "strided_convs=True replaces the strides of convolutions": strided_convs,
+    }
+    advice = "".join(f"; {advice}" for advice, followed in others.items() if not followed)
     selected = "" if where is None else " that where selects"
     reasons = "; ".join(dict.fromkeys(row.reason for row in left))
     but = f" but what it leaves ({reasons})" if left else ""
-    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
     warnings.warn(
         f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
-        f"AvgPool2d module{selected}{but} (functions called inside a forward, like F.max_pool2d, "
-        f"cannot be replaced){advice}",
+        f"AvgPool2d module{selected}{but}{advice}",
         stacklevel=3,
     )

@@ -14,6 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but 
 
 from ..autocast import mean_dtype
 from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, without_log
+from .call_trace import CallTrace
+from .functional_calls import without_pooling_calls
 from .wrappers import is_compiled
 
 __all__ = ["Failure", "Trace", "trace_forward"]
@@ -61,11 +63,13 @@ class Trace:
         inputs: of the calls of each module that was asked for, by path; what autocast made a half
             type is float32.
         failure: of the forward in evaluation mode, if it was not seen to its end.
+        calls: the calls of pooling functions in the forwards of modules.
     """
 
     inputs: dict[str, list[Tensor]]
     failure: Failure | None = None
     innermost: tuple[str, Exception] | None = field(default=None, repr=False)
+    calls: CallTrace = field(default_factory=CallTrace, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -102,15 +106,16 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
         # One module in two places becomes two, to be told apart.
         setattr(skeleton.get_submodule(parent), name, copy(skeleton.get_submodule(path)))
     for path, module in skeleton.named_modules():
+        without_pooling_calls(module)
         _record_calls(trace, path, module)
     for training in (False, True):
-        if training and trace.complete:
-            break
         skeleton.train(training)
         try:
-            with fake, torch.no_grad(), without_log():
+            with fake, torch.no_grad(), without_log(), trace.calls:
                 skeleton(fake_images(model, sample_shape))
         except Exception as error:  # a network's own code, which can refuse in any way
+            if training and trace.complete:
+                break  # it wants targets, perhaps
             what = f"the forward fails on images of sample_shape={tuple(sample_shape)} without data"
             inside, cause = trace.innermost or ("", error)
             path = inside if cause is error else ""
@@ -127,17 +132,25 @@ def _record_calls(trace: Trace, path: str, module: nn.Module) -> None:
     forward: Any = module._orig_mod if is_compiled(module) else module.forward
     # What nn.Module.__call__ calls: the forward, between the hooks of the module and the global
     # ones.
-    vars(module)["_call_impl"] = partial(_call, trace, path, forward)
+    vars(module)["_call_impl"] = partial(_call, trace, path, module, forward)
 
 
-def _call(trace: Trace, path: str, forward: Callable[..., Any], *args: Any, **named: Any) -> Any:
+def _call(
+    trace: Trace,
+    path: str,
+    module: nn.Module,
+    forward: Callable[..., Any],
+    *args: Any,
+    **named: Any,
+) -> Any:
     calls = trace.inputs.get(path)
     if calls is not None:
         (input,) = (*args, *named.values())
         # As for a head's mean: autocast's half type is not that of the weights.
         calls.append(input.to(mean_dtype(input)))
     try:
-        return forward(*args, **named)
+        with trace.calls.forward_of(path, module):
+            return forward(*args, **named)
     except Exception as error:
         if trace.innermost is None or trace.innermost[1] is not error:
             trace.innermost = path, error
