@@ -131,8 +131,10 @@ def start_as(pooling: nn.Module, was: Was) -> None:
     bias.fill_(value)
 
 
-def _last_scale_and_shift(head: nn.Sequential) -> tuple[Tensor, Tensor]:
-    last = head.conv2 if isinstance(head.norm2, nn.Identity) else head.norm2
+def _last_scale_and_shift(head: nn.Module) -> tuple[Tensor, Tensor]:
+    last = head.get_submodule("norm2")
+    if isinstance(last, nn.Identity):
+        last = head.get_submodule("conv2")
     weight, bias = getattr(last, "weight", None), getattr(last, "bias", None)
     if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
         raise ValueError(
