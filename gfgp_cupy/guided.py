@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.types import Device
 
-from .arguments import check_input
 from .autocast import mean_dtype
 from .fx import leaf_call
-from .geometry import pool_geometry
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
+from .norms import NormLayer
+from .padding import place_windows
 from .pool2d import Pool2d
 
 __all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name"]
@@ -73,14 +73,18 @@ class GuidedPool2d(HeadPool2d):
 
     Args:
         num_features: number of channels C.
-        kernel_size, stride, padding, ceil_mode: the window, as in
-            :func:`gfgp_cupy.functional.max_ent_pool2d`.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`. The head's mean is that of the input
+            without padding.
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        norm_layer: makes a norm of so many features in place of the head's BN, for batches of few
+            samples a process; see :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the tensors.
 
     Shape:
         - input: [N, C, H, W], or [C, H, W] in evaluation mode.
-        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``.
+        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``, or as
+          ``"same"`` has it.
 
     Raises:
         TypeError: an input that is no tensor, or not of a floating-point type.
@@ -109,17 +113,27 @@ class GuidedPool2d(HeadPool2d):
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False, hidden_features: int | None = None, device: Device = None,
-        dtype: torch.dtype | None = None,
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+        ceil_mode: bool = False, hidden_features: int | None = None,
+        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)
         activation = self.activation
         last_step = activation_by_name(activation) if isinstance(activation, str) else activation()
-        self.head = gfgp_head(num_features, last_step, self.hidden_features, device, dtype)
+        self.head = gfgp_head(
+            num_features, last_step, self.hidden_features, norm_layer, device, dtype
+        )
         self.add_tensors(device, dtype)
+
+    @property
+    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
+        """Kernel, stride, padding and ceil mode for ``pool``, in whose input padding that counts
+        is there already."""
+        kernel_size, stride, padding, ceil_mode = super().window
+        return kernel_size, stride, (0, 0) if self.count_include_pad else padding, ceil_mode
 
     @property
     def ToParam(self) -> nn.Sequential:
@@ -134,12 +148,16 @@ class GuidedPool2d(HeadPool2d):
         """Registers what a subclass learns beside its head; called when a layer is made."""
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        """Pools [N, C, H, W] ``input`` with θ [N, C, 1, 1]."""
+        """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1]."""
         raise NotImplementedError
 
     def pool_guided(self, input: Tensor) -> Tensor:
-        batched, _ = check_input(input, pool_geometry(*self.window))
+        windows = place_windows(
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
+            self.count_include_pad,
+        )  # fmt: skip
+        batched = windows.input
         head = outside_autocast(self.head, input.device)
         parameter = head(batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)))
-        output = self.pool(batched, parameter)
+        output = self.pool(windows.padded, parameter)
         return output if input.dim() == 4 else output.squeeze(0)

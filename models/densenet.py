@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.initialization import reset_convolutions
+from models.network import Network
 from models.pooling import create_pooling
 
 BOTTLENECK_WIDTH = 4  # channels of a layer's 1×1 convolution, in growth rates
@@ -81,7 +82,7 @@ def stem(channels: int, pool: str) -> OrderedDict[str, nn.Module]:
     return layers
 
 
-class DenseNet(nn.Module):
+class DenseNet(Network):
     """A densely connected network (DenseNet-BC): images [N, 3, H, W] -> logits [N, num_classes].
 
     Args:
@@ -122,7 +123,7 @@ class DenseNet(nn.Module):
         return self.classifier(torch.flatten(self.avgpool(x), 1))
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, Callable[..., Network]] = {
     "densenet121": partial(DenseNet, 32, (6, 12, 24, 16), 64),
     "densenet161": partial(DenseNet, 48, (6, 12, 36, 24), 96),
     "densenet169": partial(DenseNet, 32, (6, 12, 32, 32), 64),

@@ -1,9 +1,10 @@
 """The published networks by name."""
 
-from torch import nn
+from functools import partial
 
 from gfgp_cupy.choices import check_choice
 from models import densenet, resnet, vgg
+from models.network import Network
 from models.state_dict import drop_wrapper_names
 
 NETWORKS = {**densenet.NETWORKS, **resnet.NETWORKS, **vgg.NETWORKS}
@@ -19,7 +20,7 @@ def list_models() -> list[str]:
     return sorted(NETWORKS)
 
 
-def create_model(name: str, pool: str = "max_ent", num_classes: int = 1000) -> nn.Module:
+def create_model(name: str, pool: str = "max_ent", num_classes: int = 1000) -> Network:
     """Return a published network of Kobayashi, ICCV 2019, with fresh weights.
 
     The network takes images [N, 3, H, W] and returns logits [N, num_classes]. Its
@@ -50,6 +51,8 @@ def create_model(name: str, pool: str = "max_ent", num_classes: int = 1000) -> n
         raise TypeError(f"num_classes must be an int, got {num_classes!r}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    model = NETWORKS[name](pool=pool, num_classes=num_classes)
+    make = partial(NETWORKS[name], pool=pool, num_classes=num_classes)
+    model = make()
+    model.make, model.config = make, {"name": name, "pool": pool, "num_classes": num_classes}
     model.register_load_state_dict_pre_hook(drop_wrapper_names)
     return model

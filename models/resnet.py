@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.initialization import reset_convolutions
+from models.network import Network
 from models.pooling import create_pooling
 
 STEM_CHANNELS = 64
@@ -130,7 +131,7 @@ def resnetp_stem(pool: str) -> Stem:
     return Stem(1, nn.Identity(), create_pooling(pool, STEM_CHANNELS, kernel_size=4, stride=4))
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """A residual network: images [N, 3, H, W] -> logits [N, num_classes].
 
     Args:
@@ -185,7 +186,7 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, Callable[..., Network]] = {
     "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2), resnet_stem),
     "resnet34": partial(ResNet, BasicBlock, (3, 4, 6, 3), resnet_stem),
     "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3), resnet_stem),

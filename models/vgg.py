@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from models.network import Network
 from models.pooling import create_pooling
 
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
@@ -62,7 +63,7 @@ def feature_layers(
     return layers
 
 
-class VGG(nn.Module):
+class VGG(Network):
     """A VGG network: images [N, 3, H, W] -> logits [N, num_classes].
 
     Args:
@@ -115,7 +116,7 @@ VGG13 = (2, 2, 2, 2, 2)
 VGG16 = (2, 2, 3, 3, 3)
 VGG19 = (2, 2, 4, 4, 4)
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, Callable[..., Network]] = {
     "vgg11orig": partial(VGG, VGG11, bow=False, batch_norm=False),
     "vgg11orig_bn": partial(VGG, VGG11, bow=False, batch_norm=True),
     "vgg11bow": partial(VGG, VGG11, bow=True, batch_norm=False),

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..torchscript import sizes_of
+
 __all__ = ["CALLS", "PoolingCall", "covers_the_map"]
 
 Pair = tuple[int, int]
@@ -53,7 +55,8 @@ class PoolingCall(NamedTuple):
 
 def covers_the_map(call: PoolingCall, input: Tensor) -> bool:
     """Whether the window is the whole of each map of ``input``, as a global pooling's is."""
-    return call.padding == (0, 0) and call.kernel_size == (input.shape[-2], input.shape[-1])
+    height, width = sizes_of(input)[-2:]
+    return call.padding == (0, 0) and call.kernel_size == (height, width)
 
 
 def _max_pool2d(

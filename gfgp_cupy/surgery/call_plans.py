@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch.fx
 from torch import nn
 
+from .call_arguments import PoolingCall
 from .call_trace import CallSite
 from .decisions import Decision
 from .equivalents import OWN_FORWARD, equivalent_window
@@ -43,8 +44,8 @@ class PlanOfCall(Plan):
         methods = {name for site in self.sites for name in site.methods}
         poolings = give_pooling_calls(self.module, self.path, methods)
         for site in self.sites:
-            poolings.expect(site.key, site.methods, whole_map=site.covers_the_map)
-        poolings.put(self.site.key, pooling)
+            poolings.expect(site.key, site.slots, site.methods, whole_map=site.covers_the_map)
+        poolings.put(self.site.key, self.site.slots, pooling)
         is_now = describe(type(pooling).__name__, self.window)
         return Replacement(self.path, self.num_features, self.site.description, is_now)
 
@@ -136,11 +137,11 @@ def _is_replaced(module: nn.Module, site: CallSite) -> bool:
     return (
         site.call is not None
         and isinstance(poolings, PoolingCalls)
-        and poolings.index_of(site.key) is not None
+        and poolings.has(site.key, site.slots)
     )
 
 
-def _window(module: nn.Module, site: CallSite) -> Window | str:
+def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | str:
     """The window of the pooling that can take a call's place, or the reason against one."""
     if site.checkpointed:
         return (
@@ -157,8 +158,8 @@ def _window(module: nn.Module, site: CallSite) -> Window | str:
         return f"its module has an attribute {NAME} of its own"
     if called_by(type(module)) is None:
         calling_class(type(module))  # a class can refuse to be a base: before anything is touched
-    if site.call.kind == "lp":
-        return window_of(site.call.kernel_size, site.call.stride, ceil_mode=site.call.ceil_mode)
+    if call.kind == "lp":  # a norm of each window: as little a mean as a maximum is
+        return window_of(call.kernel_size, call.stride, ceil_mode=call.ceil_mode)
     assert isinstance(site.stand_in, (nn.MaxPool2d, nn.AvgPool2d))
     return equivalent_window(site.stand_in)
 
@@ -171,7 +172,9 @@ def _decide(
         return Left(
             path, site.description, reason_by_kind(site.stand_in) or "no window of one size"
         )
-    window = _window(module, site)
+    if type(module).__name__.startswith("DropBlock"):  # timm's, torchvision's, MMCV's
+        return Left(path, site.description, "a mask of elements to drop, no feature map")
+    window = _window(module, site.call, site)
     if isinstance(window, str):
         return Refusal(path, site.description, window)
     reason = reason_by_use(window, site.inputs, stride_one)

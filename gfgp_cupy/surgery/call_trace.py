@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..autocast import mean_dtype
 from .call_arguments import CALLS, PoolingCall, covers_the_map
-from .pooling_calls import NAME, CallKey
+from .pooling_calls import NAME, CallKey, Slot
 from .window import describe
 
 __all__ = ["CallSite", "CallTrace"]
@@ -34,7 +34,8 @@ class CallSite:
         function: its name in ``torch.nn.functional``.
         call: its arguments; None if it is none of those that can be replaced.
         stand_in: the module of PyTorch that does the same.
-        ordinal: how many calls with these arguments and channels come before it in one forward.
+        slots: the mode of the module, and how many calls with these arguments and channels come
+            before it in one forward.
         inputs: tensors without data, one for each time that it was called.
         around: paths of the modules whose forwards were running around the innermost.
         methods: of the module, in which it is called, if they are not its forward itself.
@@ -45,7 +46,7 @@ class CallSite:
     function: str
     call: PoolingCall | None
     stand_in: nn.Module
-    ordinal: int
+    slots: set[Slot] = field(default_factory=set)
     inputs: list[Tensor] = field(default_factory=list)
     around: set[str] = field(default_factory=set)
     methods: set[str] = field(default_factory=set)
@@ -57,14 +58,14 @@ class CallSite:
 
     @property
     def key(self) -> CallKey:
-        """What tells it from the module's other calls.
+        """What tells it, and its slots, from the module's other calls.
 
         Raises:
             TypeError: ``call`` is None.
         """
         if self.call is None:
             raise TypeError(f"{self.description} has no key")
-        return CallKey(self.call, self.num_features, self.ordinal)
+        return CallKey(self.call, self.num_features)
 
     @property
     def covers_the_map(self) -> bool:
@@ -82,20 +83,26 @@ class CallSite:
 class _Forward:
     path: str
     module: nn.Module
-    made: dict[object, int] = field(default_factory=dict)
+    counts: dict[object, int] = field(default_factory=dict)
+
+    def count(self, what: object) -> int:
+        """How many of these there were before."""
+        self.counts[what] = self.counts.get(what, -1) + 1
+        return self.counts[what]
 
 
 class CallTrace(TorchFunctionMode):
     """Records the calls of pooling functions while a network runs under it.
 
     Attributes:
-        sites: what was recorded, by what tells one from the others.
+        sites: what was recorded.
         running: the forwards that are running now, the innermost last.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.sites: dict[object, CallSite] = {}
+        self.sites: list[CallSite] = []
+        self._found: dict[object, CallSite] = {}
         self.running: list[_Forward] = []
 
     @contextmanager
@@ -127,19 +134,27 @@ class CallTrace(TorchFunctionMode):
         forward = self.running[-1]
         if f".{NAME}." in f".{forward.path}.":
             return  # inside the pooling that has taken a call's place already
-        same = (call or repr(stand_in), input.shape[-3] if input.dim() > 2 else None)
-        ordinal = forward.made.get(same, 0)
-        forward.made[same] = ordinal + 1
-        site = self.sites.setdefault(
-            (forward.path, same, ordinal), CallSite(forward.path, name, call, stand_in, ordinal)
-        )
+        key = (call or repr(stand_in), input.shape[-3] if input.dim() > 2 else None)
+        frames = list(_frames_of_forward())
+        line = (key, *((frame.f_code, frame.f_lasti) for frame in frames))
+        slot = (forward.module.training, forward.count(key))
+        # The same line, in the other mode perhaps, is the same call; so is the same slot, for a
+        # forward that runs cannot tell.
+        by_line = (forward.path, line, forward.count(line))
+        by_slot = (forward.path, key, slot)
+        site = self._found.get(by_slot) or self._found.get(by_line)
+        if site is None:
+            site = CallSite(forward.path, name, call, stand_in)
+            self.sites.append(site)
+        self._found[by_slot] = self._found[by_line] = site
+        site.slots.add(slot)
         # As for a head's mean: autocast's half type is not that of the weights.
         site.inputs.append(input.to(mean_dtype(input)))
         site.around.update(around.path for around in self.running[:-1])
-        for frame in _frames_of_forward():
+        for frame in frames:
             site.checkpointed |= frame.f_code.co_filename == torch.utils.checkpoint.__file__
-            if name := _name_of_method(forward.module, frame):
-                site.methods.add(name)
+            if method := _name_of_method(forward.module, frame):
+                site.methods.add(method)
 
 
 def _stand_in(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
@@ -163,4 +178,5 @@ def _name_of_method(module: nn.Module, frame: FrameType) -> str | None:
     if name == "forward" or not arguments or frame.f_locals.get(arguments[0]) is not module:
         return None
     method = getattr(type(module), name, None)
-    return name if getattr(inspect.unwrap(method), "__code__", None) is frame.f_code else None
+    is_it = callable(method) and getattr(inspect.unwrap(method), "__code__", None) is frame.f_code
+    return name if is_it else None

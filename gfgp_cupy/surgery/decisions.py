@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .by_channels import PlanByChannels
 from .left_alone import reason_by_channels, reason_by_use
 from .places import Place
 from .plans import Plan, PlanOfPooling
@@ -40,26 +41,20 @@ def decide(place: Place, trace: Trace, *, stride_one: bool, min_channels: int) -
     assert place.window is not None  # or there were an obstacle
     if not inputs:
         return _refusal_of_unseen(place, trace)
-    if len(channels) > 1:
-        return Refusal(
-            place.path,
-            place.was,
-            f"is called several times, with {' and '.join(map(str, channels))} channels, and the "
-            "new one takes one number of them: give each call a module of its own",
-        )
-    return _plan(place, place.window, inputs[0])
+    return _plan(place, place.window, inputs[0], tuple(channels))
 
 
-def _plan(place: Place, window: Window, input: Tensor) -> PlanOfPooling:
-    return PlanOfPooling(
+def _plan(place: Place, window: Window, input: Tensor, channels: tuple[int, ...]) -> PlanOfPooling:
+    plan = PlanOfPooling(
         path=place.path,
         module=place.module,
         window=window,
-        num_features=input.shape[-3],
+        num_features=channels[-1],
         device=input.device,
         dtype=input.dtype,
         training=place.module.training,
     )
+    return PlanByChannels(**vars(plan), all_channels=channels) if channels[1:] else plan
 
 
 def _refusal_of_unseen(place: Place, trace: Trace) -> Refusal:

@@ -27,10 +27,12 @@ class _Running(TorchFunctionMode):
     pooling, or a call has been dealt with, ``inside`` is not 0, and calls are passed on.
     """
 
-    def __init__(self, poolings: PoolingCalls, method: str) -> None:
+    def __init__(self, module: nn.Module, method: str) -> None:
         super().__init__()
+        poolings: PoolingCalls = getattr(module, NAME)
         self.poolings = poolings
-        self.made = dict(poolings.made_before.get(method, {}))
+        self.training = module.training
+        self.made = dict(poolings.made_before.get((module.training, method), {}))
         self.inside = 0
 
     def __torch_function__(
@@ -43,7 +45,7 @@ class _Running(TorchFunctionMode):
         if call is None:
             found = self.poolings.find_unknown(func)
         else:
-            found = self.poolings.find(call, input, self.made)
+            found = self.poolings.find(call, input, self.training, self.made)
         _step(1)
         try:
             return func(*args, **kwargs) if found is None else self.poolings[found](input)
@@ -133,7 +135,7 @@ def calling_class(base: type[nn.Module], methods: tuple[str, ...] = ()) -> type[
 def _answering_forward(base: type[nn.Module]) -> Callable[..., Any]:
     @wraps(base.forward)  # torch.fx and torch.export read the arguments' names
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with _Running(getattr(self, NAME), "forward"):
+        with _Running(self, "forward"):
             return base.forward(self, *args, **kwargs)
 
     return forward
@@ -144,10 +146,9 @@ def _answering_method(base: type[nn.Module], name: str) -> Callable[..., Any]:
 
     @wraps(original)
     def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        poolings = getattr(self, NAME)
-        if _is_running(poolings):
+        if _is_running(getattr(self, NAME)):
             return original(self, *args, **kwargs)
-        with _Running(poolings, name):
+        with _Running(self, name):
             return original(self, *args, **kwargs)
 
     return method

@@ -15,22 +15,28 @@ from ..choices import check_choice
 from ..poolings import create_pooling, list_poolings
 from ..tracing import WANT_OF_DATA, skeleton_of, without_log
 from .plans import Plan
+from .start import as_was
 
 __all__ = ["check_pool", "make_all"]
 
 WINDOW = ("num_features", "kernel_size", "stride", "padding", "ceil_mode")
 
 
-def make_all(plans: Sequence[Plan], pool: str | Callable[..., nn.Module]) -> list[nn.Module]:
-    """A pooling for each plan.
+def make_all(
+    plans: Sequence[Plan], pool: str | Callable[..., nn.Module], start: str | None
+) -> list[nn.Module]:
+    """A pooling for each plan, by ``pool`` and ``start`` as :func:`replace_pooling` has them.
 
     Raises:
         TypeError: ``pool`` is a module, or has returned something else.
         ValueError: it is an unknown name, or has returned a module for two places, or one whose
-            output is not of its place's size.
+            output is not of its place's size, or cannot start as what was there.
     """
     make_pooling = _maker(pool)
-    made = [plan.make(make_pooling) for plan in plans]
+    made = [
+        plan.make(make_pooling if start is None else as_was(make_pooling, plan.path, plan.was))
+        for plan in plans
+    ]
     if callable(pool):
         for plan, pooling in zip(plans, made, strict=True):
             _check_output(plan, pooling)

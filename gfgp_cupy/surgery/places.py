@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -12,9 +12,11 @@ from .equivalents import equivalent_window, reason_against_conv
 from .left_alone import reason_by_kind
 from .table import Left
 from .window import Window, describe, window_of
+from .wrappers import is_compiled
 
 __all__ = ["Place", "find_places"]
 
+COMPILED = "is compiled by torch.compile by itself: replace it first, and compile it then"
 SCRIPTED = "is compiled by torch.jit, and its modules are fixed: replace its poolings before that"
 
 
@@ -55,8 +57,13 @@ def find_places(
     for path, module in _modules(model):
         if reason := reason_by_kind(module):
             left.append(Left(path, describe(type(module).__name__, module), reason))
-        elif (place := _place(path, module, strided_convs)) and (not where or where(path, module)):
-            places.append(place)
+            continue
+        place = _place(path, module, strided_convs)
+        if place is None or not (where is None or where(path, module)):
+            continue
+        if is_compiled(model.get_submodule(path.rpartition(".")[0])):
+            place = replace(place, obstacle=COMPILED)
+        places.append(place)
     return places, left
 
 

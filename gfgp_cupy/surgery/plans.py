@@ -11,6 +11,7 @@ from torch import nn
 
 from .handover import hand_over, what_cannot_move
 from .refusals import Refusal
+from .start import Was
 from .table import Replacement
 from .window import Window, describe
 
@@ -53,6 +54,11 @@ class Plan(ABC):
         )
         return pooling.train(self.training)
 
+    @property
+    def was(self) -> Was | None:
+        """What was computed there, or None where it was neither an average nor a maximum."""
+        return None
+
     def obstacle(self, pooling: nn.Module) -> Refusal | None:
         """Why what :meth:`make` has made cannot take its place; None if it can."""
         return None
@@ -68,6 +74,10 @@ class PlanOfPooling(Plan):
 
     module: nn.Module
 
+    @property
+    def was(self) -> Was | None:
+        return "max" if isinstance(self.module, nn.MaxPool2d) else "avg"
+
     def obstacle(self, pooling: nn.Module) -> Refusal | None:
         reason = what_cannot_move(self.module, pooling)
         was = describe(type(self.module).__name__, self.module)
@@ -75,8 +85,11 @@ class PlanOfPooling(Plan):
 
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         was = describe(type(self.module).__name__, self.module)
-        is_now = describe(type(pooling).__name__, self.window)
         parent, _, name = self.path.rpartition(".")
         hand_over(self.module, pooling)
         setattr(model.get_submodule(parent), name, pooling)
-        return Replacement(self.path, self.num_features, was, is_now)
+        return Replacement(self.path, self.num_features, was, self.described(pooling))
+
+    def described(self, pooling: nn.Module) -> str:
+        """The new pooling, for the table."""
+        return describe(type(pooling).__name__, self.window)

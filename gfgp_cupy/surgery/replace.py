@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -17,6 +17,7 @@ from .optimizers import checked_optimizers, update_optimizers
 from .places import find_places
 from .plans import Plan
 from .refusals import Refusal, refuse, refuse_to_guess
+from .start import check_start
 from .strides import strides_to_move
 from .table import Left, Replacements
 from .trace import Trace, trace_forward
@@ -38,6 +39,7 @@ def replace_pooling(
     where: Callable[[str, nn.Module], bool] | None = None,
     unsupported: str = "raise",
     min_channels: int = 1,
+    start: Literal["as_was"] | None = None,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     sample_shape: tuple[int, ...] = (2, 3, 224, 224),
 ) -> Replacements:
@@ -51,21 +53,33 @@ def replace_pooling(
     four times as much.
 
     Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
-    the whole map. So are, without ``functional``, calls of ``F.max_pool2d`` and its kin inside a
-    ``forward``, which are no modules.
+    the whole map. So are windows of one element, which leave nothing to learn, adaptive, LP,
+    fractional, 1-D and 3-D poolings and, without ``stride_one`` and ``functional``, poolings of
+    stride 1 and calls of ``F.max_pool2d`` and its kin inside a ``forward``, which are no modules.
+    The result lists what is left, with the reason. Subclasses are replaced, too, where their
+    windows are plain: those that keep the forward, and those whose own forward computes what
+    PyTorch's does, or that with TensorFlow's padding.
 
     Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
-    pooling has the device and type of the tensors around it and the training mode of what it
-    replaces, and fresh weights from PyTorch's random state. To start from pre-trained weights, load
-    them first, and create the optimizer last. In training the new poolings take two samples or
+    pooling has the device and type of the tensors around it, the training mode of what it
+    replaces, the attributes, tensors and hooks that others have set on that, and fresh weights from
+    PyTorch's random state. To start from pre-trained weights, load them first, and create the
+    optimizer last, or pass it. A pooling that is called with several numbers of channels becomes a
+    :class:`PoolingByChannels`, with one for each. In training the new poolings take two samples or
     more. Either everything is replaced or, with an error, nothing.
+
+    What ``torch.compile`` has compiled, ``nn.DataParallel`` and ``torch.fx`` have wrapped is
+    replaced inside. ``DistributedDataParallel``, FSDP, ``torch.jit`` and int8 come afterwards.
 
     Args:
         model: any network.
         pool: a name that :func:`gfgp_cupy.poolings.create_pooling` takes, such as ``"max_ent"``
             (:class:`gfgp_cupy.GFGPMaxEntPool2d`), or a callable that is given
-            ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)`` and
-            returns the pooling.
+            ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)``, and
+            ``count_include_pad=True`` where padding counts, and returns the pooling; its output
+            must be of the place's size. ``padding`` may be ``"same"``. A class that takes
+            ``kernel_size``, as this library's and PyTorch's do, is given of these, by name, what it
+            takes.
         strided_convs: replace the strides of convolutions, too. Where a library folds several of
             them into one (``timm.utils.reparameterize_model``), the pooling stands behind them all.
         strides: ``"after_blocks"`` moves the strides of torchvision's and timm's residual blocks
@@ -79,23 +93,41 @@ def replace_pooling(
             in its state dict). It is known by its arguments, its number of channels and how many
             such calls come before it in one forward; one that was not seen without data is a
             RuntimeError when it is made.
+        stride_one: replace poolings of stride 1, too.
         where: is called with the path and the module of each pooling (and strided convolution), as
             ``model.named_modules()`` gives them; those for which it returns False are left alone.
             For a call inside a forward the module is the one of whose forward it is. Default: all.
+        unsupported: ``"raise"`` an error that names all places that were to be replaced and have no
+            equivalent, and a ``where`` that leaves them out; or ``"skip"`` and list them.
+        min_channels: poolings of fewer channels are left alone.
+        optimizer: one or several that train the network: the new parameters join the first group of
+            the first, under its options, and what has been replaced leaves all of them. Its groups
+            stay the same objects, so that schedulers go on.
+        start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
+            so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
+            maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
+            build the network with the same arguments. Default: a start from fresh weights.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
-            of each pooling: nothing is computed, and the network, its buffers and the random state
-            stay as they are.
+            of each pooling and which are global: nothing is computed, no hook is called, and the
+            network, its buffers and the random state stay as they are. Code behind the last pooling
+            may need data.
 
     Returns:
-        What was changed; ``print`` shows it as a table. Empty, with a warning, if nothing was.
+        What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,
+        if nothing was changed.
 
     Raises:
-        TypeError: ``model`` is no module, or ``pool`` is one.
-        ValueError: ``pool`` is unknown, ``model`` is compiled by ``torch.jit``, a pooling has no
-            equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, padding that
-            counts in a mean, a subclass of its own), or its channels cannot be found. The message
-            names the module's path.
+        TypeError: ``model`` is no module, ``pool`` is one or makes something else, or ``optimizer``
+            is none.
+        ValueError: ``pool`` is unknown or makes poolings of another size; ``model`` or a part of it
+            is distributed, scripted or int8; its forward fails on images of ``sample_shape``; the
+            optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
+            has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
+            forward of its own, extra state, an attribute that the new one has, too) or its channels
+            cannot be found; or, with ``start``, the pooling has no average and maximum for
+            limits, or is to take a stride's place, for a stride takes one element. The message
+            names the paths.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -109,6 +141,7 @@ def replace_pooling(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     check_not_fixed(model)
     check_pool(pool)
+    check_start(start)
     check_choice("unsupported", unsupported, ("raise", "skip"))
     optimizers = checked_optimizers(optimizer)
 
@@ -125,7 +158,7 @@ def replace_pooling(
     ]
     of_calls, calling = decide_calls(
         model,
-        trace.calls.sites.values(),
+        trace.calls.sites,
         functional=functional,
         where=where,
         stride_one=stride_one,
@@ -139,19 +172,19 @@ def replace_pooling(
     if unsupported == "raise":
         refuse_to_guess(trace)
         refuse([one for one in left if isinstance(one, Refusal)], *selected)
-    made = list(zip(plans, make_all(plans, pool), strict=True))
+    made = list(zip(plans, make_all(plans, pool, start), strict=True))
     obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
     if unsupported == "raise":
         refuse(obstacles, *selected)
-    blocked = {refusal.path for refusal in obstacles}
-    left = _in_order(model, [*left, *obstacles]) + _rest_of_the_forward(trace)
-    if len(blocked) == len(made):
-        _warn_that_nothing_changed(model, strided_convs, functional, where)
+    made = [(plan, pooling) for plan, pooling in made if plan.obstacle(pooling) is None]
+    left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
+    if not made:
+        _warn_that_nothing_changed(model, strided_convs, where, left)
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
-    changes = [plan.apply(model, new) for plan, new in made if plan.path not in blocked]
-    shield_others(model, trace.calls.sites.values(), [(plan.path, new) for plan, new in made])
+    changes = [plan.apply(model, new) for plan, new in made]
+    shield_others(model, trace.calls.sites, [(plan.path, new) for plan, new in made])
     update_optimizers(optimizers, before, model)
     return Replacements(changes, left)
 
@@ -163,22 +196,24 @@ def _in_order(model: nn.Module, rows: list[Row]) -> list[Row]:
 
 
 def _rest_of_the_forward(trace: Trace) -> list[Left]:
-    if trace.failure is None:
+    """What pooling calls there may be that were not seen."""
+    failure = trace.failure
+    if failure is None:
         return []
-    return [Left(trace.failure.path, "what its forward calls from here on", str(trace.failure))]
+    said = f"needs data ({type(failure.error).__name__})"
+    reason = f"not seen: {said if failure.for_want_of_data else failure}"
+    return [Left(failure.path, "the rest of its forward", reason)]
 
 
 def _warn_that_nothing_changed(
-    model: nn.Module, strided_convs: bool, functional: bool, where: object
+    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
 ) -> None:
-    others = {
-        "functional=True replaces calls of F.max_pool2d and its kin inside a forward": functional,
-        "strided_convs=True replaces the strides of convolutions": strided_convs,
-    }
-    advice = "".join(f"; {advice}" for advice, followed in others.items() if not followed)
+    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
     selected = "" if where is None else " that where selects"
+    reasons = "; ".join(dict.fromkeys(row.reason for row in left))
+    but = f" but what it leaves ({reasons})" if left else ""
     warnings.warn(
         f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
-        f"AvgPool2d module{selected} but global ones{advice}",
+        f"AvgPool2d module{selected}{but}{advice}",
         stacklevel=3,
     )

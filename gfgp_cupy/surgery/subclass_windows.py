@@ -21,9 +21,11 @@ def window_by_trial(module: nn.MaxPool2d | nn.AvgPool2d) -> Window | None:
 
     Libraries have subclasses that pad their maps before they pool, for instance timm's
     ``AvgPool2dSame`` and transformers' ``BitMaxPool2d``. What a copy of one computes of random
-    maps, in evaluation and in training, is held against what its attributes can mean. The random
-    state stays as it is.
+    maps, in evaluation and in training, is held against what its attributes can mean. What has
+    tensors of its own learns or counts, and is none of these. The random state stays as it is.
     """
+    if module.state_dict():
+        return None
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 3, *size, generator=generator, device="cpu") - 1 for size in SIZES]
     results = []

@@ -14,7 +14,7 @@ class Replacement:
 
     Attributes:
         path: the module's name in ``model.named_modules()``.
-        num_features: number of channels that are pooled.
+        num_features: number of channels that are pooled; of several, the largest.
         was, is_now: what was there and what is there now, with kernel size, stride and (if any)
             padding, as in ``MaxPool2d(3/2/1)``.
     """
@@ -63,7 +63,10 @@ class Replacements(list[Replacement]):
             (paths[0] + (f" and {len(paths) - 1} more" if paths[1:] else ""), was, reason)
             for (was, reason), paths in alike.items()
         ]
-        return f"{text}\n\n{_aligned([('path', 'left', 'why'), *left])}" if left else text
+        if not left:
+            return text
+        below = _aligned([("path", "left", "why"), *left])
+        return f"{text}\n\n{below}" if changed else below
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:

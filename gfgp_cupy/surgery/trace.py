@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -104,7 +104,7 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
     for path in paths:
         parent, _, name = path.rpartition(".")
         # One module in two places becomes two, to be told apart.
-        setattr(skeleton.get_submodule(parent), name, deepcopy(skeleton.get_submodule(path)))
+        setattr(skeleton.get_submodule(parent), name, copy(skeleton.get_submodule(path)))
     for path, module in skeleton.named_modules():
         without_pooling_calls(module)
         _record_calls(trace, path, module)

@@ -87,7 +87,7 @@ def describe(name: str, window: Window | nn.Module) -> str:
         text += ", ceil_mode"
     if padded and getattr(window, "count_include_pad", False):
         text += ", count_include_pad"
-    return f"{name}({text})"
+    return f"{name}({text})" if text else name
 
 
 def _joined(size: object) -> str:

@@ -22,14 +22,20 @@ def output_of(monkeypatch, capsys):
     return run
 
 
-def test_layer_in_a_cnn(output_of):
-    printed = output_of("layer_in_a_cnn.py")
+def test_plain_loop(output_of):
+    printed = output_of("plain_loop.py")
     losses = [float(loss) for loss in re.findall(r"mean loss (.*)", printed)]
     assert len(losses) == 5
     assert losses[-1] < 0.1 * losses[0]
     right, of = map(int, re.search(r"(\d+) of (\d+) new digits are right", printed).groups())
     assert of == 357
     assert right > 0.95 * of
+
+
+def test_lightning_module(output_of):
+    pytest.importorskip("lightning", reason="pip install lightning")
+    printed = output_of("lightning_module.py")
+    assert float(re.search(r"right\W+(\d\.\d+)", printed)[1]) > 0.95
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What `import gfgp_cupy` brings in."""
+"""What `import gfgp_cupy` and `import models` bring in."""
 
 import subprocess
 import sys
@@ -14,6 +14,8 @@ import torch
 before = set(sys.modules)
 import gfgp_cupy
 print(*sorted(set(sys.modules) - before))
+import models
+print(*sorted(set(sys.modules) - before))
 """
 
 
@@ -26,8 +28,13 @@ def test_import_brings_in_nothing_costly():
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
-    brought = set(process.stdout.split())
+    brought, with_models = (set(line.split()) for line in process.stdout.splitlines())
     assert "gfgp_cupy.functional" in brought
-    assert brought.isdisjoint(COSTLY)
-    packages = {module.partition(".")[0] for module in brought} - sys.stdlib_module_names
-    assert packages <= {"gfgp_cupy", "torch"}
+    assert "models.pretrained" in with_models
+    assert with_models.isdisjoint(COSTLY)
+    assert packages(brought) <= {"gfgp_cupy", "torch"}
+    assert packages(with_models) <= {"gfgp_cupy", "torch", "models"}
+
+
+def packages(modules):
+    return {module.partition(".")[0] for module in modules} - sys.stdlib_module_names

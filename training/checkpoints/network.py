@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import create_model
+from models.network import Network
 from training.checkpoints.format import Checkpoint, class_count
 from training.checkpoints.safe_file import one_line
 from training.errors import UserError
@@ -15,7 +16,7 @@ OF_A_HEAD = re.compile(r"\.(ToParam\.1|head\.conv1)\.weight$")
 """A tensor of the guided pooling, under its published and its own name."""
 
 
-def network_of(checkpoint: Checkpoint, pool: str | None = None) -> nn.Module:
+def network_of(checkpoint: Checkpoint, pool: str | None = None) -> Network:
     """Return the network of ``checkpoint`` on the CPU, in evaluation mode.
 
     Architecture, pooling and number of classes are those of the file. Of a run that averaged its

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from training.argument_types import positive_int
 from training.errors import exit_code
 
-FORMATS = ("published", "onnx", "pt2", "safetensors")
+FORMATS = ("published", "onnx", "pt2", "safetensors", "hub")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,11 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
         "their normalisation travel along: docs/training.md.",
     )
     parser.add_argument("checkpoint", help="a checkpoint of train_imagenet.py or the published one")
-    parser.add_argument("out", help="the file to write; one that is there is replaced")
+    parser.add_argument("out", help="the file to write, hub's folder; what is there is replaced")
     parser.add_argument(
         "--format", required=True, choices=FORMATS,
         help="a checkpoint that the published code loads, an ONNX model, an archive of "
-        "torch.export, or the tensors by their names",
+        "torch.export, the tensors by their names, or a folder for the Hugging Face Hub",
     )  # fmt: skip
     parser.add_argument(
         "--image-size", type=positive_int, metavar="N",

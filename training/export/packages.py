@@ -1,8 +1,8 @@
 """The packages that a format needs."""
 
-from importlib import import_module
 from types import ModuleType
 
+import models.packages
 from training.errors import UserError
 
 
@@ -11,15 +11,8 @@ def imported(name: str, option: str) -> ModuleType:
 
     Raises:
         UserError: the package is not installed; ``option`` is what needs it.
-
-    Example:
-        >>> imported("json", "--format json").dumps([1])
-        '[1]'
     """
-    package = name.partition(".")[0]
     try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != package:
-            raise
-        raise UserError(f"{option}: needs {package}: pip install {package}") from error
+        return models.packages.imported(name, option)
+    except models.packages.MissingPackageError as error:
+        raise UserError(str(error)) from error
