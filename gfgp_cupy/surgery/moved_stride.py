@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -50,9 +50,9 @@ def _pooled_class(base: type[nn.Module]) -> type[nn.Module]:
         "__reduce_ex__": reduced_by(base, pooled),
     }
     if hasattr(base, "fuse"):
-        own["fuse"] = _fuse
+        own["fuse"] = _fuse_of(base)
     if hasattr(base, "forward_fuse"):
-        own["forward_fuse"] = _forward_fuse
+        own["forward_fuse"] = _forward_fuse_of(base)
     if issubclass(base, nn.Sequential):
         own["__iter__"] = _iterate
         own["__len__"] = _count
@@ -64,16 +64,27 @@ def folding_method(module: nn.Module) -> str | None:
     return next((name for name in FOLDING if hasattr(type(module), name)), None)
 
 
-def _fuse(self: Any) -> nn.Module:
-    """What the module's own ``fuse`` returns, to take its place, and pools as it does."""
-    pooling = self._modules.pop("pooling")
-    try:
-        fused = type(self).__mro__[2].fuse(self)
-    finally:
-        self._modules["pooling"] = pooling
-    if fused is not self:
-        pooled(fused).pooling = pooling
-    return fused
+def _fuse_of(base: Any) -> Callable[[Any], nn.Module]:
+    def fuse(self: Any) -> nn.Module:
+        """What the module's own ``fuse`` returns, to take its place, and pools as it does."""
+        pooling = self._modules.pop("pooling")
+        try:
+            fused = base.fuse(self)
+        finally:
+            self._modules["pooling"] = pooling
+        if fused is not self:
+            pooled(fused).pooling = pooling
+        return fused
+
+    return fuse
+
+
+def _forward_fuse_of(base: Any) -> Callable[..., Tensor]:
+    def forward_fuse(self: Any, *args: Tensor) -> Tensor:
+        """What ultralytics makes the forward of what it has folded."""
+        return self.pooling(base.forward_fuse(self, *args))
+
+    return forward_fuse
 
 
 def _iterate(self: Any) -> Iterator[nn.Module]:
@@ -83,11 +94,6 @@ def _iterate(self: Any) -> Iterator[nn.Module]:
 
 def _count(self: Any) -> int:
     return sum(1 for _ in self)
-
-
-def _forward_fuse(self: Any, *args: Tensor) -> Tensor:
-    """What ultralytics makes the forward of what it has folded."""
-    return self.pooling(type(self).__mro__[2].forward_fuse(self, *args))
 
 
 @dataclass(frozen=True, kw_only=True)
