@@ -1,4 +1,4 @@
-"""Puts the tables of the results into their page: ``python experiments/results_page.py --help``."""
+"""Puts tables of the results into their pages: ``python experiments/results_page.py --help``."""
 
 import argparse
 import re
@@ -12,9 +12,17 @@ if __name__ == "__main__":
 
 from experiments.comparison import compare, complete_seeds
 from experiments.figures import draw_errors
+from experiments.head_norms import NormRow
 from experiments.lambdas import LayerLambdas
 from experiments.rows import Row, read_rows
-from experiments.tables import differences_table, lambdas_table, results_table
+from experiments.safe_start import StartRow
+from experiments.tables import (
+    differences_table,
+    lambdas_table,
+    norms_table,
+    results_table,
+    starts_table,
+)
 from training.errors import UserError, exit_code
 from training.records.environment import REPOSITORY
 
@@ -30,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambdas = read_rows(LayerLambdas, options.lambdas)
         page = options.page.read_text()
         options.page.write_text(with_tables(page, tables(runs, lambdas)))
+        networks = network_tables(
+            read_rows(NormRow, options.norms), read_rows(StartRow, options.starts)
+        )
+        page = options.networks_page.read_text()
+        options.networks_page.write_text(with_tables(page, networks))
         draw_errors(runs).savefig(options.plot, dpi=100)
 
     return exit_code("results_page.py", write)
@@ -37,13 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Makes the tables and the plot of fashion_mnist.py's results.",
+        description="Makes the tables and the plot of fashion_mnist.py's results, and the "
+        "tables of head_norms.py's and safe_start.py's.",
         allow_abbrev=False,
     )
     for name, path, text in (
         ("--results", RESULTS / "fashion_mnist.csv", "of the runs"),
         ("--lambdas", RESULTS / "fashion_mnist_lambdas.csv", "of their pooling layers"),
         ("--page", REPOSITORY / "docs" / "results.md", "whose tables to replace"),
+        ("--norms", RESULTS / "head_norms.csv", "of the heads' norms"),
+        ("--starts", RESULTS / "safe_start.csv", "of the starts after replace_pooling"),
+        ("--networks-page", REPOSITORY / "docs" / "networks.md", "whose tables to replace"),
         ("--plot", REPOSITORY / "docs" / "results.png", "to draw"),
     ):
         parser.add_argument(
@@ -61,6 +78,11 @@ def tables(runs: dict[str, list[Row]], lambdas: Sequence[LayerLambdas]) -> dict[
         "differences": differences_table(compare(errors, "max_ent")),
         "lambdas": lambdas_table([each for each in lambdas if each.seed in seeds]),
     }
+
+
+def network_tables(norms: Sequence[NormRow], starts: Sequence[StartRow]) -> dict[str, str]:
+    """Return the tables of the page about networks by name."""
+    return {"head norms": norms_table(norms), "starts": starts_table(starts)}
 
 
 def with_tables(page: str, tables: dict[str, str]) -> str:

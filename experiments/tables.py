@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from experiments.comparison import PairedDifference, Spread
+from experiments.head_norms import NormRow
 from experiments.lambdas import LayerLambdas
 from experiments.rows import Row
+from experiments.safe_start import StartRow
 
 TITLES = {
     "skip": "none: convolutions stride",
@@ -19,7 +21,7 @@ TITLES = {
 def results_table(runs: dict[str, list[Row]]) -> str:
     """Return mean and standard deviation over the seeds of each pooling."""
     columns = ("pooling", "`--pool`", "top-1 error, %", "top-5 error, %", "loss", "parameters")
-    return _table(
+    return table(
         columns,
         [
             (
@@ -38,7 +40,7 @@ def results_table(runs: dict[str, list[Row]]) -> str:
 def differences_table(differences: Sequence[PairedDifference]) -> str:
     """Return what each comparison came to, in points of the top-1 error."""
     columns = ("compared with", "difference", "95% interval", "lower in", "p", "p, Holm")
-    return _table(
+    return table(
         columns,
         [
             (
@@ -61,7 +63,7 @@ def lambdas_table(lambdas: Sequence[LayerLambdas]) -> str:
     groups: dict[tuple[str, str], list[LayerLambdas]] = {}
     for each in lambdas:
         groups.setdefault((each.pool, each.layer), []).append(each)
-    return _table(
+    return table(
         columns,
         [
             (
@@ -78,6 +80,59 @@ def lambdas_table(lambdas: Sequence[LayerLambdas]) -> str:
     )
 
 
+def norms_table(rows: Sequence[NormRow]) -> str:
+    """Return mean and standard deviation over the seeds of each norm and batch size."""
+    columns = ("batch", "norm", "top-1 error, %", "loss", "λ between images", "λ off in training")
+    groups: dict[tuple[int, str], list[NormRow]] = {}
+    for row in sorted(rows, key=lambda row: row.batch_size):
+        groups.setdefault((row.batch_size, row.norm), []).append(row)
+    return _table(
+        columns,
+        [
+            (
+                str(batch_size),
+                norm,
+                _spread([row.top1_error for row in seeds], 1),
+                _spread([row.loss for row in seeds], 2),
+                f"{_mean([row.between_images for row in seeds]):.3f}",
+                f"{_mean([row.between_modes for row in seeds]):.3f}",
+            )
+            for (batch_size, norm), seeds in groups.items()
+        ],
+    )
+
+
+def starts_table(rows: Sequence[StartRow]) -> str:
+    """Return mean and standard deviation over the seeds of each network and start."""
+    columns = ("network", "start", "before", "right after", "after an epoch", "loss", "λ")
+    groups: dict[tuple[str, str], list[StartRow]] = {}
+    for row in rows:
+        groups.setdefault((row.network, row.start), []).append(row)
+    return _table(
+        columns,
+        [
+            (
+                network,
+                start,
+                _spread([row.before for row in seeds], 2),
+                _spread([row.after for row in seeds], 2),
+                _spread([row.tuned for row in seeds], 2),
+                _spread([row.loss_tuned for row in seeds], 3),
+                _means_of_lambdas([row.lambda_tuned for row in seeds]) or "–",
+            )
+            for (network, start), seeds in groups.items()
+        ],
+    )
+
+
+def _means_of_lambdas(rows: Sequence[str]) -> str:
+    """Return the mean over the seeds of each layer's λ, ``rows`` of numbers apart by spaces."""
+    layers = zip(*([float(lam) for lam in row.split()] for row in rows), strict=True)
+    return ", ".join(
+        f"{_mean(layer):.2g}" if _mean(layer) < 1 else f"{_mean(layer):.0f}" for layer in layers
+    )
+
+
 def _spread(values: Sequence[float], digits: int) -> str:
     spread = Spread.of(values)
     return f"{spread.mean:.{digits}f} ± {spread.deviation:.{digits}f}"
@@ -87,7 +142,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = [_line(columns), f"|{'---|' * len(columns)}", *(_line(cells) for cells in rows)]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .geometry import PoolGeometry
+from .torchscript import sizes_of
 
 __all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
 
@@ -43,19 +44,20 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
     if input.dim() not in (3, 4):
         raise ValueError(
             f"input must be [N, C, H, W] or [C, H, W], got {input.dim()} dimensions: "
-            f"shape {tuple(input.shape)}"
+            f"shape {tuple(sizes_of(input))}"
         )
     batched = input if input.dim() == 4 else input.unsqueeze(0)
-    samples, channels, height, width = batched.shape
+    samples, channels, height, width = sizes_of(batched)
     if 0 in (channels, height, width):
         raise ValueError(
-            f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
+            f"input may be empty in its batch dimension only, got shape {tuple(sizes_of(input))}"
         )
     out_h, out_w = geometry.output_size(height, width)
     if out_h < 1 or out_w < 1:
         raise ValueError(
-            f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
-            f"is smaller than kernel_size={geometry.kernel_size} with padding={geometry.padding}"
+            f"the output would be empty ({out_h} x {out_w}): input of shape "
+            f"{tuple(sizes_of(input))} is smaller than kernel_size={geometry.kernel_size} with "
+            f"padding={geometry.padding}"
         )
     return batched, (samples, channels, out_h, out_w)
 
@@ -74,7 +76,7 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
     """
     dtype = computing_dtype(input)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return torch.full((1, 1, 1, 1), value, dtype=dtype, device=input.device)
+        return input.new_full((1, 1, 1, 1), value, dtype=dtype)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or a number, got {type(value).__name__}")
     _check_dtype(name, value)
@@ -83,10 +85,10 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
             f"input and {name} must be on one device, got input on {input.device} and {name} on "
             f"{value.device}: move one, for instance with {name}.to(input.device)"
         )
-    if not _broadcasts(value.shape, shape):
+    if not _broadcasts(sizes_of(value), shape):
         raise ValueError(
-            f"{name} of shape {tuple(value.shape)} does not broadcast to {shape}, which it must "
-            f"for input of shape {tuple(input.shape)}"
+            f"{name} of shape {tuple(sizes_of(value))} does not broadcast to {shape}, which it "
+            f"must for input of shape {tuple(sizes_of(input))}"
         )
     if value.dtype != dtype:
         value = value.to(dtype)
@@ -106,7 +108,8 @@ def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
 
 def _check_dtype(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES:
+        conversion = "dequantize" if tensor.is_quantized else "float"
         raise TypeError(
             f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}: "
-            f"convert it, for instance with {name}.float()"
+            f"convert it, for instance with {name}.{conversion}()"
         )

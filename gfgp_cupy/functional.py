@@ -9,25 +9,28 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import reference
-from .arguments import as_parameter, check_input
+from .arguments import as_parameter
 from .autocast import mean_dtype
 from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
 from .backends import select_backend
-from .geometry import PoolGeometry, pool_geometry
+from .geometry import PoolGeometry
+from .overrides import overridable
+from .padding import place_windows
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
 
+@overridable
 def max_ent_pool2d(
     input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling: the softmax-weighted mean of each window.
 
     .. math:: y = \sum_i p_i x_i, \qquad p_i = e^{\lambda x_i} / \sum_j e^{\lambda x_j}
 
-    :math:`\lambda = 0` is average pooling (padding not counted), :math:`\lambda \to \infty` max
+    :math:`\lambda = 0` is average pooling, :math:`\lambda \to \infty` max
     pooling, :math:`\lambda \to -\infty` min pooling. The result always lies between the smallest
     and the largest element of its window. It is NaN where an element or :math:`\lambda` is NaN or
     infinite, or so large that the difference of two elements, or twice :math:`\lambda`, is.
@@ -42,12 +45,17 @@ def max_ent_pool2d(
             (float64 for float64 input) whatever its own type; its gradient has its shape and type.
         kernel_size: window size, an int or a (height, width) pair.
         stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Padding never takes part
-            in the mean.
-        ceil_mode: round the output size up instead of down.
+        padding: padding on each side, likewise, at most half the kernel; or ``"same"``,
+            TensorFlow's: ceil(size / stride) windows, for which
+            max((oH − 1) · stride + kernel − H, 0) rows of padding are needed, the smaller half of
+            them above; columns likewise.
+        ceil_mode: round the output size up instead of down. Changes nothing with ``"same"``.
+        count_include_pad: whether the padding takes part, as zeros, as in ``avg_pool2d`` by
+            default. What of a window reaches beyond the padding never does.
 
     Returns:
-        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``.
+        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``, or as
+        ``"same"`` has it.
 
     Raises:
         TypeError: an argument is of a type or dtype named above as unsupported.
@@ -63,17 +71,19 @@ def max_ent_pool2d(
         tensor([[[[ 5.,  7.],
                   [13., 15.]]]])
     """
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = check_input(input, geometry)
-    lam = as_parameter("lam", lam, input, output_shape)
-    output = _pool(batched, lam, geometry, select_backend(batched.device))
-    return output if input.dim() == 4 else output.squeeze(0)
+    windows = place_windows(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, for_operator=True
+    )
+    lam = windows.all_of(as_parameter("lam", lam, input, windows.output_shape))
+    output = _pool(windows.padded, lam, windows.geometry, select_backend(input.device))
+    return windows.result(output, input.dim())
 
 
+@overridable
 def guided_max_ent_pool2d(
     input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling whose λ is made of the input's global mean.
 
@@ -81,7 +91,8 @@ def guided_max_ent_pool2d(
     backward pass writes the input's gradient once, where the composition writes it three times.
     It falls back to the composition where autograd cannot be told so: without gradients of the
     input, in a backward pass that is differentiated again, under ``torch.compile``, under
-    ``torch.func`` transforms and in forward mode.
+    ``torch.func`` transforms and in forward mode; and where padding counts. The mean is that of
+    the input without padding.
 
     Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 
@@ -90,7 +101,7 @@ def guided_max_ent_pool2d(
         head: maps the mean, [N, C, 1, 1] of the input's type (N = 1 for [C, H, W] input), to λ,
             of any shape that broadcasts to [N, C, 1, 1]. Under autocast the mean of a half type
             is float32: what differs between samples may be less than its rounding.
-        kernel_size, stride, padding, ceil_mode: as in :func:`max_ent_pool2d`.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: as in :func:`max_ent_pool2d`.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format.
@@ -104,11 +115,13 @@ def guided_max_ent_pool2d(
         >>> guided_max_ent_pool2d(x, torch.sigmoid, kernel_size=2).shape
         torch.Size([2, 3, 4, 4])
     """
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = check_input(input, geometry)
-    lam_shape = (*output_shape[:2], 1, 1)
+    windows = place_windows(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, for_operator=True
+    )
+    batched, geometry = windows.input, windows.geometry
+    lam_shape = (*windows.output_shape[:2], 1, 1)
     backend = select_backend(batched.device)
-    if _can_fuse(batched):
+    if windows.padded is batched and _can_fuse(batched):
         pending = PendingGradient()
         mean, batched = MeanFunction.apply(batched, mean_dtype(batched), pending)
         lam = as_parameter("lam", head(mean), input, lam_shape)
@@ -116,8 +129,8 @@ def guided_max_ent_pool2d(
     else:
         mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
         lam = as_parameter("lam", head(mean), input, lam_shape)
-        output = _pool(batched, lam, geometry, backend)
-    return output if input.dim() == 4 else output.squeeze(0)
+        output = _pool(windows.padded, lam, geometry, backend)
+    return windows.result(output, input.dim())
 
 
 def _pool(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
@@ -139,11 +152,12 @@ def _only_plain_operators() -> bool:
     """Whether nothing but PyTorch's own operators will do.
 
     torch.func (grad, vmap, jacrev …) and forward-mode differentiation transform operators, an
-    export to ONNX translates them.
+    export to ONNX translates them, and torch.jit.trace records them.
     """
     # As torch.autograd itself asks; the first two have no public names.
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
         or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
     )

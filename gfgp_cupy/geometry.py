@@ -5,7 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any, NamedTuple
 
-__all__ = ["PoolGeometry", "pool_geometry"]
+import torch
+
+__all__ = ["PoolGeometry", "check_flag", "pool_geometry"]
 
 
 class PoolGeometry(NamedTuple):
@@ -33,11 +35,11 @@ class PoolGeometry(NamedTuple):
 
     # No property: PyTorch 2.6 cannot compile those of named tuples.
     def largest_overhang(self) -> tuple[int, int]:
-        """A bound that :meth:`overhang` keeps to, whatever the plane's size."""
-        (pad_h, pad_w), (stride_h, stride_w) = self.padding, self.stride
-        if not self.ceil_mode:
-            return pad_h, pad_w
-        return pad_h + stride_h - 1, pad_w + stride_w - 1
+        """The least bound that :meth:`overhang` keeps to, whatever the plane's size.
+
+        With so many elements behind it, no more windows fit into the plane than it has.
+        """
+        return self.padding[0] + self._slack(0), self.padding[1] + self._slack(1)
 
     @property
     def overlapping(self) -> bool:
@@ -52,10 +54,18 @@ class PoolGeometry(NamedTuple):
         kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
         # From the first element, padding included, to where the last window may start; without a
         # question about the length, which may be symbolic.
-        span = length + 2 * padding - kernel
-        if self.ceil_mode:
-            span += min(stride - 1, kernel - padding - 1)
+        span = length + 2 * padding - kernel + self._slack(axis)
         return span // stride + 1
+
+    def _slack(self, axis: int) -> int:
+        """How much further than the padding the last window may reach."""
+        if not self.ceil_mode:
+            return 0
+        kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        if stride <= kernel - kernel // 2:  # whatever the padding, which may be symbolic, too
+            return stride - 1
+        smaller = min if isinstance(padding, int) else torch.sym_min
+        return smaller(stride - 1, kernel - padding - 1)
 
 
 def pool_geometry(
@@ -68,16 +78,16 @@ def pool_geometry(
 
     Args:
         kernel_size: window size, an int or a (height, width) pair, each at least 1.
-        stride: step between windows, likewise; ``None`` means ``kernel_size``.
+        stride: step between windows, likewise; ``None`` and ``()`` mean ``kernel_size``.
         padding: rows and columns of padding on each side, at most half the kernel.
         ceil_mode: round the output size up instead of down.
 
     Raises:
-        TypeError: an argument is neither an int nor a pair of ints.
+        TypeError: an argument is neither an int nor a pair of ints, or ``ceil_mode`` is no bool.
         ValueError: a value is out of its range.
     """
     kernel = _pair("kernel_size", kernel_size)
-    step = kernel if stride is None else _pair("stride", stride)
+    step = kernel if stride is None or _is_empty(stride) else _pair("stride", stride)
     pad = _pair("padding", padding)
     if min(kernel) < 1:
         raise ValueError(f"kernel_size must be at least 1 in both directions, got {kernel_size}")
@@ -90,7 +100,24 @@ def pool_geometry(
             f"padding must be at most half of kernel_size, got padding={padding} "
             f"with kernel_size={kernel_size}: use a larger kernel or less padding"
         )
-    return PoolGeometry(kernel, step, pad, bool(ceil_mode))
+    return PoolGeometry(kernel, step, pad, check_flag("ceil_mode", ceil_mode))
+
+
+def check_flag(name: str, value: object) -> bool:
+    """``value`` of the argument ``name`` as a bool, for which 0 and 1 do, too.
+
+    Raises:
+        TypeError: it is anything else.
+    """
+    if value is True or value is False:
+        return value
+    if isinstance(value, (str, tuple, list)) or value not in (0, 1):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _is_empty(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and not value
 
 
 def _pair(name: str, value: object) -> tuple[int, int]:

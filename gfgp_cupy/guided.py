@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.types import Device
 
-from .arguments import check_input
 from .autocast import mean_dtype
-from .geometry import pool_geometry
+from .fx import leaf_call
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
+from .norms import NormLayer
+from .padding import place_windows
 from .pool2d import Pool2d
 
-__all__ = ["GuidedPool2d", "activation_by_name"]
+__all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name"]
 
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
 
@@ -28,7 +30,38 @@ def activation_by_name(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-class GuidedPool2d(Pool2d):
+class HeadPool2d(Pool2d):
+    """Base of the layers with a head: checks what both it and the pooling are given.
+
+    ``torch.fx`` records a layer as one call, whatever ``pool_guided`` does.
+
+    Attributes:
+        num_features: number of channels C.
+        head: what is computed from the input's global mean.
+    """
+
+    num_features: int
+    head: nn.Module
+
+    def reset_parameters(self) -> None:
+        """Draws the head's weights anew, as PyTorch's own layers do."""
+        reset_head(self.head)
+
+    def pool_guided(self, input: Tensor) -> Tensor:
+        """Pools [N, C, H, W] or [C, H, W] ``input`` as its own mean tells."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf_call(self, input)
+        check_head_input(self.head, self.num_features, input)
+        return self.pool_guided(input)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, {super().extra_repr()}"
+
+
+class GuidedPool2d(HeadPool2d):
     r"""Base of the guided poolings: any pooling with one parameter per sample and channel.
 
     .. math:: \theta = \mathrm{act}(\mathrm{BN}(W_2\, \mathrm{relu}(\mathrm{BN}(W_1\,
@@ -40,14 +73,18 @@ class GuidedPool2d(Pool2d):
 
     Args:
         num_features: number of channels C.
-        kernel_size, stride, padding, ceil_mode: the window, as in
-            :func:`gfgp_cupy.functional.max_ent_pool2d`.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`. The head's mean is that of the input
+            without padding.
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        norm_layer: makes a norm of so many features in place of the head's BN, for batches of few
+            samples a process; see :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the tensors.
 
     Shape:
         - input: [N, C, H, W], or [C, H, W] in evaluation mode.
-        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``.
+        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``, or as
+          ``"same"`` has it.
 
     Raises:
         TypeError: an input that is no tensor, or not of a floating-point type.
@@ -76,17 +113,27 @@ class GuidedPool2d(Pool2d):
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-        ceil_mode: bool = False, hidden_features: int | None = None, device: Device = None,
-        dtype: torch.dtype | None = None,
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+        ceil_mode: bool = False, hidden_features: int | None = None,
+        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)
         activation = self.activation
         last_step = activation_by_name(activation) if isinstance(activation, str) else activation()
-        self.head = gfgp_head(num_features, last_step, self.hidden_features, device, dtype)
+        self.head = gfgp_head(
+            num_features, last_step, self.hidden_features, norm_layer, device, dtype
+        )
         self.add_tensors(device, dtype)
+
+    @property
+    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
+        """Kernel, stride, padding and ceil mode for ``pool``, in whose input padding that counts
+        is there already."""
+        kernel_size, stride, padding, ceil_mode = super().window
+        return kernel_size, stride, (0, 0) if self.count_include_pad else padding, ceil_mode
 
     @property
     def ToParam(self) -> nn.Sequential:
@@ -100,21 +147,17 @@ class GuidedPool2d(Pool2d):
     def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
         """Registers what a subclass learns beside its head; called when a layer is made."""
 
-    def reset_parameters(self) -> None:
-        """Draws the head's weights anew, as PyTorch's own layers do."""
-        reset_head(self.head)
-
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        """Pools [N, C, H, W] ``input`` with θ [N, C, 1, 1]."""
+        """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1]."""
         raise NotImplementedError
 
-    def forward(self, input: Tensor) -> Tensor:
-        check_head_input(self.head, self.num_features, input)
-        batched, _ = check_input(input, pool_geometry(*self.window))
+    def pool_guided(self, input: Tensor) -> Tensor:
+        windows = place_windows(
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
+            self.count_include_pad,
+        )  # fmt: skip
+        batched = windows.input
         head = outside_autocast(self.head, input.device)
         parameter = head(batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)))
-        output = self.pool(batched, parameter)
+        output = self.pool(windows.padded, parameter)
         return output if input.dim() == 4 else output.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, {super().extra_repr()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +12,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor  # no public name, but documented
 from torch.types import Device
 
 from .arguments import check_width
 from .autocast import autocasts
+from .norms import NormLayer, make_norm
+from .torchscript import sizes_of
 
-__all__ = ["PointConv2d", "check_head_input", "gfgp_head", "outside_autocast", "reset_head"]
+__all__ = [
+    "PointConv2d",
+    "check_head_input",
+    "gfgp_head",
+    "outside_autocast",
+    "reset_head",
+]
+
+FEW_SAMPLES = 8
 
 
 class PointConv2d(nn.Conv2d):
@@ -41,10 +54,10 @@ class PointConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dim() != 4 or input.shape[2:] != (1, 1):
+        if input.dim() != 4 or sizes_of(input)[2:] != (1, 1):
             raise ValueError(
                 "input must be [N, C, 1, 1], one mean a sample and channel, got shape "
-                f"{tuple(input.shape)}: take the mean over height and width first"
+                f"{tuple(sizes_of(input))}: take the mean over height and width first"
             )
         # Views whose backward gives the gradient the weight's own strides: DDP warns of others.
         channels_last = self.weight.stride(3) > 1
@@ -58,6 +71,7 @@ def gfgp_head(
     num_features: int,
     activation: nn.Module,
     hidden_features: int | None = None,
+    norm_layer: NormLayer | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Sequential:
@@ -69,15 +83,16 @@ def gfgp_head(
         num_features: number of channels C.
         activation: brings the parameter into its range.
         hidden_features: width of the hidden layer. Default: half of ``num_features``.
+        norm_layer: makes a norm of so many features in BN's place.
         device, dtype: of the tensors.
 
     Raises:
-        TypeError: a width that is no int.
+        TypeError: a width that is no int, or a ``norm_layer`` that makes no module.
         ValueError: a width below 1.
     """
     hidden_features = hidden_width(num_features, hidden_features)
     linear = partial(PointConv2d, kernel_size=1, device=device, dtype=dtype)
-    norm = partial(nn.BatchNorm2d, device=device, dtype=dtype)
+    norm = partial(make_norm, norm_layer, device=device, dtype=dtype)
     return nn.Sequential(
         OrderedDict(
             conv1=linear(num_features, hidden_features),
@@ -134,22 +149,52 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
     Raises:
         TypeError: ``input`` is no tensor.
         ValueError: not [N, C, H, W] or [C, H, W] with C = ``num_features``, or one sample in
-            training: the BatchNorms have one value a channel and sample.
+            training: BatchNorms have one value a channel and sample.
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
-    if input.dim() not in (3, 4) or input.shape[-3] != num_features:
+    if input.dim() not in (3, 4) or sizes_of(input)[-3] != num_features:
         raise ValueError(
             f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
-            f"{num_features}, got shape {tuple(input.shape)}"
+            f"{num_features}, got shape {tuple(sizes_of(input))}"
         )
-    # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
-    alone = input.dim() == 3 or input.shape[0] == 1
-    if alone and any(
-        isinstance(module, nn.BatchNorm2d) and module.training for module in head.modules()
+    samples = sizes_of(input)[0] if input.dim() == 4 else 1
+    if samples == 1:
+        if _trains_batch_norm(head):
+            raise ValueError(
+                "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
+                "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, a "
+                f"norm_layer of single samples, or eval() mode; got input of shape "
+                f"{tuple(sizes_of(input))}"
+            )
+    # What is compiled is compiled for any number of samples: they are not to be compared there. A
+    # network that is run without data trains on nothing.
+    elif (
+        head.training
+        and not _traced()
+        and samples < FEW_SAMPLES
+        and _trains_batch_norm(head)
+        and not isinstance(input, FakeTensor)
     ):
-        raise ValueError(
-            "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
-            "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, or "
-            f"eval() mode; got input of shape {tuple(input.shape)}"
-        )
+        warn_of_few_samples()
+
+
+def _trains_batch_norm(head: nn.Module) -> bool:
+    # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
+    return any(isinstance(module, nn.BatchNorm2d) and module.training for module in head.modules())
+
+
+def _traced() -> bool:
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return torch.compiler.is_compiling() or tracing
+
+
+@functools.cache  # once a process: Python would tell it again whenever its filters have changed
+def warn_of_few_samples() -> None:
+    """Warns that a head's BatchNorm has too few samples for its statistics."""
+    warnings.warn(
+        f"a GFGP head's BatchNorm trains on fewer than {FEW_SAMPLES} samples a process, and its "
+        "statistics are chance (of 2 samples, one gets a high and one a low parameter): pass "
+        "norm_layer=gfgp_cupy.norms.LayerNorm2d to the pooling, or convert to SyncBatchNorm",
+        stacklevel=2,
+    )

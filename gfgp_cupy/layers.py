@@ -8,8 +8,9 @@ from torch.types import Device
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
 from .guided import GuidedPool2d, activation_by_name
-from .head import check_head_input, outside_autocast
+from .head import outside_autocast
 from .learned import LearnedLambdaPool2d
+from .norms import NormLayer
 from .published_names import MAX_ENT_NAMES, takes_published_names
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d"]
@@ -21,7 +22,8 @@ class MaxEntPool2d(LearnedLambdaPool2d):
     See :func:`gfgp_cupy.functional.max_ent_pool2d` for the formula, the shapes and the errors.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: the window, as in that function.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in that
+            function.
         num_features: number of channels C, for one λ a channel; ``None`` for one λ in all.
         init_lambda: the value λ starts from.
         learnable: whether λ is a parameter; otherwise it is a buffer.
@@ -37,7 +39,9 @@ class MaxEntPool2d(LearnedLambdaPool2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return max_ent_pool2d(input, self.lam, *self.window)
+        return max_ent_pool2d(
+            input, self.lam, *self.window, count_include_pad=self.count_include_pad
+        )
 
 
 class GFGPMaxEntPool2d(GuidedPool2d):
@@ -56,15 +60,21 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         num_features: number of channels C.
         kernel_size: window size, an int or a (height, width) pair.
         stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
+        padding: padding on each side, likewise, at most half the kernel; or ``"same"``.
         ceil_mode: round the output size up instead of down.
         activation: ``"sigmoid"`` (λ in (0, 1)) or ``"softplus"`` (λ > 0).
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
+        count_include_pad: whether the padding takes part, as zeros; not in the head's mean.
+        norm_layer: makes a norm of so many features in place of the head's BN, as in torchvision's
+            networks. Default: ``nn.BatchNorm2d``, which needs samples: 8 or more a process. For
+            fewer, as in detection and segmentation: :class:`gfgp_cupy.norms.LayerNorm2d`, which
+            normalises each sample over its channels, or ``nn.SyncBatchNorm``.
         device, dtype: of the head's tensors.
 
     Shape:
         - input: [N, C, H, W], or [C, H, W] in evaluation mode.
-        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``.
+        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``, or as
+          ``"same"`` has it.
 
     Raises:
         TypeError: an input that :func:`gfgp_cupy.functional.max_ent_pool2d` does not take.
@@ -84,14 +94,15 @@ class GFGPMaxEntPool2d(GuidedPool2d):
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
+        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         last_step = activation_by_name(activation)
         super().__init__(
-            num_features, kernel_size, stride, padding, ceil_mode,
-            hidden_features=hidden_features, device=device, dtype=dtype,
+            num_features, kernel_size, stride, padding, ceil_mode, hidden_features=hidden_features,
+            count_include_pad=count_include_pad, norm_layer=norm_layer, device=device, dtype=dtype,
         )  # fmt: skip
         self.activation = activation
         self.head.activation = last_step
@@ -100,7 +111,9 @@ class GFGPMaxEntPool2d(GuidedPool2d):
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         return max_ent_pool2d(input, parameter, *self.window)
 
-    def forward(self, input: Tensor) -> Tensor:
-        check_head_input(self.head, self.num_features, input)
+    def pool_guided(self, input: Tensor) -> Tensor:
         head = outside_autocast(self.head, input.device)
-        return guided_max_ent_pool2d(input, head, *self.window)
+        return guided_max_ent_pool2d(
+            input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode,
+            self.count_include_pad,
+        )  # fmt: skip

@@ -90,11 +90,11 @@ class LearnedLambdaPool2d(LearnedPool2d):
 
     def __init__(
         self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_lambda: float = 1.0, learnable: bool = True,
-        device: Device = None, dtype: torch.dtype | None = None,
+        count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         self.init_lambda = init_lambda
         self.add_parameter(num_features, learnable, device, dtype)
         self.reset_parameters()

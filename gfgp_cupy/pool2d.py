@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from torch import nn
 
-from .geometry import pool_geometry
+from .geometry import check_flag
+from .padding import window_geometry
 
 __all__ = ["Pool2d"]
 
@@ -15,33 +18,47 @@ class Pool2d(nn.Module):
     Args:
         kernel_size: window size, an int or a (height, width) pair.
         stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel. Never part of a window.
+        padding: padding on each side, likewise, at most half the kernel; or ``"same"``, see
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
         ceil_mode: round the output size up instead of down.
+        count_include_pad: whether the padding takes part, as zeros; otherwise it is part of no
+            window.
 
     Attributes:
-        kernel_size, stride, padding: (height, width) pairs.
-        ceil_mode: as given.
+        kernel_size, stride, padding: (height, width) pairs, or ``"same"``.
+        ceil_mode, count_include_pad: as given.
         shown: names of the attributes that the representation tells after these.
     """
 
     shown: tuple[str, ...] = ()
+    count_include_pad = False  # of layers that were pickled before they had it
 
     def __init__(
         self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        count_include_pad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
+        geometry = window_geometry(kernel_size, stride, padding, ceil_mode)
         self.kernel_size = geometry.kernel_size
         self.stride = geometry.stride
         self.padding = geometry.padding
         self.ceil_mode = geometry.ceil_mode
+        self.count_include_pad = check_flag("count_include_pad", count_include_pad)
 
     @property
-    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], bool]:
+    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
         """Kernel, stride, padding and ceil mode, in the order in which functions take them."""
         return self.kernel_size, self.stride, self.padding, self.ceil_mode
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` asks of every module of a network before it begins."""
+        raise NotImplementedError(
+            f"torch.jit.script cannot compile {type(self).__name__}: use torch.jit.trace(model, "
+            "(images,)), which records it for images of any size, torch.export or torch.compile"
+        )
+
     def extra_repr(self) -> str:
-        told = ("kernel_size", "stride", "padding", "ceil_mode", *self.shown)
+        counted = ("count_include_pad",) if self.count_include_pad else ()
+        told = ("kernel_size", "stride", "padding", "ceil_mode", *counted, *self.shown)
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in told)

@@ -33,7 +33,7 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_node: int | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
@@ -61,7 +61,7 @@ class GaussianPoolingCuda2d(GFGPGaussianPool2d):
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, count_include_pad: bool = False, hidden_node: int | None = None,
         stochasticity: str | None = "HWCN", eps: float = LEAST_VARIANCE, device: Device = None,
         dtype: torch.dtype | None = None,
@@ -85,7 +85,7 @@ class GaussianPooling2d(GaussianPoolingCuda2d):
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, count_include_pad: bool = True, hidden_node: int | None = None,
         stochasticity: str | None = "HWCN", eps: float = LEAST_VARIANCE, device: Device = None,
         dtype: torch.dtype | None = None,

@@ -94,7 +94,8 @@ def weight_and_deviation(element: Element, lam: Tensor, mean: SoftmaxMean) -> tu
 def window_elements(input: Tensor, dtype: torch.dtype, geometry: PoolGeometry) -> list[Element]:
     """For each kernel position, row by row, each window's element there, of type ``dtype``."""
     padded = zero_padded(input.to(dtype), geometry)
-    return list(zip(views(padded, input, geometry), _valid(input, geometry), strict=True))
+    valid = _traced_valid if torch.jit.is_tracing() else _valid
+    return list(zip(views(padded, input, geometry), valid(input, geometry), strict=True))
 
 
 def blocks(terms: list) -> list[list]:
@@ -109,15 +110,11 @@ def views(padded: Tensor, input: Tensor, geometry: PoolGeometry) -> Iterator[Ten
     ``padded`` is what :func:`zero_padded` makes of ``input`` or of a tensor of its shape.
     """
     out_h, out_w = geometry.output_size(*input.shape[2:])
-    step_h, step_w = geometry.stride
-    rows = [slice(i, i + step_h * (out_h - 1) + 1, step_h) for i in range(geometry.kernel_size[0])]
-    columns = [
-        slice(j, j + step_w * (out_w - 1) + 1, step_w) for j in range(geometry.kernel_size[1])
-    ]
-    layout = layout_of(input)
+    rows, columns = _positions(geometry, 0, out_h), _positions(geometry, 1, out_w)
+    channels_last = _is_channels_last(input)
     for row in rows:
         for column in columns:
-            if layout is torch.channels_last:
+            if channels_last:
                 # The gradient of a slice is contiguous: here in this order of its axes.
                 yield padded.permute(0, 2, 3, 1)[:, row, column].permute(0, 3, 1, 2)
             else:
@@ -142,13 +139,14 @@ def windows(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
         >>> inside[:, 0, 0, 0, 1]
         tensor([ True, False,  True, False])
     """
-    mask = torch.ones(1, 1, *input.shape[2:], dtype=torch.bool, device=input.device)
-    return _unfolded(input, geometry), _unfolded(mask, geometry)
+    return _unfolded(input, geometry), _unfolded(_plane_of_ones(input, torch.bool), geometry)
 
 
 def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     """``input`` with zeros on every side on which a window reaches past it."""
-    return zero_padded(input, geometry, geometry.overhang(*input.shape[2:]))
+    # A trace holds for inputs of any size.
+    behind = None if torch.jit.is_tracing() else geometry.overhang(*input.shape[2:])
+    return zero_padded(input, geometry, behind)
 
 
 def zero_padded(
@@ -164,6 +162,15 @@ def zero_padded(
     if not (top or left or bottom or right):
         return input
     return F.pad(input, (left, right, top, bottom))
+
+
+def _positions(geometry: PoolGeometry, axis: int, count: int) -> list[slice]:
+    """For each kernel position, where it meets a padded axis in ``count`` windows."""
+    kernel, step = geometry.kernel_size[axis], geometry.stride[axis]
+    if torch.jit.is_tracing():
+        # Counted from the end, so that the trace need not compute it.
+        return [slice(i, i - kernel + 1 or None, step) for i in range(kernel)]
+    return [slice(i, i + step * (count - 1) + 1, step) for i in range(kernel)]
 
 
 def _sums(
@@ -233,6 +240,15 @@ def _valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:
                 yield row[:, None] & column
 
 
+def _traced_valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:
+    """:func:`_valid` in a trace, which holds for inputs of any size on any device: there
+    ``torch.arange`` would keep the device of now."""
+    ones = _plane_of_ones(input, input.dtype)
+    padded = zero_padded(ones, geometry)
+    for inside in views(padded, ones, geometry):
+        yield None if padded is ones else inside > 0
+
+
 def _valid_on_axis(
     start: int, step: int, count: int, length: int, device: torch.device
 ) -> Tensor | None:
@@ -247,10 +263,23 @@ def _valid_on_axis(
 def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
     (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
     padded = pad_to_windows(input, geometry)
-    if layout_of(input) is torch.channels_last:
+    if torch.jit.is_tracing():
+        # ONNX unfolds tensors of known sizes only.
+        return torch.stack(list(views(padded, input, geometry)))
+    if _is_channels_last(input):
         # The gradient of an unfolded tensor is contiguous: here in this order of its axes.
         last = padded.permute(0, 2, 3, 1)
         view = last.unfold(1, kernel_h, stride_h).unfold(2, kernel_w, stride_w)
         return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1).permute(0, 1, 4, 2, 3)
     view = padded.unfold(2, kernel_h, stride_h).unfold(3, kernel_w, stride_w)
     return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1)
+
+
+def _plane_of_ones(input: Tensor, dtype: torch.dtype) -> Tensor:
+    """[1, 1, H, W] for [N, C, H, W] ``input``, on its device."""
+    return input.new_ones((1, 1, *input.shape[2:]), dtype=dtype)
+
+
+def _is_channels_last(input: Tensor) -> bool:
+    # A trace has no memory format: it is run on inputs of either.
+    return not torch.jit.is_tracing() and layout_of(input) is torch.channels_last

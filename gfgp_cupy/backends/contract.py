@@ -34,7 +34,7 @@ class Backend(Protocol):
 
     def unavailable(self, device: torch.device) -> str | None:
         """Why the backend cannot serve tensors on ``device``, in words that go on after a colon and
-        say what to do about it, if anything; ``None``: it can."""
+        say what to do about it, if anything; ``None``: it can. A small case is run to find out."""
         ...
 
     def forward(self, input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:

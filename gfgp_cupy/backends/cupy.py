@@ -18,12 +18,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.dlpack import to_dlpack  # pyright: ignore[reportPrivateImportUsage] documented
 
-from ..geometry import PoolGeometry, pool_geometry
+from ..geometry import PoolGeometry
 from ..kernels import Launch, passes
+from .small_case import run_small_case
 
 __all__ = [
     "backward",
@@ -132,7 +131,7 @@ def cannot_run_on(device: torch.device) -> str | None:
             "pip install --upgrade cupy-cuda12x (or cupy-cuda13x)"
         )
     try:
-        _probe(device)
+        run_small_case(forward, device, size=1)
     except _FirstUseInCapture:
         raise
     except Exception as error:
@@ -149,17 +148,6 @@ def _version(cupy: ModuleSpec) -> str | None:
             found = re.search(r"""__version__ = ['"](\d+\.[^'"]*)""", file.read_text("utf-8"))
             return found and found.group(1)
     return None
-
-
-def _probe(device: torch.device) -> None:
-    """Runs a kernel on one element.
-
-    Outside all modes and transforms: under a fake mode or inside ``torch.func.grad`` a new tensor
-    would be one without memory, as happens where the first call of a process is a traced one.
-    """
-    with _disable_current_modes(), temporarily_clear_interpreter_stack():
-        sample = torch.zeros(1, 1, 1, 1, device=device)
-        forward(sample, sample, pool_geometry(1))
 
 
 def _on_device(device: torch.device, function: Callable, *args):

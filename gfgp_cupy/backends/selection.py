@@ -112,7 +112,8 @@ def backend_report() -> str:
     for device in devices:
         reasons = {name: backend_module(name).unavailable(device) for name in BACKENDS}
         if requested == "auto":
-            served_by = next(name for name, reason in reasons.items() if reason is None)
+            able = (name for name, reason in reasons.items() if reason is None)
+            served_by = next(able, "none")
         elif reasons[requested] is None:
             served_by = requested
         else:
@@ -131,14 +132,16 @@ def automatic_backend(device: torch.device) -> str:
 
     Warns, once, where that is not the one made for devices of this kind.
     """
-    name = next(name for name in BACKENDS if backend_module(name).unavailable(device) is None)
+    able = (name for name in BACKENDS if backend_module(name).unavailable(device) is None)
+    # Tensors without data may be on a device that is not there.
+    name = next(able, BACKENDS[-1])
     wanted = MADE_FOR.get(device.type, name)
     if name != wanted:
         warnings.warn(
             f"max-ent pooling on {device} runs on the slower '{name}' backend, because '{wanted}' "
             f"cannot: {backend_module(wanted).unavailable(device)}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return name
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -17,12 +19,19 @@ from ..reference import (
     zero_padded,
 )
 from ..spread import pack_spread, unpack_spread
+from .small_case import one_line, run_small_case
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
 
 
+@functools.cache
 def unavailable(device: torch.device) -> str | None:
-    """Why this backend cannot serve ``device``: it always can."""
+    """As the contract says: a window is pooled on the device to find out, once."""
+    try:
+        run_small_case(forward, device, size=2)
+    except Exception as error:
+        # Devices raise types of their own; all become the reason.
+        return f"PyTorch cannot compute on it: {one_line(error)}"
     return None
 
 

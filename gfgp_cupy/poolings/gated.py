@@ -7,20 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import as_parameter, check_input
-from ..geometry import PoolGeometry, pool_geometry
+from ..arguments import as_parameter
+from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
+from ..padding import place_windows
 from ..reference import pad_to_windows
 from .mixed import mix_of_max_and_average
 
 __all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
 
 
+@overridable
 def gated_pool2d(
     input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False, bias: Tensor | float = 0.0,
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    ceil_mode: bool = False, bias: Tensor | float = 0.0, count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Gated max-average pooling: the window's own elements set the proportion of max pooling.
 
@@ -37,7 +40,7 @@ def gated_pool2d(
         input: [N, C, H, W] or [C, H, W], of a floating-point type.
         weight: w, a floating-point tensor that broadcasts to [1, C, kH, kW], or a number. Where a
             window reaches past the input, that part of w goes unused.
-        kernel_size, stride, padding, ceil_mode: the window, as in
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
         bias: b, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a number.
 
@@ -54,14 +57,14 @@ def gated_pool2d(
         >>> gated_pool2d(x, 0.5, kernel_size=2)
         tensor([[[2.9289]]])
     """
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = check_input(input, geometry)
+    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    x, geometry, output_shape = windows.padded, windows.geometry, windows.output_shape
     weight_shape = (1, output_shape[1], *geometry.kernel_size)
     weight = as_parameter("weight", weight, input, weight_shape).expand(weight_shape)
-    bias = as_parameter("bias", bias, input, output_shape)
-    logit = _weighted_sum(batched.to(weight.dtype), weight, geometry).to(bias.dtype) + bias
-    output = mix_of_max_and_average(batched, logit.sigmoid(), geometry)
-    return output if input.dim() == 4 else output.squeeze(0)
+    bias = windows.all_of(as_parameter("bias", bias, input, output_shape))
+    logit = _weighted_sum(x.to(weight.dtype), weight, geometry).to(bias.dtype) + bias
+    output = mix_of_max_and_average(x, logit.sigmoid(), geometry)
+    return windows.result(output, input.dim())
 
 
 def _weighted_sum(input: Tensor, weight: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -76,7 +79,8 @@ class GatedPool2d(LearnedPool2d):
     The gates start at 1/2 for every window.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: the window, as in that function.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in that
+            function.
         num_features: number of channels C, for one gate a channel; ``None`` for one in all.
         device, dtype: of the gates.
 
@@ -95,10 +99,11 @@ class GatedPool2d(LearnedPool2d):
 
     def __init__(
         self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
-        num_features: int | None = None, device: Device = None, dtype: torch.dtype | None = None,
+        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        num_features: int | None = None, count_include_pad: bool = False, device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         self.add_parameter(num_features, True, device, dtype)
         self.reset_parameters()
 
@@ -110,7 +115,9 @@ class GatedPool2d(LearnedPool2d):
         return 0.0
 
     def forward(self, input: Tensor) -> Tensor:
-        return gated_pool2d(input, self.weight, *self.window)
+        return gated_pool2d(
+            input, self.weight, *self.window, count_include_pad=self.count_include_pad
+        )
 
 
 class GFGPGatedPool2d(GuidedPool2d):

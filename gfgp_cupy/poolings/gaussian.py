@@ -12,9 +12,12 @@ from torch.types import Device
 
 from ..arguments import as_parameter, check_input
 from ..autocast import mean_dtype
-from ..geometry import PoolGeometry, pool_geometry
-from ..head import PointConv2d, check_head_input, hidden_width, outside_autocast, reset_head
-from ..pool2d import Pool2d
+from ..geometry import PoolGeometry
+from ..guided import HeadPool2d
+from ..head import PointConv2d, hidden_width, outside_autocast
+from ..norms import NormLayer, make_norm
+from ..overrides import overridable
+from ..padding import place_windows, window_geometry
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
 from ..reference import windows
 
@@ -24,9 +27,10 @@ LEAST_VARIANCE = 1e-6
 STOCHASTICITIES = ("HWCN", "CN", None)
 
 
+@overridable
 def gaussian_pool2d(
     input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
     ceil_mode: bool = False, count_include_pad: bool = False, eps: float = LEAST_VARIANCE,
 ) -> Tensor:  # fmt: skip
     r"""Gaussian pooling: a window's mean and ``weight`` times its standard deviation.
@@ -42,10 +46,8 @@ def gaussian_pool2d(
         input: [N, C, H, W] or [C, H, W], of a floating-point type.
         weight: w, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a
             number.
-        kernel_size, stride, padding, ceil_mode: the window, as in
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
-        count_include_pad: count the zeros of the padding among a window's elements, as
-            ``avg_pool2d`` does by default.
         eps: ε, the least variance.
 
     Returns:
@@ -61,32 +63,20 @@ def gaussian_pool2d(
         >>> gaussian_pool2d(x, 1.0, kernel_size=2)
         tensor([[[2.6180]]])
     """
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = check_input(input, geometry)
-    weight = as_parameter("weight", weight, input, output_shape)
-    x = batched.to(weight.dtype)
-    if count_include_pad:
-        pad_h, pad_w = geometry.padding
-        x = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
-        geometry = geometry._replace(padding=(0, 0))
-    mean, variance = _moments(x, geometry, output_shape[2:])
+    placed = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    weight = placed.all_of(as_parameter("weight", weight, input, placed.output_shape))
+    mean, variance = _moments(placed.padded.to(weight.dtype), placed.geometry)
     output = (mean + weight * variance.clamp(min=eps).sqrt()).to(input.dtype)
-    return output if input.dim() == 4 else output.squeeze(0)
+    return placed.result(output, input.dim())
 
 
-def _moments(
-    input: Tensor, geometry: PoolGeometry, output_size: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the elements that each window has inside 4-D ``input``.
-
-    Windows past ``output_size``, those that begin in padding that is counted, are left out.
-    """
-    height, width = output_size
-    elements, inside = (part[..., :height, :width] for part in windows(input, geometry))
+def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the elements that each window has inside 4-D ``input``."""
+    elements, inside = windows(input, geometry)
     mean = F.avg_pool2d(
         input, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
         count_include_pad=False,
-    )[..., :height, :width]  # fmt: skip
+    )  # fmt: skip
     deviations = torch.where(inside, elements - mean, 0)
     return mean, deviations.square().sum(0) / inside.sum(0)
 
@@ -100,16 +90,17 @@ class GaussianHead(nn.Module):
     Args:
         num_features: number of channels C.
         hidden_features: width of h.
+        norm_layer: makes a norm of so many features in BN's place.
         device, dtype: of the tensors.
     """
 
     def __init__(
-        self, num_features: int, hidden_features: int, device: Device = None,
-        dtype: torch.dtype | None = None,
+        self, num_features: int, hidden_features: int, norm_layer: NormLayer | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         linear = partial(PointConv2d, kernel_size=1, device=device, dtype=dtype)
-        norm = partial(nn.BatchNorm2d, device=device, dtype=dtype)
+        norm = partial(make_norm, norm_layer, device=device, dtype=dtype)
         self.conv1 = linear(num_features, hidden_features)
         self.norm1 = norm(hidden_features)
         self.relu = nn.ReLU()
@@ -130,7 +121,7 @@ class GaussianHead(nn.Module):
         return self.mean(hidden), self.deviation(hidden) if with_deviation else None
 
 
-class GFGPGaussianPool2d(Pool2d):
+class GFGPGaussianPool2d(HeadPool2d):
     r"""Gaussian pooling (iSP) whose weight a small head predicts from the whole feature map.
 
     .. math:: w = \mathrm{softplus}(M + S\,\epsilon)
@@ -145,17 +136,20 @@ class GFGPGaussianPool2d(Pool2d):
         num_features: number of channels C.
         kernel_size: window size, an int or a (height, width) pair.
         stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
+        padding: padding on each side, likewise, at most half the kernel; or ``"same"``.
         ceil_mode: round the output size up instead of down.
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
         stochasticity: one ε per sample and channel (``"CN"``), or per window (``"HWCN"``), or
             none (``None``).
         count_include_pad, eps: as in :func:`gaussian_pool2d`.
+        norm_layer: makes a norm of so many features in place of the head's BN; see
+            :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the head's tensors.
 
     Shape:
         - input: [N, C, H, W], or [C, H, W] in evaluation mode.
-        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``.
+        - output: [N, C, oH, oW] or [C, oH, oW], sized as by ``max_pool2d``, or as
+          ``"same"`` has it.
 
     Raises:
         TypeError: an input that :func:`gaussian_pool2d` does not take.
@@ -172,25 +166,25 @@ class GFGPGaussianPool2d(Pool2d):
         torch.Size([8, 64, 14, 14])
     """
 
-    shown = ("hidden_features", "stochasticity", "count_include_pad", "eps")
+    shown = ("hidden_features", "stochasticity", "eps")
     published_names = GAUSSIAN_NAMES
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
+        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
         stochasticity: str | None = "CN", count_include_pad: bool = False,
-        eps: float = LEAST_VARIANCE, device: Device = None, dtype: torch.dtype | None = None,
+        eps: float = LEAST_VARIANCE, norm_layer: NormLayer | None = None, device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         if stochasticity not in STOCHASTICITIES:
             raise ValueError(f"stochasticity must be 'HWCN', 'CN' or None, got {stochasticity!r}")
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)
         self.stochasticity = stochasticity
-        self.count_include_pad = count_include_pad
         self.eps = eps
-        self.head = GaussianHead(num_features, self.hidden_features, device, dtype)
+        self.head = GaussianHead(num_features, self.hidden_features, norm_layer, device, dtype)
         takes_published_names(self)
 
     @property
@@ -210,25 +204,20 @@ class GFGPGaussianPool2d(Pool2d):
         """The head's ``deviation`` under the published name."""
         return nn.Sequential(*self.head.deviation)
 
-    def reset_parameters(self) -> None:
-        """Draws the head's weights anew, as PyTorch's own layers do."""
-        reset_head(self.head)
-
-    def forward(self, input: Tensor) -> Tensor:
-        check_head_input(self.head, self.num_features, input)
-        batched, output_shape = check_input(input, pool_geometry(*self.window))
+    def pool_guided(self, input: Tensor) -> Tensor:
+        geometry = window_geometry(*self.window)
+        batched, _ = check_input(input, geometry)
         head = outside_autocast(self.head, input.device)
         mean, deviation = head(
             batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)),
             self.training and self.stochasticity is not None,
         )
         if deviation is not None:
-            shape = output_shape if self.stochasticity == "HWCN" else mean.shape
+            shape = mean.shape
+            if self.stochasticity == "HWCN":
+                shape = (*shape[:2], *geometry.output_size(*batched.shape[2:]))
             mean = mean + deviation * torch.randn(shape, dtype=mean.dtype, device=mean.device)
         output = gaussian_pool2d(
             batched, F.softplus(mean), *self.window, self.count_include_pad, self.eps
         )
         return output if input.dim() == 4 else output.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, {super().extra_repr()}"

@@ -6,19 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import as_parameter, check_input
-from ..geometry import pool_geometry
+from ..arguments import as_parameter
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
+from ..padding import place_windows
 from .log_sum_exp import log_mean_exp
 
 __all__ = ["GFGPGeneralizedMeanPool2d", "GeneralizedMeanPool2d", "generalized_mean_pool2d"]
 
 
+@overridable
 def generalized_mean_pool2d(
     input: Tensor, p: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False, eps: float = 1e-6,
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    ceil_mode: bool = False, eps: float = 1e-6, count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Generalised-mean pooling: the power mean of each window.
 
@@ -40,7 +42,7 @@ def generalized_mean_pool2d(
         input: [N, C, H, W] or [C, H, W], of a floating-point type.
         p: the exponent, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or
             a number.
-        kernel_size, stride, padding, ceil_mode: the window, as in
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
         eps: the smallest value of an element, above 0.
 
@@ -58,12 +60,11 @@ def generalized_mean_pool2d(
         [2.5, 2.924, 3.9945]
     """
     _check_eps(eps)
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = check_input(input, geometry)
-    p = as_parameter("p", p, input, output_shape)
-    logarithm = batched.to(p.dtype).clamp(min=eps).log()
-    output = log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
-    return output if input.dim() == 4 else output.squeeze(0)
+    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    p = windows.all_of(as_parameter("p", p, input, windows.output_shape))
+    logarithm = windows.padded.to(p.dtype).clamp(min=eps).log()
+    output = log_mean_exp(logarithm, p, windows.geometry).exp().to(input.dtype)
+    return windows.result(output, input.dim())
 
 
 def _check_eps(eps: float) -> None:
@@ -75,7 +76,8 @@ class GeneralizedMeanPool2d(LearnedPool2d):
     """Generalised-mean pooling with a p of its own; see :func:`generalized_mean_pool2d`.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: the window, as in that function.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in that
+            function.
         num_features: number of channels C, for one p a channel; ``None`` for one p in all.
         init_p: the value p starts from.
         learnable: whether p is a parameter; otherwise it is a buffer.
@@ -97,11 +99,12 @@ class GeneralizedMeanPool2d(LearnedPool2d):
 
     def __init__(
         self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_p: float = 3.0, learnable: bool = True,
-        eps: float = 1e-6, device: Device = None, dtype: torch.dtype | None = None,
+        eps: float = 1e-6, count_include_pad: bool = False, device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         _check_eps(eps)
         self.init_p = init_p
         self.eps = eps
@@ -112,7 +115,9 @@ class GeneralizedMeanPool2d(LearnedPool2d):
         return self.init_p
 
     def forward(self, input: Tensor) -> Tensor:
-        return generalized_mean_pool2d(input, self.p, *self.window, self.eps)
+        return generalized_mean_pool2d(
+            input, self.p, *self.window, self.eps, self.count_include_pad
+        )
 
 
 class GFGPGeneralizedMeanPool2d(GuidedPool2d):

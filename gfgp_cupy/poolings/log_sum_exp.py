@@ -6,19 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arguments import as_parameter, check_input
-from ..geometry import PoolGeometry, pool_geometry
+from ..arguments import as_parameter
+from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedLambdaPool2d
+from ..overrides import overridable
+from ..padding import place_windows
 from ..reference import windows
 
 __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
 
 
+@overridable
 def log_sum_exp_pool2d(
     input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Log-sum-exp pooling: the logarithm of the mean exponential of each window.
 
@@ -39,11 +42,10 @@ def log_sum_exp_pool2d(
         >>> [round(log_sum_exp_pool2d(x, lam, 2).item(), 4) for lam in (0.0, 1.0, 1000.0)]
         [1.5, 2.0539, 2.9986]
     """
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = check_input(input, geometry)
-    lam = as_parameter("lam", lam, input, output_shape)
-    output = log_mean_exp(batched.to(lam.dtype), lam, geometry).to(input.dtype)
-    return output if input.dim() == 4 else output.squeeze(0)
+    placed = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    lam = placed.all_of(as_parameter("lam", lam, input, placed.output_shape))
+    output = log_mean_exp(placed.padded.to(lam.dtype), lam, placed.geometry).to(input.dtype)
+    return placed.result(output, input.dim())
 
 
 def log_mean_exp(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -72,10 +74,17 @@ def _relative_to(origin: Tensor, elements: Tensor, inside: Tensor, lam: Tensor) 
 
     # Here the series and the quotient both keep about two thirds of the digits in λ's gradient.
     small = exponent.detach().abs().amax(0) < torch.finfo(lam.dtype).eps ** (1 / 3)
-    quotient = torch.log1p(torch.expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
+    quotient = torch.log1p(_expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
     # Zeros where the quotient is taken: a power that overflows would make its gradient NaN.
     series = _cumulant_series(torch.where(small, deviation, 0), lam, count)
     return torch.where(small, series, quotient)
+
+
+def _expm1(exponent: Tensor) -> Tensor:
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        # ONNX has no such operator; this form is as exact.
+        return torch.tanh(exponent / 2) * (exponent.exp() + 1)
+    return torch.expm1(exponent)
 
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -103,7 +112,9 @@ class LogSumExpPool2d(LearnedLambdaPool2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return log_sum_exp_pool2d(input, self.lam, *self.window)
+        return log_sum_exp_pool2d(
+            input, self.lam, *self.window, count_include_pad=self.count_include_pad
+        )
 
 
 class GFGPLogSumExpPool2d(GuidedPool2d):

@@ -7,18 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import as_parameter, check_input
-from ..geometry import PoolGeometry, pool_geometry
+from ..arguments import as_parameter
+from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..overrides import overridable
+from ..padding import place_windows
 
 __all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
 
 
+@overridable
 def mixed_pool2d(
     input: Tensor, proportion: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] = 0,
-    ceil_mode: bool = False,
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Mixed max-average pooling.
 
@@ -33,7 +36,7 @@ def mixed_pool2d(
         input: [N, C, H, W] or [C, H, W], of a floating-point type.
         proportion: a, from 0 to 1 (which is not checked), a floating-point tensor that broadcasts
             to the output [N, C, oH, oW], or a number.
-        kernel_size, stride, padding, ceil_mode: the window, as in
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Returns:
@@ -48,11 +51,10 @@ def mixed_pool2d(
         >>> mixed_pool2d(x, 0.5, kernel_size=2)
         tensor([[[2.2500]]])
     """
-    geometry = pool_geometry(kernel_size, stride, padding, ceil_mode)
-    batched, output_shape = check_input(input, geometry)
-    proportion = as_parameter("proportion", proportion, input, output_shape)
-    output = mix_of_max_and_average(batched, proportion, geometry)
-    return output if input.dim() == 4 else output.squeeze(0)
+    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    proportion = windows.all_of(as_parameter("proportion", proportion, input, windows.output_shape))
+    output = mix_of_max_and_average(windows.padded, proportion, windows.geometry)
+    return windows.result(output, input.dim())
 
 
 def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -71,7 +73,8 @@ class MixedPool2d(LearnedPool2d):
     learned.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: the window, as in that function.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in that
+            function.
         num_features: number of channels C, for one proportion a channel; ``None`` for one in all.
         init_proportion: what the proportion starts from, between 0 and 1; 0 (average pooling) and
             1 (max pooling) only where it is not learned.
@@ -93,11 +96,11 @@ class MixedPool2d(LearnedPool2d):
 
     def __init__(
         self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_proportion: float = 0.5, learnable: bool = True,
-        device: Device = None, dtype: torch.dtype | None = None,
+        count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         if not 0 <= init_proportion <= 1:
             raise ValueError(f"init_proportion must be from 0 to 1, got {init_proportion}")
         if learnable and init_proportion in (0, 1):
@@ -120,7 +123,9 @@ class MixedPool2d(LearnedPool2d):
         return torch.logit(proportion).item()
 
     def forward(self, input: Tensor) -> Tensor:
-        return mixed_pool2d(input, self.proportion, *self.window)
+        return mixed_pool2d(
+            input, self.proportion, *self.window, count_include_pad=self.count_include_pad
+        )
 
 
 class GFGPMixedPool2d(GuidedPool2d):

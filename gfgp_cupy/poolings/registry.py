@@ -16,7 +16,8 @@ from .soft import SoftPool2d
 
 __all__ = ["create_pooling", "list_poolings"]
 
-WITHOUT_TENSORS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d, "soft": SoftPool2d}
+OF_PYTORCH = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+WITHOUT_TENSORS = {**OF_PYTORCH, "soft": SoftPool2d}
 
 OF_CHANNELS = {
     "max_ent": GFGPMaxEntPool2d,
@@ -47,28 +48,32 @@ def create_pooling(
     num_features: int,
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    padding: int | tuple[int, int] | str = 0,
     ceil_mode: bool = False,
+    count_include_pad: bool | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """A pooling layer by name, for input [N, num_features, H, W].
 
-    Where a pooling learns a parameter of its own, it is one a channel. ``"avg"`` is PyTorch's
-    default, which counts the padding in its mean; no other pooling does.
+    Where a pooling learns a parameter of its own, it is one a channel. ``"max"`` and ``"avg"`` are
+    PyTorch's own layers: they have no ``padding="same"``, and in a maximum padding cannot count.
 
     Args:
         pool: one of :func:`list_poolings`.
         num_features: number of channels C.
         kernel_size: window size, an int or a (height, width) pair.
         stride: step between windows, likewise. Default: ``kernel_size``.
-        padding: padding on each side, likewise, at most half the kernel.
+        padding: padding on each side, likewise, at most half the kernel; or ``"same"``, see
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
         ceil_mode: round the output size up instead of down.
+        count_include_pad: whether the padding takes part, as zeros. Default: in ``"avg"``, as is
+            PyTorch's default, and in no other pooling.
         device, dtype: of the layer's tensors, if it has any.
 
     Raises:
-        ValueError: an unknown ``pool`` (the message gives the close ones), or an argument out of
-            range.
+        ValueError: an unknown ``pool`` (the message gives the close ones), an argument out of
+            range, or one that ``"max"`` or ``"avg"`` does not have.
 
     Example:
         >>> create_pooling("gem", num_features=64, kernel_size=2).p.shape
@@ -81,6 +86,29 @@ def create_pooling(
         "padding": padding,
         "ceil_mode": ceil_mode,
     }
+    if pool in OF_PYTORCH:
+        _check_pytorch_has(pool, padding, count_include_pad)
+    if pool != "max":
+        window["count_include_pad"] = (
+            pool == "avg" if count_include_pad is None else count_include_pad
+        )
     if pool in WITHOUT_TENSORS:
         return WITHOUT_TENSORS[pool](**window)
     return OF_CHANNELS[pool](num_features=num_features, **window, device=device, dtype=dtype)
+
+
+def _check_pytorch_has(
+    pool: str, padding: int | tuple[int, int] | str, count_include_pad: bool | None
+) -> None:
+    layer = OF_PYTORCH[pool].__name__
+    if isinstance(padding, str):
+        raise ValueError(
+            f"pool={pool!r} is torch.nn.{layer}, which has no padding={padding!r}: pad the input, "
+            "or take a pooling of this library, such as 'mixed'"
+        )
+    if pool == "max" and count_include_pad:
+        raise ValueError(
+            f"pool='max' is torch.nn.{layer}, whose padding never counts: leave out "
+            f"count_include_pad={count_include_pad!r}, or take a pooling of this library, such as "
+            "'mixed'"
+        )

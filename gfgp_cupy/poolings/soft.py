@@ -5,14 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..functional import max_ent_pool2d
+from ..overrides import overridable
 from ..pool2d import Pool2d
 
 __all__ = ["SoftPool2d", "soft_pool2d"]
 
 
+@overridable
 def soft_pool2d(
     input: Tensor, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0, ceil_mode: bool = False,
+    padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+    count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""SoftPool: the mean of each window with weights :math:`e^{x_i}`.
 
@@ -28,14 +31,15 @@ def soft_pool2d(
         >>> soft_pool2d(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), kernel_size=2)
         tensor([[[2.4927]]])
     """
-    return max_ent_pool2d(input, 1.0, kernel_size, stride, padding, ceil_mode)
+    return max_ent_pool2d(input, 1.0, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
 class SoftPool2d(Pool2d):
     """SoftPool as a layer; see :func:`soft_pool2d`.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: the window, as in that function.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in that
+            function. The kernel is 2 by default, as in the published layer.
 
     Example:
         >>> pool = SoftPool2d(kernel_size=2)
@@ -43,5 +47,12 @@ class SoftPool2d(Pool2d):
         torch.Size([8, 16, 16, 16])
     """
 
+    def __init__(
+        self, kernel_size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        count_include_pad: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+
     def forward(self, input: Tensor) -> Tensor:
-        return soft_pool2d(input, *self.window)
+        return soft_pool2d(input, *self.window, count_include_pad=self.count_include_pad)

@@ -184,7 +184,7 @@ def test_tests_are_found_where_little_is_installed(tmp_path):
         ("gfgp_cupy/backends/test_selection", "gfgp_cupy/test_functional",
          "gfgp_cupy/test_guided_pooling", "gfgp_cupy/test_layers",
          "gfgp_cupy/test_operator_transforms", "gfgp_cupy/poolings/test_layers",
-         "gfgp_cupy/test_record", "gfgp_cupy/test_surgery", "training/records/test_usage")
+         "gfgp_cupy/test_record", "gfgp_cupy/surgery/test_replace", "training/records/test_usage")
     }  # fmt: skip
     # Also a test that needs a GPU, and images; the log tells that it was left out, and why.
     assert (

@@ -42,6 +42,8 @@ def test_overhang_is_what_windows_need_and_keeps_to_its_bound():
             bound = geometry.largest_overhang()
             assert geometry.overhang(1, length)[1] <= bound[1]
             reached += geometry.overhang(1, length) == bound
+            # With as much behind the plane, a trace takes as many windows as fit in.
+            assert (padding + length + bound[1] - kernel) // stride + 1 == count
     assert reached > 100
 
 

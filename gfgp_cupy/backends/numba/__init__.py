@@ -20,6 +20,7 @@ from torch import Tensor
 from ...geometry import PoolGeometry
 from ...memory_format import dense, new_dense
 from ...spread import pack_spread
+from ..small_case import one_line, run_small_case
 from ..torch import lam_backward
 from .block import NO_PARTS, OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW, block_of
 from .plan import Plan, plan
@@ -38,10 +39,20 @@ def unavailable(device: torch.device) -> str | None:
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed: pip install numba (or 'gfgp-cupy[cpu]')"
     try:
-        from . import windows  # noqa: F401
+        from . import tiles  # noqa: F401
     except Exception as error:
         # Numba refuses a NumPy that it does not know; LLVM's library may not load.
-        return f"Numba cannot be imported: {type(error).__name__}: {error}"
+        return f"Numba cannot be imported: {one_line(error)}"
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        return "Numba is told not to compile: unset NUMBA_DISABLE_JIT"
+    try:
+        # Windows that most networks have, so that what it compiles is not for nothing.
+        run_small_case(forward, device, size=2)
+    except Exception as error:
+        # Numba and LLVM raise types of their own; all become the reason.
+        return f"Numba cannot compile: {one_line(error)}"
     return None
 
 

@@ -38,7 +38,7 @@ NETWORKS = {
     "torchvision vgg11_bn": Network(vision("vgg11_bn"), 5, 0, size=32),
     "torchvision densenet121": Network(vision("densenet121"), 4, 1, size=32),
     "torchvision googlenet": Network(
-        vision("googlenet", init_weights=False, aux_logits=True), 13, 1
+        vision("googlenet", init_weights=False, aux_logits=True), 4, 1
     ),
     "torchvision squeezenet1_1": Network(vision("squeezenet1_1"), 3, 1),
     "torchvision shufflenet_v2_x0_5": Network(vision("shufflenet_v2_x0_5"), 1, 7),

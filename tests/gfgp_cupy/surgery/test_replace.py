@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import threading
 from functools import partial
 
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrizations
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, replace_pooling
 from gfgp_cupy.poolings import create_pooling, list_poolings
-from gfgp_cupy.surgery import PooledConv2d, Replacement
+from gfgp_cupy.surgery import Left, PooledConv2d, Replacement
 
 IMAGES = (2, 3, 32, 32)
 
@@ -110,7 +111,11 @@ def test_table_of_changes():
         "0     8         Conv2d(3/2/1)     Conv2d(3/1/1) + GFGPMaxEntPool2d(2/2, ceil_mode)",
         "3     8         MaxPool2d(2/2)    GFGPMaxEntPool2d(2/2)",
         "4.1   6         AvgPool2d(3/2/1)  GFGPMaxEntPool2d(3/2/1)",
+        "",
+        "path  left                  why",
+        "5     AdaptiveAvgPool2d(1)  global",
     ]
+    assert changes.left == [Left("5", "AdaptiveAvgPool2d(1)", "global")]
 
 
 @pytest.mark.parametrize("size", [(13, 16), (14, 15)])
@@ -132,7 +137,7 @@ def test_same_windows_as_before(arguments, size):
         (nn.AvgPool2d(**arguments, count_include_pad=False), 0.0),
     ):
         model = nn.Sequential(old)
-        replace_pooling(model, with_lambda(lam), sample_shape=x.shape)
+        replace_pooling(model, with_lambda(lam), stride_one=True, sample_shape=x.shape)
         assert isinstance(model[0], MaxEntPool2d)
         torch.testing.assert_close(model(x), old(x))
 
@@ -302,7 +307,7 @@ def test_weights_that_a_hook_computes():
     model = nn.Sequential(conv, nn.MaxPool2d(2))
     x = torch.randn(IMAGES)
     before = conv(x)
-    replace(model, Corner, strided_convs=True)
+    replace(model, Corner, strided_convs=True, where=lambda path, _: path == "0")
     assert torch.equal(model[0](x), before)
     nn.init.zeros_(model[0].weight_g)
     assert model[0](x).var((0, 2, 3)).sum() == 0
@@ -325,8 +330,11 @@ def test_global_poolings_are_left_alone():
         nn.MaxPool2d(9, 1, 4),  # windows that cover the map, one for each element
     )
     model = nn.Sequential(nn.MaxPool2d(2), parallel(*poolings))
-    changes = replace_pooling(model, sample_shape=images)
+    changes = replace_pooling(model, stride_one=True, sample_shape=images)
     assert [change.path for change in changes] == ["0", "1.pool3", "1.pool4", "1.pool5"]
+    assert {row.path: row.reason for row in changes.left} == {
+        f"1.pool{i}": "global" for i in range(3)
+    }
     assert tuple(model[1].children())[:3] == poolings[:3]
 
 
@@ -371,21 +379,17 @@ def test_a_branch_of_training_alone_is_found():
 
 
 class OwnPool(nn.MaxPool2d):
-    pass
+    def forward(self, input):
+        return super().forward(-input)
 
 
 REFUSED = {
     "dilation": (nn.MaxPool2d(2, dilation=2), ["dilation=2"]),
     "indices": (nn.MaxPool2d(2, return_indices=True), ["return_indices=True"]),
     "divisor": (nn.AvgPool2d(2, divisor_override=3), ["divisor_override=3"]),
-    "padding": (nn.AvgPool2d(3, 2, 1), ["padding=1", "count_include_pad = False"]),
-    "subclass": (OwnPool(2), ["OwnPool"]),
+    "subclass": (OwnPool(2), ["OwnPool", "forward of its own"]),
     "parametrized": (parametrizations.weight_norm(nn.Conv2d(8, 8, 2, 2)), ["ParametrizedConv2d"]),
     "unused": (Lambda(lambda self, x: x, pool=nn.MaxPool2d(2)), ["forward does not call it"]),
-    "several": (
-        Lambda(lambda self, x: self.pool(torch.cat([self.pool(x)] * 2, 1)), pool=nn.MaxPool2d(2)),
-        ["8 and 16 channels"],
-    ),
 }
 
 
@@ -405,16 +409,40 @@ def test_refusals_name_the_path_and_leave_the_network_untouched(case):
     assert [change.path for change in changes] == ["0.0", "0.3"]
 
 
-def test_a_refusal_counts_its_like():
-    model = nn.Sequential(*(nn.MaxPool2d(2, dilation=i) for i in (1, 3, 2, 3, 3)))
-    with pytest.raises(ValueError, match=r"'1' \(MaxPool2d\), and 2 more like it, has dilation=3"):
-        replace(model)
+def test_a_refusal_names_all_places_and_one_where_without_them():
+    model = nn.Sequential(*(nn.MaxPool2d(2, 2, i // 2, dilation=i) for i in (1, 3, 2, 3, 3)))
+    images = (2, 3, 128, 128)
+    with pytest.raises(ValueError, match=r"4 places") as raised:
+        replace_pooling(model, sample_shape=images)
+    message = str(raised.value)
+    assert "'1' (MaxPool2d(2/2/1)), '3' (MaxPool2d(2/2/1)), '4' (MaxPool2d(2/2/1)): " in message
+    assert "has dilation=3" in message and "has dilation=2" in message
+    where = eval(re.search(r"where=(lambda .*?\)), or", message).group(1))
+    assert [change.path for change in replace_pooling(model, where=where)] == ["0"]
+
+
+def test_the_advice_keeps_to_where():
+    model = nn.Sequential(*(nn.MaxPool2d(2, dilation=i) for i in (1, 1, 2)))
+    with pytest.raises(ValueError, match=r"'2'") as raised:
+        replace(model, where=lambda path, module: path != "0")
+    where = eval(re.search(r"where=(lambda .*?\)), or", str(raised.value)).group(1))
+    assert [change.path for change in replace(model, where=where)] == ["1"]
+
+
+def test_unsupported_places_are_skipped_when_asked():
+    model = nn.Sequential(*(nn.MaxPool2d(2, dilation=i) for i in (1, 2, 1)))
+    changes = replace(model, unsupported="skip")
+    assert [change.path for change in changes] == ["0", "2"]
+    assert [(row.path, row.was) for row in changes.left] == [("1", "MaxPool2d(2/2)")]
+    assert "dilation=2" in changes.left[0].reason
+    with pytest.raises(ValueError, match=r"unknown unsupported 'skp'.*'skip'"):
+        replace(model, unsupported="skp")
 
 
 def test_images_that_the_network_does_not_take():
     model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
     before = snapshot(model)
-    with pytest.raises(ValueError, match=r"'0' .* sample_shape=\(2, 3, 224, 224\)") as raised:
+    with pytest.raises(ValueError, match=r"sample_shape=\(2, 3, 224, 224\)") as raised:
         replace_pooling(model)
     assert isinstance(raised.value.__cause__, RuntimeError)
     assert snapshot(model) == before
@@ -482,7 +510,7 @@ def test_bad_arguments():
 def test_nothing_to_replace_warns_and_changes_nothing():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), Lambda(lambda _, x: F.max_pool2d(x, 2)))
     before = snapshot(model)
-    with pytest.warns(UserWarning, match=r"nothing in Sequential.*F\.max_pool2d") as warned:
+    with pytest.warns(UserWarning, match=r"nothing in Sequential.*functional=True") as warned:
         assert replace(model) == []
     assert snapshot(model) == before
     assert len(warned) == 1

@@ -1,0 +1,18 @@
+"""How ``torch.fx`` records the layers whose forward asks questions of its input: as one call."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.fx import Proxy
+
+__all__ = ["leaf_call"]
+
+
+def leaf_call(layer: nn.Module, input: Proxy) -> Proxy:
+    """Records the call of a ``layer`` that would be a leaf, were it one of ``torch.nn``.
+
+    Raises:
+        NameError: ``layer`` is no part of the network that is traced.
+    """
+    tracer = input.tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(layer), (input,), {})

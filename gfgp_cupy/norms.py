@@ -1,0 +1,69 @@
+"""The norms of a GFGP head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.types import Device
+
+__all__ = ["LayerNorm2d", "NormLayer", "make_norm"]
+
+NormLayer = Callable[[int], nn.Module]
+"""What makes a norm of so many features, such as ``nn.BatchNorm2d``, as torchvision has it."""
+
+
+class LayerNorm2d(nn.GroupNorm):
+    """Normalises each sample over its channels: a head's norm for batches of few samples.
+
+    On a head's maps of one point it is what torchvision and timm call LayerNorm2d, with one scale
+    and shift a channel. ``experiments/head_norms.py`` compares it with others.
+
+    Args:
+        num_features: number of channels C.
+        eps: added to the variance.
+        device, dtype: of the scale and shift.
+
+    Shape:
+        - input, output: [N, C, 1, 1].
+
+    Example:
+        >>> import gfgp_cupy
+        >>> pool = gfgp_cupy.GFGPMaxEntPool2d(64, kernel_size=2, norm_layer=LayerNorm2d)
+        >>> pool(torch.randn(1, 64, 28, 28)).shape
+        torch.Size([1, 64, 14, 14])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(1, num_features, eps, device=device, dtype=dtype)
+
+
+def make_norm(
+    norm_layer: NormLayer | None,
+    num_features: int,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """``norm_layer(num_features)``, moved to ``device`` and ``dtype``; by default a BatchNorm2d.
+
+    Raises:
+        TypeError: ``norm_layer`` is not callable, a module already, or does not make one.
+    """
+    if norm_layer is None:
+        return nn.BatchNorm2d(num_features, device=device, dtype=dtype)
+    norm = None
+    if callable(norm_layer) and not isinstance(norm_layer, nn.Module):
+        norm = norm_layer(num_features)
+    if not isinstance(norm, nn.Module):
+        raise TypeError(
+            "norm_layer must make a module when called with a number of features, as "
+            f"gfgp_cupy.norms.LayerNorm2d does, got {norm_layer!r}"
+        )
+    return norm.to(device=device, dtype=dtype)

@@ -1,0 +1,193 @@
+"""Plans for the calls of pooling functions inside the forwards of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch.fx
+from torch import nn
+
+from .call_arguments import PoolingCall
+from .call_trace import CallSite
+from .decisions import Decision
+from .equivalents import OWN_FORWARD, equivalent_window
+from .functional_calls import called_by, calling_class, give_pooling_calls, shield
+from .left_alone import reason_by_channels, reason_by_kind, reason_by_use
+from .plans import Plan
+from .pooling_calls import NAME, PoolingCalls
+from .refusals import Refusal
+from .table import Left, Replacement
+from .window import Window, describe, window_of
+
+__all__ = ["PlanOfCall", "decide_calls", "shield_others"]
+
+LIBRARIES = ("torch.nn.modules.pooling", "gfgp_cupy.")
+NOT_ASKED_FOR = "a call inside a forward (functional=True replaces it)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOfCall(Plan):
+    """A call that ``module`` makes gives way to a pooling that it gets for it.
+
+    Attributes:
+        module: whose forward calls the function.
+        site: the call.
+        sites: all calls that the module makes and that can be told apart.
+    """
+
+    module: nn.Module
+    site: CallSite
+    sites: list[CallSite]
+
+    def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
+        methods = {name for site in self.sites for name in site.methods}
+        poolings = give_pooling_calls(self.module, self.path, methods)
+        for site in self.sites:
+            poolings.expect(site.key, site.slots, site.methods, whole_map=site.covers_the_map)
+        poolings.put(self.site.key, self.site.slots, pooling)
+        is_now = describe(type(pooling).__name__, self.window)
+        return Replacement(self.path, self.num_features, self.site.description, is_now)
+
+
+def decide_calls(
+    model: nn.Module,
+    sites: Iterable[CallSite],
+    *,
+    functional: bool,
+    where: Callable[[str, nn.Module], bool] | None,
+    stride_one: bool,
+    min_channels: int,
+) -> tuple[list[Decision], list[str]]:
+    """What becomes of the calls at ``sites``, by the rules for modules of the same windows.
+
+    Args:
+        model: the network.
+        sites: as :class:`CallTrace` has recorded them.
+        functional, where, stride_one, min_channels: as for :func:`gfgp_cupy.replace_pooling`;
+            ``where`` is called with the path and the module of whose forward the call is.
+
+    Returns:
+        A decision on each, and the paths of the modules that are selected.
+    """
+    of_module: dict[str, list[CallSite]] = {}
+    for site in sites:
+        of_module.setdefault(site.path, []).append(site)
+    decisions: list[Decision] = []
+    selected = []
+    for path, calls in of_module.items():
+        module = model.get_submodule(path)
+        calls = [site for site in calls if not _is_replaced(module, site)]
+        if _is_pooling(module) or not calls:
+            continue
+        why_not = None if functional else NOT_ASKED_FOR
+        if functional and where is not None and not where(path, module):
+            why_not = "where leaves it out"
+        if why_not is None:
+            selected.append(path)
+        told_apart = [site for site in of_module[path] if site.call is not None]
+        for site in calls:
+            decision = _decide(path, module, site, told_apart, stride_one, min_channels)
+            if why_not is not None and not _is_left(decision):
+                reason = why_not if isinstance(decision, Plan) else decision.reason
+                decision = Left(path, site.description, reason)
+            decisions.append(decision)
+    return decisions, selected
+
+
+def _is_left(decision: Decision) -> bool:
+    return isinstance(decision, Left) and not isinstance(decision, Refusal)
+
+
+def _is_pooling(module: nn.Module) -> bool:
+    """Whether ``module`` is a pooling itself, so that what it calls is no business of its own.
+
+    PyTorch's, this library's, and classes derived from them.
+    """
+    return any(cls.__module__.startswith(LIBRARIES) for cls in type(module).__mro__)
+
+
+def shield_others(
+    model: nn.Module, sites: Iterable[CallSite], new: Iterable[tuple[str, nn.Module]]
+) -> None:
+    """Has whatever else calls pooling functions call them, also inside a module that does not.
+
+    Args:
+        model: with its new poolings.
+        sites: all that were recorded.
+        new: paths and poolings that have taken the place of modules, or stand behind them.
+    """
+    calling = {path for path, module in model.named_modules() if called_by(type(module))}
+    inside = [
+        (site.path, model.get_submodule(site.path)) for site in sites if site.around & calling
+    ]
+    inside += [(path, pooling) for path, pooling in new if _parents(path) & calling]
+    for path, module in inside:
+        if path not in calling:
+            shield(module)
+
+
+def _parents(path: str) -> set[str]:
+    names = path.split(".")
+    return {".".join(names[:length]) for length in range(len(names))}
+
+
+def _is_replaced(module: nn.Module, site: CallSite) -> bool:
+    poolings = getattr(module, NAME, None)
+    return (
+        site.call is not None
+        and isinstance(poolings, PoolingCalls)
+        and poolings.has(site.key, site.slots)
+    )
+
+
+def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | str:
+    """The window of the pooling that can take a call's place, or the reason against one."""
+    if site.checkpointed:
+        return (
+            "is made in torch.utils.checkpoint, which makes it again outside of the forward, where "
+            "no pooling could take its place: checkpoint a module that makes it"
+        )
+    if not site.inputs[0].is_floating_point():
+        return f"pools {site.inputs[0].dtype}, and the new one's weights are fractions"
+    if "forward" in vars(module):
+        return OWN_FORWARD
+    if isinstance(module, torch.fx.GraphModule):
+        return "is in a graph of torch.fx: replace the poolings before the network is traced"
+    if not isinstance(getattr(module, NAME, PoolingCalls("")), PoolingCalls):
+        return f"its module has an attribute {NAME} of its own"
+    if called_by(type(module)) is None:
+        calling_class(type(module))  # a class can refuse to be a base: before anything is touched
+    if call.kind == "lp":  # a norm of each window: as little a mean as a maximum is
+        return window_of(call.kernel_size, call.stride, ceil_mode=call.ceil_mode)
+    assert isinstance(site.stand_in, (nn.MaxPool2d, nn.AvgPool2d))
+    return equivalent_window(site.stand_in)
+
+
+def _decide(
+    path: str, module: nn.Module, site: CallSite, sites: list[CallSite], stride_one: bool,
+    min_channels: int,
+) -> Decision:  # fmt: skip
+    if site.call is None:
+        return Left(
+            path, site.description, reason_by_kind(site.stand_in) or "no window of one size"
+        )
+    if type(module).__name__.startswith("DropBlock"):  # timm's, torchvision's, MMCV's
+        return Left(path, site.description, "a mask of elements to drop, no feature map")
+    window = _window(module, site.call, site)
+    if isinstance(window, str):
+        return Refusal(path, site.description, window)
+    reason = reason_by_use(window, site.inputs, stride_one)
+    if reason := reason or reason_by_channels([site.num_features], min_channels):
+        return Left(path, site.description, reason)
+    return PlanOfCall(
+        path=path,
+        num_features=site.num_features,
+        window=window,
+        device=site.inputs[0].device,
+        dtype=site.inputs[0].dtype,
+        training=module.training,
+        module=module,
+        site=site,
+        sites=sites,
+    )

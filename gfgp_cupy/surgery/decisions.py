@@ -1,0 +1,68 @@
+"""What is decided about each place: a plan, to leave it, or that nothing is equivalent."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .by_channels import PlanByChannels
+from .left_alone import reason_by_channels, reason_by_use
+from .places import Place
+from .plans import Plan, PlanOfPooling
+from .refusals import Refusal
+from .strided_convs import plan_of_conv
+from .table import Left
+from .trace import Trace
+from .window import Window
+
+__all__ = ["Decision", "decide"]
+
+Decision = Plan | Left
+
+
+def decide(place: Place, trace: Trace, *, stride_one: bool, min_channels: int) -> Decision:
+    """What becomes of ``place``.
+
+    Args:
+        place: one that ``where`` has selected.
+        trace: what was seen of the network's forward.
+        stride_one, min_channels: as for :func:`gfgp_cupy.replace_pooling`.
+    """
+    inputs = trace.inputs.get(place.path, [])
+    channels = sorted({input.shape[-3] for input in inputs})
+    if isinstance(place.module, nn.Conv2d):
+        channels = [place.module.out_channels]
+    reason = place.window and reason_by_use(place.window, inputs, stride_one)
+    if reason := reason or reason_by_channels(channels, min_channels):
+        return Left(place.path, place.was, reason)
+    if place.obstacle is not None:
+        return Refusal(place.path, place.was, place.obstacle)
+    if isinstance(place.module, nn.Conv2d):
+        return plan_of_conv(place.path, place.module)
+    assert place.window is not None  # or there were an obstacle
+    if not inputs:
+        return _refusal_of_unseen(place, trace)
+    return _plan(place, place.window, inputs[0], tuple(channels))
+
+
+def _plan(place: Place, window: Window, input: Tensor, channels: tuple[int, ...]) -> PlanOfPooling:
+    plan = PlanOfPooling(
+        path=place.path,
+        module=place.module,
+        window=window,
+        num_features=channels[-1],
+        device=input.device,
+        dtype=input.dtype,
+        training=place.module.training,
+    )
+    return PlanByChannels(**vars(plan), all_channels=channels) if channels[1:] else plan
+
+
+def _refusal_of_unseen(place: Place, trace: Trace) -> Refusal:
+    failure = trace.failure
+    if failure is None:
+        reason = (
+            "its number of channels cannot be found, for the network's forward does not call it"
+        )
+        return Refusal(place.path, place.was, reason)
+    reason = f"its number of channels cannot be found, because {failure}: {failure.way_out}"
+    return Refusal(place.path, place.was, reason, failure.error)

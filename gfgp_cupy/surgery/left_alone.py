@@ -1,0 +1,59 @@
+"""Poolings that are left as they are, and why."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .window import Window
+
+__all__ = ["reason_by_channels", "reason_by_kind", "reason_by_use"]
+
+ELEMENT = "windows of one element, which leave nothing to learn"
+GLOBAL = "global"
+STRIDE_ONE = "stride 1 (stride_one=True replaces it)"
+
+ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+ONE_DIMENSIONAL = (
+    nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.AvgPool1d, nn.LPPool1d, nn.MaxPool1d,
+)  # fmt: skip
+THREE_DIMENSIONAL = (
+    nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.AvgPool3d, nn.FractionalMaxPool3d, nn.LPPool3d,
+    nn.MaxPool3d,
+)  # fmt: skip
+
+
+def reason_by_kind(module: nn.Module) -> str | None:
+    """Why a pooling of this kind is left alone, whatever its window; None for all else."""
+    if isinstance(module, ADAPTIVE):
+        size = module.output_size
+        ones = all(length == 1 for length in (size if isinstance(size, tuple) else (size,)))
+        return GLOBAL if ones else "adaptive: its windows depend on the map's size"
+    if isinstance(module, nn.LPPool2d):
+        return "LP: a norm of each window, no mean"
+    if isinstance(module, nn.FractionalMaxPool2d):
+        return "fractional: its windows are drawn"
+    if isinstance(module, ONE_DIMENSIONAL):
+        return "1-D"
+    return "3-D" if isinstance(module, THREE_DIMENSIONAL) else None
+
+
+def reason_by_use(window: Window, inputs: list[Tensor], stride_one: bool = False) -> str | None:
+    """Why a pooling of this window is left alone where its inputs are these; None if it is not.
+
+    Args:
+        window: its own.
+        inputs: of its calls, [..., C, H, W]; none if it was not called.
+        stride_one: as for :func:`gfgp_cupy.replace_pooling`.
+    """
+    if window.kernel_size == (1, 1):
+        return ELEMENT
+    if inputs and all(window.covers(input) for input in inputs):
+        return GLOBAL
+    return STRIDE_ONE if window.stride == (1, 1) and not stride_one else None
+
+
+def reason_by_channels(channels: list[int], min_channels: int) -> str | None:
+    """Why a pooling of these numbers of channels is left alone; None if it is not."""
+    if channels and max(channels) < min_channels:
+        return f"{max(channels)} channels, fewer than min_channels={min_channels}"
+    return None

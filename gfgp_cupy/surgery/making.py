@@ -1,0 +1,120 @@
+"""How the new poolings are made, and whether what a caller's own function makes is one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
+
+from ..choices import check_choice
+from ..poolings import create_pooling, list_poolings
+from ..tracing import WANT_OF_DATA, skeleton_of, without_log
+from .plans import Plan
+from .start import as_was
+
+__all__ = ["check_pool", "make_all"]
+
+WINDOW = ("num_features", "kernel_size", "stride", "padding", "ceil_mode")
+
+
+def make_all(
+    plans: Sequence[Plan], pool: str | Callable[..., nn.Module], start: str | None
+) -> list[nn.Module]:
+    """A pooling for each plan, by ``pool`` and ``start`` as :func:`replace_pooling` has them.
+
+    Raises:
+        TypeError: ``pool`` is a module, or has returned something else.
+        ValueError: it is an unknown name, or has returned a module for two places, or one whose
+            output is not of its place's size, or cannot start as what was there.
+    """
+    make_pooling = _maker(pool)
+    made = [
+        plan.make(make_pooling if start is None else as_was(make_pooling, plan.path, plan.was))
+        for plan in plans
+    ]
+    if callable(pool):
+        for plan, pooling in zip(plans, made, strict=True):
+            _check_output(plan, pooling)
+        if len({id(pooling) for pooling in made}) < len(made):
+            raise ValueError(
+                "pool returned one module for several places: it must make a new one on each call"
+            )
+    return made
+
+
+def check_pool(pool: str | Callable[..., nn.Module]) -> None:
+    """Checks the argument ``pool``.
+
+    Raises:
+        TypeError: it is a module.
+        ValueError: it is an unknown name.
+    """
+    if isinstance(pool, nn.Module):
+        raise TypeError(
+            f"pool must be a name or a callable that makes a pooling, got a {type(pool).__name__}: "
+            "each place needs one of its own; pass its class"
+        )
+    if not callable(pool):
+        check_choice("pool", pool, list_poolings())
+
+
+def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    if isinstance(pool, str):
+        return partial(create_pooling, pool)
+    if isinstance(pool, type) and "kernel_size" in inspect.signature(pool).parameters:
+        return partial(_by_keyword, pool)
+    return partial(_a_module, pool)
+
+
+def _a_module(pool: Callable[..., object], *window: Any, **options: Any) -> nn.Module:
+    made = pool(*window, **options)
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"pool must return a torch.nn.Module, got {type(made).__name__}")
+    return made
+
+
+def _by_keyword(pool: type[nn.Module], *window: Any, **options: Any) -> nn.Module:
+    """A layer of a class that takes its window by name, as this library's and PyTorch's do."""
+    given = dict(zip(WINDOW, window, strict=True)) | options
+    parameters = inspect.signature(pool).parameters
+    if "count_include_pad" in given and "count_include_pad" not in parameters:
+        raise ValueError(
+            f"pool={pool.__name__} takes no count_include_pad, which a padding that counts in the "
+            "mean needs: pass a callable that takes it, or leave such poolings out with where"
+        )
+    # What else a place may need and does not get shows in the size of the output.
+    return pool(**{name: value for name, value in given.items() if name in parameters})
+
+
+def _check_output(plan: Plan, pooling: nn.Module) -> None:
+    # Of a size at which ceil mode tells.
+    height, width = (
+        kernel + 5 * stride + min(1, stride - 1)
+        for kernel, stride in zip(plan.window.kernel_size, plan.window.stride, strict=True)
+    )
+    shape = (2, plan.num_features, height, width)
+    expected = (2, plan.num_features, *plan.window.output_size(height, width))
+    named = f"for {plan.path!r} pool returned a {type(pooling).__name__}"
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    skeleton = skeleton_of(pooling, fake).eval()
+    try:
+        with fake, torch.no_grad(), without_log():
+            output = skeleton(torch.empty(shape, device=plan.device, dtype=plan.dtype))
+    except WANT_OF_DATA:
+        return  # an operator of the caller's own may have no version without
+    except Exception as error:  # a caller's own code, which can fail in any way
+        raise ValueError(
+            f"{named}, which fails on an input of shape {shape} ({type(error).__name__}: {error}): "
+            "it must pool the window that it is given"
+        ) from error
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if got != expected:
+        raise ValueError(
+            f"{named}, which makes {got} of an input of shape {shape}, where the place needs "
+            f"{expected}: it must pool the window that it is given"
+        )

@@ -1,0 +1,213 @@
+"""replace_pooling: the order of things."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ..choices import check_choice
+from .after_blocks import strides_to_move
+from .call_plans import decide_calls, shield_others
+from .decisions import Decision, decide
+from .making import check_pool, make_all
+from .optimizers import checked_optimizers, update_optimizers
+from .places import find_places
+from .plans import Plan
+from .refusals import Refusal, refuse, refuse_to_guess
+from .start import check_start
+from .table import Left, Replacements
+from .trace import Trace, trace_forward
+from .wrappers import check_not_fixed
+
+__all__ = ["replace_pooling"]
+
+Row = TypeVar("Row", Plan, Left)
+
+
+def replace_pooling(
+    model: nn.Module,
+    pool: str | Callable[..., nn.Module] = "max_ent",
+    *,
+    strided_convs: bool = False,
+    strides: str | None = None,
+    functional: bool = False,
+    stride_one: bool = False,
+    where: Callable[[str, nn.Module], bool] | None = None,
+    unsupported: str = "raise",
+    min_channels: int = 1,
+    start: Literal["as_was"] | None = None,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    sample_shape: tuple[int, ...] = (2, 3, 224, 224),
+) -> Replacements:
+    r"""Replaces the poolings of ``model``, in place, by poolings that learn what to keep.
+
+    Every ``nn.MaxPool2d`` and ``nn.AvgPool2d`` gives way to a pooling of the same windows, so that
+    all sizes stay as they were. With ``strided_convs``, every ``nn.Conv2d`` of stride 2 becomes a
+    :class:`PooledConv2d`: stride 1, and directly behind it a pooling of kernel and stride 2, as in
+    T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019 (where it stands behind the
+    block's last ReLU, which only the network's author can tell). Such a convolution then costs
+    four times as much.
+
+    Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
+    the whole map. So are windows of one element, which leave nothing to learn, adaptive, LP,
+    fractional, 1-D and 3-D poolings and, without ``stride_one`` and ``functional``, poolings of
+    stride 1 and calls of ``F.max_pool2d`` and its kin inside a ``forward``, which are no modules.
+    The result lists what is left, with the reason. Subclasses are replaced, too, where their
+    windows are plain: those that keep the forward, and those whose own forward computes what
+    PyTorch's does, or that with TensorFlow's padding.
+
+    Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
+    pooling has the device and type of the tensors around it, the training mode of what it
+    replaces, the attributes, tensors and hooks that others have set on that, and fresh weights from
+    PyTorch's random state. To start from pre-trained weights, load them first, and create the
+    optimizer last, or pass it. A pooling that is called with several numbers of channels becomes a
+    :class:`PoolingByChannels`, with one for each. In training the new poolings take two samples or
+    more. Either everything is replaced or, with an error, nothing.
+
+    What ``torch.compile`` has compiled, ``nn.DataParallel`` and ``torch.fx`` have wrapped is
+    replaced inside. ``DistributedDataParallel``, FSDP, ``torch.jit`` and int8 come afterwards.
+
+    Args:
+        model: any network.
+        pool: a name that :func:`gfgp_cupy.poolings.create_pooling` takes, such as ``"max_ent"``
+            (:class:`gfgp_cupy.GFGPMaxEntPool2d`), or a callable that is given
+            ``(num_features, kernel_size, stride, padding, ceil_mode, device=…, dtype=…)``, and
+            ``count_include_pad=True`` where padding counts, and returns the pooling; its output
+            must be of the place's size. ``padding`` may be ``"same"``. A class that takes
+            ``kernel_size``, as this library's and PyTorch's do, is given of these, by name, what it
+            takes.
+        strided_convs: replace the strides of convolutions, too.
+        functional: replace the calls of ``F.max_pool2d``, ``F.avg_pool2d``, ``F.lp_pool2d`` and
+            ``torch.max_pool2d`` in the forwards of modules, too. Each call gets a pooling of its
+            own, which belongs to the module of whose forward it is (``pooling_calls.0`` and so on
+            in its state dict). It is known by its arguments, its number of channels and how many
+            such calls come before it in one forward; one that was not seen without data is a
+            RuntimeError when it is made.
+        stride_one: replace poolings of stride 1, too.
+        where: is called with the path and the module of each pooling (and strided convolution), as
+            ``model.named_modules()`` gives them; those for which it returns False are left alone.
+            For a call inside a forward the module is the one of whose forward it is. Default: all.
+        unsupported: ``"raise"`` an error that names all places that were to be replaced and have no
+            equivalent, and a ``where`` that leaves them out; or ``"skip"`` and list them.
+        min_channels: poolings of fewer channels are left alone.
+        optimizer: one or several that train the network: the new parameters join the first group of
+            the first, under its options, and what has been replaced leaves all of them. Its groups
+            stay the same objects, so that schedulers go on.
+        start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
+            so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
+            maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
+            build the network with the same arguments. Default: a start from fresh weights.
+        sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
+            traced through a copy of the network that holds no data, to find the number of channels
+            of each pooling and which are global: nothing is computed, no hook is called, and the
+            network, its buffers and the random state stay as they are. Code behind the last pooling
+            may need data.
+
+    Returns:
+        What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,
+        if nothing was changed.
+
+    Raises:
+        TypeError: ``model`` is no module, ``pool`` is one or makes something else, or ``optimizer``
+            is none.
+        ValueError: ``pool`` is unknown or makes poolings of another size; ``model`` or a part of it
+            is distributed, scripted or int8; its forward fails on images of ``sample_shape``; the
+            optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
+            has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
+            forward of its own, extra state, an attribute that the new one has, too) or its channels
+            cannot be found; or, with ``start``, the pooling has no average and maximum for
+            limits, or is to take a stride's place, for a stride takes one element. The message
+            names the paths.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
+        >>> print(replace_pooling(model, sample_shape=(2, 3, 32, 32)))
+        path  channels  was             is
+        1     8         MaxPool2d(2/2)  GFGPMaxEntPool2d(2/2)
+        >>> model(torch.randn(4, 3, 32, 32)).shape
+        torch.Size([4, 8, 16, 16])
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_not_fixed(model)
+    check_pool(pool)
+    check_start(start)
+    check_choice("unsupported", unsupported, ("raise", "skip"))
+    optimizers = checked_optimizers(optimizer)
+
+    moves = strides_to_move(
+        model, strides, strided_convs=strided_convs, where=where, min_channels=min_channels
+    )
+    places, of_other_kinds = find_places(model, strided_convs, where)
+    places = [place for place in places if place.module not in moves.moved]
+    trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
+    decisions: list[Decision] = [
+        *of_other_kinds,
+        *moves.decisions,
+        *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
+    ]
+    of_calls, calling = decide_calls(
+        model,
+        trace.calls.sites,
+        functional=functional,
+        where=where,
+        stride_one=stride_one,
+        min_channels=min_channels,
+    )
+    decisions += of_calls
+    plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
+    left = [one for one in decisions if isinstance(one, Left)]
+
+    selected = [*moves.selected, *(place.path for place in places), *calling], where is None
+    if unsupported == "raise":
+        refuse_to_guess(trace)
+        refuse([one for one in left if isinstance(one, Refusal)], *selected)
+    made = list(zip(plans, make_all(plans, pool, start), strict=True))
+    obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
+    if unsupported == "raise":
+        refuse(obstacles, *selected)
+    made = [(plan, pooling) for plan, pooling in made if plan.obstacle(pooling) is None]
+    left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
+    if not made:
+        _warn_that_nothing_changed(model, strided_convs, where, left)
+
+    # Nothing has been touched so far, and nothing below can fail.
+    before = dict(model.named_parameters())
+    changes = [plan.apply(model, new) for plan, new in made]
+    shield_others(model, trace.calls.sites, [(plan.path, new) for plan, new in made])
+    update_optimizers(optimizers, before, model)
+    return Replacements(changes, left)
+
+
+def _in_order(model: nn.Module, rows: list[Row]) -> list[Row]:
+    """``rows`` in the order of the network's modules."""
+    order = {path: i for i, (path, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    return sorted(rows, key=lambda row: order[row.path])
+
+
+def _rest_of_the_forward(trace: Trace) -> list[Left]:
+    """What pooling calls there may be that were not seen."""
+    failure = trace.failure
+    if failure is None:
+        return []
+    said = f"needs data ({type(failure.error).__name__})"
+    reason = f"not seen: {said if failure.for_want_of_data else failure}"
+    return [Left(failure.path, "the rest of its forward", reason)]
+
+
+def _warn_that_nothing_changed(
+    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
+) -> None:
+    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
+    selected = "" if where is None else " that where selects"
+    reasons = "; ".join(dict.fromkeys(row.reason for row in left))
+    but = f" but what it leaves ({reasons})" if left else ""
+    warnings.warn(
+        f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
+        f"AvgPool2d module{selected}{but}{advice}",
+        stacklevel=3,
+    )

@@ -1,0 +1,157 @@
+"""What the poolings of a network are given, found by a forward without data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
+
+from ..autocast import mean_dtype
+from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, without_log
+from .call_trace import CallTrace
+from .functional_calls import without_pooling_calls
+from .wrappers import is_compiled
+
+__all__ = ["Failure", "Trace", "trace_forward"]
+
+NOT_COPIED = (
+    "pass a batch through it first if it is lazy, or call replace_pooling on the part of it that "
+    "can be copied"
+)
+NOT_RUN = (
+    "pass the shape that it takes, or call replace_pooling on the part of it that takes images"
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a forward without data ended.
+
+    Attributes:
+        path: of the innermost module that was running; "" also if the network cannot be copied.
+        what: what failed, in words.
+        error: what was raised.
+        way_out: what can be done about it.
+    """
+
+    path: str
+    what: str
+    error: Exception
+    way_out: str
+
+    @property
+    def for_want_of_data(self) -> bool:
+        """Whether all is well but that the code asks for values, which there are none of."""
+        return isinstance(self.error, WANT_OF_DATA)
+
+    def __str__(self) -> str:
+        said = str(self.error).strip().partition("\n")[0]
+        return f"{self.what} ({type(self.error).__name__}: {said})"
+
+
+@dataclass
+class Trace:
+    """What was seen of a network's forward.
+
+    Attributes:
+        inputs: of the calls of each module that was asked for, by path; what autocast made a half
+            type is float32.
+        failure: of the forward in evaluation mode, if it was not seen to its end.
+        calls: the calls of pooling functions in the forwards of modules.
+    """
+
+    inputs: dict[str, list[Tensor]]
+    failure: Failure | None = None
+    innermost: tuple[str, Exception] | None = field(default=None, repr=False)
+    calls: CallTrace = field(default_factory=CallTrace, repr=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether each of the modules has been called."""
+        return all(self.inputs.values())
+
+
+def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]) -> Trace:
+    """Runs a copy of the network that holds no data, and records the inputs of some modules.
+
+    Nothing is computed, and the network, its buffers and the random state stay as they are. No hook
+    is called. The forward runs to its end, if it can, for a module may be called again with other
+    channels.
+
+    Args:
+        model: any network of one argument.
+        paths: names of modules in ``model.named_modules()``; those of one module in two attributes
+            are told apart.
+        sample_shape: of the images, which have the type and device of the network.
+
+    Returns:
+        The calls in evaluation mode and, if there is a module that has none, those in training
+        mode, for auxiliary branches may be used there only.
+    """
+    trace = Trace({path: [] for path in paths})
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        skeleton = skeleton_of(model, fake)
+    except Exception as error:  # a network can refuse in any way to be copied
+        trace.failure = Failure("", "the network cannot be copied", error, NOT_COPIED)
+        return trace
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        # One module in two places becomes two, to be told apart.
+        setattr(skeleton.get_submodule(parent), name, copy(skeleton.get_submodule(path)))
+    for path, module in skeleton.named_modules():
+        without_pooling_calls(module)
+        _record_calls(trace, path, module)
+    for training in (False, True):
+        skeleton.train(training)
+        try:
+            with fake, torch.no_grad(), without_log(), trace.calls:
+                skeleton(fake_images(model, sample_shape))
+        except Exception as error:  # a network's own code, which can refuse in any way
+            if training and trace.complete:
+                break  # it wants targets, perhaps
+            what = f"the forward fails on images of sample_shape={tuple(sample_shape)} without data"
+            inside, cause = trace.innermost or ("", error)
+            path = inside if cause is error else ""
+            trace.failure = trace.failure or Failure(path, what, error, NOT_RUN)
+    return trace
+
+
+def _record_calls(trace: Trace, path: str, module: nn.Module) -> None:
+    """Has ``module`` record its calls in place of what it has around its forward: its hooks."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return  # nothing can be set on it
+    if isinstance(module, nn.DataParallel):
+        module.device_ids = []  # no replicas
+    forward: Any = module._orig_mod if is_compiled(module) else module.forward
+    # What nn.Module.__call__ calls: the forward, between the hooks of the module and the global
+    # ones.
+    vars(module)["_call_impl"] = partial(_call, trace, path, module, forward)
+
+
+def _call(
+    trace: Trace,
+    path: str,
+    module: nn.Module,
+    forward: Callable[..., Any],
+    *args: Any,
+    **named: Any,
+) -> Any:
+    calls = trace.inputs.get(path)
+    if calls is not None:
+        (input,) = (*args, *named.values())
+        # As for a head's mean: autocast's half type is not that of the weights.
+        calls.append(input.to(mean_dtype(input)))
+    try:
+        with trace.calls.forward_of(path, module):
+            return forward(*args, **named)
+    except Exception as error:
+        if trace.innermost is None or trace.innermost[1] is not error:
+            trace.innermost = path, error
+        raise

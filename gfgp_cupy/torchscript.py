@@ -1,0 +1,34 @@
+"""What TorchScript asks for: sizes as numbers inside ``torch.jit.trace``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+__all__ = ["outside_trace", "sizes_of"]
+
+
+def sizes_of(tensor: Tensor) -> torch.Size:
+    """``tensor.shape``, for checks: inside ``torch.jit.trace`` numbers, too.
+
+    There ``tensor.shape`` is made of tensors, so that what is computed of it holds for other sizes;
+    to ask a question of them would warn that its answer is kept.
+    """
+    if not torch.jit.is_tracing():
+        return tensor.shape
+    with outside_trace():
+        return tensor.shape
+
+
+@contextmanager
+def outside_trace() -> Iterator[None]:
+    """Nothing that the block does is recorded by ``torch.jit.trace``."""
+    state = torch._C._get_tracing_state()  # these two have no public names
+    torch._C._set_tracing_state(None)  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)

@@ -1,0 +1,325 @@
+"""strides="after_blocks": the published placement, in torchvision's and timm's networks."""
+
+import copy
+import pickle
+import re
+import warnings
+from collections import OrderedDict
+from functools import partial
+
+import pytest
+import timm
+import torch
+import torchvision
+from timm.models.byobnet import BasicBlock as ByobBlock
+from timm.models.byobnet import LayerFn
+from timm.models.regnet import RegNet, RegNetCfg
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.senet import SEBottleneck, SENet, SEResNetBlock
+from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
+
+import models
+from gfgp_cupy import GFGPMaxEntPool2d, replace_pooling
+from gfgp_cupy.surgery.functional_calls import give_pooling_calls
+
+SMALL = (2, 3, 32, 32)
+
+
+def after_blocks(model, **options):
+    return replace_pooling(model, strides="after_blocks", sample_shape=SMALL, **options)
+
+
+def tiny_resnet(block=BasicBlock, **options):
+    """timm's ResNet, narrow, a block in each stage."""
+    return ResNet(block, (1, 1, 1, 1), channels=(8, 16, 24, 32), num_classes=4, **options)
+
+
+def tiny_regnet(**options):
+    return RegNet(RegNetCfg(depth=10, w0=8, wa=20, wm=2.5, group_size=8, **options), num_classes=4)
+
+
+def sizes(model, images):
+    """Height and width of what each module returns, by path."""
+    found = {}
+
+    def note(path):
+        def hook(module, args, output):
+            if isinstance(output, torch.Tensor):
+                found[path] = output.shape[2:]
+
+        return hook
+
+    handles = [m.register_forward_hook(note(path)) for path, m in model.named_modules()]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def as_published(state):
+    """torchvision's tensors after surgery, by the names of ``models``."""
+    names = {"relu.pooling.": "pool1.", "maxpool.": "pool."}
+    return {
+        next((new + key[len(old) :] for old, new in names.items() if key.startswith(old)), key): v
+        for key, v in state.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "resnet50", pytest.param("resnext50_32x4d", marks=pytest.mark.slow)],
+)
+def test_is_the_published_network(name):
+    """Logits and gradients are those of create_model with the same weights."""
+    torch.manual_seed(0)
+    ours = torchvision.models.get_model(name, weights=None, num_classes=4)
+    weights = {key: tensor.clone() for key, tensor in ours.state_dict().items()}
+    after_blocks(ours)
+    published = models.create_model(name, num_classes=4)
+    published.load_state_dict(as_published(ours.state_dict()))
+    assert all(torch.equal(ours.state_dict()[key], tensor) for key, tensor in weights.items())
+
+    images = torch.randn(2, 3, 32, 32)
+    for training in (True, False):
+        logits = [model.train(training)(images) for model in (ours, published)]
+        torch.testing.assert_close(*logits)
+    for model in (ours, published):
+        model.train()(images).square().sum().backward()
+    gradients = as_published({key: p.grad for key, p in ours.named_parameters()})
+    for key, parameter in published.named_parameters():
+        torch.testing.assert_close(gradients[key], parameter.grad, rtol=1e-3, atol=1e-4)
+        assert parameter.grad.any() or "pool" in key
+
+
+SMALL_NETWORKS = {
+    "plain": lambda: tiny_resnet(),
+    "bottlenecks": lambda: tiny_resnet(Bottleneck, cardinality=2, base_width=32),
+    "average beside": lambda: tiny_resnet(
+        Bottleneck, stem_width=8, stem_type="deep", avg_down=True, replace_stem_pool=True
+    ),
+    "average as anti-aliasing": lambda: tiny_resnet(aa_layer=nn.AvgPool2d),
+    "attention": lambda: tiny_resnet(block_args={"attn_layer": "se"}),
+    "senet": lambda: SENet(
+        SEBottleneck, (1, 1, 1, 1), 2, 16, inplanes=16, input_3x3=True,
+        downsample_kernel_size=3, downsample_padding=1, num_classes=4,
+    ),
+    "legacy seresnet": lambda: SENet(SEResNetBlock, (1, 1, 1, 1), 1, 16, num_classes=4),
+    "timm regnet": lambda: tiny_regnet(se_ratio=0.25),
+    "torchvision regnet": lambda: torchvision.models.regnet_y_400mf(num_classes=4),
+    "torchvision densenet": lambda: torchvision.models.DenseNet(8, (1, 1, 1, 1), 8, num_classes=4),
+    "torchvision wide": lambda: torchvision.models.ResNet(
+        torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=4, width_per_group=128
+    ),
+}  # fmt: skip
+
+
+NORM_PARTS = {"1", "bn", "bn1", "norm0", "drop", "act"}
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_only_what_is_inside_a_block_or_stem_is_larger(name):
+    torch.manual_seed(0)
+    model = SMALL_NETWORKS[name]().eval()
+    names = set(model.state_dict())
+    # timm's average as anti-aliasing and a strided convolution beside it agree in even sizes alone.
+    images = torch.randn(2, 3, *((32, 32) if "anti-aliasing" in name else (45, 39)))
+    before = sizes(model, images)
+    table = after_blocks(model)
+    assert not any(max(m.stride) > 1 for m in model.modules() if isinstance(m, nn.Conv2d))
+    assert names <= set(model.state_dict())
+    after = sizes(model, images)
+    larger = {path for path, size in before.items() if path in after and after[path] != size}
+    blocks = tuple(f"{row.path}." for row in table if not row.was.startswith("Conv2d"))
+    outside = {path for path in larger if not path.startswith(blocks)}
+    stems = [row.path for row in table if row.was.startswith("Conv2d")]
+    # A stem's convolution and norm, and timm's norm has parts of its own.
+    assert stems == [path for path in before if path in outside and path in stems]
+    assert all(path.split(".")[-1] in NORM_PARTS for path in outside - set(stems))
+
+
+@pytest.mark.parametrize("name", ["average beside", "legacy seresnet", "timm regnet"])
+def test_every_head_learns(name):
+    torch.manual_seed(0)
+    model = SMALL_NETWORKS[name]()
+    table = after_blocks(model)
+    model(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    heads = [m for m in model.modules() if isinstance(m, GFGPMaxEntPool2d)]
+    assert len(heads) == len(table)
+    for pooling in heads:
+        assert pooling.head.conv2.weight.grad.any()
+
+
+def test_timms_feature_sizes_stay():
+    model = tiny_resnet()
+    after_blocks(model)
+    model.eval()
+    features = model.forward_intermediates(torch.randn(1, 3, 64, 64), intermediates_only=True)
+    told = [info["reduction"] for info in model.feature_info]
+    assert [64 // feature.shape[2] for feature in features] == told == [2, 4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "regnetx_002"])
+def test_timms_features_only(name):
+    model = timm.create_model(name, features_only=True, out_indices=(0, 1, 2)).eval()
+    after_blocks(model)
+    features = model(torch.randn(1, 3, 64, 64))
+    assert [64 // feature.shape[2] for feature in features] == model.feature_info.reduction()
+    assert [feature.shape[1] for feature in features] == model.feature_info.channels()
+
+
+def test_layers_run_one_by_one():
+    """As torchvision's detection and segmentation do with their backbones."""
+    whole = torchvision.models.resnet18()
+    layers = {"relu": "2", "layer1": "4", "layer3": "16"}
+    backbone = IntermediateLayerGetter(whole, layers).eval()
+    after_blocks(backbone)
+    features = backbone(torch.randn(1, 3, 64, 64))
+    assert {name: 64 // map.shape[2] for name, map in features.items()} == {
+        "2": 2,
+        "4": 4,
+        "16": 16,
+    }
+
+
+def test_dilated_stages_are_not_strided():
+    model = torchvision.models.ResNet(
+        torchvision.models.resnet.Bottleneck, [1, 1, 1, 1],
+        replace_stride_with_dilation=[False, True, True],
+    )  # fmt: skip
+    assert [row.path for row in after_blocks(model)] == ["conv1", "maxpool", "layer2.0"]
+    dilated = tiny_resnet(output_stride=8, avg_down=True)
+    assert [row.path for row in after_blocks(dilated)] == ["conv1", "maxpool", "layer2.0"]
+
+
+def test_copies_and_pickles():
+    torch.manual_seed(0)
+    model = tiny_resnet().eval()
+    after_blocks(model)
+    block = model.layer2[0]
+    assert isinstance(block, BasicBlock)
+    images = torch.randn(SMALL)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(other.layer2[0]) is type(block)
+        assert torch.equal(other(images), model(images))
+        other.layer2[0].pooling.head.conv1.weight.data.add_(1)
+        assert not torch.equal(
+            other.layer2[0].pooling.head.conv1.weight, block.pooling.head.conv1.weight
+        )
+
+
+def test_copies_and_pickles_whose_calls_are_replaced_too():
+    """The two classes that are made while it runs, one of the other."""
+
+    model = nn.Sequential(OrderedDict(block=BasicBlock(8, 8, stride=2)))
+    model.block.downsample = nn.Conv2d(8, 8, 1, stride=2)
+    images = torch.randn(2, 8, 8, 8)
+    for first in ("calls", "stride"):
+        twice = copy.deepcopy(model).eval()
+        for what in (first, "stride" if first == "calls" else "calls"):
+            if what == "calls":
+                give_pooling_calls(twice.block, "block", [])
+            else:
+                replace_pooling(twice, "soft", strides="after_blocks", sample_shape=images.shape)
+        for other in (copy.deepcopy(twice), pickle.loads(pickle.dumps(twice))):
+            assert type(other.block) is type(twice.block)
+            assert torch.equal(other(images), twice(images))
+
+
+def test_keeps_hooks_and_modes():
+    model = tiny_resnet()
+    seen = []
+    model.layer2[0].register_forward_hook(lambda _, args, output: seen.append(output.shape[2:]))
+    model.layer2[0].eval()
+    after_blocks(model)
+    assert not model.layer2[0].pooling.training and model.layer3[0].pooling.training
+    model(torch.randn(SMALL))
+    assert seen == [(4, 4)]
+
+
+def test_where_leaves_blocks_and_stems_out():
+    model = tiny_resnet()
+    asked = {}
+    table = after_blocks(
+        model, where=lambda path, module: asked.setdefault(path, module) and path == "layer3.0"
+    )
+    assert [row.path for row in table] == ["layer3.0"]
+    assert {"conv1", "layer2.0", "layer3.0", "layer4.0", "maxpool"} == set(asked)
+    assert model.conv1.stride == model.layer2[0].conv1.stride == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "make, places, reason",
+    [
+        (
+            lambda: timm.create_model("resnetblur18"),
+            ["layer2.0", "layer3.0", "layer4.0"],
+            "strides by something other than one convolution or AvgPool2d in each branch",
+        ),
+        (
+            lambda: tiny_regnet(linear_out=True),
+            ["s1.b1", "s2.b1", "s3.b1", "s4.b1"],
+            "has no ReLU behind its sum",
+        ),
+        (
+            lambda: torchvision.models.mobilenet_v2(width_mult=0.25),
+            [
+                f"features.{i}"
+                for i in ("0.0", "2.conv.1.0", "4.conv.1.0", "7.conv.1.0", "14.conv.1.0")
+            ],
+            "strides in a block whose last ReLU is not known",
+        ),
+    ],
+    ids=["resnetblur18", "linear regnet", "mobilenet_v2"],
+)
+def test_strides_without_a_known_place_are_refused(make, places, reason):
+    model = make()
+    names = list(model.state_dict())
+    with pytest.raises(ValueError, match="strided_convs=True, instead, pools") as error:
+        after_blocks(model)
+    message = str(error.value)
+    assert reason in message
+    assert all(repr(path) in message for path in places)
+    assert list(model.state_dict()) == names
+    # Both ways out work.
+    leave_out = eval(re.search(r"lambda path, module: path not in \(.*?\)", message)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there may be nothing else to replace
+        after_blocks(copy.deepcopy(model), where=leave_out)
+        skipped = after_blocks(model, unsupported="skip")
+    assert [row.path for row in skipped.left if reason in row.reason] == places
+
+
+def test_few_channels_are_left():
+    model = tiny_resnet(output_stride=8)
+    table = after_blocks(model, min_channels=32)
+    assert [row.path for row in table] == ["conv1", "maxpool"]
+    assert table.left[0].path == "layer2.0"
+    assert table.left[0].was == "BasicBlock(stride 2)"
+    assert model.layer2[0].conv1.stride == (2, 2)
+
+
+def test_a_patched_forward_is_refused():
+    model = tiny_resnet()
+    model.layer3[0].forward = partial(BasicBlock.forward, model.layer3[0])
+    with pytest.raises(ValueError, match=r"'layer3.0' \(.*: has a forward of its own"):
+        after_blocks(model)
+
+
+def test_a_subclass_with_the_same_forward_is_known():
+    class Mine(ByobBlock):
+        """Of a user."""
+
+    model = nn.Sequential(Mine(8, 16, stride=2, downsample="conv1x1", layers=LayerFn()))
+    assert [row.was for row in after_blocks(model)] == ["Mine(stride 2)"]
+    assert model.eval()(torch.randn(1, 8, 8, 8)).shape == (1, 16, 4, 4)
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="choose one of them"):
+        after_blocks(tiny_resnet(), strided_convs=True)
+    with pytest.raises(
+        ValueError, match="unknown strides 'after_block': did you mean 'after_blocks'"
+    ):
+        replace_pooling(tiny_resnet(), strides="after_block")

@@ -1,0 +1,115 @@
+"""What stays as it was, and the row that says so."""
+
+import pytest
+import torch
+from torch import nn
+
+from gfgp_cupy import replace_pooling
+from gfgp_cupy.surgery import Left
+
+IMAGES = (2, 3, 32, 32)
+ADAPTIVE = "adaptive: its windows depend on the map's size"
+
+
+def replace(model, **options):
+    return replace_pooling(model, sample_shape=IMAGES, **options)
+
+
+class Beside(nn.Module):
+    """A pooling, and others that the forward need not call to be listed."""
+
+    def __init__(self, *others):
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)
+        self.others = nn.ModuleList(others)
+
+    def forward(self, x):
+        return self.pool(x)
+
+
+def test_other_kinds_are_listed():
+    model = Beside(
+        nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d((1, 1)), nn.AdaptiveAvgPool2d((7, None)),
+        nn.LPPool2d(2, 3, 2), nn.FractionalMaxPool2d(3, output_ratio=0.5), nn.MaxPool1d(2),
+        nn.AvgPool3d(2),
+    )  # fmt: skip
+    changes = replace(model)
+    assert [change.path for change in changes] == ["pool"]
+    assert changes.left == [
+        Left("others.0", "AdaptiveAvgPool2d(1)", "global"),
+        Left("others.1", "AdaptiveMaxPool2d(1)", "global"),
+        Left("others.2", "AdaptiveAvgPool2d(7xNone)", ADAPTIVE),
+        Left("others.3", "LPPool2d(3/2)", "LP: a norm of each window, no mean"),
+        Left("others.4", "FractionalMaxPool2d(3)", "fractional: its windows are drawn"),
+        Left("others.5", "MaxPool1d(2/2)", "1-D"),
+        Left("others.6", "AvgPool3d(2/2)", "3-D"),
+    ]  # fmt: skip
+
+
+def test_rows_alike_are_one_in_the_table():
+    changes = replace(Beside(*(nn.AdaptiveAvgPool2d(1) for _ in range(3)), nn.MaxPool1d(2)))
+    assert str(changes).splitlines() == [
+        "path  channels  was             is",
+        "pool  3         MaxPool2d(2/2)  GFGPMaxEntPool2d(2/2)",
+        "",
+        "path                 left                  why",
+        "others.0 and 2 more  AdaptiveAvgPool2d(1)  global",
+        "others.3             MaxPool1d(2/2)        1-D",
+    ]
+    assert len(changes.left) == 4
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(1, 2), nn.AvgPool2d(1, 2), nn.MaxPool2d(1)])
+def test_windows_of_one_element_stay(pool):
+    model = nn.Sequential(nn.MaxPool2d(2), pool)
+    changes = replace(model, stride_one=True)
+    assert [change.path for change in changes] == ["0"]
+    assert [(row.path, row.reason) for row in changes.left] == [
+        ("1", "windows of one element, which leave nothing to learn")
+    ]
+    assert model[1] is pool
+
+
+def test_stride_one_stays_unless_asked_for():
+    def make():
+        return nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d((2, 2), (1, 2)))
+
+    model = make()
+    changes = replace(model)
+    assert [change.path for change in changes] == ["0", "2"]
+    assert changes.left == [Left("1", "MaxPool2d(3/1/1)", "stride 1 (stride_one=True replaces it)")]
+    model = make()
+    assert len(replace(model, stride_one=True)) == 3
+    assert model(torch.randn(IMAGES)).shape == make()(torch.randn(IMAGES)).shape
+
+
+def test_min_channels():
+    model = nn.Sequential(
+        nn.MaxPool2d(2), nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 4, 3, 2, 1), nn.MaxPool2d(2)
+    )
+    changes = replace(model, min_channels=5, strided_convs=True)
+    assert [change.path for change in changes] == ["1"]
+    assert [(row.path, row.reason) for row in changes.left] == [
+        ("0", "3 channels, fewer than min_channels=5"),
+        ("2", "4 channels, fewer than min_channels=5"),
+        ("3", "4 channels, fewer than min_channels=5"),
+    ]
+
+
+def test_what_where_leaves_out_needs_no_row():
+    model = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2))
+    assert replace(model, where=lambda path, module: path == "0").left == []
+
+
+def test_nothing_is_refused_that_would_stay_anyway():
+    model = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1, dilation=2), nn.MaxPool2d(2))
+    model[1].padding = 2
+    model[1].kernel_size = 4
+    changes = replace(model)
+    assert [change.path for change in changes] == ["0", "2"]
+    assert [row.reason for row in changes.left] == ["stride 1 (stride_one=True replaces it)"]
+
+
+def test_a_warning_that_nothing_changed_says_why():
+    with pytest.warns(UserWarning, match=r"nothing in Sequential.*stride 1 \(stride_one=True"):
+        replace(nn.Sequential(nn.MaxPool2d(3, 1, 1)))

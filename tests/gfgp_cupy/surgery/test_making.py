@@ -1,0 +1,102 @@
+"""``pool`` as a class or another callable, and the check of what it makes."""
+
+import pytest
+import torch
+from torch import nn
+
+from gfgp_cupy import (
+    GFGPMaxEntPool2d,
+    MaxEntPool2d,
+    MaxEntPoolingCuda2d,
+    replace_pooling,
+)
+from gfgp_cupy.poolings import GatedPool2d, GFGPMixedPool2d, MixedPool2d, SoftPool2d
+
+IMAGES = (2, 3, 17, 16)
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(3, 2, 1, ceil_mode=True))
+
+
+def replace(model, pool, **options):
+    return replace_pooling(model, pool, sample_shape=IMAGES, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "pool",
+    [GFGPMaxEntPool2d, MaxEntPoolingCuda2d, MaxEntPool2d, MixedPool2d, GFGPMixedPool2d,
+     GatedPool2d, SoftPool2d, nn.AvgPool2d],
+)  # fmt: skip
+def test_classes(pool, dtype):
+    model = network().to(dtype)
+    x = torch.randn(IMAGES, dtype=dtype)
+    shape = model(x).shape
+    replace(model, pool)
+    new = model[1]
+    assert type(new) is pool
+    pairs = (3, 2, 1) if pool is nn.AvgPool2d else ((3, 3), (2, 2), (1, 1))
+    assert (new.kernel_size, new.stride, new.padding) in (pairs, ((3, 3), (2, 2), (1, 1)))
+    assert new.ceil_mode is True
+    assert model(x).shape == shape
+    assert all(parameter.dtype == dtype for parameter in new.parameters())
+
+
+def test_what_a_class_learns_is_one_a_channel():
+    model = network()
+    replace(model, MaxEntPool2d)
+    assert model[1].lam.shape == (1, 4, 1, 1)
+
+
+class WithoutCeilMode(nn.Module):
+    def __init__(self, kernel_size, stride, padding):
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel_size, stride, padding)
+
+    def forward(self, x):
+        return self.pool(x)
+
+
+WRONG = {
+    "identity": (lambda *_, **__: nn.Identity(), ValueError, "a Identity, which makes"),
+    "no module": (lambda *_, **__: 3, TypeError, "pool must return a torch.nn.Module, got int"),
+    "size": (WithoutCeilMode, ValueError, "a WithoutCeilMode, which makes"),
+    "channels": (lambda *_, **__: nn.Conv2d(4, 5, 3, 2, 1), ValueError, "Conv2d, which makes"),
+    "fails": (lambda *_, **__: nn.Linear(3, 3), ValueError, "Linear, which fails"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_a_callable_returns_is_checked(case):
+    pool, error, words = WRONG[case]
+    model = network()
+    with pytest.raises(error, match=words) as raised:
+        replace(model, pool)
+    assert error is TypeError or "'1'" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert isinstance(model[1], nn.MaxPool2d)
+
+
+def test_a_callable_must_make_a_new_one_each_time():
+    model = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2))
+    one = SoftPool2d(2)
+    with pytest.raises(ValueError, match="one module for several places"):
+        replace(model, lambda *_, **__: one)
+
+
+def test_padding_that_counts_is_asked_for_only_where_it_does():
+    asked = []
+
+    def pool(num_features, kernel_size, stride, padding, ceil_mode, **options):
+        asked.append(options.pop("count_include_pad", None))
+        counts = {"count_include_pad": True} if asked[-1] else {}
+        return MaxEntPool2d(kernel_size, stride, padding, ceil_mode, num_features, **counts)
+
+    model = nn.Sequential(
+        nn.AvgPool2d(3, 2, 1), nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1, count_include_pad=False)
+    )
+    replace(model, pool)
+    assert asked == [True, None, None]
+    with pytest.raises(ValueError, match="WithoutCeilMode takes no count_include_pad"):
+        replace(nn.Sequential(nn.AvgPool2d(3, 2, 1)), WithoutCeilMode)

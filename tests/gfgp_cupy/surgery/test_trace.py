@@ -1,0 +1,115 @@
+"""The forward without data: what it calls, how far it has to come, what it says."""
+
+import io
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from gfgp_cupy import replace_pooling
+
+IMAGES = (2, 3, 16, 16)
+
+
+class Network(nn.Module):
+    """A pooling, and what comes after it."""
+
+    def __init__(self, after, pool=None):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.pool = pool or nn.MaxPool2d(2)
+        self.after = after
+
+    def forward(self, x):
+        return self.after(self.pool(self.conv(x)))
+
+
+class Values(nn.Module):
+    """Asks for its input's values, which a forward without data has none of."""
+
+    def forward(self, x):
+        return x[x > 0] if x.shape[-1] < 0 else x.flatten()[x.flatten() > 0]
+
+
+def replace(model, **options):
+    return replace_pooling(model, sample_shape=IMAGES, **options)
+
+
+def test_no_hook_is_called():
+    called = []
+    model = Network(nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1)))
+    for module in model.modules():
+        module.register_forward_hook(lambda *_: called.append("forward"))
+        module.register_forward_pre_hook(lambda *_: called.append("pre"))
+    everywhere = register_module_forward_hook(lambda *_: called.append("global"))
+    try:
+        replace(model)
+        assert called == []
+        model(torch.randn(IMAGES))
+        assert {*called} == {"forward", "pre", "global"}
+    finally:
+        everywhere.remove()
+
+
+def test_weights_that_a_hook_computes_are_there():
+    model = Network(nn.Identity())
+    model.conv = nn.utils.spectral_norm(model.conv)
+    assert len(replace(model)) == 1
+    model(torch.randn(IMAGES)).sum().backward()
+    assert model.conv.weight_orig.grad is not None
+
+
+def test_code_behind_the_poolings_may_need_data():
+    model = Network(Values())
+    changes = replace(model)
+    assert [change.path for change in changes] == ["pool"]
+    (row,) = changes.left
+    assert (row.path, row.was) == ("after", "the rest of its forward")
+    assert "needs data (DynamicOutputShapeException)" in row.reason
+    model(torch.randn(IMAGES)).sum().backward()
+
+
+def test_code_before_a_pooling_may_not():
+    model = nn.Sequential(Network(Values()), nn.MaxPool2d(2))
+    with pytest.raises(ValueError, match=r"'1' .*DynamicOutputShapeException"):
+        replace(model)
+    changes = replace(model, unsupported="skip")
+    assert [change.path for change in changes] == ["0.pool"]
+    assert [row.path for row in changes.left] == ["0.after", "1"]
+
+
+def test_a_pooling_that_is_called_again_later_is_seen():
+    pool = nn.MaxPool2d(2)
+    model = Network(nn.Sequential(nn.Conv2d(4, 6, 1), pool), pool)
+    assert [(change.path, change.num_features) for change in replace(model)] == [
+        ("pool", 4),
+        ("after.1", 6),
+    ]
+
+
+def test_a_wrong_sample_shape_is_told_in_one_line():
+    model = Network(nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4, 5)))
+    log = io.StringIO()
+    logger, handler = logging.getLogger("torch._subclasses.fake_tensor"), logging.StreamHandler(log)
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(ValueError) as raised:
+            replace(model)
+    finally:
+        logger.removeHandler(handler)
+    message = str(raised.value)
+    assert "sample_shape=(2, 3, 16, 16)" in message
+    assert "\n" not in message
+    assert log.getvalue() == ""
+    assert len(replace_pooling(model, sample_shape=(2, 3, 8, 8))) == 1
+
+
+def test_a_forward_that_fails_can_be_skipped():
+    model = Network(nn.Linear(7, 7))
+    changes = replace(model, unsupported="skip")
+    assert [change.path for change in changes] == ["pool"]
+    (row,) = changes.left
+    assert row.path == "after"
+    assert "forward fails" in row.reason
