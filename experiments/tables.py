@@ -86,7 +86,7 @@ def norms_table(rows: Sequence[NormRow]) -> str:
     groups: dict[tuple[int, str], list[NormRow]] = {}
     for row in sorted(rows, key=lambda row: row.batch_size):
         groups.setdefault((row.batch_size, row.norm), []).append(row)
-    return _table(
+    return table(
         columns,
         [
             (
@@ -108,7 +108,7 @@ def starts_table(rows: Sequence[StartRow]) -> str:
     groups: dict[tuple[str, str], list[StartRow]] = {}
     for row in rows:
         groups.setdefault((row.network, row.start), []).append(row)
-    return _table(
+    return table(
         columns,
         [
             (
