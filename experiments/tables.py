@@ -21,7 +21,7 @@ TITLES = {
 def results_table(runs: dict[str, list[Row]]) -> str:
     """Return mean and standard deviation over the seeds of each pooling."""
     columns = ("pooling", "`--pool`", "top-1 error, %", "top-5 error, %", "loss", "parameters")
-    return _table(
+    return table(
         columns,
         [
             (
@@ -40,7 +40,7 @@ def results_table(runs: dict[str, list[Row]]) -> str:
 def differences_table(differences: Sequence[PairedDifference]) -> str:
     """Return what each comparison came to, in points of the top-1 error."""
     columns = ("compared with", "difference", "95% interval", "lower in", "p", "p, Holm")
-    return _table(
+    return table(
         columns,
         [
             (
@@ -63,7 +63,7 @@ def lambdas_table(lambdas: Sequence[LayerLambdas]) -> str:
     groups: dict[tuple[str, str], list[LayerLambdas]] = {}
     for each in lambdas:
         groups.setdefault((each.pool, each.layer), []).append(each)
-    return _table(
+    return table(
         columns,
         [
             (
@@ -86,7 +86,7 @@ def norms_table(rows: Sequence[NormRow]) -> str:
     groups: dict[tuple[int, str], list[NormRow]] = {}
     for row in sorted(rows, key=lambda row: row.batch_size):
         groups.setdefault((row.batch_size, row.norm), []).append(row)
-    return _table(
+    return table(
         columns,
         [
             (
@@ -108,7 +108,7 @@ def starts_table(rows: Sequence[StartRow]) -> str:
     groups: dict[tuple[str, str], list[StartRow]] = {}
     for row in rows:
         groups.setdefault((row.network, row.start), []).append(row)
-    return _table(
+    return table(
         columns,
         [
             (
@@ -142,7 +142,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
     lines = [_line(columns), f"|{'---|' * len(columns)}", *(_line(cells) for cells in rows)]
     return "\n".join(lines)
 

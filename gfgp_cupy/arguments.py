@@ -44,19 +44,20 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
     if input.dim() not in (3, 4):
         raise ValueError(
             f"input must be [N, C, H, W] or [C, H, W], got {input.dim()} dimensions: "
-            f"shape {tuple(input.shape)}"
+            f"shape {tuple(sizes_of(input))}"
         )
     batched = input if input.dim() == 4 else input.unsqueeze(0)
     samples, channels, height, width = sizes_of(batched)
     if 0 in (channels, height, width):
         raise ValueError(
-            f"input may be empty in its batch dimension only, got shape {tuple(input.shape)}"
+            f"input may be empty in its batch dimension only, got shape {tuple(sizes_of(input))}"
         )
     out_h, out_w = geometry.output_size(height, width)
     if out_h < 1 or out_w < 1:
         raise ValueError(
-            f"the output would be empty ({out_h} x {out_w}): input of shape {tuple(input.shape)} "
-            f"is smaller than kernel_size={geometry.kernel_size} with padding={geometry.padding}"
+            f"the output would be empty ({out_h} x {out_w}): input of shape "
+            f"{tuple(sizes_of(input))} is smaller than kernel_size={geometry.kernel_size} with "
+            f"padding={geometry.padding}"
         )
     return batched, (samples, channels, out_h, out_w)
 
@@ -86,8 +87,8 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
         )
     if not _broadcasts(sizes_of(value), shape):
         raise ValueError(
-            f"{name} of shape {tuple(value.shape)} does not broadcast to {shape}, which it must "
-            f"for input of shape {tuple(input.shape)}"
+            f"{name} of shape {tuple(sizes_of(value))} does not broadcast to {shape}, which it "
+            f"must for input of shape {tuple(sizes_of(input))}"
         )
     if value.dtype != dtype:
         value = value.to(dtype)
@@ -107,7 +108,8 @@ def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
 
 def _check_dtype(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES:
+        conversion = "dequantize" if tensor.is_quantized else "float"
         raise TypeError(
             f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}: "
-            f"convert it, for instance with {name}.float()"
+            f"convert it, for instance with {name}.{conversion}()"
         )

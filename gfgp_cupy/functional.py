@@ -71,7 +71,9 @@ def max_ent_pool2d(
         tensor([[[[ 5.,  7.],
                   [13., 15.]]]])
     """
-    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    windows = place_windows(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, for_operator=True
+    )
     lam = windows.all_of(as_parameter("lam", lam, input, windows.output_shape))
     output = _pool(windows.padded, lam, windows.geometry, select_backend(input.device))
     return windows.result(output, input.dim())
@@ -113,7 +115,9 @@ def guided_max_ent_pool2d(
         >>> guided_max_ent_pool2d(x, torch.sigmoid, kernel_size=2).shape
         torch.Size([2, 3, 4, 4])
     """
-    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    windows = place_windows(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, for_operator=True
+    )
     batched, geometry = windows.input, windows.geometry
     lam_shape = (*windows.output_shape[:2], 1, 1)
     backend = select_backend(batched.device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import Any, NamedTuple
 
+import torch
+
 __all__ = ["PoolGeometry", "check_flag", "pool_geometry"]
 
 
@@ -59,7 +61,11 @@ class PoolGeometry(NamedTuple):
         """How much further than the padding the last window may reach."""
         if not self.ceil_mode:
             return 0
-        return min(self.stride[axis] - 1, self.kernel_size[axis] - self.padding[axis] - 1)
+        kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        if stride <= kernel - kernel // 2:  # whatever the padding, which may be symbolic, too
+            return stride - 1
+        smaller = min if isinstance(padding, int) else torch.sym_min
+        return smaller(stride - 1, kernel - padding - 1)
 
 
 def pool_geometry(

@@ -57,7 +57,7 @@ class PointConv2d(nn.Conv2d):
         if input.dim() != 4 or sizes_of(input)[2:] != (1, 1):
             raise ValueError(
                 "input must be [N, C, 1, 1], one mean a sample and channel, got shape "
-                f"{tuple(input.shape)}: take the mean over height and width first"
+                f"{tuple(sizes_of(input))}: take the mean over height and width first"
             )
         # Views whose backward gives the gradient the weight's own strides: DDP warns of others.
         channels_last = self.weight.stride(3) > 1
@@ -156,7 +156,7 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
     if input.dim() not in (3, 4) or sizes_of(input)[-3] != num_features:
         raise ValueError(
             f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
-            f"{num_features}, got shape {tuple(input.shape)}"
+            f"{num_features}, got shape {tuple(sizes_of(input))}"
         )
     samples = sizes_of(input)[0] if input.dim() == 4 else 1
     if samples == 1:
@@ -165,7 +165,7 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
                 "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
                 "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, a "
                 f"norm_layer of single samples, or eval() mode; got input of shape "
-                f"{tuple(input.shape)}"
+                f"{tuple(sizes_of(input))}"
             )
     # What is compiled is compiled for any number of samples: they are not to be compared there. A
     # network that is run without data trains on nothing.

@@ -78,15 +78,20 @@ class SameGeometry(NamedTuple):
 
     def before(self, length: int, axis: int) -> int:
         """Elements of padding before the first one, of an axis of ``length`` elements."""
+        if self.depends_on_length(axis):
+            return self.total(length, axis) // 2
+        return (self.kernel_size[axis] - 1) // 2
+
+    def depends_on_length(self, axis: int) -> bool:
+        """Whether :meth:`before` does."""
         kernel, stride = self.kernel_size[axis], self.stride[axis]
-        least, most = max(kernel - stride, 0) // 2, (kernel - 1) // 2
-        return least if least == most else self.total(length, axis) // 2
+        return (kernel - 1) // 2 != max(kernel - stride, 0) // 2
 
     def total(self, length: int, axis: int) -> int:
         """Elements of padding before and behind an axis of ``length`` elements."""
         kernel, stride = self.kernel_size[axis], self.stride[axis]
         missing = kernel - 1 - (length - 1) % stride
-        return missing if kernel >= stride else torch.sym_max(missing, 0)
+        return missing if kernel >= stride else _clamped(missing, kernel - 1)
 
     def surplus(self, axis: int) -> int:
         """Windows before the first one that geometries in ceil mode cannot do without."""
@@ -119,6 +124,7 @@ def place_windows(
     padding: int | tuple[int, int] | str = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
+    for_operator: bool = False,
 ) -> Windows:
     """The windows of ``input``, [N, C, H, W] or [C, H, W].
 
@@ -129,6 +135,8 @@ def place_windows(
         ceil_mode: round the output size up instead of down.
         count_include_pad: whether the padding takes part, as zeros. What of a window lies beyond
             it never does.
+        for_operator: whether the geometry goes to an operator of this library. PyTorch's own take
+            no symbolic padding, and so are compiled anew where "same" padding differs.
 
     Raises:
         TypeError, ValueError: an argument or the input is none of the above, or the input is
@@ -142,14 +150,31 @@ def place_windows(
     if isinstance(geometry, PoolGeometry):
         return Windows(batched, batched, geometry, output_shape)
     surplus = (geometry.surplus(0), geometry.surplus(1))
-    return Windows(batched, batched, _without_copy(geometry, batched), output_shape, surplus)
+    padding = _padding_before(geometry, batched, 0), _padding_before(geometry, batched, 1)
+    if not for_operator:
+        padding = _fixed(padding[0], geometry, 0), _fixed(padding[1], geometry, 1)
+    placed = PoolGeometry(geometry.kernel_size, geometry.stride, padding, ceil_mode=True)
+    return Windows(batched, batched, placed, output_shape, surplus)
 
 
-def _without_copy(same: SameGeometry, input: Tensor) -> PoolGeometry:
-    """The windows asked for, and the surplus ones."""
-    height, width = input.shape[2:]
-    padding = (same.before(height, 0) + same.surplus(0), same.before(width, 1) + same.surplus(1))
-    return PoolGeometry(same.kernel_size, same.stride, padding, ceil_mode=True)
+def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
+    """Elements before an axis, those that only surplus windows need among them."""
+    length = input.shape[2 + axis]
+    symbolic = same.depends_on_length(axis) and isinstance(length, torch.SymInt)
+    if symbolic and torch.onnx.is_in_onnx_export():
+        raise ValueError(
+            f"padding='same' with kernel_size={same.kernel_size} and stride={same.stride} differs "
+            "from image size to image size, for which an ONNX program has no means: export it for "
+            "images of one size"
+        )
+    return same.before(length, axis) + same.surplus(axis)
+
+
+def _fixed(padding: int, same: SameGeometry, axis: int) -> int:
+    """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
+    if not same.depends_on_length(axis):
+        return padding
+    return next(number for number in range(same.kernel_size[axis]) if number == padding)
 
 
 def _with_counted_padding(
@@ -158,9 +183,21 @@ def _with_counted_padding(
     """``input`` with the zeros that count, and the windows of it, as many as before."""
     unpadded = PoolGeometry(geometry.kernel_size, geometry.stride, (0, 0), geometry.ceil_mode)
     (top, bottom), (left, right) = _counted(geometry, input, 0), _counted(geometry, input, 1)
-    if not (top or bottom or left or right):
-        return input, unpadded
-    return F.pad(input, (left, right, top, bottom)), unpadded
+    if isinstance(geometry, SameGeometry) and torch.compiler.is_compiling():
+        # Of symbolic sizes F.pad would ask whether they are 0, and keep the answer.
+        return _gathered(_gathered(input, 2, top, bottom), 3, left, right), unpadded
+    if torch.jit.is_tracing() or top or bottom or left or right:
+        return F.pad(input, (left, right, top, bottom)), unpadded
+    return input, unpadded
+
+
+def _gathered(input: Tensor, axis: int, before: int, behind: int) -> Tensor:
+    """``input`` with zeros before and behind it on one axis, element by element."""
+    length = input.shape[axis]
+    position = torch.arange(before + length + behind, device=input.device) - before
+    inside = (position >= 0) & (position < length)
+    elements = input.index_select(axis, position.clamp(0, length - 1))
+    return torch.where(inside[:, None] if axis == 2 else inside, elements, 0)
 
 
 def _counted(geometry: PoolGeometry | SameGeometry, input: Tensor, axis: int) -> tuple[int, int]:
@@ -173,4 +210,13 @@ def _counted(geometry: PoolGeometry | SameGeometry, input: Tensor, axis: int) ->
     if not padding or not geometry.ceil_mode:
         return padding, padding
     # No more than the windows reach: in ceil mode another one would begin in the rest.
-    return padding, torch.sym_min(padding, geometry.overhang(*input.shape[2:])[axis])
+    last_start = (geometry.output_size(*input.shape[2:])[axis] - 1) * geometry.stride[axis]
+    reach = last_start + geometry.kernel_size[axis] - padding - length
+    return padding, _clamped(reach, padding)
+
+
+def _clamped(number: int, most: int) -> int:
+    """``number``, but from 0 to ``most``; also a symbolic one, or the tensor of a jit trace."""
+    if isinstance(number, Tensor):
+        return number.clamp(0, most)
+    return torch.sym_min(torch.sym_max(number, 0), most)

@@ -177,6 +177,8 @@ def _decide(
         return Left(
             path, site.description, reason_by_kind(site.stand_in) or "no window of one size"
         )
+    if type(module).__name__.startswith("DropBlock"):  # timm's, torchvision's, MMCV's
+        return Left(path, site.description, "a mask of elements to drop, no feature map")
     window = _window(module, site.call, site)
     if isinstance(window, str):
         return Refusal(path, site.description, window)

@@ -119,8 +119,9 @@ def replace_pooling(
             optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
             has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
             forward of its own, extra state, an attribute that the new one has, too) or its channels
-            cannot be found. The message names the paths. With ``start``: the pooling has no average
-            and maximum for limits, or is to take a stride's place, which takes one element.
+            cannot be found; or, with ``start``, the pooling has no average and maximum for
+            limits, or is to take a stride's place, for a stride takes one element. The message
+            names the paths.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -172,7 +173,7 @@ def replace_pooling(
     made = [(plan, pooling) for plan, pooling in made if plan.obstacle(pooling) is None]
     left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
     if not made:
-        _warn_that_nothing_changed(model, strided_convs, functional, where, left)
+        _warn_that_nothing_changed(model, strided_convs, where, left)
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
@@ -199,13 +200,9 @@ def _rest_of_the_forward(trace: Trace) -> list[Left]:
 
 
 def _warn_that_nothing_changed(
-    model: nn.Module, strided_convs: bool, functional: bool, where: object, left: list[Left]
+    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
 ) -> None:
-    others = {
-        "functional=True replaces calls of F.max_pool2d and its kin inside a forward": functional,
-        "strided_convs=True replaces the strides of convolutions": strided_convs,
-    }
-    advice = "".join(f"; {advice}" for advice, followed in others.items() if not followed)
+    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
     selected = "" if where is None else " that where selects"
     reasons = "; ".join(dict.fromkeys(row.reason for row in left))
     but = f" but what it leaves ({reasons})" if left else ""

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import io
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch.export import Dim
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
+from gfgp_cupy.poolings import create_pooling
+from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d
 from tests.support.implementations import each_backend
 from tests.support.random_numbers import random_numbers
 from tests.support.small_networks import small_resnet
@@ -141,14 +144,16 @@ needs_onnx = pytest.mark.skipif(NO_ONNX is not None, reason=str(NO_ONNX))
 
 
 def assert_onnxruntime_agrees(module, inputs, sizes, *others):
+    program = torch.onnx.export(module, inputs, dynamo=True, dynamic_shapes=sizes, verbose=False)
+    assert_file_agrees(program.model_proto.SerializeToString(), module, inputs, *others)
+
+
+def assert_file_agrees(content, module, *examples):
     import onnxruntime
 
-    program = torch.onnx.export(module, inputs, dynamo=True, dynamic_shapes=sizes, verbose=False)
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [argument.name for argument in session.get_inputs()]
-    for other in (inputs, *others):
+    for other in examples:
         values = [tensor.numpy() for tensor in other]
         (output,) = session.run(None, dict(zip(names, values, strict=True)))
         with torch.no_grad():
@@ -183,3 +188,43 @@ def test_onnx_of_a_network():
     sizes = ({0: Dim.DYNAMIC},)
     others = [(numbers((batch, 3, 64, 96), batch),) for batch in (1, 5)]
     assert_onnxruntime_agrees(network, (numbers((2, 3, 64, 96)),), sizes, *others)
+
+
+# ---------------------------------------------------------------- ONNX, by way of torch.jit.trace
+
+POOLINGS = {
+    **{
+        name: lambda name=name: create_pooling(name, 4, **WINDOWS["overhanging"])
+        for name in ("max_ent", "soft", "gfgp_gated", "gfgp_lse", "gem")
+    },
+    "gaussian": lambda: GFGPGaussianPool2d(4, **WINDOWS["overhanging"]),
+}
+
+
+def traced_to_onnx(module, inputs):
+    """The file that ``torch.onnx.export`` makes without Dynamo, for any batch and image size."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the exporter is no longer developed
+        warnings.filterwarnings("error", category=torch.jit.TracerWarning)
+        torch.onnx.export(
+            module, inputs, file, dynamo=False, input_names=["input"],
+            dynamic_axes={"input": {0: "batch", 2: "height", 3: "width"}},
+        )  # fmt: skip
+    return file.getvalue()
+
+
+@needs_onnx
+@pytest.mark.parametrize("create", POOLINGS.values(), ids=POOLINGS)
+def test_traced_onnx_of_a_layer(create):
+    layer, inputs = create().eval(), (numbers((2, 4, 10, 12)).abs(),)
+    others = [(numbers(shape, 2).abs(),) for shape in SHAPES]
+    assert_file_agrees(traced_to_onnx(layer, inputs), layer, inputs, *others)
+
+
+@pytest.mark.slow
+@needs_onnx
+def test_traced_onnx_of_a_network():
+    network, inputs = small_resnet().eval(), (numbers((2, 3, 64, 96)),)
+    others = [(numbers((3, 3, 64, 96), 3),), (numbers((1, 3, 65, 72), 1),)]
+    assert_file_agrees(traced_to_onnx(network, inputs), network, inputs, *others)

@@ -3,7 +3,7 @@ block a stage, or two, and so every kind of layer and connection they have; and 
 
 from torch import nn
 
-from gfgp_cupy import GFGPMaxEntPool2d
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
 from models.densenet import DenseNet
 from models.resnet import BasicBlock, ResNet, resnet_stem
 
@@ -19,9 +19,9 @@ def small_densenet() -> nn.Module:
 
 
 def plain_network() -> nn.Module:
-    """Both kinds of windows, each between convolutions."""
+    """Both kinds of windows, each between convolutions, one of them guided."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), GFGPMaxEntPool2d(8, 3, 2, 1),
-        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), GFGPMaxEntPool2d(8, 2),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), MaxEntPool2d(2, num_features=8),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     )  # fmt: skip

@@ -79,13 +79,16 @@ def test_unknown_name():
         create_pooling("skip", 6, 2)
 
 
-@pytest.mark.parametrize("pool", NEW)
 @pytest.mark.parametrize(
-    "name",
+    ("name", "pool"),
     [
-        "resnetp18",
-        pytest.param("densenet121", marks=pytest.mark.slow),
-        pytest.param("vgg11bow_bn", marks=pytest.mark.slow),
+        *(("resnetp18", pool) for pool in NEW),
+        # What differs between the families is where their poolings are, not which.
+        *(
+            pytest.param(name, pool, marks=pytest.mark.slow)
+            for name in ("densenet121", "vgg11bow_bn")
+            for pool in ("gated", "gfgp_mixed")
+        ),
     ],
 )
 def test_networks_learn_with_each_pooling(name, pool):
