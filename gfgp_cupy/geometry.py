@@ -66,7 +66,7 @@ class PoolGeometry(NamedTuple):
         if stride <= kernel - kernel // 2:  # whatever the padding, which may be symbolic, too
             return stride - 1
         if isinstance(padding, torch.Tensor):  # in a jit trace
-            return (kernel - padding - 1).clamp(max=stride - 1)
+            return (kernel - padding - 1).clamp(max=stride - 1)  # pyright: ignore[reportReturnType]
         smaller: Any = min if isinstance(padding, int) else torch.sym_min
         return smaller(stride - 1, kernel - padding - 1)
 

@@ -125,8 +125,9 @@ def replace_pooling(
             optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
             has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
             forward of its own, extra state, an attribute that the new one has, too) or its channels
-            cannot be found. The message names the paths. With ``start``: the pooling has no average
-            and maximum for limits, or is to take a stride's place, which takes one element.
+            cannot be found; or, with ``start``, the pooling has no average and maximum for
+            limits, or is to take a stride's place, for a stride takes one element. The message
+            names the paths.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
