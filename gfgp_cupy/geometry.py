@@ -66,7 +66,7 @@ class PoolGeometry(NamedTuple):
             return stride - 1
         if isinstance(padding, torch.Tensor):  # in a jit trace
             return (kernel - padding - 1).clamp(max=stride - 1)
-        smaller = min if isinstance(padding, int) else torch.sym_min
+        smaller: Any = min if isinstance(padding, int) else torch.sym_min
         return smaller(stride - 1, kernel - padding - 1)
 
 
