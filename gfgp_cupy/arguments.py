@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from .geometry import PoolGeometry
 from .torchscript import sizes_of
 
 __all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Geometry(Protocol):
+    """Kernel, stride and padding of windows, and how many of them a plane has."""
+
+    @property
+    def kernel_size(self) -> tuple[int, int]: ...
+    @property
+    def stride(self) -> tuple[int, int]: ...
+    @property
+    def padding(self) -> tuple[int, int] | str: ...
+    def output_size(self, height: int, width: int) -> tuple[int, int]: ...
 
 
 def computing_dtype(input: Tensor) -> torch.dtype:
@@ -31,7 +44,7 @@ def check_width(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[int, ...]]:
+def check_input(input: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[int, ...]]:
     """``input`` as [N, C, H, W], and the shape of the output.
 
     Raises:
@@ -57,9 +70,23 @@ def check_input(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, tuple[in
         raise ValueError(
             f"the output would be empty ({out_h} x {out_w}): input of shape "
             f"{tuple(sizes_of(input))} is smaller than kernel_size={geometry.kernel_size} with "
-            f"padding={geometry.padding}"
+            f"padding={geometry.padding}{_as_channels(geometry, channels)}"
         )
     return batched, (samples, channels, out_h, out_w)
+
+
+def _as_channels(geometry: Geometry, channels: int) -> str:
+    """The advice for ``MaxEntPool2d(64, 2)``, where the window was meant to come second."""
+    if geometry.kernel_size != (channels, channels):
+        return ""
+    height, width = geometry.stride
+    kernel = "kernel_size" if geometry.stride == geometry.kernel_size else height
+    if height != width:
+        kernel = geometry.stride
+    return (
+        f"; if {channels} was meant as num_features, the window comes first: "
+        f"MaxEntPool2d({kernel}, num_features={channels})"
+    )
 
 
 def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -16,6 +16,7 @@ from .backends import select_backend
 from .geometry import PoolGeometry
 from .overrides import overridable
 from .padding import place_windows
+from .torchscript import is_tracing
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
@@ -158,6 +159,6 @@ def _only_plain_operators() -> bool:
     return (
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
+        or is_tracing()
         or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.fx import Proxy
 
 __all__ = ["leaf_call"]
 
 
-def leaf_call(layer: nn.Module, input: Proxy) -> Proxy:
+def leaf_call(layer: nn.Module, input: Proxy) -> Any:
     """Records the call of a ``layer`` that would be a leaf, were it one of ``torch.nn``.
 
     Raises:
         NameError: ``layer`` is no part of the network that is traced.
     """
-    tracer = input.tracer
+    tracer: Any = input.tracer
     return tracer.create_proxy("call_module", tracer.path_of_module(layer), (input,), {})

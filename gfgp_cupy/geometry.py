@@ -64,7 +64,9 @@ class PoolGeometry(NamedTuple):
         kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
         if stride <= kernel - kernel // 2:  # whatever the padding, which may be symbolic, too
             return stride - 1
-        smaller = min if isinstance(padding, int) else torch.sym_min
+        if isinstance(padding, torch.Tensor):  # in a jit trace
+            return (kernel - padding - 1).clamp(max=stride - 1)
+        smaller: Any = min if isinstance(padding, int) else torch.sym_min
         return smaller(stride - 1, kernel - padding - 1)
 
 

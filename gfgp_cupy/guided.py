@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
@@ -10,12 +12,12 @@ from torch.types import Device
 from .autocast import mean_dtype
 from .fx import leaf_call
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
-from .norms import NormLayer
 from .padding import place_windows
 from .pool2d import Pool2d
 
 __all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name"]
 
+LARGEST_USUAL_KERNEL = 16
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
 
 
@@ -54,11 +56,29 @@ class HeadPool2d(Pool2d):
     def forward(self, input: Tensor) -> Tensor:
         if isinstance(input, Proxy):
             return leaf_call(self, input)
-        check_head_input(self.head, self.num_features, input)
+        check_head_input(self.head, self.num_features, input, self._for_channels)
         return self.pool_guided(input)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, {super().extra_repr()}"
+
+    def _for_channels(self, channels: int) -> str:
+        """How to make the layer for so many ``channels``, where it was made for others."""
+        if self.num_features > LARGEST_USUAL_KERNEL:
+            return f"make the layer with num_features={channels}"
+        # GFGPMaxEntPool2d(3, 2, 1) was meant as MaxPool2d(3, 2, 1), each a place further left.
+        meant = [channels, self.num_features, _as_written(self.kernel_size)]
+        if self.stride != self.kernel_size:
+            meant.append(_as_written(self.stride))
+        return (
+            f"make the layer with num_features={channels}; if {self.num_features} was meant as "
+            f"kernel_size, num_features comes first: {type(self).__name__}"
+            f"({', '.join(map(str, meant))})"
+        )
+
+
+def _as_written(pair: tuple[int, int]) -> int | tuple[int, int]:
+    return pair[0] if pair[0] == pair[1] else pair
 
 
 class GuidedPool2d(HeadPool2d):
@@ -107,6 +127,7 @@ class GuidedPool2d(HeadPool2d):
     """
 
     shown = ("hidden_features",)
+    head: nn.Sequential
 
     activation: type[nn.Module] | str
     """What brings θ into its range, by its class or as ``"sigmoid"`` or ``"softplus"``."""
@@ -115,7 +136,7 @@ class GuidedPool2d(HeadPool2d):
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
-        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
+        count_include_pad: bool = False, norm_layer: Callable[[int], nn.Module] | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)

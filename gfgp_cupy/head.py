@@ -17,7 +17,7 @@ from torch.types import Device
 
 from .arguments import check_width
 from .autocast import autocasts
-from .norms import NormLayer, make_norm
+from .norms import make_norm
 from .torchscript import sizes_of
 
 __all__ = [
@@ -71,7 +71,7 @@ def gfgp_head(
     num_features: int,
     activation: nn.Module,
     hidden_features: int | None = None,
-    norm_layer: NormLayer | None = None,
+    norm_layer: Callable[[int], nn.Module] | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Sequential:
@@ -143,8 +143,15 @@ def outside_autocast(head: nn.Module, device: torch.device) -> Callable[..., Any
     return in_own_type
 
 
-def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
+def check_head_input(
+    head: nn.Module, num_features: int, input: Tensor, advice: Callable[[int], str]
+) -> None:
     """Checks a guided layer's input before the head's statistics see it.
+
+    Args:
+        head, num_features: of the layer.
+        input: of the layer.
+        advice: what to do where the input's number of channels, which it is given, does not fit.
 
     Raises:
         TypeError: ``input`` is no tensor.
@@ -154,9 +161,11 @@ def check_head_input(head: nn.Module, num_features: int, input: Tensor) -> None:
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     if input.dim() not in (3, 4) or sizes_of(input)[-3] != num_features:
+        shape = tuple(sizes_of(input))
+        way_out = f": {advice(shape[-3])}" if len(shape) in (3, 4) else ""
         raise ValueError(
             f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
-            f"{num_features}, got shape {tuple(sizes_of(input))}"
+            f"{num_features}, got shape {shape}{way_out}"
         )
     samples = sizes_of(input)[0] if input.dim() == 4 else 1
     if samples == 1:

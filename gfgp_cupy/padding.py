@@ -15,7 +15,7 @@ all poolings:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -215,7 +215,7 @@ def _counted(geometry: PoolGeometry | SameGeometry, input: Tensor, axis: int) ->
     return padding, _clamped(reach, padding)
 
 
-def _clamped(number: int, most: int) -> int:
+def _clamped(number: Any, most: int) -> Any:
     """``number``, but from 0 to ``most``; also a symbolic one, or the tensor of a jit trace."""
     if isinstance(number, Tensor):
         return number.clamp(0, most)

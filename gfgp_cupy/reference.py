@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .geometry import PoolGeometry
 from .memory_format import layout_of
+from .torchscript import is_tracing
 
 __all__ = [
     "Element",
@@ -94,7 +95,7 @@ def weight_and_deviation(element: Element, lam: Tensor, mean: SoftmaxMean) -> tu
 def window_elements(input: Tensor, dtype: torch.dtype, geometry: PoolGeometry) -> list[Element]:
     """For each kernel position, row by row, each window's element there, of type ``dtype``."""
     padded = zero_padded(input.to(dtype), geometry)
-    valid = _traced_valid if torch.jit.is_tracing() else _valid
+    valid = _traced_valid if is_tracing() else _valid
     return list(zip(views(padded, input, geometry), valid(input, geometry), strict=True))
 
 
@@ -145,7 +146,7 @@ def windows(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
 def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     """``input`` with zeros on every side on which a window reaches past it."""
     # A trace holds for inputs of any size.
-    behind = None if torch.jit.is_tracing() else geometry.overhang(*input.shape[2:])
+    behind = None if is_tracing() else geometry.overhang(*input.shape[2:])
     return zero_padded(input, geometry, behind)
 
 
@@ -159,15 +160,17 @@ def zero_padded(
     """
     top, left = geometry.padding
     bottom, right = geometry.largest_overhang() if behind is None else behind
-    if not (top or left or bottom or right):
+    amounts = (left, right, top, bottom)
+    # In a trace "same" padding is a tensor, and may be more for another size.
+    if not any(isinstance(amount, Tensor) or amount for amount in amounts):
         return input
-    return F.pad(input, (left, right, top, bottom))
+    return F.pad(input, amounts)
 
 
 def _positions(geometry: PoolGeometry, axis: int, count: int) -> list[slice]:
     """For each kernel position, where it meets a padded axis in ``count`` windows."""
     kernel, step = geometry.kernel_size[axis], geometry.stride[axis]
-    if torch.jit.is_tracing():
+    if is_tracing():
         # Counted from the end, so that the trace need not compute it.
         return [slice(i, i - kernel + 1 or None, step) for i in range(kernel)]
     return [slice(i, i + step * (count - 1) + 1, step) for i in range(kernel)]
@@ -263,7 +266,7 @@ def _valid_on_axis(
 def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
     (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
     padded = pad_to_windows(input, geometry)
-    if torch.jit.is_tracing():
+    if is_tracing():
         # ONNX unfolds tensors of known sizes only.
         return torch.stack(list(views(padded, input, geometry)))
     if _is_channels_last(input):
@@ -282,4 +285,4 @@ def _plane_of_ones(input: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _is_channels_last(input: Tensor) -> bool:
     # A trace has no memory format: it is run on inputs of either.
-    return not torch.jit.is_tracing() and layout_of(input) is torch.channels_last
+    return not is_tracing() and layout_of(input) is torch.channels_last

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["outside_trace", "sizes_of"]
+__all__ = ["is_tracing", "outside_trace", "sizes_of"]
+
+is_tracing = torch.jit.is_tracing  # pyright: ignore[reportPrivateImportUsage] documented
+"""Whether ``torch.jit.trace`` records what is called now."""
 
 
 def sizes_of(tensor: Tensor) -> torch.Size:
@@ -17,7 +20,7 @@ def sizes_of(tensor: Tensor) -> torch.Size:
     There ``tensor.shape`` is made of tensors, so that what is computed of it holds for other sizes;
     to ask a question of them would warn that its answer is kept.
     """
-    if not torch.jit.is_tracing():
+    if not is_tracing():
         return tensor.shape
     with outside_trace():
         return tensor.shape
@@ -27,8 +30,8 @@ def sizes_of(tensor: Tensor) -> torch.Size:
 def outside_trace() -> Iterator[None]:
     """Nothing that the block does is recorded by ``torch.jit.trace``."""
     state = torch._C._get_tracing_state()  # these two have no public names
-    torch._C._set_tracing_state(None)  # pyright: ignore[reportArgumentType]
+    torch._C._set_tracing_state(None)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # pyright: ignore[reportAttributeAccessIssue]

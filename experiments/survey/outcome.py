@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -30,11 +31,19 @@ def survey(network: Network) -> SurveyRow:
 
     What is replaced, and with which options, follows from the poolings that the untouched network
     calls: first without options, then with those that could replace what stayed.
+
+    It runs on PyTorch's meta device, which computes sizes alone, and anew with data if it cannot,
+    or if something is wrong. The training step always has data.
     """
+    row = _survey(network, "meta")
+    return row if row.outcome in ("wholly", "does not pool", "partly") else _survey(network, "cpu")
+
+
+def _survey(network: Network, device: str) -> SurveyRow:
     torch.manual_seed(0)
-    row = empty_row(network)
+    row = replace(empty_row(network), device=device)
     try:
-        model = network.build()
+        model = _build(network, device)
         row = replace(row, parameters=sum(each.numel() for each in model.parameters()))
         before = _run(model, network)
     except Exception as error:  # of other people's code, which can fail in any way
@@ -49,16 +58,25 @@ def survey(network: Network) -> SurveyRow:
     )
     if not poolings:
         return _attempt(model, network, before, row, {})
-    del model
-    first = row = _attempt(network.build(), network, before, row, {})
-    options = _options(row, poolings)
-    while row.outcome in ("partly", "refused") and options:
-        row = _attempt(network.build(), network, before, row, options)
-        row = replace(row, default_replaced=first.default_replaced)
-        if row.outcome != "refused" or "unsupported" in options:
-            break
-        options = {**options, "unsupported": "skip"}
+    trained_on = "cpu" if _is_small(row) else device
+    options = _options(poolings)
+    first = row = _attempt(
+        _build(network, device if options else trained_on), network, before, row, {}
+    )
+    for more in (options, {**options, "unsupported": "skip"}):
+        if more and (row.outcome == "refused" or (row.outcome == "partly" and more is options)):
+            row = _attempt(_build(network, trained_on), network, before, row, more)
+            row = replace(row, default_replaced=first.default_replaced)
     return row
+
+
+def _build(network: Network, device: str) -> nn.Module:
+    with torch.device(device):
+        return network.build()
+
+
+def _is_small(row: SurveyRow) -> bool:
+    return row.parameters <= MOST_PARAMETERS
 
 
 def empty_row(network: Network) -> SurveyRow:
@@ -90,7 +108,8 @@ class _Run:
 
 
 def _run(model: nn.Module, network: Network) -> _Run:
-    images, calls, error = torch.randn(network.sample_shape), Calls(), ""
+    device = next(model.parameters()).device
+    images, calls, error = torch.randn(network.sample_shape, device=device), Calls(), ""
     with torch.no_grad(), recorded(model, calls, GFGPMaxEntPool2d):
         output = network.call(model.eval(), images[:1])
         pooled = dict(calls.sizes)
@@ -131,7 +150,7 @@ def _attempt(
     if not done and not before.calls.partial:
         return replace(row, outcome="does not pool")
     try:
-        after = _run(model, network)
+        after = _run(deepcopy(model).to(row.device), network)
     except Exception as error:  # whatever the replacements cause
         return replace(row, outcome="broken", error=_line(error))
     now, stays = model.state_dict(), after.calls.partial
@@ -158,15 +177,13 @@ def _outcome(row: SurveyRow, before: _Run, after: _Run) -> str:
     return "partly" if after.calls.partial else "wholly"
 
 
-def _options(row: SurveyRow, poolings: Sequence[Pooling]) -> dict[str, Any]:
+def _options(poolings: Sequence[Pooling]) -> dict[str, Any]:
     """Return the options that may replace more of ``poolings`` than none does."""
     options: dict[str, Any] = {}
-    if row.in_forward:
+    if not all(each.in_module for each in poolings):
         options["functional"] = True
-    if row.stride_one:
+    if any(each.stride_one for each in poolings):
         options["stride_one"] = True
-    if not options and row.outcome == "refused":
-        options["unsupported"] = "skip"
     return options
 
 
@@ -175,7 +192,7 @@ def _train(model: nn.Module, network: Network, row: SurveyRow, runs: bool) -> Su
     heads = [module for module in model.modules() if isinstance(module, GFGPMaxEntPool2d)]
     if not heads:
         return row
-    if not runs or row.parameters > MOST_PARAMETERS:
+    if not runs or not _is_small(row):
         return replace(row, step="too large" if runs else "does not train", heads=len(heads))
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

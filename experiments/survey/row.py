@@ -39,6 +39,7 @@ class SurveyRow:
             ``"partly"``: some stay, and are listed. ``"silent"``: one stays that is not listed.
             ``"broken"``: the network, its sizes or its state dict are not as they should be.
         error: of the refusal, or of what does not run.
+        device: ``"meta"`` if sizes were found without data, ``"cpu"`` if with.
         commit: of this repository.
     """
 
@@ -64,6 +65,7 @@ class SurveyRow:
     seconds: float = 0.0
     outcome: str = "does not run"
     error: str = ""
+    device: str = ""
     commit: str = ""
 
     @property

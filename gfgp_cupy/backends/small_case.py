@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import builtins
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -12,27 +15,49 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ..geometry import PoolGeometry, pool_geometry
 from ..torchscript import outside_trace
 
-__all__ = ["one_line", "run_small_case"]
+__all__ = ["one_line", "run_small_case", "undisturbed"]
+
+REPLACED = ((builtins, "max", max), (builtins, "min", min), (math, "pow", math.pow))
+"""Python's functions that ``torch.export`` replaces while it traces, as they are."""
 
 
 def run_small_case(
     forward: Callable[[Tensor, Tensor, PoolGeometry], Tensor], device: torch.device, size: int
 ) -> None:
-    """Pools one window of ``size`` × ``size`` on ``device``, and raises whatever that raises.
+    """Pools one window of ``size`` × ``size`` on ``device``, and raises whatever that raises."""
+    with undisturbed():
+        input = torch.zeros(1, 1, size, size, device=device)
+        lam = torch.zeros(1, 1, 1, 1, device=device)
+        forward(input, lam, pool_geometry(size))
 
-    Outside all modes, transforms and traces: under a fake mode or inside ``torch.func.grad`` a new
-    tensor would be one without memory, as happens where the first call of a process is a traced
-    one.
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Outside all modes, transforms and traces: the first call of a process may be a traced one.
+
+    Under a fake mode or inside ``torch.func.grad`` a new tensor would be one without memory, and
+    Numba compiles calls of Python's own functions.
     """
     with (
         _disable_current_modes(),
         temporarily_clear_interpreter_stack(),
         torch._C.DisableTorchFunction(),
         outside_trace(),
+        _python_as_it_is(),
     ):
-        input = torch.zeros(1, 1, size, size, device=device)
-        lam = torch.zeros(1, 1, 1, 1, device=device)
-        forward(input, lam, pool_geometry(size))
+        yield
+
+
+@contextmanager
+def _python_as_it_is() -> Iterator[None]:
+    now = [(module, name, getattr(module, name)) for module, name, _ in REPLACED]
+    for module, name, function in REPLACED:
+        setattr(module, name, function)
+    try:
+        yield
+    finally:
+        for module, name, function in now:
+            setattr(module, name, function)
 
 
 def one_line(error: Exception) -> str:

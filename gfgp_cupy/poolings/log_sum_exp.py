@@ -13,6 +13,7 @@ from ..learned import LearnedLambdaPool2d
 from ..overrides import overridable
 from ..padding import place_windows
 from ..reference import windows
+from ..torchscript import is_tracing
 
 __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
 
@@ -81,7 +82,7 @@ def _relative_to(origin: Tensor, elements: Tensor, inside: Tensor, lam: Tensor) 
 
 
 def _expm1(exponent: Tensor) -> Tensor:
-    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+    if is_tracing() and torch.onnx.is_in_onnx_export():
         # ONNX has no such operator; this form is as exact.
         return torch.tanh(exponent / 2) * (exponent.exp() + 1)
     return torch.expm1(exponent)

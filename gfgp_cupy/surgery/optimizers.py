@@ -68,7 +68,7 @@ def update_optimizers(
 def _add(optimizer: Optimizer, new: dict[str, nn.Parameter]) -> None:
     group = optimizer.param_groups[0]
     if isinstance(optimizer, torch.optim.Adagrad) and new:
-        # The one whose state there must be before the first step.
+        # Older ones of PyTorch make its state when they are made, and need it for every step.
         options: dict[str, Any] = {
             name: value for name, value in group.items() if name not in ("params", "param_names")
         }

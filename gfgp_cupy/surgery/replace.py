@@ -79,7 +79,7 @@ def replace_pooling(
             ``count_include_pad=True`` where padding counts, and returns the pooling; its output
             must be of the place's size. ``padding`` may be ``"same"``. A class that takes
             ``kernel_size``, as this library's and PyTorch's do, is given of these, by name, what it
-            takes.
+            takes; ``functools.partial(GFGPMaxEntPool2d, norm_layer=…)`` is a callable, too.
         strided_convs: replace the strides of convolutions, too. Where a library folds several of
             them into one (``timm.utils.reparameterize_model``), the pooling stands behind them all.
         strides: ``"after_blocks"`` moves the strides of torchvision's and timm's residual blocks
@@ -100,13 +100,13 @@ def replace_pooling(
         unsupported: ``"raise"`` an error that names all places that were to be replaced and have no
             equivalent, and a ``where`` that leaves them out; or ``"skip"`` and list them.
         min_channels: poolings of fewer channels are left alone.
-        optimizer: one or several that train the network: the new parameters join the first group of
-            the first, under its options, and what has been replaced leaves all of them. Its groups
-            stay the same objects, so that schedulers go on.
         start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
             so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
             maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
             build the network with the same arguments. Default: a start from fresh weights.
+        optimizer: one or several that train the network: the new parameters join the first group of
+            the first, under its options, and what has been replaced leaves all of them. Its groups
+            stay the same objects, so that schedulers go on.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling and which are global: nothing is computed, no hook is called, and the
@@ -125,9 +125,8 @@ def replace_pooling(
             optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
             has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
             forward of its own, extra state, an attribute that the new one has, too) or its channels
-            cannot be found; or, with ``start``, the pooling has no average and maximum for
-            limits, or is to take a stride's place, for a stride takes one element. The message
-            names the paths.
+            cannot be found. The message names the paths. With ``start``: the pooling has no average
+            and maximum for limits, or is to take a stride's place, which takes one element.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())

@@ -60,7 +60,7 @@ class Replacements(list[Replacement]):
         for row in self.left:
             alike.setdefault((row.was, row.reason), []).append(row.path)
         left = [
-            (paths[0] + (f" and {len(paths) - 1} more" if paths[1:] else ""), was, reason)
+            ((paths[0] or "(model)") + f" and {len(paths) - 1} more" * bool(paths[1:]), was, reason)
             for (was, reason), paths in alike.items()
         ]
         if not left:

@@ -209,7 +209,11 @@ def test_a_norm_layer_of_a_whole_network():
     model(torch.rand(1, 3, 16, 16)).sum().backward()
 
 
-@pytest.mark.parametrize("bad", [nn.BatchNorm2d(8), "batch", lambda num_features: None], ids=repr)
+@pytest.mark.parametrize(
+    "bad",
+    [nn.BatchNorm2d(8), "batch", lambda num_features: None],
+    ids=["a module", "a string", "a callable that makes none"],
+)
 def test_what_makes_no_norm_is_refused(bad):
     with pytest.raises(TypeError, match=r"norm_layer must make a module.*LayerNorm2d"):
         GFGPMaxEntPool2d(8, 2, norm_layer=bad)

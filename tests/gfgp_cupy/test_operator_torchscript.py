@@ -82,6 +82,16 @@ def test_traced_layer_of_other_windows(name, window):
         assert_same(loaded, layer, numbers(*shape))
 
 
+@pytest.mark.parametrize("counted", [False, True], ids=["left out", "counted"])
+def test_traced_layer_of_same_padding(counted):
+    # Of an odd size more is padded before the first element than of an even one.
+    window = {"kernel_size": 3, "stride": 2, "padding": "same", "count_include_pad": counted}
+    layer = GFGPMaxEntPool2d(4, **window).eval()
+    loaded = saved_and_loaded(layer, numbers(2, 4, 10, 12))
+    for shape in SHAPES:
+        assert_same(loaded, layer, numbers(*shape))
+
+
 def test_traced_layer_of_one_image():
     layer = GFGPMaxEntPool2d(4, 2).eval()
     loaded = saved_and_loaded(layer, numbers(4, 10, 12))

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...geometry import PoolGeometry
 from ...memory_format import dense, new_dense
 from ...spread import pack_spread
-from ..small_case import one_line, run_small_case
+from ..small_case import one_line, run_small_case, undisturbed
 from ..torch import lam_backward
 from .block import NO_PARTS, OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW, block_of
 from .plan import Plan, plan
@@ -39,13 +39,12 @@ def unavailable(device: torch.device) -> str | None:
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed: pip install numba (or 'gfgp-cupy[cpu]')"
     try:
-        from . import tiles  # noqa: F401
+        with undisturbed():
+            import numba
     except Exception as error:
-        # Numba refuses a NumPy that it does not know; LLVM's library may not load.
+        # It refuses a NumPy that it does not know; LLVM's library may not load.
         return f"Numba cannot be imported: {one_line(error)}"
-    import numba
-
-    if numba.config.DISABLE_JIT:
+    if numba.config.DISABLE_JIT:  # pyright: ignore  # made of the environment
         return "Numba is told not to compile: unset NUMBA_DISABLE_JIT"
     try:
         # Windows that most networks have, so that what it compiles is not for nothing.

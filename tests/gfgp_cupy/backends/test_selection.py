@@ -7,9 +7,11 @@ import sys
 import textwrap
 import threading
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gfgp_cupy import backend_report, use_backend
 from gfgp_cupy.backends import Backend, backend_module, select_backend
@@ -332,3 +334,160 @@ def test_a_compiled_call_without_numba_warns_and_stays_one_graph():
     print(sum("'numba'" in str(warning.message) for warning in caught))
     """)
     assert output == "[1, 2]\n1\n"
+
+
+# ---------------------------------------------------------------- the small case
+
+
+def test_numba_that_may_not_compile_is_not_taken():
+    output = run_python("""
+    import os, warnings
+    os.environ["NUMBA_DISABLE_JIT"] = "1"
+    import torch
+    from gfgp_cupy import GFGPMaxEntPool2d, backend_report, use_backend
+
+    pool, input = GFGPMaxEntPool2d(2, 2), torch.ones(2, 2, 4, 4, requires_grad=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pool(input).sum().backward()
+    print(len(caught), caught[0].message)
+    print(backend_report())
+    try:
+        with use_backend("numba"):
+            pool(input)
+    except RuntimeError as error:
+        print(error)
+    """)
+    warning, *report, refusal = output.splitlines()
+    assert re.match("1 .*'torch' backend, because 'numba' cannot: .*NUMBA_DISABLE_JIT", warning)
+    assert "cpu: torch" in report
+    assert any(re.match("  numba: no .*unset NUMBA_DISABLE_JIT", line) for line in report)
+    assert re.match("backend 'numba' was asked for but cannot serve cpu.*DISABLE_JIT", refusal)
+
+
+def test_numba_that_cannot_compile_is_not_taken():
+    output = run_python("""
+    import warnings
+    import numba, torch
+    from gfgp_cupy import MaxEntPool2d, backend_report
+
+    def cfunc(*args, **kwargs):
+        raise OSError("LLVM is of\\nanother century")
+    numba.cfunc = cfunc
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        print(MaxEntPool2d(2)(torch.ones(1, 1, 2, 2)).item())
+    print(len(caught), caught[0].message)
+    print(backend_report())
+    """)
+    number, warning, *report = output.splitlines()
+    assert number == "1.0"
+    reason = "Numba cannot compile: OSError: LLVM is of another century"
+    assert re.match(f"1 .*'torch' backend, because 'numba' cannot: {reason}$", warning)
+    assert "cpu: torch" in report
+    assert f"  numba: no ({reason})" in report
+
+
+def under_grad(ask):
+    def loss(x):
+        reasons.append(ask())
+        return x.sum()
+
+    reasons = []
+    torch.func.grad(loss)(torch.ones(2))
+    return reasons[0]
+
+
+def under_vmap(ask):
+    def row(x):
+        reasons.append(ask())
+        return x
+
+    reasons = []
+    torch.func.vmap(row)(torch.ones(2, 3))
+    return reasons[0]
+
+
+def under_trace(ask):
+    def traced(x):
+        reasons.append(ask())
+        return x + 1
+
+    reasons = []
+    graph = torch.jit.trace(traced, (torch.ones(2),), check_trace=False).graph
+    assert len([node for node in graph.nodes() if node.kind() != "prim::Constant"]) == 1
+    return reasons[0]
+
+
+def under_export(ask):
+    class Asks(torch.nn.Module):
+        def forward(self, x):
+            reasons.append(ask())
+            return x + 1
+
+    reasons = []
+    torch.export.export(Asks(), (torch.ones(2),), strict=False)
+    return reasons[0]
+
+
+def under_mode(make_mode):
+    def answer(ask):
+        with make_mode():
+            return ask()
+
+    return answer
+
+
+@contextmanager
+def default_device_meta():
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize(
+    "ask_under",
+    {
+        "fake tensors": under_mode(FakeTensorMode),
+        "inference": under_mode(torch.inference_mode),
+        "default device": under_mode(default_device_meta),
+        "device block": under_mode(lambda: torch.device("meta")),
+        "deterministic": under_mode(deterministic),
+        "forward mode": under_mode(torch.autograd.forward_ad.dual_level),
+        "grad": under_grad,
+        "vmap": under_vmap,
+        "torch.jit.trace": under_trace,
+        "torch.export": under_export,
+    }.items(),
+    ids=lambda item: item[0],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_small_case_is_run_whatever_is_on(backend, ask_under):
+    unavailable = backend_module(backend).unavailable
+    unavailable.cache_clear()
+    try:
+        assert ask_under[1](lambda: unavailable(CPU)) is None
+        assert unavailable.cache_info().currsize == 1
+    finally:
+        unavailable.cache_clear()
+
+
+def test_small_case_of_a_device_that_is_not_there():
+    absent = torch.device("cuda", torch.cuda.device_count())
+    reason = backend_module("torch").unavailable(absent)
+    assert reason.startswith("PyTorch cannot compute on it: ") and "\n" not in reason
+    with use_backend("torch"), pytest.raises(RuntimeError, match="cannot compute on it"):
+        select_backend(absent)
