@@ -5,6 +5,7 @@ MONAI where they are installed; without pre-trained weights.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
 
     def work() -> None:
-        networks = [each for each in networks_of(LIBRARIES) if _selected(each.title, options.only)]
+        networks = _selected(options.only)
         if options.list:
             print("\n".join(each.title for each in networks))
             return
@@ -145,6 +146,7 @@ def _in_processes(networks: Iterable[Network], jobs: int, time_limit: int) -> It
     # given back, and that it can be ended.
     forks = "fork" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if forks else "spawn")
+    gc.freeze()  # lest collecting garbage in a fork copies what it shares with its parent
     waiting, running = list(networks)[::-1], dict[Connection, _Job]()
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -186,8 +188,19 @@ def _result(job: _Job, receive: Connection, ready: bool, limit: int) -> SurveyRo
     return replace(empty_row(job.network), error=error)
 
 
-def _selected(title: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(title, pattern) for pattern in patterns)
+def _selected(patterns: Sequence[str]) -> list[Network]:
+    # Libraries of which nothing is asked for need not be imported.
+    prefixes = [pattern.partition(":")[0] for pattern in patterns]
+    libraries = {
+        name: module
+        for name, module in LIBRARIES.items()
+        if any(fnmatch(name, prefix) for prefix in prefixes)
+    }
+    return [
+        network
+        for network in networks_of(libraries)
+        if any(fnmatch(network.title, pattern) for pattern in patterns)
+    ]
 
 
 if __name__ == "__main__":
