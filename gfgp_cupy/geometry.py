@@ -61,11 +61,12 @@ class PoolGeometry(NamedTuple):
         """How much further than the padding the last window may reach."""
         if not self.ceil_mode:
             return 0
-        kernel, stride, padding = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        kernel, stride = self.kernel_size[axis], self.stride[axis]
+        padding: Any = self.padding[axis]
         if stride <= kernel - kernel // 2:  # whatever the padding, which may be symbolic, too
             return stride - 1
         if isinstance(padding, torch.Tensor):  # in a jit trace
-            return (kernel - padding - 1).clamp(max=stride - 1)
+            return (kernel - padding - 1).clamp(max=stride - 1)  # pyright: ignore[reportReturnType]
         smaller: Any = min if isinstance(padding, int) else torch.sym_min
         return smaller(stride - 1, kernel - padding - 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
@@ -10,7 +12,6 @@ from torch.types import Device
 from .autocast import mean_dtype
 from .fx import leaf_call
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
-from .norms import NormLayer
 from .padding import place_windows
 from .pool2d import Pool2d
 
@@ -135,7 +136,7 @@ class GuidedPool2d(HeadPool2d):
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
-        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
+        count_include_pad: bool = False, norm_layer: Callable[[int], nn.Module] | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)

@@ -17,7 +17,7 @@ from torch.types import Device
 
 from .arguments import check_width
 from .autocast import autocasts
-from .norms import NormLayer, make_norm
+from .norms import make_norm
 from .torchscript import sizes_of
 
 __all__ = [
@@ -71,7 +71,7 @@ def gfgp_head(
     num_features: int,
     activation: nn.Module,
     hidden_features: int | None = None,
-    norm_layer: NormLayer | None = None,
+    norm_layer: Callable[[int], nn.Module] | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Sequential:

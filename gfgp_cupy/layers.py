@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.types import Device
 
 from .functional import guided_max_ent_pool2d, max_ent_pool2d
 from .guided import GuidedPool2d, activation_by_name
 from .head import outside_autocast
 from .learned import LearnedLambdaPool2d
-from .norms import NormLayer
 from .published_names import MAX_ENT_NAMES, takes_published_names
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d"]
@@ -96,7 +97,7 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
-        count_include_pad: bool = False, norm_layer: NormLayer | None = None,
+        count_include_pad: bool = False, norm_layer: Callable[[int], nn.Module] | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         last_step = activation_by_name(activation)

@@ -8,10 +8,7 @@ import torch
 from torch import nn
 from torch.types import Device
 
-__all__ = ["LayerNorm2d", "NormLayer", "make_norm"]
-
-NormLayer = Callable[[int], nn.Module]
-"""What makes a norm of so many features, such as ``nn.BatchNorm2d``, as torchvision has it."""
+__all__ = ["LayerNorm2d", "make_norm"]
 
 
 class LayerNorm2d(nn.GroupNorm):
@@ -46,7 +43,7 @@ class LayerNorm2d(nn.GroupNorm):
 
 
 def make_norm(
-    norm_layer: NormLayer | None,
+    norm_layer: Callable[[int], nn.Module] | None,
     num_features: int,
     device: Device = None,
     dtype: torch.dtype | None = None,

@@ -186,7 +186,8 @@ def _with_counted_padding(
     if isinstance(geometry, SameGeometry) and torch.compiler.is_compiling():
         # Of symbolic sizes F.pad would ask whether they are 0, and keep the answer.
         return _gathered(_gathered(input, 2, top, bottom), 3, left, right), unpadded
-    if torch.jit.is_tracing() or top or bottom or left or right:
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if tracing or top or bottom or left or right:
         return F.pad(input, (left, right, top, bottom)), unpadded
     return input, unpadded
 

@@ -1,7 +1,7 @@
 """What every network of ``create_model`` has beside its layers: it can be saved as a folder."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
@@ -23,11 +23,12 @@ class Network(nn.Module):
     Attributes:
         config: what ``config.json`` holds: the arguments of ``create_model`` by their names, and
             what else was saved with the network. Empty of one that was made otherwise.
-        make: makes a network as this one was made by ``create_model``.
+        make: a function that makes a network as this one was made by ``create_model``.
     """
 
-    config: Mapping[str, Any] = MappingProxyType({})
-    make: Callable[[], "Network"] | None = None
+    # In comments, for torch.jit.script refuses a module whose class has annotations such as these.
+    config = MappingProxyType({})  # type: Mapping[str, Any]
+    make = None  # type: Any
 
     def save_pretrained(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -15,7 +16,7 @@ from ..autocast import mean_dtype
 from ..geometry import PoolGeometry
 from ..guided import HeadPool2d
 from ..head import PointConv2d, hidden_width, outside_autocast
-from ..norms import NormLayer, make_norm
+from ..norms import make_norm
 from ..overrides import overridable
 from ..padding import place_windows, window_geometry
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
@@ -95,8 +96,9 @@ class GaussianHead(nn.Module):
     """
 
     def __init__(
-        self, num_features: int, hidden_features: int, norm_layer: NormLayer | None = None,
-        device: Device = None, dtype: torch.dtype | None = None,
+        self, num_features: int, hidden_features: int,
+        norm_layer: Callable[[int], nn.Module] | None = None, device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         linear = partial(PointConv2d, kernel_size=1, device=device, dtype=dtype)
@@ -175,8 +177,8 @@ class GFGPGaussianPool2d(HeadPool2d):
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
         stochasticity: str | None = "CN", count_include_pad: bool = False,
-        eps: float = LEAST_VARIANCE, norm_layer: NormLayer | None = None, device: Device = None,
-        dtype: torch.dtype | None = None,
+        eps: float = LEAST_VARIANCE, norm_layer: Callable[[int], nn.Module] | None = None,
+        device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         if stochasticity not in STOCHASTICITIES:

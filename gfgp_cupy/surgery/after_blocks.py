@@ -6,20 +6,14 @@ Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from torch import nn
 
-from ..choices import check_choice
-from .decisions import Decision
 from .known_blocks import BlockKind, kind_of, stems_of
-from .left_alone import reason_by_channels
-from .moved_stride import PlanOfStride
-from .refusals import Refusal
-from .table import Left
-from .window import pair, window_of
+from .moved_stride import PlanOfStride, Strides, keeps_size, plan_of_stride
+from .window import pair
 
-__all__ = ["Strides", "strides_to_move"]
+__all__ = ["strides_after_blocks"]
 
 Where = Callable[[str, nn.Module], bool]
 
@@ -27,53 +21,16 @@ Where = Callable[[str, nn.Module], bool]
 WAY_OUT = "strided_convs=True, instead, pools directly behind the convolution"
 
 
-@dataclass
-class Strides:
-    """What becomes of a network's strides.
-
-    Attributes:
-        decisions: about those that are to move, as far as ``where`` selects them.
-        moved: the convolutions and poolings that the plans among them take care of.
-    """
-
-    decisions: list[Decision] = field(default_factory=list)
-    moved: set[nn.Module] = field(default_factory=set)
-
-    @property
-    def selected(self) -> list[str]:
-        return [decision.path for decision in self.decisions]
-
-
-def strides_to_move(
-    model: nn.Module,
-    strides: str | None,
-    *,
-    strided_convs: bool,
-    where: Where | None,
-    min_channels: int,
-) -> Strides:
-    """What :func:`gfgp_cupy.replace_pooling` does about strides: nothing unless it is told to.
+def strides_after_blocks(model: nn.Module, where: Where | None, min_channels: int) -> Strides:
+    """What becomes of each stride of ``model`` with ``strides="after_blocks"``.
 
     Args:
         model: any network. Nothing is changed.
-        strides: None, or ``"after_blocks"``.
-        strided_convs: whether strides are to be pooled directly behind their convolutions.
         where: is called with the path and the module of each block, stem convolution and other
             convolution that strides; what it returns False for is left as it is.
         min_channels: what has fewer channels is left, too.
-
-    Raises:
-        ValueError: an unknown ``strides``, or both ways at once.
     """
     found = Strides()
-    if strides is None:
-        return found
-    check_choice("strides", strides, ["after_blocks"])
-    if strided_convs:
-        raise ValueError(
-            "strided_convs=True pools directly behind each strided convolution, and "
-            f"strides={strides!r} behind the block that it is in: choose one of them"
-        )
     paths = {module: path for path, module in model.named_modules()}
     settled: set[nn.Module] = set()
 
@@ -82,22 +39,15 @@ def strides_to_move(
         settled.update(module.modules())
         if where is not None and not where(path, module):
             return
-        was = f"{type(module).__name__}(stride 2)"
-        if isinstance(plan, str):
-            found.decisions.append(Refusal(path, was, plan))
-        elif reason := reason_by_channels([plan.num_features], min_channels):
-            found.decisions.append(Left(path, was, reason))
-        else:
-            found.decisions.append(plan)
-            found.moved.update(plan.convs, (getattr(*place) for place in plan.poolings))
+        found.add(path, f"{type(module).__name__}(stride 2)", plan, min_channels)
 
     for module, path in paths.items():
         kind = kind_of(module)
         if kind is not None and (strided := _strided(module)):
             settle(module, _plan_of_block(path, module, kind, strided))
     for conv, host in _stems(model):
-        if conv not in settled and _is_in_one_place(model, host) and _keeps_size(conv):
-            settle(conv, _plan(paths[conv], conv, conv, host, (conv,)))
+        if conv not in settled and _is_in_one_place(model, host) and keeps_size(conv):
+            settle(conv, plan_of_stride(paths[conv], conv, conv, host, (conv,)))
     for module in paths:
         if isinstance(module, nn.Conv2d) and max(module.stride) == 2 and module not in settled:
             settle(module, f"strides in a block whose last ReLU is not known ({WAY_OUT})")
@@ -128,7 +78,7 @@ def _plan_of_block(
         for name, child in parent.named_children()
         if isinstance(child, nn.AvgPool2d) and child in strided
     )
-    return _plan(path, block, last, block, convs, poolings)
+    return plan_of_stride(path, block, last, block, convs, poolings)
 
 
 def _reason_against(
@@ -140,7 +90,7 @@ def _reason_against(
         return "has no ReLU behind its sum"
     if {pair(module.stride) for module in strided} != {(2, 2)}:
         return "has strides other than 2"
-    if any(isinstance(module, nn.Conv2d) and not _keeps_size(module) for module in strided):
+    if any(isinstance(module, nn.Conv2d) and not keeps_size(module) for module in strided):
         return "has a convolution that would not keep its map's size without its stride"
     if kind.shortcut is None:
         return None
@@ -150,14 +100,6 @@ def _reason_against(
     if (len(strided) - in_shortcut, in_shortcut) != (1, int(bool(beside))):
         return "strides by something other than one convolution or AvgPool2d in each branch"
     return None
-
-
-def _keeps_size(conv: nn.Conv2d) -> bool:
-    """Whether its output has its input's size once its stride is 1."""
-    if isinstance(conv.padding, str):
-        return False
-    reach = ((k - 1) * d for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
-    return all(2 * p == r for p, r in zip(conv.padding, reach, strict=True))
 
 
 def _stems(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
@@ -174,26 +116,3 @@ def _stems(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
 
 def _is_in_one_place(model: nn.Module, module: nn.Module) -> bool:
     return sum(other is module for _, other in model.named_modules(remove_duplicate=False)) == 1
-
-
-def _plan(
-    path: str,
-    named: nn.Module,
-    last: nn.Conv2d,
-    host: nn.Module,
-    convs: tuple[nn.Conv2d, ...],
-    poolings: tuple[tuple[nn.Module, str], ...] = (),
-) -> PlanOfStride:
-    return PlanOfStride(
-        path=path,
-        # In ceil mode the output is of the strided one's size for odd sizes, too.
-        window=window_of(2, ceil_mode=True),
-        num_features=last.out_channels,
-        device=last.weight.device,
-        dtype=last.weight.dtype,
-        training=host.training,
-        name=type(named).__name__,
-        host=host,
-        convs=convs,
-        poolings=poolings,
-    )

@@ -17,6 +17,7 @@ from .left_alone import reason_by_channels, reason_by_kind, reason_by_use
 from .plans import Plan
 from .pooling_calls import NAME, PoolingCalls
 from .refusals import Refusal
+from .start import Was, was_of
 from .table import Left, Replacement
 from .window import Window, describe, window_of
 
@@ -39,6 +40,10 @@ class PlanOfCall(Plan):
     module: nn.Module
     site: CallSite
     sites: list[CallSite]
+
+    @property
+    def was(self) -> Was | None:
+        return was_of(self.site.stand_in)
 
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         methods = {name for site in self.sites for name in site.methods}

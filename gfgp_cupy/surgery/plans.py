@@ -11,7 +11,7 @@ from torch import nn
 
 from .handover import hand_over, what_cannot_move
 from .refusals import Refusal
-from .start import Was
+from .start import Was, was_of
 from .table import Replacement
 from .window import Window, describe
 
@@ -76,7 +76,7 @@ class PlanOfPooling(Plan):
 
     @property
     def was(self) -> Was | None:
-        return "max" if isinstance(self.module, nn.MaxPool2d) else "avg"
+        return was_of(self.module)
 
     def obstacle(self, pooling: nn.Module) -> Refusal | None:
         reason = what_cannot_move(self.module, pooling)

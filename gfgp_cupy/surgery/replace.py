@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..choices import check_choice
-from .after_blocks import strides_to_move
 from .call_plans import decide_calls, shield_others
 from .decisions import Decision, decide
 from .making import check_pool, make_all
@@ -19,6 +18,7 @@ from .places import find_places
 from .plans import Plan
 from .refusals import Refusal, refuse, refuse_to_guess
 from .start import check_start
+from .strides import strides_to_move
 from .table import Left, Replacements
 from .trace import Trace, trace_forward
 from .wrappers import check_not_fixed
@@ -47,9 +47,9 @@ def replace_pooling(
 
     Every ``nn.MaxPool2d`` and ``nn.AvgPool2d`` gives way to a pooling of the same windows, so that
     all sizes stay as they were. With ``strided_convs``, every ``nn.Conv2d`` of stride 2 becomes a
-    :class:`PooledConv2d`: stride 1, and directly behind it a pooling of kernel and stride 2, as in
-    T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019 (where it stands behind the
-    block's last ReLU, which only the network's author can tell). Such a convolution then costs
+    :class:`PooledConv2d`: stride 1, and directly behind it a pooling of kernel and stride 2. With
+    ``strides="after_blocks"`` the pooling stands behind the last ReLU of the block, as in
+    T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019. Such a convolution then costs
     four times as much.
 
     Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
@@ -79,8 +79,14 @@ def replace_pooling(
             ``count_include_pad=True`` where padding counts, and returns the pooling; its output
             must be of the place's size. ``padding`` may be ``"same"``. A class that takes
             ``kernel_size``, as this library's and PyTorch's do, is given of these, by name, what it
-            takes.
-        strided_convs: replace the strides of convolutions, too.
+            takes; ``functools.partial(GFGPMaxEntPool2d, norm_layer=…)`` is a callable, too.
+        strided_convs: replace the strides of convolutions, too. Where a library folds several of
+            them into one (``timm.utils.reparameterize_model``), the pooling stands behind them all.
+        strides: ``"after_blocks"`` moves the strides of torchvision's and timm's residual blocks
+            (ResNet, ResNeXt, Wide ResNet, RegNet, SE-ResNet and those of the same blocks) behind
+            the block, and those of their stems behind the activation: torchvision's ``resnet50``
+            becomes the published one, its weights kept. An average pooling that strides in a
+            block goes. Any other stride of 2 is a place without an equivalent.
         functional: replace the calls of ``F.max_pool2d``, ``F.avg_pool2d``, ``F.lp_pool2d`` and
             ``torch.max_pool2d`` in the forwards of modules, too. Each call gets a pooling of its
             own, which belongs to the module of whose forward it is (``pooling_calls.0`` and so on
@@ -94,13 +100,13 @@ def replace_pooling(
         unsupported: ``"raise"`` an error that names all places that were to be replaced and have no
             equivalent, and a ``where`` that leaves them out; or ``"skip"`` and list them.
         min_channels: poolings of fewer channels are left alone.
-        optimizer: one or several that train the network: the new parameters join the first group of
-            the first, under its options, and what has been replaced leaves all of them. Its groups
-            stay the same objects, so that schedulers go on.
         start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
             so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
             maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
             build the network with the same arguments. Default: a start from fresh weights.
+        optimizer: one or several that train the network: the new parameters join the first group of
+            the first, under its options, and what has been replaced leaves all of them. Its groups
+            stay the same objects, so that schedulers go on.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling and which are global: nothing is computed, no hook is called, and the

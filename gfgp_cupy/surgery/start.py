@@ -20,7 +20,7 @@ from ..poolings import (
     MixedPool2d,
 )
 
-__all__ = ["Was", "as_was", "check_start", "start_as"]
+__all__ = ["Was", "as_was", "check_start", "start_as", "was_of"]
 
 Was = Literal["avg", "max"]
 
@@ -61,6 +61,12 @@ def check_start(start: str | None) -> None:
         raise ValueError(f"start must be None or 'as_was', got {start!r}")
 
 
+def was_of(module: object) -> Was | None:
+    """What a module of PyTorch's computes, or None if it is neither an average nor a maximum."""
+    kinds: dict[type[nn.Module], Was] = {nn.MaxPool2d: "max", nn.AvgPool2d: "avg"}
+    return next((was for kind, was in kinds.items() if isinstance(module, kind)), None)
+
+
 def as_was(
     make_pooling: Callable[..., nn.Module], path: str, was: Was | None
 ) -> Callable[..., nn.Module]:
@@ -71,9 +77,9 @@ def as_was(
     """
     if was is None:
         raise ValueError(
-            f"{path!r} cannot start as it was, because a stride takes one element of each window "
-            "and a pooling all: replace the poolings with start='as_was', and the strides in a "
-            "second call without it"
+            f"{path!r} cannot start as it was: that is no average and no maximum (a stride "
+            "takes one element of each window): leave it out with where, and replace it in a "
+            "second call without start"
         )
 
     def make(*window: Any, **options: Any) -> nn.Module:
@@ -125,8 +131,10 @@ def start_as(pooling: nn.Module, was: Was) -> None:
     bias.fill_(value)
 
 
-def _last_scale_and_shift(head: nn.Sequential) -> tuple[Tensor, Tensor]:
-    last = head.conv2 if isinstance(head.norm2, nn.Identity) else head.norm2
+def _last_scale_and_shift(head: nn.Module) -> tuple[Tensor, Tensor]:
+    last = head.get_submodule("norm2")
+    if isinstance(last, nn.Identity):
+        last = head.get_submodule("conv2")
     weight, bias = getattr(last, "weight", None), getattr(last, "bias", None)
     if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
         raise ValueError(

@@ -223,8 +223,7 @@ def test_no_kernel_issues_other_than_the_results_say(dtype, layout):
 @pytest.mark.parametrize(
     ("arch", "dtype", "shapes"),
     [
-        ("90", "float16", USUAL),
-        ("90", "float32", SMALL),
+        ("90", "float16", USUAL[:1]),  # which bfloat16 differs from in the conversions alone
         ("90", "bfloat16", SMALL),
         ("80", "bfloat16", USUAL),
         ("100", "float32", USUAL),

@@ -112,16 +112,17 @@ def test_traced_random_numbers_have_the_size_of_the_input(stochasticity):
 
 
 def test_traced_layer_trains_as_the_layer():
-    layer = GFGPMaxEntPool2d(4, 3, 2, 1)
+    # Behind BatchNorm some gradients are 0 but for rounding: float64, so that it is little.
+    layer = GFGPMaxEntPool2d(4, 3, 2, 1, dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of BatchNorm's own check of its batch
-        traced = torch.jit.trace(layer, (numbers(2, 4, 10, 12),), check_trace=False)
+        traced = torch.jit.trace(layer, (numbers(8, 4, 10, 12).double(),), check_trace=False)
     gradients = []
     for module in (traced, layer):
         layer.zero_grad()
-        module(numbers(3, 4, 9, 13)).square().sum().backward()
+        module(numbers(9, 4, 9, 13).double()).square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in layer.parameters()])
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
     assert any(gradient.abs().max() > 1e-3 for gradient in gradients[0])
 
 

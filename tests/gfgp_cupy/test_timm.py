@@ -72,6 +72,13 @@ def test_features_only(name, indices, feature_cls):
     assert any(isinstance(module, GFGPMaxEntPool2d) for module in model.modules())
 
 
+def test_features_through_fx():
+    options = {"features_only": True, "out_indices": (1, 2), "feature_cls": "fx"}
+    model = timm.create_model("resnet18_gfgp", **options).eval()
+    features = model(torch.randn(1, 3, 32, 32))
+    assert [32 // feature.shape[2] for feature in features] == model.feature_info.reduction()
+
+
 def test_takes_what_timms_network_takes():
     model = timm.create_model(
         "resnet18_gfgp", pool="gem", in_chans=1, num_classes=0, global_pool="", output_stride=8,

@@ -1,6 +1,8 @@
 """Networks saved as folders of the Hugging Face Hub, and read from them."""
 
+import copy
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -25,7 +27,7 @@ PAPERS_ERRORS = ("22.64", "24.50", "21.77", "21.55", "22.24")
 def net():
     """A network whose statistics and steps, too, are not those of a new one."""
     net = models.create_model("resnet18", pool="max_ent", num_classes=3)
-    net(torch.rand(2, 3, 32, 32))
+    net(torch.rand(8, 3, 32, 32))
     return net.eval()
 
 
@@ -184,6 +186,13 @@ def test_changed_network_is_refused(tmp_path):
     with pytest.raises(ValueError, match="made otherwise"):
         small_resnet().save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_for_saving_is_in_no_other_tools_way():
+    net = models.create_model("resnetp18", pool="max", num_classes=3).eval()
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(torch.jit.script(net)(images), net(images))
+    assert pickle.loads(pickle.dumps(net)).config == copy.deepcopy(net).config == net.config
 
 
 def test_folders_that_are_not_there(tmp_path):

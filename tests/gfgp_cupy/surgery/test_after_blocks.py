@@ -18,6 +18,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.senet import SEBottleneck, SENet, SEResNetBlock
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import models
 from gfgp_cupy import GFGPMaxEntPool2d, replace_pooling
@@ -167,6 +168,16 @@ def test_timms_features_only(name):
     features = model(torch.randn(1, 3, 64, 64))
     assert [64 // feature.shape[2] for feature in features] == model.feature_info.reduction()
     assert [feature.shape[1] for feature in features] == model.feature_info.channels()
+
+
+def test_torchvisions_feature_extractor():
+    model = torchvision.models.resnet18().eval()
+    after_blocks(model)
+    # The last is inside a block, where its stride was.
+    nodes = {"relu": "2", "layer1": "4", "layer2.0": "8", "layer2.0.relu_1": "inside"}
+    features = create_feature_extractor(model, nodes)(torch.randn(1, 3, 64, 64))
+    reductions = {name: 64 // map.shape[2] for name, map in features.items()}
+    assert reductions == {"2": 2, "4": 4, "8": 8, "inside": 4}
 
 
 def test_layers_run_one_by_one():

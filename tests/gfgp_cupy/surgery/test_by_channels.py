@@ -59,6 +59,15 @@ def test_other_channels_are_refused():
         model.pool(torch.randn(2, 5, 8, 8))
 
 
+def test_each_starts_as_it_was():
+    model = LeNet().eval()
+    x = torch.randn(IMAGES)
+    before = model(x)
+    replace_pooling(model, start="as_was", sample_shape=IMAGES)
+    assert isinstance(model.pool, PoolingByChannels)
+    torch.testing.assert_close(model(x), before, rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize(
     "route",
     {

@@ -141,7 +141,7 @@ def test_each_call_has_its_own_pooling(pool):
 
 def test_every_head_gets_a_gradient():
     model, changes = network()
-    model.train()(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    model.train()(torch.randn(8, 3, 32, 32)).square().sum().backward()
     heads = [module.head for module in model.modules() if isinstance(module, GFGPMaxEntPool2d)]
     assert len(heads) == len(changes)
     assert all(parameter.grad is not None for head in heads for parameter in head.parameters())

@@ -150,6 +150,35 @@ def test_a_callable_starts_likewise():
     torch.testing.assert_close(model(x), before, rtol=0, atol=2e-3)
 
 
+def test_a_pooling_for_several_numbers_of_channels_starts_so_for_each():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            return self.pool(self.conv(self.pool(x)))
+
+    model = Twice()
+    x = torch.rand(IMAGES)
+    before = model(x)
+    replace(model)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=2e-3)
+
+
+def test_calls_inside_a_forward_start_likewise():
+    class Calls(nn.Module):
+        def forward(self, x):
+            return F.avg_pool2d(F.max_pool2d(x, 2), 2)
+
+    model = nn.Sequential(Calls())
+    x = torch.rand(IMAGES)
+    before = model(x)
+    assert len(replace(model, functional=True)) == 2
+    torch.testing.assert_close(model(x), before, rtol=0, atol=2e-3)
+
+
 # What has no such start
 
 
@@ -178,8 +207,16 @@ def test_a_stride_is_refused_and_the_advice_works():
         replace(model, strided_convs=True)
     assert [type(module) for module in model] == [nn.Conv2d, nn.MaxPool2d]
     assert [change.path for change in replace(model)] == ["1"]
+    assert isinstance(model[1], GFGPMaxEntPool2d)
     again = replace_pooling(model, strided_convs=True, sample_shape=IMAGES)
     assert [change.path for change in again] == ["0"]
+
+
+def test_strides_that_move_behind_blocks_are_refused():
+    model = torchvision.models.resnet18()
+    with pytest.raises(ValueError, match=r"cannot start as it was.*second call"):
+        replace(model, strides="after_blocks")
+    assert [change.path for change in replace(model)] == ["maxpool"]
 
 
 def test_norms_without_scale_and_shift_are_refused():

@@ -223,12 +223,12 @@ def ended(tmp_path):
     return ended
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd, victim):
-    strike = partial(process_work.strike, victim=victim, signum=signal.SIGKILL)
+def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd):
+    """The one that the others meet at; ``test_training_whose_process_is_killed`` has another."""
+    strike = partial(process_work.strike, victim=0, signum=signal.SIGKILL)
     handlers = [signal.getsignal(each) for each in STOP_SIGNALS]
     message = error_here(*in_two_processes(strike))
-    assert f"process {victim} (pid " in message
+    assert "process 0 (pid " in message
     assert "died of signal 9" in message
     assert (
         f"--resume auto goes on from the newest whole checkpoint in --out-dir {tmp_path}" in message
@@ -428,13 +428,3 @@ def test_hang_under_torchrun(start, tmp_path):
     assert code != 0
     assert "error: process 0 has lost contact with another one" in stderr
     assert "RuntimeError" not in stderr
-
-
-@pytest.mark.slow
-def test_signal_under_torchrun(start, tmp_path):
-    command = start(*TORCHRUN[1:], *WORK, "stop", "--cpu")
-    command.wait_for_work()
-    os.kill(command.pid, signal.SIGTERM)
-    command.end()
-    assert numbers(tmp_path, "signal") == [[signal.SIGTERM]] * 2
-    assert numbers(tmp_path, "left") == [[signal.SIGTERM]] * 2
