@@ -1,5 +1,6 @@
 """A row of the survey's results."""
 
+import re
 from dataclasses import dataclass
 
 OUTCOMES = ("wholly", "partly", "refused", "silent", "broken", "does not pool", "does not run")
@@ -74,6 +75,16 @@ class SurveyRow:
     def pools(self) -> bool:
         """Whether it pools a part of its map anywhere."""
         return self.partial > 0
+
+    @property
+    def pools_windows(self) -> bool:
+        """Whether it does so by max or average pooling of windows of two dimensions."""
+        return self.pools and (self.outcome != "partly" or self.replaced > 0 or self.left_windows)
+
+    @property
+    def left_windows(self) -> bool:
+        """Whether one of these stays, not only adaptive poolings or those of 1 or 3 dimensions."""
+        return re.search(r"(^|[ ;])(max|avg)_pool2d\(", self.left) is not None
 
     @property
     def trained(self) -> bool:

@@ -161,7 +161,14 @@ def test_tables_by_hand():
     rows = [
         ROW,
         replace(ROW, options="functional=True", heads=2, heads_trained=2),
-        replace(ROW, group="c", outcome="partly", heads=2, heads_trained=1),
+        replace(
+            ROW,
+            group="c",
+            outcome="partly",
+            heads=2,
+            heads_trained=1,
+            left="a.b adaptive_avg_pool2d(to 2): adaptive; a.c max_pool3d(2/2): 3-D",
+        ),
         replace(ROW, group="c", outcome="does not pool", partial=0),
         replace(ROW, group="c", outcome="does not run", partial=0),
     ]
@@ -174,6 +181,11 @@ def test_tables_by_hand():
     text = summary(rows)
     assert "Of 4 networks that run, 3 pool" in text
     assert "In 2 of these (66.7%) every" in text
+    assert "replaced wholly in 3 of 3, 100.0%" in text
+    rows[2] = replace(rows[2], left=rows[2].left + "; (root) avg_pool2d(3/1): no")
+    assert "replaced wholly in 2 of 3, 66.7%" in summary(rows)
+    rows[2] = replace(rows[2], left="a.b adaptive_avg_pool2d(to 2): adaptive", replaced=0)
+    assert "replaced wholly in 2 of 2, 100.0%" in summary(rows)
     assert "1 ran forward and backward in training mode, and each of their 2 heads" in text
 
 
