@@ -65,9 +65,12 @@ def _survey(network: Network, device: str) -> SurveyRow:
         _build(network, device if options else trained_on), network, before, row, {}
     )
     for more in (options, {**options, "unsupported": "skip"}):
+        refusal = row.error
         if more and (row.outcome == "refused" or (row.outcome == "partly" and more is options)):
             row = _attempt(_build(network, trained_on), network, before, row, more)
             row = replace(row, default_replaced=first.default_replaced)
+    if "unsupported" in row.options:
+        row = replace(row, error=row.error or refusal)
     return row
 
 
@@ -175,7 +178,8 @@ def _outcome(row: SurveyRow, before: _Run, after: _Run) -> str:
         return "silent"
     if not before.calls.partial:
         return "broken" if row.replaced else "does not pool"
-    return "partly" if after.calls.partial else "wholly"
+    skipped = "unsupported" in row.options
+    return "partly" if after.calls.partial or skipped else "wholly"
 
 
 def _options(poolings: Sequence[Pooling]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class SurveyRow:
         heads_idle: those whose pooled maps have no part in the network's outputs (DLA has some).
         seconds: of the processor that ``replace_pooling`` took.
         outcome: one of ``OUTCOMES``. ``"wholly"``: no pooling of a part of the map is left.
-            ``"partly"``: some stay, and are listed. ``"silent"``: one stays that is not listed.
+            ``"partly"``: some stay, and are listed, or it took ``unsupported="skip"``.
+            ``"silent"``: one stays that is not listed.
             ``"broken"``: the network, its sizes or its state dict are not as they should be.
         error: of the refusal, or of what does not run.
         device: ``"meta"`` if sizes were found without data, ``"cpu"`` if with.
@@ -85,6 +86,12 @@ class SurveyRow:
     def left_windows(self) -> bool:
         """Whether one of these stays, not only adaptive poolings or those of 1 or 3 dimensions."""
         return re.search(r"(^|[ ;])(max|avg)_pool2d\(", self.left) is not None
+
+    @property
+    def replaces_windows(self) -> bool:
+        """Whether none of these stays, and nothing had to be skipped."""
+        replaced = self.outcome == "wholly" or (self.outcome == "partly" and not self.left_windows)
+        return replaced and "unsupported" not in self.options
 
     @property
     def trained(self) -> bool:

@@ -25,10 +25,11 @@ def summary(rows: Sequence[SurveyRow]) -> str:
     pool = [row for row in rows if row.pools]
     outcomes = Counter(row.outcome for row in pool)
     wholly = [row for row in pool if row.outcome == "wholly"]
+    if not wholly:
+        return "No network has had its poolings replaced wholly yet."
     plain = sum(not row.options for row in wholly)
     windows = [row for row in pool if row.pools_windows]
-    no_window_left = [row for row in windows if row.outcome == "partly" and not row.left_windows]
-    of_windows = len(wholly) + len(no_window_left)
+    of_windows = sum(row.replaces_windows for row in windows)
     trained = [row for row in rows if row.trained]
     heads = sum(row.heads for row in trained)
     seconds = sorted(row.seconds for row in wholly)
