@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,8 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         self.activation = activation
         self.head.activation = last_step
         takes_published_names(self)
+        self.register_state_dict_post_hook(note_activation)
+        self.register_load_state_dict_pre_hook(check_activation)
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         return max_ent_pool2d(input, parameter, *self.window)
@@ -118,3 +121,22 @@ class GFGPMaxEntPool2d(GuidedPool2d):
             input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode,
             self.count_include_pad,
         )  # fmt: skip
+
+
+def note_activation(layer: Any, _: object, __: object, metadata: dict[str, Any]) -> None:
+    """Tells the metadata of a state dict what its tensors do not: which λ they mean."""
+    metadata["activation"] = layer.activation
+
+
+def check_activation(
+    layer: Any, _: object, prefix: str, metadata: dict[str, Any],
+    __: bool, ___: list[str], ____: list[str], errors: list[str],
+) -> None:  # fmt: skip
+    """Adds to the errors of ``load_state_dict`` that the tensors mean another λ."""
+    saved = metadata.get("activation", layer.activation)
+    if saved != layer.activation:
+        errors.append(
+            f"{prefix}head was saved of a layer with activation={saved!r}, and this one has "
+            f"{layer.activation!r}: make the layer, or call replace_pooling, with the arguments of "
+            "then (start='as_was' takes 'softplus' for maxima)"
+        )

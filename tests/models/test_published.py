@@ -41,7 +41,9 @@ def test_nothing_else_looks_like_a_network():
         for name, value in models.__dict__.items()
         if name.islower() and not name.startswith("__") and callable(value)
     ]
-    assert sorted(found) == sorted([*list_models(), "create_model", "list_models"])
+    assert sorted(found) == sorted(
+        [*list_models(), "create_model", "from_pretrained", "list_models"]
+    )
 
 
 def test_seed_decides_on_the_weights():

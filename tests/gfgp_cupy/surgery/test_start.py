@@ -228,3 +228,19 @@ def test_norms_without_scale_and_shift_are_refused():
 def test_other_starts_are_refused():
     with pytest.raises(ValueError, match=r"start must be None or 'as_was', got 'as was'"):
         replace_pooling(nn.Sequential(nn.MaxPool2d(2)), start="as was")
+
+
+@pytest.mark.parametrize("saved, loaded", [("as_was", None), (None, "as_was")])
+def test_state_dict_of_another_start_is_refused(tmp_path, saved, loaded):
+    """Its tensors fit, and would mean another λ."""
+
+    def network(start):
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2))
+        replace_pooling(net, start=start, sample_shape=IMAGES)
+        return net
+
+    torch.save(network(saved).state_dict(), tmp_path / "net.pt")
+    tensors = torch.load(tmp_path / "net.pt", weights_only=True)
+    network(saved).load_state_dict(tensors)
+    with pytest.raises(RuntimeError, match=r"1\.head was saved .* activation=.*start='as_was'"):
+        network(loaded).load_state_dict(tensors)
