@@ -54,19 +54,23 @@ class Replacements(list[Replacement]):
         self.left = list(left)
 
     def __str__(self) -> str:
-        changed = [(row.path, str(row.num_features), row.was, row.is_now) for row in self]
+        changed = [(_named(row.path), str(row.num_features), row.was, row.is_now) for row in self]
         text = _aligned([("path", "channels", "was", "is"), *changed])
         alike: dict[tuple[str, str], list[str]] = {}
         for row in self.left:
             alike.setdefault((row.was, row.reason), []).append(row.path)
         left = [
-            ((paths[0] or "(model)") + f" and {len(paths) - 1} more" * bool(paths[1:]), was, reason)
+            (_named(paths[0]) + f" and {len(paths) - 1} more" * bool(paths[1:]), was, reason)
             for (was, reason), paths in alike.items()
         ]
         if not left:
             return text
         below = _aligned([("path", "left", "why"), *left])
         return f"{text}\n\n{below}" if changed else below
+
+
+def _named(path: str) -> str:
+    return path or "(model)"
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gfgp_cupy import replace_pooling
-from gfgp_cupy.surgery import Left
+from gfgp_cupy.surgery import Left, Replacement, Replacements
 
 IMAGES = (2, 3, 32, 32)
 ADAPTIVE = "adaptive: its windows depend on the map's size"
@@ -113,3 +113,10 @@ def test_nothing_is_refused_that_would_stay_anyway():
 def test_a_warning_that_nothing_changed_says_why():
     with pytest.warns(UserWarning, match=r"nothing in Sequential.*stride 1 \(stride_one=True"):
         replace(nn.Sequential(nn.MaxPool2d(3, 1, 1)))
+
+
+def test_the_network_itself_has_a_name_in_both_tables():
+    changed = Replacement(path="", num_features=8, was="F.max_pool2d(2/2)", is_now="SoftPool2d(2/2)")
+    left = Left(path="", was="F.lp_pool2d(2/2)", reason="LP")
+    rows = str(Replacements([changed], [left])).splitlines()
+    assert [row.split()[0] for row in rows if row] == ["path", "(model)", "path", "(model)"]
