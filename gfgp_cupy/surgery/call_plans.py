@@ -14,6 +14,7 @@ from .decisions import Decision
 from .equivalents import OWN_FORWARD, equivalent_window
 from .functional_calls import called_by, calling_class, give_pooling_calls, shield
 from .left_alone import reason_by_channels, reason_by_kind, reason_by_use
+from .moved_stride import Pooled
 from .plans import Plan
 from .pooling_calls import NAME, PoolingCalls
 from .refusals import Refusal
@@ -82,7 +83,7 @@ def decide_calls(
     selected = []
     for path, calls in of_module.items():
         module = model.get_submodule(path)
-        calls = [site for site in calls if not _is_replaced(module, site)]
+        calls = [site for site in calls if site.pooling_in(module) is None]
         if _is_pooling(module) or not calls:
             continue
         why_not = None if functional else NOT_ASKED_FOR
@@ -107,43 +108,31 @@ def _is_left(decision: Decision) -> bool:
 def _is_pooling(module: nn.Module) -> bool:
     """Whether ``module`` is a pooling itself, so that what it calls is no business of its own.
 
-    PyTorch's, this library's, and classes derived from them.
+    PyTorch's, this library's, and classes derived from them; none that pools besides.
     """
-    return any(cls.__module__.startswith(LIBRARIES) for cls in type(module).__mro__)
+    return not isinstance(module, Pooled) and any(
+        cls.__module__.startswith(LIBRARIES) for cls in type(module).__mro__
+    )
 
 
-def shield_others(
-    model: nn.Module, sites: Iterable[CallSite], new: Iterable[tuple[str, nn.Module]]
-) -> None:
+def shield_others(model: nn.Module, sites: Iterable[CallSite], new: Iterable[nn.Module]) -> None:
     """Has whatever else calls pooling functions call them, also inside a module that does not.
 
     Args:
         model: with its new poolings.
         sites: all that were recorded.
-        new: paths and poolings that have taken the place of modules, or stand behind them.
+        new: the poolings that have taken the place of modules, or stand behind them.
     """
     calling = {path for path, module in model.named_modules() if called_by(type(module))}
+    if not calling:
+        return
     inside = [
-        (site.path, model.get_submodule(site.path)) for site in sites if site.around & calling
+        model.get_submodule(site.path)
+        for site in sites
+        if site.around & calling and site.path not in calling
     ]
-    inside += [(path, pooling) for path, pooling in new if _parents(path) & calling]
-    for path, module in inside:
-        if path not in calling:
-            shield(module)
-
-
-def _parents(path: str) -> set[str]:
-    names = path.split(".")
-    return {".".join(names[:length]) for length in range(len(names))}
-
-
-def _is_replaced(module: nn.Module, site: CallSite) -> bool:
-    poolings = getattr(module, NAME, None)
-    return (
-        site.call is not None
-        and isinstance(poolings, PoolingCalls)
-        and poolings.has(site.key, site.slots)
-    )
+    for module in (*inside, *new):
+        shield(module)
 
 
 def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | str:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..choices import check_choice
-from .call_plans import decide_calls, shield_others
+from .call_plans import PlanOfCall, decide_calls, shield_others
 from .decisions import Decision, decide
 from .making import check_pool, make_all
 from .optimizers import checked_optimizers, update_optimizers
@@ -184,7 +184,8 @@ def replace_pooling(
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
     changes = [plan.apply(model, new) for plan, new in made]
-    shield_others(model, trace.calls.sites, [(plan.path, new) for plan, new in made])
+    of_modules = [pooling for plan, pooling in made if not isinstance(plan, PlanOfCall)]
+    shield_others(model, trace.calls.sites, of_modules)
     update_optimizers(optimizers, before, model)
     return Replacements(changes, left)
 

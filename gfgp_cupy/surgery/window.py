@@ -12,6 +12,7 @@ from ..padding import SAME, window_geometry
 
 __all__ = ["Window", "describe", "pair", "window_of"]
 
+
 @dataclass(frozen=True)
 class Window:
     """What a pooling does with its map, in (height, width) pairs.
