@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch.fx
@@ -18,6 +18,7 @@ from .moved_stride import Pooled
 from .plans import Plan
 from .pooling_calls import NAME, PoolingCalls
 from .refusals import Refusal
+from .selection import Selection
 from .start import Was, was_of
 from .table import Left, Replacement
 from .window import Window, describe, window_of
@@ -57,21 +58,14 @@ class PlanOfCall(Plan):
 
 
 def decide_calls(
-    model: nn.Module,
-    sites: Iterable[CallSite],
-    *,
-    functional: bool,
-    where: Callable[[str, nn.Module], bool] | None,
-    stride_one: bool,
-    min_channels: int,
+    model: nn.Module, sites: Iterable[CallSite], selection: Selection
 ) -> tuple[list[Decision], list[str]]:
     """What becomes of the calls at ``sites``, by the rules for modules of the same windows.
 
     Args:
         model: the network.
         sites: as :class:`CallTrace` has recorded them.
-        functional, where, stride_one, min_channels: as for :func:`gfgp_cupy.replace_pooling`;
-            ``where`` is called with the path and the module of whose forward the call is.
+        selection: of the modules of whose forwards the calls are.
 
     Returns:
         A decision on each, and the paths of the modules that are selected.
@@ -86,14 +80,16 @@ def decide_calls(
         calls = [site for site in calls if site.pooling_in(module) is None]
         if _is_pooling(module) or not calls:
             continue
-        why_not = None if functional else NOT_ASKED_FOR
-        if functional and where is not None and not where(path, module):
-            why_not = "where leaves it out"
-        if why_not is None:
+        why_not = None
+        if not selection.functional:
+            why_not = NOT_ASKED_FOR
+        elif selection.has(path, module):
             selected.append(path)
+        else:
+            why_not = "where leaves it out"
         told_apart = [site for site in of_module[path] if site.call is not None]
         for site in calls:
-            decision = _decide(path, module, site, told_apart, stride_one, min_channels)
+            decision = _decide(path, module, site, told_apart, selection)
             if why_not is not None and not _is_left(decision):
                 reason = why_not if isinstance(decision, Plan) else decision.reason
                 decision = Left(path, site.description, reason)
@@ -159,9 +155,8 @@ def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | st
 
 
 def _decide(
-    path: str, module: nn.Module, site: CallSite, sites: list[CallSite], stride_one: bool,
-    min_channels: int,
-) -> Decision:  # fmt: skip
+    path: str, module: nn.Module, site: CallSite, sites: list[CallSite], selection: Selection
+) -> Decision:
     if site.call is None:
         return Left(
             path, site.description, reason_by_kind(site.stand_in) or "no window of one size"
@@ -171,8 +166,8 @@ def _decide(
     window = _window(module, site.call, site)
     if isinstance(window, str):
         return Refusal(path, site.description, window)
-    reason = reason_by_use(window, site.inputs, stride_one)
-    if reason := reason or reason_by_channels([site.num_features], min_channels):
+    reason = reason_by_use(window, site.inputs, selection.stride_one)
+    if reason := reason or reason_by_channels([site.num_features], selection.min_channels):
         return Left(path, site.description, reason)
     return PlanOfCall(
         path=path,

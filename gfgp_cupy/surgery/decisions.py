@@ -9,6 +9,7 @@ from .left_alone import reason_by_channels, reason_by_use
 from .places import Place
 from .plans import Plan, PlanOfPooling
 from .refusals import Refusal
+from .selection import Selection
 from .strided_convs import plan_of_conv
 from .table import Left
 from .trace import Trace
@@ -19,20 +20,19 @@ __all__ = ["Decision", "decide"]
 Decision = Plan | Left
 
 
-def decide(place: Place, trace: Trace, *, stride_one: bool, min_channels: int) -> Decision:
+def decide(place: Place, trace: Trace, selection: Selection) -> Decision:
     """What becomes of ``place``.
 
     Args:
-        place: one that ``where`` has selected.
+        place: one that ``selection`` has.
         trace: what was seen of the network's forward.
-        stride_one, min_channels: as for :func:`gfgp_cupy.replace_pooling`.
     """
     inputs = trace.inputs.get(place.path, [])
     channels = sorted({input.shape[-3] for input in inputs})
     if isinstance(place.module, nn.Conv2d):
         channels = [place.module.out_channels]
-    reason = place.window and reason_by_use(place.window, inputs, stride_one)
-    if reason := reason or reason_by_channels(channels, min_channels):
+    reason = place.window and reason_by_use(place.window, inputs, selection.stride_one)
+    if reason := reason or reason_by_channels(channels, selection.min_channels):
         return Left(place.path, place.was, reason)
     if place.obstacle is not None:
         return Refusal(place.path, place.was, place.obstacle)
