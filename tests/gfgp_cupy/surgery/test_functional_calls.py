@@ -428,6 +428,22 @@ def test_methods_called_without_the_forward():
     torch.testing.assert_close(copy.deepcopy(model).features(x), 3 * F.max_pool2d(x, 2))
 
 
+def test_a_method_that_the_forward_calls_twice():
+    class Net(nn.Module):
+        def features(self, x):
+            return F.max_pool2d(x, 2)
+
+        def forward(self, x):
+            return self.features(self.features(x))
+
+    model = Net()
+    replace(model, Doubled)
+    with torch.no_grad():
+        model.pooling_calls[1].scale.fill_(3)
+    x = torch.randn(IMAGES)
+    torch.testing.assert_close(model(x), 6 * F.max_pool2d(x, 4))
+
+
 def test_a_sequence_does_not_run_them():
     class Stem(nn.Sequential):
         def forward(self, x):
