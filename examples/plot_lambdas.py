@@ -59,7 +59,7 @@ def draw(lambdas: dict[str, Tensor], labels: Tensor, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the λ that guided layers choose.")
-    parser.add_argument("picture", type=Path, help="the picture to write, such as lambdas.png")
+    parser.add_argument("picture", type=Path, metavar="OUT.png", help="the picture to write")
     path = parser.parse_args().picture
 
     torch.manual_seed(0)
