@@ -135,6 +135,8 @@ def _pair(name: str, value: object) -> tuple[int, int]:
 
 
 def _int(name: str, item: Any, value: object) -> int:
+    if type(item) is int:  # as nearly always, and this is asked on every call of a pooling
+        return item
     if isinstance(item, bool) or not hasattr(item, "__index__"):
         raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
     return operator.index(item)

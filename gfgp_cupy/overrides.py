@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from torch.overrides import handle_torch_function, has_torch_function_variadic
+from torch.overrides import handle_torch_function, has_torch_function
 
 __all__ = ["overridable"]
 
@@ -22,8 +22,8 @@ def overridable(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def overridden(*args: P.args, **kwargs: P.kwargs) -> R:
-        if has_torch_function_variadic(*args, *kwargs.values()):
-            arguments = (*args, *kwargs.values())
+        arguments = (*args, *kwargs.values()) if kwargs else args
+        if has_torch_function(arguments):
             return handle_torch_function(overridden, arguments, *args, **kwargs)
         return function(*args, **kwargs)
 
