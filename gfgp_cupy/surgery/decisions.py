@@ -40,7 +40,7 @@ def decide(place: Place, trace: Trace, selection: Selection) -> Decision:
         return plan_of_conv(place.path, place.module)
     assert place.window is not None  # or there were an obstacle
     if not inputs:
-        return _refusal_of_unseen(place, trace)
+        return _unseen(place, trace)
     return _plan(place, place.window, inputs[0], tuple(channels))
 
 
@@ -57,12 +57,9 @@ def _plan(place: Place, window: Window, input: Tensor, channels: tuple[int, ...]
     return PlanByChannels(**vars(plan), all_channels=channels) if channels[1:] else plan
 
 
-def _refusal_of_unseen(place: Place, trace: Trace) -> Refusal:
+def _unseen(place: Place, trace: Trace) -> Left:
     failure = trace.failure
     if failure is None:
-        reason = (
-            "its number of channels cannot be found, for the network's forward does not call it"
-        )
-        return Refusal(place.path, place.was, reason)
+        return Left(place.path, place.was, "the network's forward does not call it")
     reason = f"its number of channels cannot be found, because {failure}: {failure.way_out}"
     return Refusal(place.path, place.was, reason, failure.error)
