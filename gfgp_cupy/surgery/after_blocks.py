@@ -32,6 +32,7 @@ def strides_after_blocks(model: nn.Module, selection: Selection) -> Strides:
         path = paths[module]
         settled.update(module.modules())
         if selection.has(path, module):
+            found.selected.append(path)
             was = f"{type(module).__name__}(stride 2)"
             found.add(path, was, plan, selection.min_channels)
 

@@ -37,6 +37,7 @@ def strides_of_folded_units(model: nn.Module, selection: Selection) -> Strides:
     for path, convs in units.items():
         unit = model.get_submodule(path)
         selected = [conv for conv in convs if selection.has(paths[conv], conv)]
+        found.selected += [paths[conv] for conv in selected]
         plan = _plan_of_unit(path, unit, convs, whole=len(selected) == len(convs))
         if isinstance(plan, str):
             for conv in selected:

@@ -15,7 +15,7 @@ from ..choices import check_choice
 from ..poolings import create_pooling, list_poolings
 from ..tracing import WANT_OF_DATA, skeleton_of, without_log
 from .plans import Plan
-from .start import as_was
+from .start import as_was, check_was
 
 __all__ = ["check_pool", "make_all"]
 
@@ -33,8 +33,10 @@ def make_all(
             output is not of its place's size, or cannot start as what was there.
     """
     make_pooling = _maker(pool)
+    if start is not None:
+        check_was((plan.path, plan.was) for plan in plans)
     made = [
-        plan.make(make_pooling if start is None else as_was(make_pooling, plan.path, plan.was))
+        plan.make(as_was(make_pooling, plan.was) if start and plan.was else make_pooling)
         for plan in plans
     ]
     if callable(pool):

@@ -138,14 +138,12 @@ class Strides:
     Attributes:
         decisions: about those that are to move.
         moved: the convolutions and poolings that the plans among them take care of.
+        selected: the paths that ``where`` was called with, and has selected.
     """
 
     decisions: list[Decision] = field(default_factory=list)
     moved: set[nn.Module] = field(default_factory=set)
-
-    @property
-    def selected(self) -> list[str]:
-        return [decision.path for decision in self.decisions]
+    selected: list[str] = field(default_factory=list)
 
     def add(self, path: str, was: str, plan: PlanOfStride | str, min_channels: int) -> None:
         """A plan, or the reason why there is none, for what has a stride at ``path``."""

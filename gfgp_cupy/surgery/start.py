@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from ..poolings import (
     MixedPool2d,
 )
 
-__all__ = ["Was", "as_was", "check_start", "start_as", "was_of"]
+__all__ = ["Was", "as_was", "check_start", "check_was", "start_as", "was_of"]
 
 Was = Literal["avg", "max"]
 
@@ -67,20 +67,24 @@ def was_of(module: object) -> Was | None:
     return next((was for kind, was in kinds.items() if isinstance(module, kind)), None)
 
 
-def as_was(
-    make_pooling: Callable[..., nn.Module], path: str, was: Was | None
-) -> Callable[..., nn.Module]:
-    """``make_pooling``, but that what it makes computes what was computed at ``path``.
+def check_was(places: Iterable[tuple[str, Was | None]]) -> None:
+    """Raise ValueError if at some path neither an average nor a maximum was computed."""
+    others = [repr(path) for path in dict.fromkeys(path for path, was in places if was is None)]
+    if others:
+        raise ValueError(
+            f"start='as_was' needs averages and maxima, which {', '.join(others)} "
+            f"{'computes' if len(others) == 1 else 'compute'} none of (a stride takes one element "
+            "of each window): replace the rest first, without strided_convs and strides or with a "
+            "where, and these in a second call without start"
+        )
+
+
+def as_was(make_pooling: Callable[..., nn.Module], was: Was) -> Callable[..., nn.Module]:
+    """``make_pooling``, but that what it makes computes what was computed in its place.
 
     Raises:
-        ValueError: that was neither an average nor a maximum; on a call, as :func:`start_as`.
+        ValueError: on a call, as :func:`start_as`.
     """
-    if was is None:
-        raise ValueError(
-            f"{path!r} cannot start as it was: that is no average and no maximum (a stride "
-            "takes one element of each window): leave it out with where, and replace it in a "
-            "second call without start"
-        )
 
     def make(*window: Any, **options: Any) -> nn.Module:
         pooling = make_pooling(*window, **options)

@@ -65,12 +65,14 @@ class Trace:
             type is float32.
         failure: of the forward in evaluation mode, if it was not seen to its end.
         calls: the calls of pooling functions in the forwards of modules.
+        own_hooks: whether modules' :func:`_own_hooks` are called.
     """
 
     inputs: dict[str, list[Tensor]]
     failure: Failure | None = None
     innermost: tuple[str, Exception] | None = field(default=None, repr=False)
     calls: CallTrace = field(default_factory=CallTrace, repr=False)
+    own_hooks: bool = False
 
     @property
     def complete(self) -> bool:
@@ -82,8 +84,9 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
     """Runs a copy of the network that holds no data, and records the inputs of some modules.
 
     Nothing is computed, and the network, its buffers and the random state stay as they are. No hook
-    is called. The forward runs to its end, if it can, for a module may be called again with other
-    channels.
+    is called, unless the forward fails without: then those of the modules' own library are, as
+    transformers' that collect hidden states. The forward runs to its end, if it can, for a module
+    may be called again with other channels.
 
     Args:
         model: any network of one argument.
@@ -95,9 +98,24 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
         The calls in evaluation mode and, if there is a module that has none, those in training
         mode, for auxiliary branches may be used there only.
     """
+    trace = _trace(model, paths, sample_shape)
+    fails = trace.failure is not None and not trace.failure.for_want_of_data
+    if fails and any(_own_hooks(module) for module in model.modules()):
+        with_hooks = _trace(model, paths, sample_shape, own_hooks=True)
+        trace = trace if with_hooks.failure else with_hooks
+    for site in trace.calls.sites:
+        if pooling := site.pooling_in(model.get_submodule(site.path)):
+            inputs = trace.inputs.setdefault(f"{site.path}.{pooling}".removeprefix("."), [])
+            inputs += site.inputs
+    return trace
+
+
+def _trace(
+    model: nn.Module, paths: list[str], sample_shape: tuple[int, ...], own_hooks: bool = False
+) -> Trace:
     # Of poolings that calls have given way to, the functions are called: a copy forgets them.
     paths = [path for path in paths if f".{NAME}." not in f".{path}."]
-    trace = Trace({path: [] for path in paths})
+    trace = Trace({path: [] for path in paths}, own_hooks=own_hooks)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         skeleton = skeleton_of(model, fake)
@@ -123,10 +141,6 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
             inside, cause = trace.innermost or ("", error)
             path = inside if cause is error else ""
             trace.failure = trace.failure or Failure(path, what, error, NOT_RUN)
-    for site in trace.calls.sites:
-        if pooling := site.pooling_in(model.get_submodule(site.path)):
-            inputs = trace.inputs.setdefault(f"{site.path}.{pooling}".removeprefix("."), [])
-            inputs += site.inputs
     return trace
 
 
@@ -157,8 +171,23 @@ def _call(
         calls.append(input.to(mean_dtype(input)))
     try:
         with trace.calls.forward_of(path, module):
-            return forward(*args, **named)
+            output = forward(*args, **named)
+        for hook in _own_hooks(module) if trace.own_hooks else ():
+            changed = hook(module, args, output)
+            output = output if changed is None else changed
+        return output
     except Exception as error:
         if trace.innermost is None or trace.innermost[1] is not error:
             trace.innermost = path, error
         raise
+
+
+def _own_hooks(module: nn.Module) -> list[Callable[..., Any]]:
+    """The forward hooks that the library of the module's class has written."""
+    library = type(module).__module__.partition(".")[0]
+    return [
+        hook
+        for key, hook in module._forward_hooks.items()
+        if getattr(hook, "__module__", "").partition(".")[0] == library
+        and key not in module._forward_hooks_with_kwargs
+    ]

@@ -105,3 +105,12 @@ def test_a_part_of_a_unit_is_refused_with_what_to_do():
     assert [row.path for row in table.left] == ["0.conv_kxk.conv"]
     assert "timm.utils.reparameterize_model" in table.left[0].reason
     assert model.eval()(torch.randn(2, 8, 16, 16)).shape == (2, 12, 4, 4)
+
+
+def test_the_where_of_a_refusal_keeps_the_units():
+    def build(where):
+        return pooled(UNITS["ConvNorm"](), nn.MaxPool2d(2, dilation=2), where=where)[1]
+
+    with pytest.raises(ValueError, match=r"'1' .*dilation.* path in \('0.c',\)"):
+        build(lambda path, module: True)
+    assert [row.path for row in build(lambda path, module: path in ("0.c",))] == ["0"]

@@ -370,12 +370,15 @@ def test_a_forward_that_wants_targets_in_training():
         def forward(self, x, targets=None):
             if self.training and targets is None:
                 raise ValueError("targets")
-            return F.max_pool2d(x, 2)
+            return F.max_pool2d(self.pool(x), 2)
 
     model = Net()
-    replace(model, Doubled)
+    model.pool = nn.MaxPool2d(2)
+    changes = replace(model, Doubled)
+    assert [change.path for change in changes] == ["", "pool"]
+    assert changes.left == []
     x = torch.randn(IMAGES)
-    torch.testing.assert_close(model.train()(x, 1), 2 * F.max_pool2d(x, 2))
+    torch.testing.assert_close(model.train()(x, 1), 4 * F.max_pool2d(x, 4))
 
 
 def test_a_call_that_was_not_seen_is_an_error():

@@ -113,3 +113,31 @@ def test_a_forward_that_fails_can_be_skipped():
     (row,) = changes.left
     assert row.path == "after"
     assert "forward fails" in row.reason
+
+
+def test_hooks_of_the_library_are_called_where_the_forward_needs_them():
+    """So transformers' networks collect what lies between their layers."""
+
+    class Layer(nn.Conv2d):
+        pass
+
+    states = []
+
+    class Collecting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = Layer(3, 4, 1), nn.MaxPool2d(2)
+            self.conv.register_forward_hook(lambda module, args, y: states.append(y))
+
+        def forward(self, x):
+            states.clear()
+            self.pool(self.conv(x))
+            return states[0]
+
+    model = Collecting()
+    others = []
+    model.pool.register_forward_hook(lambda *_: others.append("of no library of PyTorch's"))
+    changes = replace(model)
+    assert [change.num_features for change in changes] == [4]
+    assert changes.left == []
+    assert others == []
