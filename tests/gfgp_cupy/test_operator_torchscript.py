@@ -12,6 +12,7 @@ from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from gfgp_cupy.poolings import create_pooling, gated_pool2d, list_poolings
 from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d
+from gfgp_cupy.surgery import PoolingByChannels
 from tests.support.random_numbers import random_numbers
 from tests.support.small_networks import small_densenet, small_resnet
 
@@ -101,6 +102,13 @@ def test_traced_layer_of_same_padding(counted):
     loaded = saved_and_loaded(layer, numbers(2, 4, 10, 12))
     for shape in SHAPES:
         assert_same(loaded, layer, numbers(*shape))
+
+
+@on_torch
+def test_traced_pooling_by_channels():
+    pooling = PoolingByChannels({str(width): GFGPMaxEntPool2d(width, 2) for width in (4, 6)}).eval()
+    loaded = saved_and_loaded(pooling, numbers(2, 4, 10, 12))
+    assert_same(loaded, pooling, numbers(3, 4, 9, 13))
 
 
 @on_torch
