@@ -199,6 +199,8 @@ def warn_of_few_samples() -> None:
     warnings.warn(
         f"a GFGP head's BatchNorm trains on fewer than {FEW_SAMPLES} samples a process, and its "
         "statistics are chance (of 2 samples, one gets a high and one a low parameter): pass "
-        "norm_layer=gfgp_cupy.norms.LayerNorm2d to the pooling, or convert to SyncBatchNorm",
+        "norm_layer=gfgp_cupy.norms.LayerNorm2d to the pooling (replace_pooling takes "
+        "functools.partial(GFGPMaxEntPool2d, norm_layer=LayerNorm2d)) or, where several processes "
+        "train, convert to SyncBatchNorm",
         stacklevel=2,
     )

@@ -46,12 +46,13 @@ class Network(nn.Module):
             save_directory: made where there is none.
             config: more to be saved in ``config.json``, ``id2label`` for instance, the names of
                 the classes by their numbers; anything that JSON holds.
-            measured: figures of these weights, for the card. Without them it says that none were
-                measured.
+            measured: figures of these weights, for the card, as a
+                :class:`models.model_card.Measured`. Without them it says that none were measured.
 
         Raises:
             MissingPackageError: safetensors is not installed.
             OSError: the file system refuses the folder or a file.
+            TypeError: ``measured`` is something else.
             ValueError: the layers are not those that ``create_model`` made any more, or ``config``
                 is of another network, or has no name for each class.
 
@@ -64,6 +65,11 @@ class Network(nn.Module):
             'dog'
         """
         files = imported("safetensors.torch", "save_pretrained")
+        if measured is not None and not isinstance(measured, Measured):
+            raise TypeError(
+                f"measured must be a models.model_card.Measured, got {measured!r}: pass "
+                "Measured(err1=…, err5=…, data=…, epoch=…), its errors in percent"
+            )
         self._check_layers()
         config = {**self.config, **(config or {})}
         self._check_config(config)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.command_line import run_here
 from tests.support.paths import REPOSITORY
@@ -56,3 +57,18 @@ def test_guided_pooling_of_the_readers_own():
     names = {}
     exec(code, names)
     assert str(list(names["y"].shape)) == code.rpartition("# ")[2].strip()
+
+
+def test_network_is_saved_and_trained_on(tmp_path, monkeypatch):
+    """As the page's first two examples have it, in one session, with a smaller network."""
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / "docs/networks.md").read_text(encoding="utf-8")
+    text = text.replace("models.densenet121()", "models.squeezenet1_1()")
+    made, saved = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    names = {}
+    exec(made, names)
+    before = names["net"].state_dict()
+    exec(saved, names)
+    after = names["net"].state_dict()
+    assert any(".head." in name for name in before)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

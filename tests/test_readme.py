@@ -119,16 +119,22 @@ def test_what_the_readme_has_not_installed_is_hidden_from_its_snippets():
     assert "ModuleNotFoundError" in result.stderr
 
 
-def test_numbers_of_poolings():
+def test_poolings_of_its_network():
     with torch.device("meta"):
-        theirs = torchvision.models.resnet50()
+        plain = torchvision.models.resnet50()
         published = models.create_model("resnet50", pool="max_ent")
-    assert "with eight here" in TEXT
-    assert len(replace_pooling(theirs, strided_convs=True)) == 8
-    assert "there are five: two in the stem, one behind each block that strode" in TEXT
+    assert "without `strides` it is `maxpool` alone" in TEXT
+    assert [change.path for change in replace_pooling(plain)] == ["maxpool"]
+    # As many as in its table, and at the same places.
     paths = [path for path, each in published.named_modules() if type(each) is GFGPMaxEntPool2d]
     places = [path.partition(".")[0] for path in paths]
     assert places == ["pool1", "pool", "layer2", "layer3", "layer4"]
+
+
+def test_networks_of_the_survey():
+    page = (REPOSITORY / "docs/surgery-survey.md").read_text(encoding="utf-8").replace("\n", " ")
+    (counts,) = re.findall(r"windows alone is replaced wholly in (\d+ of \d+)", page)
+    assert f"In {counts} networks" in TEXT
 
 
 def medians_of(file):

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -64,9 +65,12 @@ def _survey(network: Network, device: str) -> SurveyRow:
         _build(network, device if options else trained_on), network, before, row, {}
     )
     for more in (options, {**options, "unsupported": "skip"}):
+        refusal = row.error
         if more and (row.outcome == "refused" or (row.outcome == "partly" and more is options)):
             row = _attempt(_build(network, trained_on), network, before, row, more)
             row = replace(row, default_replaced=first.default_replaced)
+    if "unsupported" in row.options:
+        row = replace(row, error=row.error or refusal)
     return row
 
 
@@ -174,7 +178,8 @@ def _outcome(row: SurveyRow, before: _Run, after: _Run) -> str:
         return "silent"
     if not before.calls.partial:
         return "broken" if row.replaced else "does not pool"
-    return "partly" if after.calls.partial else "wholly"
+    skipped = "unsupported" in row.options
+    return "partly" if after.calls.partial or skipped else "wholly"
 
 
 def _options(poolings: Sequence[Pooling]) -> dict[str, Any]:
@@ -197,6 +202,9 @@ def _train(model: nn.Module, network: Network, row: SurveyRow, runs: bool) -> Su
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     trained: set[int] = set()
+    in_use: set[int] = set()
+    for i, head in enumerate(heads):
+        head.register_forward_hook(partial(_note_gradient, in_use, i))
     for _ in range(STEPS):
         images = torch.randn(network.sample_shape)
         try:
@@ -210,7 +218,21 @@ def _train(model: nn.Module, network: Network, row: SurveyRow, runs: bool) -> Su
             break
         optimizer.step()
         optimizer.zero_grad()
-    return replace(row, step="ran", heads=len(heads), heads_trained=len(trained))
+    return replace(
+        row,
+        step="ran",
+        heads=len(heads),
+        heads_trained=len(trained),
+        heads_idle=len(heads) - len(in_use | trained),
+    )
+
+
+def _note_gradient(in_use: set[int], i: int, head: nn.Module, args: Any, output: Tensor) -> None:
+    def note(gradient: Tensor) -> None:
+        in_use.add(i)
+
+    if output.requires_grad:
+        output.register_hook(note)
 
 
 def _has_gradient(head: nn.Module) -> bool:

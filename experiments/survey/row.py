@@ -1,5 +1,6 @@
 """A row of the survey's results."""
 
+import re
 from dataclasses import dataclass
 
 OUTCOMES = ("wholly", "partly", "refused", "silent", "broken", "does not pool", "does not run")
@@ -34,9 +35,11 @@ class SurveyRow:
             or one that ``"does not train"`` as it is.
         heads: of the new poolings.
         heads_trained: those whose weights the step gave a gradient that is not 0.
+        heads_idle: those whose pooled maps have no part in the network's outputs (DLA has some).
         seconds: of the processor that ``replace_pooling`` took.
         outcome: one of ``OUTCOMES``. ``"wholly"``: no pooling of a part of the map is left.
-            ``"partly"``: some stay, and are listed. ``"silent"``: one stays that is not listed.
+            ``"partly"``: some stay, and are listed, or it took ``unsupported="skip"``.
+            ``"silent"``: one stays that is not listed.
             ``"broken"``: the network, its sizes or its state dict are not as they should be.
         error: of the refusal, or of what does not run.
         device: ``"meta"`` if sizes were found without data, ``"cpu"`` if with.
@@ -62,6 +65,7 @@ class SurveyRow:
     step: str = ""
     heads: int = 0
     heads_trained: int = 0
+    heads_idle: int = 0
     seconds: float = 0.0
     outcome: str = "does not run"
     error: str = ""
@@ -72,6 +76,22 @@ class SurveyRow:
     def pools(self) -> bool:
         """Whether it pools a part of its map anywhere."""
         return self.partial > 0
+
+    @property
+    def pools_windows(self) -> bool:
+        """Whether it does so by max or average pooling of windows of two dimensions."""
+        return self.pools and (self.outcome != "partly" or self.replaced > 0 or self.left_windows)
+
+    @property
+    def left_windows(self) -> bool:
+        """Whether one of these stays, not only adaptive poolings or those of 1 or 3 dimensions."""
+        return re.search(r"(^|[ ;])(max|avg)_pool2d\(", self.left) is not None
+
+    @property
+    def replaces_windows(self) -> bool:
+        """Whether none of these stays, and nothing had to be skipped."""
+        replaced = self.outcome == "wholly" or (self.outcome == "partly" and not self.left_windows)
+        return replaced and "unsupported" not in self.options
 
     @property
     def trained(self) -> bool:

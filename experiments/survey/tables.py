@@ -25,7 +25,11 @@ def summary(rows: Sequence[SurveyRow]) -> str:
     pool = [row for row in rows if row.pools]
     outcomes = Counter(row.outcome for row in pool)
     wholly = [row for row in pool if row.outcome == "wholly"]
+    if not wholly:
+        return "No network has had its poolings replaced wholly yet."
     plain = sum(not row.options for row in wholly)
+    windows = [row for row in pool if row.pools_windows]
+    of_windows = sum(row.replaces_windows for row in windows)
     trained = [row for row in rows if row.trained]
     heads = sum(row.heads for row in trained)
     seconds = sorted(row.seconds for row in wholly)
@@ -34,7 +38,9 @@ def summary(rows: Sequence[SurveyRow]) -> str:
         f"pool a part of their map. In {len(wholly)} of these ({len(wholly) / len(pool):.1%}) "
         f"every such pooling is replaced: in {plain} without options, in {len(wholly) - plain} "
         f"with options. {outcomes['partly']} are replaced in part, and what stays is listed with "
-        f"the reason; {outcomes['refused']} are refused; in {outcomes['silent']} a pooling stays "
+        f"the reason (max and average pooling of two-dimensional windows alone is replaced wholly "
+        f"in {of_windows} of {len(windows)}, {of_windows / len(windows):.1%}); "
+        f"{outcomes['refused']} are refused; in {outcomes['silent']} a pooling stays "
         f"that is not listed; {outcomes['broken']} are broken. {len(trained)} ran forward and "
         f"backward in training mode, and each of their {heads} heads got a "
         f"gradient. `replace_pooling` took {seconds[len(seconds) // 2]:.2f} s of one processor in "

@@ -5,30 +5,24 @@ Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from .known_blocks import BlockKind, kind_of, stems_of
 from .moved_stride import PlanOfStride, Strides, keeps_size, plan_of_stride
+from .selection import Selection
 from .window import pair
 
 __all__ = ["strides_after_blocks"]
 
-Where = Callable[[str, nn.Module], bool]
-
-
 WAY_OUT = "strided_convs=True, instead, pools directly behind the convolution"
 
 
-def strides_after_blocks(model: nn.Module, where: Where | None, min_channels: int) -> Strides:
+def strides_after_blocks(model: nn.Module, selection: Selection) -> Strides:
     """What becomes of each stride of ``model`` with ``strides="after_blocks"``.
 
     Args:
         model: any network. Nothing is changed.
-        where: is called with the path and the module of each block, stem convolution and other
-            convolution that strides; what it returns False for is left as it is.
-        min_channels: what has fewer channels is left, too.
+        selection: of each block, stem convolution and other convolution that strides.
     """
     found = Strides()
     paths = {module: path for path, module in model.named_modules()}
@@ -37,9 +31,9 @@ def strides_after_blocks(model: nn.Module, where: Where | None, min_channels: in
     def settle(module: nn.Module, plan: PlanOfStride | str) -> None:
         path = paths[module]
         settled.update(module.modules())
-        if where is not None and not where(path, module):
-            return
-        found.add(path, f"{type(module).__name__}(stride 2)", plan, min_channels)
+        if selection.has(path, module):
+            was = f"{type(module).__name__}(stride 2)"
+            found.add(path, was, plan, selection.min_channels)
 
     for module, path in paths.items():
         kind = kind_of(module)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch.fx
@@ -14,9 +14,11 @@ from .decisions import Decision
 from .equivalents import OWN_FORWARD, equivalent_window
 from .functional_calls import called_by, calling_class, give_pooling_calls, shield
 from .left_alone import reason_by_channels, reason_by_kind, reason_by_use
+from .moved_stride import Pooled
 from .plans import Plan
 from .pooling_calls import NAME, PoolingCalls
 from .refusals import Refusal
+from .selection import Selection
 from .start import Was, was_of
 from .table import Left, Replacement
 from .window import Window, describe, window_of
@@ -56,21 +58,14 @@ class PlanOfCall(Plan):
 
 
 def decide_calls(
-    model: nn.Module,
-    sites: Iterable[CallSite],
-    *,
-    functional: bool,
-    where: Callable[[str, nn.Module], bool] | None,
-    stride_one: bool,
-    min_channels: int,
+    model: nn.Module, sites: Iterable[CallSite], selection: Selection
 ) -> tuple[list[Decision], list[str]]:
     """What becomes of the calls at ``sites``, by the rules for modules of the same windows.
 
     Args:
         model: the network.
         sites: as :class:`CallTrace` has recorded them.
-        functional, where, stride_one, min_channels: as for :func:`gfgp_cupy.replace_pooling`;
-            ``where`` is called with the path and the module of whose forward the call is.
+        selection: of the modules of whose forwards the calls are.
 
     Returns:
         A decision on each, and the paths of the modules that are selected.
@@ -82,17 +77,19 @@ def decide_calls(
     selected = []
     for path, calls in of_module.items():
         module = model.get_submodule(path)
-        calls = [site for site in calls if not _is_replaced(module, site)]
+        calls = [site for site in calls if site.pooling_in(module) is None]
         if _is_pooling(module) or not calls:
             continue
-        why_not = None if functional else NOT_ASKED_FOR
-        if functional and where is not None and not where(path, module):
-            why_not = "where leaves it out"
-        if why_not is None:
+        why_not = None
+        if not selection.functional:
+            why_not = NOT_ASKED_FOR
+        elif selection.has(path, module):
             selected.append(path)
+        else:
+            why_not = "where leaves it out"
         told_apart = [site for site in of_module[path] if site.call is not None]
         for site in calls:
-            decision = _decide(path, module, site, told_apart, stride_one, min_channels)
+            decision = _decide(path, module, site, told_apart, selection)
             if why_not is not None and not _is_left(decision):
                 reason = why_not if isinstance(decision, Plan) else decision.reason
                 decision = Left(path, site.description, reason)
@@ -107,43 +104,31 @@ def _is_left(decision: Decision) -> bool:
 def _is_pooling(module: nn.Module) -> bool:
     """Whether ``module`` is a pooling itself, so that what it calls is no business of its own.
 
-    PyTorch's, this library's, and classes derived from them.
+    PyTorch's, this library's, and classes derived from them; none that pools besides.
     """
-    return any(cls.__module__.startswith(LIBRARIES) for cls in type(module).__mro__)
+    return not isinstance(module, Pooled) and any(
+        cls.__module__.startswith(LIBRARIES) for cls in type(module).__mro__
+    )
 
 
-def shield_others(
-    model: nn.Module, sites: Iterable[CallSite], new: Iterable[tuple[str, nn.Module]]
-) -> None:
+def shield_others(model: nn.Module, sites: Iterable[CallSite], new: Iterable[nn.Module]) -> None:
     """Has whatever else calls pooling functions call them, also inside a module that does not.
 
     Args:
         model: with its new poolings.
         sites: all that were recorded.
-        new: paths and poolings that have taken the place of modules, or stand behind them.
+        new: the poolings that have taken the place of modules, or stand behind them.
     """
     calling = {path for path, module in model.named_modules() if called_by(type(module))}
+    if not calling:
+        return
     inside = [
-        (site.path, model.get_submodule(site.path)) for site in sites if site.around & calling
+        model.get_submodule(site.path)
+        for site in sites
+        if site.around & calling and site.path not in calling
     ]
-    inside += [(path, pooling) for path, pooling in new if _parents(path) & calling]
-    for path, module in inside:
-        if path not in calling:
-            shield(module)
-
-
-def _parents(path: str) -> set[str]:
-    names = path.split(".")
-    return {".".join(names[:length]) for length in range(len(names))}
-
-
-def _is_replaced(module: nn.Module, site: CallSite) -> bool:
-    poolings = getattr(module, NAME, None)
-    return (
-        site.call is not None
-        and isinstance(poolings, PoolingCalls)
-        and poolings.has(site.key, site.slots)
-    )
+    for module in (*inside, *new):
+        shield(module)
 
 
 def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | str:
@@ -170,9 +155,8 @@ def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | st
 
 
 def _decide(
-    path: str, module: nn.Module, site: CallSite, sites: list[CallSite], stride_one: bool,
-    min_channels: int,
-) -> Decision:  # fmt: skip
+    path: str, module: nn.Module, site: CallSite, sites: list[CallSite], selection: Selection
+) -> Decision:
     if site.call is None:
         return Left(
             path, site.description, reason_by_kind(site.stand_in) or "no window of one size"
@@ -182,8 +166,8 @@ def _decide(
     window = _window(module, site.call, site)
     if isinstance(window, str):
         return Refusal(path, site.description, window)
-    reason = reason_by_use(window, site.inputs, stride_one)
-    if reason := reason or reason_by_channels([site.num_features], min_channels):
+    reason = reason_by_use(window, site.inputs, selection.stride_one)
+    if reason := reason or reason_by_channels([site.num_features], selection.min_channels):
         return Left(path, site.description, reason)
     return PlanOfCall(
         path=path,

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..autocast import mean_dtype
 from .call_arguments import CALLS, PoolingCall, covers_the_map
-from .pooling_calls import NAME, CallKey, Slot
+from .pooling_calls import NAME, CallKey, PoolingCalls, Slot
 from .window import describe
 
 __all__ = ["CallSite", "CallTrace"]
@@ -77,6 +77,14 @@ class CallSite:
     def description(self) -> str:
         """``F.max_pool2d(3/2/1)``."""
         return describe(f"F.{self.function}", self.stand_in)
+
+    def pooling_in(self, module: nn.Module) -> str | None:
+        """The path in the calling ``module`` of the pooling that has taken the call's place."""
+        poolings = getattr(module, NAME, None)
+        if self.call is None or not isinstance(poolings, PoolingCalls):
+            return None
+        index = poolings.index_of(self.key, self.slots)
+        return None if index is None else f"{NAME}.{index}"
 
 
 @dataclass

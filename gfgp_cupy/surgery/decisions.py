@@ -9,6 +9,7 @@ from .left_alone import reason_by_channels, reason_by_use
 from .places import Place
 from .plans import Plan, PlanOfPooling
 from .refusals import Refusal
+from .selection import Selection
 from .strided_convs import plan_of_conv
 from .table import Left
 from .trace import Trace
@@ -19,20 +20,19 @@ __all__ = ["Decision", "decide"]
 Decision = Plan | Left
 
 
-def decide(place: Place, trace: Trace, *, stride_one: bool, min_channels: int) -> Decision:
+def decide(place: Place, trace: Trace, selection: Selection) -> Decision:
     """What becomes of ``place``.
 
     Args:
-        place: one that ``where`` has selected.
+        place: one that ``selection`` has.
         trace: what was seen of the network's forward.
-        stride_one, min_channels: as for :func:`gfgp_cupy.replace_pooling`.
     """
     inputs = trace.inputs.get(place.path, [])
     channels = sorted({input.shape[-3] for input in inputs})
     if isinstance(place.module, nn.Conv2d):
         channels = [place.module.out_channels]
-    reason = place.window and reason_by_use(place.window, inputs, stride_one)
-    if reason := reason or reason_by_channels(channels, min_channels):
+    reason = place.window and reason_by_use(place.window, inputs, selection.stride_one)
+    if reason := reason or reason_by_channels(channels, selection.min_channels):
         return Left(place.path, place.was, reason)
     if place.obstacle is not None:
         return Refusal(place.path, place.was, place.obstacle)
@@ -40,7 +40,7 @@ def decide(place: Place, trace: Trace, *, stride_one: bool, min_channels: int) -
         return plan_of_conv(place.path, place.module)
     assert place.window is not None  # or there were an obstacle
     if not inputs:
-        return _refusal_of_unseen(place, trace)
+        return _unseen(place, trace)
     return _plan(place, place.window, inputs[0], tuple(channels))
 
 
@@ -57,12 +57,9 @@ def _plan(place: Place, window: Window, input: Tensor, channels: tuple[int, ...]
     return PlanByChannels(**vars(plan), all_channels=channels) if channels[1:] else plan
 
 
-def _refusal_of_unseen(place: Place, trace: Trace) -> Refusal:
+def _unseen(place: Place, trace: Trace) -> Left:
     failure = trace.failure
     if failure is None:
-        reason = (
-            "its number of channels cannot be found, for the network's forward does not call it"
-        )
-        return Refusal(place.path, place.was, reason)
+        return Left(place.path, place.was, "the network's forward does not call it")
     reason = f"its number of channels cannot be found, because {failure}: {failure.way_out}"
     return Refusal(place.path, place.was, reason, failure.error)

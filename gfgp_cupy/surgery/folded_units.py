@@ -7,11 +7,10 @@ one of their convolutions would be lost, so the pooling stands behind the whole 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from .moved_stride import PlanOfStride, Strides, folding_method, keeps_size, plan_of_stride
+from .selection import Selection
 from .window import pair
 
 __all__ = ["strides_of_folded_units"]
@@ -19,16 +18,13 @@ __all__ = ["strides_of_folded_units"]
 ATTENTION = ("se", "attn")  # its convolutions are of single points
 
 
-def strides_of_folded_units(
-    model: nn.Module, where: Callable[[str, nn.Module], bool] | None, min_channels: int
-) -> Strides:
+def strides_of_folded_units(model: nn.Module, selection: Selection) -> Strides:
     """What becomes of the strides in units that are folded, with ``strided_convs=True``.
 
     Args:
         model: any network. Nothing is changed.
-        where: is called with the path and the module of each strided convolution. A unit whose
-            convolutions are selected in part cannot be pooled.
-        min_channels: what has fewer channels is left.
+        selection: of each strided convolution. A unit whose convolutions are selected in part
+            cannot be pooled.
     """
     paths = {module: path for path, module in model.named_modules()}
     units: dict[str, list[nn.Conv2d]] = {}
@@ -40,14 +36,15 @@ def strides_of_folded_units(
     found = Strides()
     for path, convs in units.items():
         unit = model.get_submodule(path)
-        selected = [conv for conv in convs if where is None or where(paths[conv], conv)]
+        selected = [conv for conv in convs if selection.has(paths[conv], conv)]
         plan = _plan_of_unit(path, unit, convs, whole=len(selected) == len(convs))
         if isinstance(plan, str):
             for conv in selected:
-                found.add(paths[conv], "Conv2d(stride 2)", plan, min_channels)
+                found.add(paths[conv], "Conv2d(stride 2)", plan, selection.min_channels)
                 found.moved.add(conv)
         elif selected:
-            found.add(path, f"{type(unit).__name__}(stride 2)", plan, min_channels)
+            was = f"{type(unit).__name__}(stride 2)"
+            found.add(path, was, plan, selection.min_channels)
             found.moved.update(convs)
     return found
 

@@ -10,6 +10,7 @@ __all__ = ["reason_by_channels", "reason_by_kind", "reason_by_use"]
 
 ELEMENT = "windows of one element, which leave nothing to learn"
 GLOBAL = "global"
+NO_CHANNELS = "maps of three dimensions, of which none is sure to be the channels"
 STRIDE_ONE = "stride 1 (stride_one=True replaces it)"
 
 ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -49,6 +50,8 @@ def reason_by_use(window: Window, inputs: list[Tensor], stride_one: bool = False
         return ELEMENT
     if inputs and all(window.covers(input) for input in inputs):
         return GLOBAL
+    if any(input.dim() == 3 for input in inputs):
+        return NO_CHANNELS
     return STRIDE_ONE if window.stride == (1, 1) and not stride_one else None
 
 

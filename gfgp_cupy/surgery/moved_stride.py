@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .decisions import Decision
+from .functional_calls import called_by, calling_class
 from .left_alone import reason_by_channels
 from .plans import Plan
 from .refusals import Refusal
@@ -37,7 +38,12 @@ def pooled(module: nn.Module) -> nn.Module:
     The same object, as ``torch.nn.utils.parametrize`` does it: its hooks, its attributes and
     whoever holds it or its tensors, an optimizer for instance, need not know.
     """
-    module.__class__ = _pooled_class(type(module))
+    called = called_by(type(module))
+    if called is None:
+        module.__class__ = _pooled_class(type(module))
+    else:  # which stays the outermost, where it is looked for
+        base, methods = called
+        module.__class__ = calling_class(_pooled_class(base), methods)
     return module
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from .equivalents import equivalent_window, reason_against_conv
 from .left_alone import reason_by_kind
+from .selection import Selection
 from .table import Left
 from .window import Window, describe, window_of
 from .wrappers import is_compiled
@@ -45,10 +46,8 @@ class Place:
         return isinstance(self.module, (nn.MaxPool2d, nn.AvgPool2d))
 
 
-def find_places(
-    model: nn.Module, strided_convs: bool, where: Callable[[str, nn.Module], bool] | None
-) -> tuple[list[Place], list[Left]]:
-    """The places that ``where`` selects, and the poolings of kinds that have no equivalent.
+def find_places(model: nn.Module, selection: Selection) -> tuple[list[Place], list[Left]]:
+    """The places that are selected, and the poolings of kinds that have no equivalent.
 
     Raises:
         ValueError: ``model`` is a pooling itself.
@@ -58,8 +57,8 @@ def find_places(
         if reason := reason_by_kind(module):
             left.append(Left(path, describe(type(module).__name__, module), reason))
             continue
-        place = _place(path, module, strided_convs)
-        if place is None or not (where is None or where(path, module)):
+        place = _place(path, module, selection.strided_convs)
+        if place is None or not selection.has(path, module):
             continue
         if is_compiled(model.get_submodule(path.rpartition(".")[0])):
             place = replace(place, obstacle=COMPILED)

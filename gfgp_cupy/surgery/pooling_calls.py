@@ -85,13 +85,13 @@ class PoolingCalls(nn.ModuleList):
             self.sites[training][key.call][key.num_features][ordinal] = len(self)
         self.append(pooling)
 
-    def has(self, key: CallKey, slots: Iterable[Slot]) -> bool:
-        """Whether a pooling has been put in a call's place."""
+    def index_of(self, key: CallKey, slots: Iterable[Slot]) -> int | None:
+        """Which pooling has been put in a call's place; None if none has."""
         for training, ordinal in slots:
             indices = self.sites[training].get(key.call, {}).get(key.num_features, [])
             if ordinal < len(indices) and indices[ordinal] is not None:
-                return True
-        return False
+                return indices[ordinal]
+        return None
 
     def find(self, call: PoolingCall, input: Tensor, training: bool, made: Made) -> int | None:
         """Which pooling takes the place of a call that is being made; None: the function stays.

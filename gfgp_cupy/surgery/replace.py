@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
 
 from ..choices import check_choice
-from .call_plans import decide_calls, shield_others
+from .call_plans import PlanOfCall, decide_calls, shield_others
 from .decisions import Decision, decide
 from .making import check_pool, make_all
 from .optimizers import checked_optimizers, update_optimizers
 from .places import find_places
 from .plans import Plan
 from .refusals import Refusal, refuse, refuse_to_guess
+from .selection import Selection
 from .start import check_start
 from .strides import strides_to_move
 from .table import Left, Replacements
@@ -145,48 +147,65 @@ def replace_pooling(
     check_choice("unsupported", unsupported, ("raise", "skip"))
     optimizers = checked_optimizers(optimizer)
 
-    moves = strides_to_move(
-        model, strides, strided_convs=strided_convs, where=where, min_channels=min_channels
-    )
-    places, of_other_kinds = find_places(model, strided_convs, where)
-    places = [place for place in places if place.module not in moves.moved]
-    trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
-    decisions: list[Decision] = [
-        *of_other_kinds,
-        *moves.decisions,
-        *(decide(p, trace, stride_one=stride_one, min_channels=min_channels) for p in places),
-    ]
-    of_calls, calling = decide_calls(
-        model,
-        trace.calls.sites,
+    selection = Selection(
+        strided_convs=strided_convs,
+        strides=strides,
         functional=functional,
-        where=where,
         stride_one=stride_one,
+        where=where,
         min_channels=min_channels,
     )
-    decisions += of_calls
-    plans = _in_order(model, [one for one in decisions if isinstance(one, Plan)])
-    left = [one for one in decisions if isinstance(one, Left)]
-
-    selected = [*moves.selected, *(place.path for place in places), *calling], where is None
+    survey = _survey(model, selection, sample_shape)
+    plans = _in_order(model, [one for one in survey.decisions if isinstance(one, Plan)])
+    left = [one for one in survey.decisions if isinstance(one, Left)]
     if unsupported == "raise":
-        refuse_to_guess(trace)
-        refuse([one for one in left if isinstance(one, Refusal)], *selected)
+        refuse_to_guess(survey.trace)
+        refuse([one for one in left if isinstance(one, Refusal)], survey.selected, where is None)
     made = list(zip(plans, make_all(plans, pool, start), strict=True))
-    obstacles = [one for plan, pooling in made if (one := plan.obstacle(pooling))]
+    obstacles = [one for plan, new in made if (one := plan.obstacle(new))]
     if unsupported == "raise":
-        refuse(obstacles, *selected)
-    made = [(plan, pooling) for plan, pooling in made if plan.obstacle(pooling) is None]
-    left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(trace)])
+        refuse(obstacles, survey.selected, where is None)
+    made = [(plan, new) for plan, new in made if plan.obstacle(new) is None]
+    left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(survey.trace)])
     if not made:
-        _warn_that_nothing_changed(model, strided_convs, where, left)
+        _warn_that_nothing_changed(model, selection, left)
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
     changes = [plan.apply(model, new) for plan, new in made]
-    shield_others(model, trace.calls.sites, [(plan.path, new) for plan, new in made])
+    of_modules = [pooling for plan, pooling in made if not isinstance(plan, PlanOfCall)]
+    shield_others(model, survey.trace.calls.sites, of_modules)
     update_optimizers(optimizers, before, model)
     return Replacements(changes, left)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What pools in a network, and what is to become of it.
+
+    Attributes:
+        trace: what was seen of the forward.
+        decisions: on all that pools, and on the strides that are to be replaced.
+        selected: the paths of all that was to be replaced.
+    """
+
+    trace: Trace
+    decisions: list[Decision]
+    selected: list[str]
+
+
+def _survey(model: nn.Module, selection: Selection, sample_shape: tuple[int, ...]) -> _Survey:
+    moves = strides_to_move(model, selection)
+    places, of_other_kinds = find_places(model, selection)
+    places = [place for place in places if place.module not in moves.moved]
+    trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
+    of_places = [decide(place, trace, selection) for place in places]
+    of_calls, calling = decide_calls(model, trace.calls.sites, selection)
+    return _Survey(
+        trace,
+        decisions=[*of_other_kinds, *moves.decisions, *of_places, *of_calls],
+        selected=[*moves.selected, *(place.path for place in places), *calling],
+    )
 
 
 def _in_order(model: nn.Module, rows: list[Row]) -> list[Row]:
@@ -205,11 +224,11 @@ def _rest_of_the_forward(trace: Trace) -> list[Left]:
     return [Left(failure.path, "the rest of its forward", reason)]
 
 
-def _warn_that_nothing_changed(
-    model: nn.Module, strided_convs: bool, where: object, left: list[Left]
-) -> None:
-    advice = "" if strided_convs else "; strided_convs=True replaces the strides of convolutions"
-    selected = "" if where is None else " that where selects"
+def _warn_that_nothing_changed(model: nn.Module, selection: Selection, left: list[Left]) -> None:
+    advice = ""
+    if not selection.strided_convs:
+        advice = "; strided_convs=True replaces the strides of convolutions"
+    selected = "" if selection.where is None else " that where selects"
     reasons = "; ".join(dict.fromkeys(row.reason for row in left))
     but = f" but what it leaves ({reasons})" if left else ""
     warnings.warn(

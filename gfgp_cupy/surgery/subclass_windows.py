@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .window import SAME, Window, window_of
+from ..padding import SAME, SameGeometry
+from .window import Window, window_of
 
 __all__ = ["window_by_trial"]
 
@@ -75,12 +76,12 @@ def _pooled(module: nn.MaxPool2d | nn.AvgPool2d, window: Window, input: Tensor) 
 
 def _margins(window: Window, input: Tensor) -> list[int]:
     """The padding as ``F.pad`` takes it: left, right, above, below."""
-    outputs = window.output_size(*input.shape[-2:])
+    same = SameGeometry(window.kernel_size, window.stride)
     margins: list[int] = []
     for axis in (1, 0):
-        needed = (outputs[axis] - 1) * window.stride[axis] + window.kernel_size[axis]
-        total = max(needed - input.shape[axis - 2], 0)
-        margins += [total // 2, total - total // 2]
+        length = input.shape[axis - 2]
+        before = same.before(length, axis)
+        margins += [before, same.total(length, axis) - before]
     return margins
 
 

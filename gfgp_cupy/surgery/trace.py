@@ -16,6 +16,7 @@ from ..autocast import mean_dtype
 from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, without_log
 from .call_trace import CallTrace
 from .functional_calls import without_pooling_calls
+from .pooling_calls import NAME
 from .wrappers import is_compiled
 
 __all__ = ["Failure", "Trace", "trace_forward"]
@@ -94,6 +95,8 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
         The calls in evaluation mode and, if there is a module that has none, those in training
         mode, for auxiliary branches may be used there only.
     """
+    # Of poolings that calls have given way to, the functions are called: a copy forgets them.
+    paths = [path for path in paths if f".{NAME}." not in f".{path}."]
     trace = Trace({path: [] for path in paths})
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
@@ -120,6 +123,10 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
             inside, cause = trace.innermost or ("", error)
             path = inside if cause is error else ""
             trace.failure = trace.failure or Failure(path, what, error, NOT_RUN)
+    for site in trace.calls.sites:
+        if pooling := site.pooling_in(model.get_submodule(site.path)):
+            inputs = trace.inputs.setdefault(f"{site.path}.{pooling}".removeprefix("."), [])
+            inputs += site.inputs
     return trace
 
 

@@ -8,11 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..geometry import PoolGeometry, pool_geometry
+from ..padding import SAME, window_geometry
 
 __all__ = ["Window", "describe", "pair", "window_of"]
-
-SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,7 @@ class Window:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Output height and width; zero or less where no window fits."""
-        if isinstance(self.padding, str):
-            return -(-height // self.stride[0]), -(-width // self.stride[1])
-        geometry = PoolGeometry(self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        geometry = window_geometry(self.kernel_size, self.stride, self.padding, self.ceil_mode)
         return geometry.output_size(height, width)
 
     def covers(self, input: Tensor) -> bool:
@@ -62,16 +58,12 @@ def window_of(
     ``count_include_pad`` is left out where there is no padding to count.
 
     Raises:
-        TypeError, ValueError: as of :func:`gfgp_cupy.geometry.pool_geometry`.
+        TypeError, ValueError: as of :func:`gfgp_cupy.padding.window_geometry`.
     """
-    kernel, step, pad, ceil = pool_geometry(
-        kernel_size,
-        stride or None,  # an empty one means the kernel size, as none does
-        0 if padding == SAME else padding,
-        False if padding == SAME else ceil_mode,
-    )
-    counts = count_include_pad and (padding == SAME or pad != (0, 0))
-    return Window(kernel, step, SAME if padding == SAME else pad, ceil, counts)
+    if padding == SAME:
+        ceil_mode = False  # which changes nothing there
+    kernel, step, pad, ceil = window_geometry(kernel_size, stride, padding, ceil_mode)
+    return Window(kernel, step, pad, ceil, count_include_pad and pad != (0, 0))
 
 
 def describe(name: str, window: Window | nn.Module) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, replace_pooling
 from tests.support.gloo_group import gloo_group
 from tests.support.random_numbers import random_numbers
 from tests.support.warm_python import run_warm
@@ -75,10 +75,33 @@ def sharded(rank):
     return tensors, local
 
 
+class Replaced(nn.Module):
+    """Pools by a module and by a call of a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)
+        self.classifier = nn.Linear(36, 2)
+
+    def forward(self, x):
+        return self.classifier(F.avg_pool2d(self.pool(self.conv(x)), 2).flatten(1))
+
+
+def replaced(rank):
+    """Heads that were drawn from another seed in each process."""
+    torch.manual_seed(rank)
+    model = Replaced()
+    changes = replace_pooling(model, functional=True, sample_shape=(2, 3, 14, 14))
+    start = copy.deepcopy(model.state_dict())
+    model = DistributedDataParallel(model)
+    train(model, 4 * rank, 4 * rank + 4)
+    return len(changes), start, dict(model.module.named_parameters())
+
+
 def run_process(rank, folder):
     torch.set_num_threads(1)
     with gloo_group(folder, rank, PROCESSES):
-        trainings = (replicated, sharded) if SHARDS_ON_CPU else (replicated,)
+        trainings = (replicated, replaced, *([sharded] if SHARDS_ON_CPU else []))
         results = {f.__name__: f(rank) for f in trainings}
     torch.save(results, folder / f"{rank}.pt")
 
@@ -117,6 +140,17 @@ def test_one_process_learns(alone):
 def test_distributed_data_parallel(results, alone):
     for result in results:
         assert_learned(result["replicated"], alone)
+
+
+def test_heads_of_replaced_poolings_stay_equal(results):
+    (changes, start, first), (_, other_start, second) = (result["replaced"] for result in results)
+    assert changes == 2
+    assert first.keys() == second.keys()
+    for name, parameter in first.items():
+        assert torch.equal(parameter, second[name]), name
+        if name.endswith("weight"):  # a bias before a norm learns nothing
+            assert not torch.equal(parameter, start[name]), name
+    assert not torch.equal(*(s["pool.head.conv1.weight"] for s in (start, other_start)))
 
 
 @pytest.mark.skipif(not SHARDS_ON_CPU, reason="PyTorch 2.6 shards on GPUs alone")

@@ -119,6 +119,12 @@ def test_card_without_figures_has_none(saved):
     assert not any(error in card.content for error in PAPERS_ERRORS)
 
 
+def test_figures_that_are_none_are_refused_before_anything_is_written(net, tmp_path):
+    with pytest.raises(TypeError, match=r"pass Measured\(err1=…, err5=…, data=…, epoch=…\)"):
+        net.save_pretrained(tmp_path / "new", measured={"err1": 12.25})
+    assert not (tmp_path / "new").exists()
+
+
 def test_card_states_what_was_measured(net, tmp_path):
     measured = Measured(err1=12.25, err5=1.5, data='pets: "mine"', epoch=7)
     labels = {0: "cat", 1: "dog: big", 2: "Grüße"}

@@ -251,6 +251,58 @@ def test_where_is_given_the_calling_module():
     torch.testing.assert_close(model(x), reference(model, x))
 
 
+def test_what_was_put_in_the_place_of_calls_is_replaced_again():
+    model = Network()
+    replace(model, "max")
+    changes = replace(model, Doubled)
+    assert [(change.path, change.num_features, change.was) for change in changes] == [
+        ("block.pool", 4, "MaxPool2d(2/2)"),
+        ("block.pooling_calls.0", 4, "MaxPool2d(2/2)"),
+        ("block.pooling_calls.1", 4, "MaxPool2d(2/2)"),
+        ("pooling_calls.0", 4, "MaxPool2d(2/2)"),
+    ]
+    x = torch.randn(IMAGES)
+    torch.testing.assert_close(model(x), reference(model, x))
+
+
+class Unit(nn.Module):
+    """A stride that moves behind a module which calls functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+    def fuse(self):
+        return self
+
+    def forward(self, x):
+        return F.max_pool2d(self.conv(x), 2)
+
+
+CALLS_AND_STRIDE = [{"functional": True}, {"functional": False, "strided_convs": True}]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"functional": True, "strided_convs": True}],
+        CALLS_AND_STRIDE,
+        [*CALLS_AND_STRIDE, {}],
+        CALLS_AND_STRIDE[::-1],
+    ],
+    ids=["at once", "calls first", "and again", "stride first"],
+)
+def test_a_stride_behind_a_module_that_calls(steps):
+    model = nn.Sequential(Unit())
+    for options in steps:
+        replace(model, "avg", **options)
+    x = torch.randn(IMAGES)
+    for unit in (model[0], copy.deepcopy(model[0])):
+        assert isinstance(unit.pooling, nn.AvgPool2d)
+        expected = F.avg_pool2d(F.avg_pool2d(unit.conv(x), 2), 2)
+        torch.testing.assert_close(unit(x), expected)
+
+
 def test_a_forward_of_the_instance_is_refused():
     model = nn.Sequential(nn.Identity())
     model[0].forward = lambda x: F.max_pool2d(x, 2)
@@ -374,6 +426,22 @@ def test_methods_called_without_the_forward():
     torch.testing.assert_close(model(x), 6 * F.max_pool2d(x, 4))
     torch.testing.assert_close(model.features(x), 3 * F.max_pool2d(x, 2))
     torch.testing.assert_close(copy.deepcopy(model).features(x), 3 * F.max_pool2d(x, 2))
+
+
+def test_a_method_that_the_forward_calls_twice():
+    class Net(nn.Module):
+        def features(self, x):
+            return F.max_pool2d(x, 2)
+
+        def forward(self, x):
+            return self.features(self.features(x))
+
+    model = Net()
+    replace(model, Doubled)
+    with torch.no_grad():
+        model.pooling_calls[1].scale.fill_(3)
+    x = torch.randn(IMAGES)
+    torch.testing.assert_close(model(x), 6 * F.max_pool2d(x, 4))
 
 
 def test_a_sequence_does_not_run_them():

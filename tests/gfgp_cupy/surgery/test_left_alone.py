@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gfgp_cupy import replace_pooling
@@ -44,6 +45,35 @@ def test_other_kinds_are_listed():
         Left("others.5", "MaxPool1d(2/2)", "1-D"),
         Left("others.6", "AvgPool3d(2/2)", "3-D"),
     ]  # fmt: skip
+
+
+def test_a_pooling_that_is_not_called_is_left():
+    changes = replace(Beside(nn.MaxPool2d(2)))
+    assert [change.path for change in changes] == ["pool"]
+    why = "the network's forward does not call it"
+    assert changes.left == [Left("others.0", "MaxPool2d(2/2)", why)]
+
+
+def test_scores_without_channels_are_left():
+    class Detector(nn.Module):
+        """Suppresses what is not the largest score around, as detectors of points do."""
+
+        def __init__(self):
+            super().__init__()
+            self.largest = nn.MaxPool2d(3, 1, 1)
+
+        def forward(self, x):
+            scores = x.mean(1)  # [N, H, W], which would be read as [C, H, W]
+            return torch.where(scores == F.max_pool2d(scores, 3, 1, 1), self.largest(scores), 0)
+
+    model = nn.Sequential(nn.MaxPool2d(2), Detector())
+    changes = replace(model, functional=True, stride_one=True)
+    assert [change.path for change in changes] == ["0"]
+    reason = "maps of three dimensions, of which none is sure to be the channels"
+    assert changes.left == [
+        Left("1", "F.max_pool2d(3/1/1)", reason),
+        Left("1.largest", "MaxPool2d(3/1/1)", reason),
+    ]
 
 
 def test_rows_alike_are_one_in_the_table():

@@ -389,7 +389,6 @@ REFUSED = {
     "divisor": (nn.AvgPool2d(2, divisor_override=3), ["divisor_override=3"]),
     "subclass": (OwnPool(2), ["OwnPool", "forward of its own"]),
     "parametrized": (parametrizations.weight_norm(nn.Conv2d(8, 8, 2, 2)), ["ParametrizedConv2d"]),
-    "unused": (Lambda(lambda self, x: x, pool=nn.MaxPool2d(2)), ["forward does not call it"]),
 }
 
 
