@@ -29,6 +29,7 @@ napoleon_custom_sections = ["Shape"]
 
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(torch|collections|os)\..*")]  # theirs to document
+nitpick_ignore = [("py:class", "Module")]  # as nn.ModuleDict's signature calls it
 
 
 def link_from_docs(app, path, docname, content):

@@ -18,7 +18,7 @@ from torch.types import Device
 from .arguments import check_width
 from .autocast import autocasts
 from .norms import make_norm
-from .torchscript import sizes_of
+from .torchscript import is_tracing, sizes_of
 
 __all__ = [
     "PointConv2d",
@@ -180,7 +180,7 @@ def check_head_input(
     # network that is run without data trains on nothing.
     elif (
         head.training
-        and not _traced()
+        and not (torch.compiler.is_compiling() or is_tracing())
         and samples < FEW_SAMPLES
         and _trains_batch_norm(head)
         and not isinstance(input, FakeTensor)
@@ -191,11 +191,6 @@ def check_head_input(
 def _trains_batch_norm(head: nn.Module) -> bool:
     # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
     return any(isinstance(module, nn.BatchNorm2d) and module.training for module in head.modules())
-
-
-def _traced() -> bool:
-    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return torch.compiler.is_compiling() or tracing
 
 
 @functools.cache  # once a process: Python would tell it again whenever its filters have changed

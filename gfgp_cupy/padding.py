@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .arguments import check_input
 from .geometry import PoolGeometry, check_flag, pool_geometry
-from .memory_format import layout_of
+from .torchscript import is_tracing, sizes_of
 
 __all__ = ["SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
 
@@ -52,14 +52,14 @@ class Windows(NamedTuple):
         if self.surplus == (0, 0):
             return parameter
         top, left = self.surplus
-        one_row, one_column = parameter.shape[2] == 1, parameter.shape[3] == 1
-        return F.pad(parameter, (0 if one_column else left, 0, 0 if one_row else top, 0))
+        height, width = sizes_of(parameter)[2:]
+        return F.pad(parameter, (0 if width == 1 else left, 0, 0 if height == 1 else top, 0))
 
     def result(self, output: Tensor, dimensions: int) -> Tensor:
         """Of the ``output`` of all windows, what is asked for: [C, oH, oW] of 3 ``dimensions``."""
         if self.surplus != (0, 0):
             top, left = self.surplus
-            output = output[:, :, top:, left:].contiguous(memory_format=layout_of(output))
+            output = output[:, :, top:, left:].clone()  # dense, in the memory format that it has
         return output if dimensions == 4 else output.squeeze(0)
 
 
@@ -172,7 +172,8 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
 
 def _fixed(padding: int, same: SameGeometry, axis: int) -> int:
     """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
-    if not same.depends_on_length(axis):
+    traced = isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export()
+    if traced or not same.depends_on_length(axis):
         return padding
     return next(number for number in range(same.kernel_size[axis]) if number == padding)
 
@@ -186,8 +187,7 @@ def _with_counted_padding(
     if isinstance(geometry, SameGeometry) and torch.compiler.is_compiling():
         # Of symbolic sizes F.pad would ask whether they are 0, and keep the answer.
         return _gathered(_gathered(input, 2, top, bottom), 3, left, right), unpadded
-    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    if tracing or top or bottom or left or right:
+    if is_tracing() or top or bottom or left or right:
         return F.pad(input, (left, right, top, bottom)), unpadded
     return input, unpadded
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from ..fx import leaf_call
+from ..torchscript import sizes_of
 from .plans import PlanOfPooling
 from .window import describe
 
@@ -33,7 +34,7 @@ class PoolingByChannels(nn.ModuleDict):
     def forward(self, input: Tensor) -> Any:
         if isinstance(input, Proxy):
             return leaf_call(self, input)
-        channels = str(int(input.shape[-3]))
+        channels = str(int(sizes_of(input)[-3]))
         if channels not in self:
             raise ValueError(
                 f"input has {channels} channels, and there are poolings for {', '.join(self)}: the "

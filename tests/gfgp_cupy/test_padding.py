@@ -205,8 +205,8 @@ def test_same_on_each_backend(backend, window):
 @pytest.mark.parametrize("count_include_pad", [False, True])
 @each_same
 def test_gradients_agree_with_finite_differences(window, count_include_pad):
-    x = numbers((1, 2, 5, 4)).requires_grad_()
-    lam = numbers((1, 2, 1, 1), seed=1).requires_grad_()
+    x = numbers((1, 1, 5, 4)).requires_grad_()
+    lam = numbers((1, 1, 1, 1), seed=1).requires_grad_()
     options = {**window, "padding": "same", "count_include_pad": count_include_pad}
     with use_backend("torch"):
         assert gradcheck(lambda x, lam: max_ent_pool2d(x, lam, **options), (x, lam))
@@ -311,14 +311,20 @@ def test_a_layer_that_was_pickled_before_it_had_the_option():
 # ---------------------------------------------------------------- compiled, exported, traced
 
 
+SIZES = ((8, 9), (7, 6), (6, 6))
+"""The first is traced. Odd and even on both axes, and once the same on both."""
+
+
 @on_torch
-@each_option
-@pytest.mark.parametrize("pool", ["max_ent", "mixed"])
-def test_compiled_for_any_size(pool, options):
+@pytest.mark.parametrize(
+    ("pool", "option"),
+    [*(("max_ent", option) for option in OPTIONS), ("mixed", "same"), ("mixed", "same, counted")],
+)
+def test_compiled_for_any_size(pool, option):
     torch._dynamo.reset()
-    layer = make(pool, options).eval()
+    layer = make(pool, OPTIONS[option]).eval()
     compiled = torch.compile(layer, backend="eager", dynamic=True, fullgraph=True)
-    for size in ((8, 9), (7, 6), (6, 6), (9, 11)):
+    for size in SIZES:
         x = numbers((2, 4, *size), torch.float32).abs() + 0.1
         torch.testing.assert_close(compiled(x), layer(x))
 
@@ -330,12 +336,15 @@ def test_exported_for_any_size(options):
     sizes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
     x = numbers((2, 4, 8, 9), torch.float32)
     program = torch.export.export(layer, (x,), dynamic_shapes=sizes).module()
-    for size in ((8, 9), (7, 6), (6, 6), (9, 11)):
+    for size in SIZES:
         x = numbers((2, 4, *size), torch.float32)
         torch.testing.assert_close(program(x), layer(x))
 
 
 @on_torch
+@pytest.mark.skipif(
+    torch.__version__ < (2, 7), reason="PyTorch 2.6 exports no guards, a pooling of its own neither"
+)
 def test_same_padding_that_differs_is_not_exported_for_all_sizes_in_silence():
     x = numbers((2, 4, 8, 9), torch.float32)
     sizes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
@@ -346,12 +355,15 @@ def test_same_padding_that_differs_is_not_exported_for_all_sizes_in_silence():
 
 
 @on_torch
+@pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
 @each_option
-def test_traced_for_any_size(options):
-    layer = guided(options)
-    traced = torch.jit.trace(layer, numbers((2, 4, 8, 9), torch.float32), check_trace=False)
-    for size in ((8, 9), (7, 6), (6, 6), (9, 11)):
-        x = numbers((2, 4, *size), torch.float32)
+@pytest.mark.parametrize("pool", [*OF_THIS_LIBRARY, "gaussian"])
+def test_traced_for_any_size(pool, options):
+    layer = make(pool, options).eval()
+    x = numbers((2, 4, *SIZES[0]), torch.float32).abs()
+    traced = torch.jit.trace(layer, x, check_trace=False)
+    for size in SIZES:
+        x = numbers((2, 4, *size), torch.float32).abs()
         torch.testing.assert_close(traced(x), layer(x))
 
 
@@ -363,7 +375,6 @@ SPELLINGS = {
     "torch.Size": {"kernel_size": torch.Size([2, 3]), "stride": torch.Size([1, 2])},
     "NumPy int": {"kernel_size": np.int64(3), "stride": np.int32(2), "padding": np.int64(1)},
     "NumPy ints": {"kernel_size": (np.int64(3), 2), "padding": [np.int32(1), 0]},
-    "tensor": {"kernel_size": torch.tensor(2)},
     "stride=None": {"kernel_size": 2, "stride": None},
     "stride=()": {"kernel_size": 2, "stride": ()},
     "stride=[]": {"kernel_size": (3, 2), "stride": []},
