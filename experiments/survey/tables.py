@@ -1,5 +1,6 @@
 """The survey's results as Markdown, by the names of their places in the page."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -105,7 +106,7 @@ def exceptions_table(rows: Iterable[SurveyRow]) -> str:
                 row.outcome,
                 f"{row.replaced} of {row.partial}",
                 f"`{row.options}`" if row.options else "none",
-                _cell(row.silent or row.left or row.error),
+                _cell(row.silent or _what_stays(row.left) or row.error),
             )
             for row in rows
             if row.pools and row.outcome != "wholly"
@@ -128,6 +129,14 @@ def software(rows: Iterable[SurveyRow], made_with: Mapping[str, Any]) -> str:
     return (
         f"{made_with['device']}, Python {made_with['python']}, {versions}; poolings by the "
         f"{made_with['backend']} backend; {made_with['date']}, commit {', '.join(commits)}."
+    )
+
+
+def _what_stays(left: str) -> str:
+    """Return how many of each function stay and why: ``left`` has each with its path and window."""
+    places = re.findall(r"\S+ (\w+)\([^;]*?\): ([^;]*)", left)
+    return "; ".join(
+        f"{count} of {function}: {why}" for (function, why), count in Counter(places).items()
     )
 
 

@@ -99,8 +99,8 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
         mode, for auxiliary branches may be used there only.
     """
     trace = _trace(model, paths, sample_shape)
-    fails = trace.failure is not None and not trace.failure.for_want_of_data
-    if fails and any(_own_hooks(module) for module in model.modules()):
+    if trace.failure is not None and not trace.failure.for_want_of_data:
+        # Whether or not there are any: a forward may register them.
         with_hooks = _trace(model, paths, sample_shape, own_hooks=True)
         trace = trace if with_hooks.failure else with_hooks
     for site in trace.calls.sites:

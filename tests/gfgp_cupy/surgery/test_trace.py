@@ -115,7 +115,8 @@ def test_a_forward_that_fails_can_be_skipped():
     assert "forward fails" in row.reason
 
 
-def test_hooks_of_the_library_are_called_where_the_forward_needs_them():
+@pytest.mark.parametrize("when", ["made", "first called"])
+def test_hooks_of_the_library_are_called_where_the_forward_needs_them(when):
     """So transformers' networks collect what lies between their layers."""
 
     class Layer(nn.Conv2d):
@@ -127,9 +128,15 @@ def test_hooks_of_the_library_are_called_where_the_forward_needs_them():
         def __init__(self):
             super().__init__()
             self.conv, self.pool = Layer(3, 4, 1), nn.MaxPool2d(2)
+            if when == "made":
+                self.collect()
+
+        def collect(self):
             self.conv.register_forward_hook(lambda module, args, y: states.append(y))
 
         def forward(self, x):
+            if not self.conv._forward_hooks:
+                self.collect()
             states.clear()
             self.pool(self.conv(x))
             return states[0]
