@@ -1,5 +1,6 @@
 """Networks that take compilers and exporters a fraction of the published ones' time: those with one
-block a stage, or two, and so every kind of layer and connection they have; and a plain one."""
+block a stage, or two, and so every kind of layer and connection they have; a plain one; and a
+module of any function."""
 
 from torch import nn
 
@@ -7,7 +8,20 @@ from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
 from models.densenet import DenseNet
 from models.resnet import BasicBlock, ResNet, resnet_stem
 
-__all__ = ["plain_network", "small_densenet", "small_resnet"]
+__all__ = ["Lambda", "plain_network", "small_densenet", "small_resnet"]
+
+
+class Lambda(nn.Module):
+    """A module of a function of the module and its input."""
+
+    def __init__(self, function, **children):
+        super().__init__()
+        self.function = function
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, x):
+        return self.function(self, x)
 
 
 def small_resnet() -> nn.Module:

@@ -17,6 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from gfgp_cupy import GFGPMaxEntPool2d, replace_pooling
 from gfgp_cupy.surgery import Left, Replacement
+from tests.support.small_networks import Lambda
 
 IMAGES = (2, 3, 32, 32)
 
@@ -62,19 +63,6 @@ class Network(nn.Module):
         x = self.block(x)
         x = F.adaptive_avg_pool2d(x, 1)
         return self.classifier(x.flatten(1))
-
-
-class Lambda(nn.Module):
-    """A module of a function of the module and its input."""
-
-    def __init__(self, function, **children):
-        super().__init__()
-        self.function = function
-        for name, child in children.items():
-            self.add_module(name, child)
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 def network(pool="max_ent", **options):

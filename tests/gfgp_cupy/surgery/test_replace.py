@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, replace_pooling
 from gfgp_cupy.poolings import create_pooling, list_poolings
 from gfgp_cupy.surgery import Left, PooledConv2d, Replacement
+from tests.support.small_networks import Lambda
 
 IMAGES = (2, 3, 32, 32)
 
@@ -36,19 +37,6 @@ def small_network():
         nn.Flatten(),
         nn.Linear(6, 5),
     )
-
-
-class Lambda(nn.Module):
-    """A module of a function of the module and its input."""
-
-    def __init__(self, function, **children):
-        super().__init__()
-        self.function = function
-        for name, child in children.items():
-            self.add_module(name, child)
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 class Corner(nn.Module):
