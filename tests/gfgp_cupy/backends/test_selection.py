@@ -346,7 +346,7 @@ def test_numba_that_may_not_compile_is_not_taken():
     import torch
     from gfgp_cupy import GFGPMaxEntPool2d, backend_report, use_backend
 
-    pool, input = GFGPMaxEntPool2d(2, 2), torch.ones(2, 2, 4, 4, requires_grad=True)
+    pool, input = GFGPMaxEntPool2d(2, 2), torch.ones(8, 2, 4, 4, requires_grad=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pool(input).sum().backward()
