@@ -153,8 +153,8 @@ class GuidedPool2d(HeadPool2d):
     def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
         """Kernel, stride, padding and ceil mode for ``pool``, in whose input padding that counts
         is there already."""
-        kernel_size, stride, padding, ceil_mode = super().window
-        return kernel_size, stride, (0, 0) if self.count_include_pad else padding, ceil_mode
+        padding = (0, 0) if self.count_include_pad else self.padding
+        return self.kernel_size, self.stride, padding, self.ceil_mode
 
     @property
     def ToParam(self) -> nn.Sequential:
