@@ -17,6 +17,8 @@ class LayerNorm2d(nn.GroupNorm):
     On a head's maps of one point it is what torchvision and timm call LayerNorm2d, with one scale
     and shift a channel. ``experiments/head_norms.py`` compares it with others.
 
+    Source: J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", arXiv:1607.06450, 2016.
+
     Args:
         num_features: number of channels C.
         eps: added to the variance.
