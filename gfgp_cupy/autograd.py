@@ -8,65 +8,103 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import ops, reference
+from . import ops
 from .geometry import PoolGeometry
+from .max_ent import MAX_ENT
+from .window_function import WindowFunction
 
-__all__ = ["GuidedPool2dFunction", "MeanFunction", "PendingGradient", "pool2d"]
+__all__ = ["GuidedPool2dFunction", "MeanFunction", "PendingGradient", "pool2d", "register"]
 
 # No setup_context: with it, Function.apply binds its arguments by inspecting the signature, which
 # takes longer than everything else here. Under torch.func transforms, which would need it, the
-# function is computed by PyTorch's own operators (see functional.py).
+# function is computed by PyTorch's own operators (see window_pooling.py).
 
 
-def pool2d(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-    """Max-Ent pooling of 4-D ``input`` with 4-D ``lam``, on the backend named."""
+def register(function: WindowFunction) -> WindowFunction:
+    """Registers the operators of a window function, differentiable; once for its name.
+
+    Raises:
+        ValueError: another function has the name.
+    """
+    if function.name not in ops.OPERATORS:
+        ops.register(function)
+        _make_differentiable(function)
+    return ops.register(function).function
+
+
+def pool2d(
+    input: Tensor, parameter: Tensor, geometry: PoolGeometry, backend: str, function: WindowFunction
+) -> Tensor:
+    """4-D ``input`` pooled by ``function`` with 4-D ``parameter``, on the backend named."""
     # The operator does the same by way of the dispatcher: a compiler sees one node, an eager call
     # would wait.
     if torch.compiler.is_compiling():
-        return ops.max_ent_pool2d(input, lam, *geometry, backend)
-    return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
+        pool = ops.OPERATORS[function.name].pool
+        return pool(input, parameter, *geometry, backend, function.constant)
+    return Pool2dFunction.apply(input, parameter, geometry, backend, function)
 
 
-class MaxEntPool2dFunction(torch.autograd.Function):
+class Pool2dFunction(torch.autograd.Function):
     """:func:`pool2d`, differentiable.
 
-    Saves the input and λ, nothing else: the backward computes the weights again, which costs
-    arithmetic (plentiful in a memory-bound operator) instead of memory and traffic.
+    Saves the input and the parameter, nothing else: the backward computes what becomes of a window
+    again, which costs arithmetic (plentiful in a memory-bound operator) instead of memory and
+    traffic.
     """
 
     @staticmethod
-    def forward(ctx, input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-        ctx.save_for_backward(input, lam)
-        ctx.geometry, ctx.backend = geometry, backend
+    def forward(
+        ctx,
+        input: Tensor,
+        parameter: Tensor,
+        geometry: PoolGeometry,
+        backend: str,
+        function: WindowFunction,
+    ) -> Tensor:
+        ctx.save_for_backward(input, parameter)
+        ctx.geometry, ctx.backend, ctx.function = geometry, backend, function
+        pool = ops.OPERATORS[function.name].pool
         # As torch.library's own autograd functions ask for what lies below; it has no public name.
         with torch._C._AutoDispatchBelowAutograd():
-            return ops.max_ent_pool2d(input, lam, *geometry, backend)
+            return pool(input, parameter, *geometry, backend, function.constant)
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor):
         (grad_output,) = grad_outputs
-        input, lam = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:2]
+        input, parameter = ctx.saved_tensors
+        needed, function = ctx.needs_input_grad[:2], ctx.function
         if _differentiated():
-            gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
-            return *gradients, None, None
-        grad_input, grad_lam = ops.max_ent_pool2d_backward(
-            grad_output, input, lam, *ctx.geometry, ctx.backend, needed
+            gradients = _differentiable_backward(
+                grad_output, input, parameter, ctx.geometry, needed, function
+            )
+            return *gradients, None, None, None
+        grad_input, grad_parameter = ops.OPERATORS[function.name].backward(
+            grad_output, input, parameter, *ctx.geometry, ctx.backend, needed, None,
+            function.constant,
+        )  # fmt: skip
+        return (
+            grad_input if needed[0] else None, grad_parameter if needed[1] else None, None, None,
+            None,
+        )  # fmt: skip
+
+
+def _make_differentiable(function: WindowFunction) -> None:
+    @ops.implementation(f"{function.name}_pool2d", "Autograd")
+    def differentiable(input, parameter, geometry, backend, constant=None):
+        return Pool2dFunction.apply(
+            input, parameter, geometry, backend, function.with_constant(constant)
         )
-        return grad_input if needed[0] else None, grad_lam if needed[1] else None, None, None
 
 
-@ops.implementation("max_ent_pool2d", "Autograd")
-def _differentiable(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-    return MaxEntPool2dFunction.apply(input, lam, geometry, backend)
+_make_differentiable(MAX_ENT)
 
 
 # The fused layer. Composed, the gradient of x is written three times: by the pooling, by the mean
 # that feeds the head, and as their sum, which is read from both. Here the pooling's backward
-# computes λ's gradient alone, from output-sized tensors, and leaves the rest pending; autograd runs
+# computes θ's gradient alone, from output-sized tensors, and leaves the rest pending; autograd runs
 # the head's backward; and the mean's backward, which autograd must run last, writes both at once.
 #
-#       x ──> MeanFunction ──> mean ──> head ──> λ ──┐
+#       x ──> MeanFunction ──> mean ──> head ──> θ ──┐
 #                   └────────> x ────────────────> GuidedPool2dFunction ──> y
 
 
@@ -75,8 +113,8 @@ class PendingGradient:
     """What the pooling's backward leaves for the mean's.
 
     Attributes:
-        arguments: of the operator that will compute the input's gradient; ``None``: nothing is
-            pending.
+        arguments: the window function, and the first ones of the operator that will compute the
+            input's gradient; ``None``: nothing is pending.
         placeholder: the zeros that autograd got in its stead.
     """
 
@@ -106,9 +144,11 @@ class MeanFunction(torch.autograd.Function):
         if grad_mean is not None:
             per_element = grad_mean / (ctx.plane[2] * ctx.plane[3])
         if grad_input is not None and arguments is not None:
-            lam = arguments[2]
-            mean_grad = None if per_element is None else per_element.to(lam.dtype)
-            gradient, _ = ops.max_ent_pool2d_backward(*arguments, (True, False), mean_grad)
+            function, *arguments = arguments
+            mean_grad = None if per_element is None else per_element.to(arguments[2].dtype)
+            gradient, _ = ops.OPERATORS[function.name].backward(
+                *arguments, (True, False), mean_grad, function.constant
+            )
             # Not the placeholder: the graph of an earlier differentiable pass sent something, too.
             if grad_input is not ctx.pending.placeholder:
                 gradient = gradient + grad_input
@@ -120,39 +160,49 @@ class MeanFunction(torch.autograd.Function):
 
 
 class GuidedPool2dFunction(torch.autograd.Function):
-    """Max-Ent pooling of :class:`MeanFunction`'s input, with a λ [N, C, 1, 1] made of its mean."""
+    """Pooling of :class:`MeanFunction`'s input, with a parameter [N, C, 1, 1] made of its mean."""
 
     @staticmethod
     def forward(
         ctx,
         input: Tensor,
-        lam: Tensor,
+        parameter: Tensor,
         geometry: PoolGeometry,
         backend: str,
+        function: WindowFunction,
         pending: PendingGradient,
     ) -> Tensor:
-        output, spread = ops.max_ent_pool2d_with_spread(input, lam, *geometry, backend)
-        ctx.save_for_backward(input, lam, spread)
-        ctx.geometry, ctx.backend, ctx.pending = geometry, backend, pending
+        output, spread = ops.OPERATORS[function.name].pool_with_spread(
+            input, parameter, *geometry, backend, function.constant
+        )
+        ctx.save_for_backward(input, parameter, spread)
+        ctx.geometry, ctx.backend, ctx.function = geometry, backend, function
+        ctx.pending = pending
         return output
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor):
         (grad_output,) = grad_outputs
-        input, lam, spread = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:2]
+        input, parameter, spread = ctx.saved_tensors
+        needed, function = ctx.needs_input_grad[:2], ctx.function
         # An earlier pass that ended before the mean's backward may have left something.
         ctx.pending.arguments = None
         if _differentiated():
-            gradients = _differentiable_backward(grad_output, input, lam, ctx.geometry, needed)
-            return *gradients, None, None, None
-        grad_input = grad_lam = None
+            gradients = _differentiable_backward(
+                grad_output, input, parameter, ctx.geometry, needed, function
+            )
+            return *gradients, None, None, None, None
+        grad_input = grad_parameter = None
         if needed[0]:
-            ctx.pending.arguments = (grad_output, input, lam, *ctx.geometry, ctx.backend)
+            ctx.pending.arguments = (
+                function, grad_output, input, parameter, *ctx.geometry, ctx.backend,
+            )  # fmt: skip
             grad_input = ctx.pending.placeholder = input.new_zeros(()).expand(input.shape)
         if needed[1]:
-            grad_lam = ops.max_ent_pool2d_lam_backward(grad_output, spread, lam, ctx.backend)
-        return grad_input, grad_lam, None, None, None
+            grad_parameter = ops.OPERATORS[function.name].parameter_backward(
+                grad_output, spread, parameter, ctx.backend, function.constant
+            )
+        return grad_input, grad_parameter, None, None, None, None
 
 
 def _differentiated() -> bool:
@@ -160,13 +210,13 @@ def _differentiated() -> bool:
     return torch.is_grad_enabled() or forward_ad._current_level >= 0  # it has no public name
 
 
-def _differentiable_backward(grad_output, input, lam, geometry, needed):
+def _differentiable_backward(grad_output, input, parameter, geometry, needed, function):
     """Both gradients as differentiable functions of all three tensors."""
     create_graph = torch.is_grad_enabled()
-    # Aliases: λ may be made of the input, and that path is not this function's to follow.
+    # Aliases: θ may be made of the input, and that path is not this function's to follow.
     with torch.enable_grad():
-        input, lam = input[...], lam[...]
-        output = reference.composition(input, lam, geometry)
-    wanted = [tensor for tensor, need in zip((input, lam), needed, strict=True) if need]
+        input, parameter = input[...], parameter[...]
+        output = function.compose(input, parameter, geometry)
+    wanted = [tensor for tensor, need in zip((input, parameter), needed, strict=True) if need]
     gradients = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=create_graph))
     return tuple(next(gradients) if need else None for need in needed)

@@ -119,24 +119,27 @@ class _Call:
 
     @property
     def device(self) -> torch.device:
-        return self.arguments["lam"].device
+        return next(iter(self.arguments.values())).device
 
     def launches(self) -> list[Launch]:
         """Those that the call comes to, with tensors on the meta device."""
         launches: list[Launch] = []
+        operators = next(known for known in ops.OPERATORS.values() if self.operator in known)
         arguments = tree_map(_on_meta, self.arguments)
-        if self.operator is ops.max_ent_pool2d_lam_backward:
-            passes.lam_backward(**arguments, run=launches.append)
+        function = operators.function.with_constant(arguments.pop("constant", None))
+        arguments["lam"] = arguments.pop(function.parameter)
+        if self.operator is operators.parameter_backward:
+            passes.lam_backward(**arguments, run=launches.append, function=function)
             return launches
         geometry = ops.geometry_of(*map(arguments.pop, PoolGeometry._fields))
-        if self.operator is ops.max_ent_pool2d_backward:
+        if self.operator is operators.backward:
             arguments["needed"] = tuple(arguments.pop("output_mask"))
-        function = {
-            ops.max_ent_pool2d: passes.forward,
-            ops.max_ent_pool2d_with_spread: passes.forward_with_spread,
-            ops.max_ent_pool2d_backward: passes.backward,
+        run = {
+            operators.pool: passes.forward,
+            operators.pool_with_spread: passes.forward_with_spread,
+            operators.backward: passes.backward,
         }[self.operator]
-        function(**arguments, geometry=geometry, run=launches.append)
+        run(**arguments, geometry=geometry, run=launches.append, function=function)
         return launches
 
 

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from . import reference
-from .arguments import as_parameter
-from .autocast import mean_dtype
-from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
-from .backends import select_backend
-from .geometry import PoolGeometry
+from .max_ent import MAX_ENT
 from .overrides import overridable
-from .padding import place_windows
-from .torchscript import is_tracing
+from .window_pooling import pool_guided, pool_windows
 
 __all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
 
@@ -72,12 +64,9 @@ def max_ent_pool2d(
         tensor([[[[ 5.,  7.],
                   [13., 15.]]]])
     """
-    windows = place_windows(
-        input, kernel_size, stride, padding, ceil_mode, count_include_pad, for_operator=True
+    return pool_windows(
+        MAX_ENT, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad
     )
-    lam = windows.all_of(as_parameter("lam", lam, input, windows.output_shape))
-    output = _pool(windows.padded, lam, windows.geometry, select_backend(input.device))
-    return windows.result(output, input.dim())
 
 
 @overridable
@@ -116,49 +105,6 @@ def guided_max_ent_pool2d(
         >>> guided_max_ent_pool2d(x, torch.sigmoid, kernel_size=2).shape
         torch.Size([2, 3, 4, 4])
     """
-    windows = place_windows(
-        input, kernel_size, stride, padding, ceil_mode, count_include_pad, for_operator=True
-    )
-    batched, geometry = windows.input, windows.geometry
-    lam_shape = (*windows.output_shape[:2], 1, 1)
-    backend = select_backend(batched.device)
-    if windows.padded is batched and _can_fuse(batched):
-        pending = PendingGradient()
-        mean, batched = MeanFunction.apply(batched, mean_dtype(batched), pending)
-        lam = as_parameter("lam", head(mean), input, lam_shape)
-        output = GuidedPool2dFunction.apply(batched, lam, geometry, backend, pending)
-    else:
-        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
-        lam = as_parameter("lam", head(mean), input, lam_shape)
-        output = _pool(windows.padded, lam, geometry, backend)
-    return windows.result(output, input.dim())
-
-
-def _pool(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-    if _only_plain_operators():
-        return reference.composition(input, lam, geometry)
-    return pool2d(input, lam, geometry, backend)
-
-
-def _can_fuse(input: Tensor) -> bool:
-    return (
-        torch.is_grad_enabled()
-        and input.requires_grad
-        and not torch.compiler.is_compiling()
-        and not _only_plain_operators()
-    )
-
-
-def _only_plain_operators() -> bool:
-    """Whether nothing but PyTorch's own operators will do.
-
-    torch.func (grad, vmap, jacrev …) and forward-mode differentiation transform operators, an
-    export to ONNX translates them, and torch.jit.trace records them.
-    """
-    # As torch.autograd itself asks; the first two have no public names.
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or is_tracing()
-        or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+    return pool_guided(
+        MAX_ENT, input, head, kernel_size, stride, padding, ceil_mode, count_include_pad
     )

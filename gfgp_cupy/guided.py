@@ -14,6 +14,8 @@ from .fx import leaf_call
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
 from .padding import place_windows
 from .pool2d import Pool2d
+from .window_function import WindowFunction
+from .window_pooling import pool_guided, pool_windows
 
 __all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name"]
 
@@ -87,7 +89,9 @@ class GuidedPool2d(HeadPool2d):
     .. math:: \theta = \mathrm{act}(\mathrm{BN}(W_2\, \mathrm{relu}(\mathrm{BN}(W_1\,
               \mathrm{mean}_{hw}(x)))))
 
-    A subclass says what ``activation`` brings θ into its range and what ``pool`` does with it.
+    A subclass says what ``activation`` brings θ into its range, and what is done with it: either by
+    which window ``function``, whose backward pass is then fused (see
+    :func:`gfgp_cupy.functional.guided_max_ent_pool2d`), or by its method ``pool``.
     Source: T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019, whose pooling is
     :class:`gfgp_cupy.GFGPMaxEntPool2d`.
 
@@ -132,6 +136,9 @@ class GuidedPool2d(HeadPool2d):
     activation: type[nn.Module] | str
     """What brings θ into its range, by its class or as ``"sigmoid"`` or ``"softplus"``."""
 
+    function: WindowFunction | None = None
+    """By which the layer pools, if it does by one."""
+
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
@@ -170,13 +177,25 @@ class GuidedPool2d(HeadPool2d):
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1]."""
-        raise NotImplementedError
+        if self.function is None:
+            raise NotImplementedError
+        return pool_windows(self.function, input, self.parameter_of(parameter), *self.window)
+
+    def parameter_of(self, predicted: Tensor) -> Tensor:
+        """The parameter of ``function``, of what the head predicts: by default that itself."""
+        return predicted
 
     def pool_guided(self, input: Tensor) -> Tensor:
+        if self.function is not None:
+            head = outside_autocast(self.head, input.device)
+            return pool_guided(
+                self.function, input, lambda mean: self.parameter_of(head(mean)), self.kernel_size,
+                self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+            )  # fmt: skip
         windows = place_windows(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
             self.count_include_pad,
-        )  # fmt: skip
+        ).with_fixed_padding()  # fmt: skip
         batched = windows.input
         head = outside_autocast(self.head, input.device)
         parameter = head(batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)))

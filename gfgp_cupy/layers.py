@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from .functional import guided_max_ent_pool2d, max_ent_pool2d
+from .functional import max_ent_pool2d
 from .guided import GuidedPool2d, activation_by_name
-from .head import outside_autocast
 from .learned import LearnedLambdaPool2d
+from .max_ent import MAX_ENT
 from .published_names import MAX_ENT_NAMES, takes_published_names
 
 __all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d"]
@@ -91,6 +91,7 @@ class GFGPMaxEntPool2d(GuidedPool2d):
     """
 
     activation = "sigmoid"
+    function = MAX_ENT
     shown = ("activation", "hidden_features")
     published_names = MAX_ENT_NAMES
 
@@ -111,16 +112,6 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         takes_published_names(self)
         self.register_state_dict_post_hook(note_activation)
         self.register_load_state_dict_pre_hook(check_activation)
-
-    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        return max_ent_pool2d(input, parameter, *self.window)
-
-    def pool_guided(self, input: Tensor) -> Tensor:
-        head = outside_autocast(self.head, input.device)
-        return guided_max_ent_pool2d(
-            input, head, self.kernel_size, self.stride, self.padding, self.ceil_mode,
-            self.count_include_pad,
-        )  # fmt: skip
 
 
 def note_activation(layer: Any, _: object, __: object, metadata: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """The operators registered with PyTorch, and their shape-only ("fake") versions.
 
-Each hands its work to the backend that it is told to use, so that a backward pass runs on the
-backend of its forward whatever thread autograd calls it from. They expect arguments that
-:func:`gfgp_cupy.functional.max_ent_pool2d` has checked.
+Each window function has four. Each hands its work to the backend that it is told to use, so that a
+backward pass runs on the backend of its forward whatever thread autograd calls it from. They expect
+arguments that :func:`gfgp_cupy.window_pooling.pool_windows` has checked.
 
 A schema knows no :class:`PoolGeometry`: it has the fields, in their order. Who calls an operator
 writes ``*geometry``; the functions below are given the geometry.
@@ -13,40 +13,96 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from .backends import backend_module
 from .geometry import PoolGeometry
+from .max_ent import MAX_ENT
 from .memory_format import layout_of
 from .spread import spread_dtype
+from .window_function import WindowFunction
 
 __all__ = [
+    "OPERATORS",
+    "Operators",
     "geometry_of",
     "implementation",
     "max_ent_pool2d",
     "max_ent_pool2d_backward",
     "max_ent_pool2d_lam_backward",
     "max_ent_pool2d_with_spread",
+    "register",
 ]
 
 _GEOMETRY = "SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool ceil_mode"
 
 _library = torch.library.Library("gfgp_cupy", "DEF")
-_library.define(f"max_ent_pool2d(Tensor input, Tensor lam, {_GEOMETRY}, str backend) -> Tensor")
-_library.define(
-    f"max_ent_pool2d_with_spread(Tensor input, Tensor lam, {_GEOMETRY}, str backend) "
-    "-> (Tensor, Tensor)"
-)
-_library.define(
-    f"max_ent_pool2d_backward(Tensor grad_output, Tensor input, Tensor lam, {_GEOMETRY}, "
-    "str backend, bool[2] output_mask, Tensor? mean_grad=None) -> (Tensor, Tensor)"
-)
-_library.define(
-    "max_ent_pool2d_lam_backward(Tensor grad_output, Tensor spread, Tensor lam, str backend) "
-    "-> Tensor"
-)
+
+
+class Operators(NamedTuple):
+    """The operators of a window function θ: ``<name>_pool2d`` and so on.
+
+    Attributes:
+        function: whose they are.
+        pool: ``<name>_pool2d``: the output.
+        pool_with_spread: ``…_with_spread``: the output and what θ's gradient can be made of.
+        backward: ``…_backward``: the gradients of the input and of θ.
+        parameter_backward: ``…_<parameter>_backward``: θ's gradient, of output-sized tensors alone.
+    """
+
+    function: WindowFunction
+    pool: OpOverload
+    pool_with_spread: OpOverload
+    backward: OpOverload
+    parameter_backward: OpOverload
+
+
+OPERATORS: dict[str, Operators] = {}
+"""The operators of each window function, by its name."""
+
+
+def register(function: WindowFunction) -> Operators:
+    """Defines the operators of a window function, once for its name.
+
+    Raises:
+        ValueError: another function has the name.
+    """
+    known = OPERATORS.get(function.name)
+    if known is not None:
+        if known.function.composition is not function.composition:
+            raise ValueError(
+                f"name={function.name!r} is that of another window function: choose another name"
+            )
+        return known
+    name, theta = f"{function.name}_pool2d", function.parameter
+    tensors = f"Tensor input, Tensor {theta}"
+    _library.define(f"{name}({tensors}, {_GEOMETRY}, str backend, float? constant=None) -> Tensor")
+    _library.define(
+        f"{name}_with_spread({tensors}, {_GEOMETRY}, str backend, float? constant=None) "
+        "-> (Tensor, Tensor)"
+    )
+    _library.define(
+        f"{name}_backward(Tensor grad_output, {tensors}, {_GEOMETRY}, str backend, "
+        "bool[2] output_mask, Tensor? mean_grad=None, float? constant=None) -> (Tensor, Tensor)"
+    )
+    _library.define(
+        f"{name}_{theta}_backward(Tensor grad_output, Tensor spread, Tensor {theta}, str backend, "
+        "float? constant=None) -> Tensor"
+    )
+    _implement(function, name)
+    namespace = torch.ops.gfgp_cupy
+    OPERATORS[function.name] = Operators(
+        function,
+        getattr(namespace, name).default,
+        getattr(namespace, f"{name}_with_spread").default,
+        getattr(namespace, f"{name}_backward").default,
+        getattr(namespace, f"{name}_{theta}_backward").default,
+    )
+    return OPERATORS[function.name]
 
 
 def implementation(
@@ -89,80 +145,76 @@ def _registered(register: Callable[[Callable], object]) -> Callable[[Callable], 
     return decorate
 
 
-@implementation("max_ent_pool2d")
-def _forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
-    return backend_module(backend).forward(input, lam, geometry)
+def _implement(function: WindowFunction, name: str) -> None:
+    """What the operators of ``function`` do, and what comes of them without data."""
+
+    @implementation(name)
+    def forward(input, theta, geometry, backend, constant=None):
+        return backend_module(backend).forward(
+            input, theta, geometry, function.with_constant(constant)
+        )
+
+    @implementation(f"{name}_with_spread")
+    def forward_with_spread(input, theta, geometry, backend, constant=None):
+        return backend_module(backend).forward_with_spread(
+            input, theta, geometry, function.with_constant(constant)
+        )
+
+    @implementation(f"{name}_backward")
+    def backward(
+        grad_output, input, theta, geometry, backend, output_mask, mean_grad=None, constant=None
+    ):
+        grad_input, grad_theta = backend_module(backend).backward(
+            grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
+            function.with_constant(constant),
+        )  # fmt: skip
+        # A schema has no optional results: a gradient nobody asked for is an empty tensor.
+        return (
+            input.new_empty(0) if grad_input is None else grad_input,
+            theta.new_empty(0) if grad_theta is None else grad_theta,
+        )
+
+    @implementation(f"{name}_{function.parameter}_backward")
+    def parameter_backward(grad_output, spread, theta, backend, constant=None):
+        return backend_module(backend).lam_backward(
+            grad_output, spread, theta, function.with_constant(constant)
+        )
+
+    @_fake(name)
+    def forward_fake(input, theta, geometry, backend, constant=None):
+        return _output_like(input, geometry)
+
+    @_fake(f"{name}_with_spread")
+    def forward_with_spread_fake(input, theta, geometry, backend, constant=None):
+        output = _output_like(input, geometry)
+        kept = spread_dtype(output.dtype, function.spread)
+        return output, torch.empty_like(output, dtype=kept)
+
+    @_fake(f"{name}_backward")
+    def backward_fake(
+        grad_output, input, theta, geometry, backend, output_mask, mean_grad=None, constant=None
+    ):
+        grad_input = torch.empty(
+            input.shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
+        )
+        return (
+            grad_input if output_mask[0] else input.new_empty(0),
+            torch.empty_like(theta, memory_format=torch.contiguous_format)
+            if output_mask[1]
+            else theta.new_empty(0),
+        )
+
+    @_fake(f"{name}_{function.parameter}_backward")
+    def parameter_backward_fake(grad_output, spread, theta, backend, constant=None):
+        return torch.empty_like(theta, memory_format=torch.contiguous_format)
 
 
-@implementation("max_ent_pool2d_with_spread")
-def _forward_with_spread(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str
-) -> tuple[Tensor, Tensor]:
-    return backend_module(backend).forward_with_spread(input, lam, geometry)
-
-
-@implementation("max_ent_pool2d_backward")
-def _backward(
-    grad_output: Tensor,
-    input: Tensor,
-    lam: Tensor,
-    geometry: PoolGeometry,
-    backend: str,
-    output_mask: Sequence[bool],
-    mean_grad: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    grad_input, grad_lam = backend_module(backend).backward(
-        grad_output, input, lam, geometry, tuple(output_mask), mean_grad
-    )
-    # A schema has no optional results: a gradient nobody asked for is an empty tensor.
-    return (
-        input.new_empty(0) if grad_input is None else grad_input,
-        lam.new_empty(0) if grad_lam is None else grad_lam,
-    )
-
-
-@implementation("max_ent_pool2d_lam_backward")
-def _lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, backend: str) -> Tensor:
-    return backend_module(backend).lam_backward(grad_output, spread, lam)
-
-
-@_fake("max_ent_pool2d")
-def _forward_fake(input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str) -> Tensor:
+def _output_like(input: Tensor, geometry: PoolGeometry) -> Tensor:
     shape = (*input.shape[:2], *geometry.output_size(*input.shape[2:]))
     return torch.empty(
         shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
     )
 
 
-@_fake("max_ent_pool2d_with_spread")
-def _forward_with_spread_fake(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry, backend: str
-) -> tuple[Tensor, Tensor]:
-    output = _forward_fake(input, lam, geometry, backend)
-    return output, torch.empty_like(output, dtype=spread_dtype(output.dtype))
-
-
-@_fake("max_ent_pool2d_backward")
-def _backward_fake(
-    grad_output, input, lam, geometry, backend, output_mask, mean_grad=None
-) -> tuple[Tensor, Tensor]:
-    grad_input = torch.empty(
-        input.shape, dtype=input.dtype, device=input.device, memory_format=layout_of(input)
-    )
-    return (
-        grad_input if output_mask[0] else input.new_empty(0),
-        torch.empty_like(lam, memory_format=torch.contiguous_format)
-        if output_mask[1]
-        else lam.new_empty(0),
-    )
-
-
-@_fake("max_ent_pool2d_lam_backward")
-def _lam_backward_fake(grad_output: Tensor, spread: Tensor, lam: Tensor, backend: str) -> Tensor:
-    return torch.empty_like(lam, memory_format=torch.contiguous_format)
-
-
-max_ent_pool2d = torch.ops.gfgp_cupy.max_ent_pool2d.default
-max_ent_pool2d_with_spread = torch.ops.gfgp_cupy.max_ent_pool2d_with_spread.default
-max_ent_pool2d_backward = torch.ops.gfgp_cupy.max_ent_pool2d_backward.default
-max_ent_pool2d_lam_backward = torch.ops.gfgp_cupy.max_ent_pool2d_lam_backward.default
+_, max_ent_pool2d, max_ent_pool2d_with_spread, max_ent_pool2d_backward, \
+    max_ent_pool2d_lam_backward = register(MAX_ENT)  # fmt: skip

@@ -55,6 +55,13 @@ class Windows(NamedTuple):
         height, width = sizes_of(parameter)[2:]
         return F.pad(parameter, (0 if width == 1 else left, 0, 0 if height == 1 else top, 0))
 
+    def with_fixed_padding(self) -> Windows:
+        """The same for PyTorch's own poolings, which take no symbolic padding, and so are compiled
+        anew where "same" padding differs."""
+        (top, left), (kernel_h, kernel_w) = self.geometry.padding, self.geometry.kernel_size
+        fixed = self.geometry._replace(padding=(_fixed(top, kernel_h), _fixed(left, kernel_w)))
+        return self._replace(geometry=fixed)
+
     def result(self, output: Tensor, dimensions: int) -> Tensor:
         """Of the ``output`` of all windows, what is asked for: [C, oH, oW] of 3 ``dimensions``."""
         if self.surplus != (0, 0):
@@ -124,7 +131,6 @@ def place_windows(
     padding: int | tuple[int, int] | str = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
-    for_operator: bool = False,
 ) -> Windows:
     """The windows of ``input``, [N, C, H, W] or [C, H, W].
 
@@ -135,8 +141,6 @@ def place_windows(
         ceil_mode: round the output size up instead of down.
         count_include_pad: whether the padding takes part, as zeros. What of a window lies beyond
             it never does.
-        for_operator: whether the geometry goes to an operator of this library. PyTorch's own take
-            no symbolic padding, and so are compiled anew where "same" padding differs.
 
     Raises:
         TypeError, ValueError: an argument or the input is none of the above, or the input is
@@ -151,8 +155,6 @@ def place_windows(
         return Windows(batched, batched, geometry, output_shape)
     surplus = (geometry.surplus(0), geometry.surplus(1))
     padding = _padding_before(geometry, batched, 0), _padding_before(geometry, batched, 1)
-    if not for_operator:
-        padding = _fixed(padding[0], geometry, 0), _fixed(padding[1], geometry, 1)
     placed = PoolGeometry(geometry.kernel_size, geometry.stride, padding, ceil_mode=True)
     return Windows(batched, batched, placed, output_shape, surplus)
 
@@ -170,12 +172,11 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
     return same.before(length, axis) + same.surplus(axis)
 
 
-def _fixed(padding: int, same: SameGeometry, axis: int) -> int:
+def _fixed(padding: Any, kernel: int) -> int:
     """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
-    traced = isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export()
-    if traced or not same.depends_on_length(axis):
+    if isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export():  # in a jit trace
         return padding
-    return next(number for number in range(same.kernel_size[axis]) if number == padding)
+    return next(number for number in range(kernel) if number == padding)
 
 
 def _with_counted_padding(

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
+from ..max_ent import MAX_ENT
+from ..window_function import WindowFunction
 
 __all__ = ["Backend"]
 
@@ -15,7 +17,8 @@ __all__ = ["Backend"]
 class Backend(Protocol):
     """The functions of a backend: one module, or one package, that has all of them.
 
-    Their arguments have been checked (:func:`gfgp_cupy.functional.max_ent_pool2d`):
+    Their arguments have been checked (:func:`gfgp_cupy.window_pooling.pool_windows`). ``function``
+    is one that the backend serves; below, ``lam`` is its parameter θ, Max-Ent pooling's λ:
 
     - ``input``, [N, C, H, W], is float16, bfloat16, float32 or float64; ``lam``, λ, has 4
       dimensions that broadcast to [N, C, oH, oW], is on the same device and has the type that is
@@ -37,24 +40,29 @@ class Backend(Protocol):
         say what to do about it, if anything; ``None``: it can. A small case is run to find out."""
         ...
 
-    def forward(self, input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+    def forward(
+        self, input: Tensor, lam: Tensor, geometry: PoolGeometry,
+        function: WindowFunction = MAX_ENT,
+    ) -> Tensor:  # fmt: skip
         """The pooled ``input``, [N, C, oH, oW], of its type."""
         ...
 
     def forward_with_spread(
-        self, input: Tensor, lam: Tensor, geometry: PoolGeometry
-    ) -> tuple[Tensor, Tensor]:
-        """:meth:`forward`, and each window's standard deviation under its weights,
-        [N, C, oH, oW], as :mod:`gfgp_cupy.spread` keeps it: for :meth:`lam_backward`.
+        self, input: Tensor, lam: Tensor, geometry: PoolGeometry,
+        function: WindowFunction = MAX_ENT,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """:meth:`forward`, and the derivative of each window's output by θ, [N, C, oH, oW], as
+        :mod:`gfgp_cupy.spread` keeps it: for :meth:`lam_backward`.
 
-        The deviation, not the variance: it has the range of the input, so it fits into as many
-        bits.
+        Of Max-Ent pooling it is kept as the standard deviation under the weights, not as the
+        variance: the deviation has the range of the input, so it fits into as many bits.
         """
         ...
 
     def backward(
         self, grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
         needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+        function: WindowFunction = MAX_ENT,
     ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
         """The gradients of ``input`` and of ``lam``, with their shapes and types; ``None`` for one
         that is not ``needed``.
@@ -64,7 +72,9 @@ class Backend(Protocol):
         """
         ...
 
-    def lam_backward(self, grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
+    def lam_backward(
+        self, grad_output: Tensor, spread: Tensor, lam: Tensor, function: WindowFunction = MAX_ENT
+    ) -> Tensor:
         """The gradient of a ``lam`` that is constant over planes, [·, ·, 1, 1], from what
         :meth:`forward_with_spread` gave: from output-sized tensors alone."""
         ...

@@ -22,6 +22,8 @@ from torch.utils.dlpack import to_dlpack  # pyright: ignore[reportPrivateImportU
 
 from ..geometry import PoolGeometry
 from ..kernels import Launch, passes
+from ..max_ent import MAX_ENT
+from ..window_function import WindowFunction
 from .small_case import run_small_case
 
 __all__ = [
@@ -44,28 +46,33 @@ MAX_GRID = 2**31 - 1
 """Blocks along x; CuPy passes on the lower 32 bits of a larger number."""
 
 
-def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    return passes.forward(input, lam, geometry, run=_runner(input))
+def forward(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
+) -> Tensor:
+    return passes.forward(input, lam, geometry, run=_runner(input), function=function)
 
 
 def forward_with_spread(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
 ) -> tuple[Tensor, Tensor]:
-    return passes.forward_with_spread(input, lam, geometry, run=_runner(input))
+    return passes.forward_with_spread(input, lam, geometry, run=_runner(input), function=function)
 
 
 def backward(
     grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
     needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+    function: WindowFunction = MAX_ENT,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     return passes.backward(
         grad_output, input, lam, geometry=geometry, needed=needed, run=_runner(input),
-        mean_grad=mean_grad,
+        mean_grad=mean_grad, function=function,
     )  # fmt: skip
 
 
-def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
-    return passes.lam_backward(grad_output, spread, lam, run=_runner(spread))
+def lam_backward(
+    grad_output: Tensor, spread: Tensor, lam: Tensor, function: WindowFunction = MAX_ENT
+) -> Tensor:
+    return passes.lam_backward(grad_output, spread, lam, run=_runner(spread), function=function)
 
 
 def _runner(tensor: Tensor) -> Callable[[Launch], None]:

@@ -141,7 +141,7 @@ def automatic_backend(device: torch.device) -> str:
             f"max-ent pooling on {device} runs on the slower '{name}' backend, because '{wanted}' "
             f"cannot: {backend_module(wanted).unavailable(device)}",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=7,
         )
     return name
 

@@ -1,4 +1,7 @@
-"""Backend ``torch``: plain PyTorch on any device."""
+"""Backend ``torch``: plain PyTorch on any device, for Max-Ent pooling.
+
+Other window functions are composed of PyTorch's operators, and autograd differentiates them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
+from ..max_ent import MAX_ENT
 from ..memory_format import dense, layout_of
 from ..reference import (
     blocks,
@@ -18,7 +22,8 @@ from ..reference import (
     window_elements,
     zero_padded,
 )
-from ..spread import pack_spread, unpack_spread
+from ..spread import sensitivity_of, spread_of
+from ..window_function import WindowFunction
 from .small_case import one_line, run_small_case
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
@@ -35,18 +40,20 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
-def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+def forward(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
+) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
     return dense(composition(input, lam, geometry), layout_of(input))
 
 
 def forward_with_spread(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
 ) -> tuple[Tensor, Tensor]:
     """:func:`forward` and each window's standard deviation, for :func:`lam_backward`.
 
     The deviation, not the variance: it has the range of the input. It comes as
-    :func:`gfgp_cupy.spread.pack_spread` keeps it.
+    :mod:`gfgp_cupy.spread` keeps it.
     """
     elements = window_elements(input, lam.dtype, geometry)
     mean = softmax_mean(elements, lam)
@@ -59,13 +66,14 @@ def forward_with_spread(
     layout = layout_of(input)
     return (
         dense(mean.mean().to(input.dtype), layout),
-        dense(pack_spread(variance.sqrt(), input.dtype), layout),
+        dense(spread_of(variance, input.dtype, "root"), layout),
     )
 
 
 def backward(
     grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
     needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+    function: WindowFunction = MAX_ENT,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
 
@@ -97,10 +105,13 @@ def backward(
     )
 
 
-def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor) -> Tensor:
-    """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
-    variance = unpack_spread(spread, grad_output.dtype).square()
-    return (grad_output.to(lam.dtype) * variance).sum_to_size(lam.shape).contiguous()
+def lam_backward(
+    grad_output: Tensor, spread: Tensor, lam: Tensor, function: WindowFunction = MAX_ENT
+) -> Tensor:
+    """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone;
+    of any window function's parameter."""
+    sensitivity = sensitivity_of(spread, grad_output.dtype, function.spread)
+    return (grad_output.to(lam.dtype) * sensitivity).sum_to_size(lam.shape).contiguous()
 
 
 def _add_square(total: Tensor, weight: Tensor, deviation: Tensor) -> None:

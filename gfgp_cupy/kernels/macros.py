@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
+from ..window_function import WindowFunction
 
 __all__ = [
     "DTYPE_MACROS",
@@ -47,6 +48,7 @@ class Problem(NamedTuple):
         channels_last: whether input and output lie in memory pixel by pixel.
         lam_shape, lam_strides: of 4-D λ, strides in elements.
         geometry: the windows.
+        function: what becomes of a window.
     """
 
     shape: torch.Size
@@ -55,6 +57,7 @@ class Problem(NamedTuple):
     lam_shape: torch.Size
     lam_strides: tuple[int, ...]
     geometry: PoolGeometry
+    function: WindowFunction
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -114,12 +117,13 @@ def has_channels_side_by_side(tensor: Tensor) -> bool:
 
 
 def problem_of(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format
-) -> Problem:
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, layout: torch.memory_format,
+    function: WindowFunction,
+) -> Problem:  # fmt: skip
     """The problem of pooling ``input``, dense in its memory format ``layout``, with 4-D ``lam``."""
     shape = input.shape
     channels_last = shape[1] > 1 and layout is torch.channels_last
-    return Problem(shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry)
+    return Problem(shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry, function)
 
 
 SWITCHES = ("ADD_MEAN_GRAD", "WRITE_GRAD_INPUT", "WRITE_GRAD_LAM", "WRITE_SPREAD")

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
+from ..max_ent import MAX_ENT
 from ..memory_format import layout_of, new_dense
 from ..spread import spread_dtype
+from ..window_function import WindowFunction
 from . import disjoint, general, lam_gradient, marching_channels, marching_rows, overlapping
 from .family import BackwardTensors, Family, ForwardTensors
 from .launch import Launch
@@ -25,11 +27,13 @@ FAMILIES: tuple[Family, ...] = (disjoint, marching_rows, marching_channels, over
 """By preference; the last one serves whatever the others do not."""
 
 
-def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Tensor:
+def forward(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run, function: WindowFunction = MAX_ENT
+) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
     layout = layout_of(input)
     input = input.contiguous(memory_format=layout)
-    problem = problem_of(input, lam, geometry, layout)
+    problem = problem_of(input, lam, geometry, layout, function)
     family, shape = _plan(problem)
     output = new_dense(input, shape, layout)
     _run(family, problem, ForwardTensors(input, lam, output, spread=None), run)
@@ -37,15 +41,15 @@ def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run) -> Ten
 
 
 def forward_with_spread(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run, function: WindowFunction = MAX_ENT
 ) -> tuple[Tensor, Tensor]:
     """:func:`forward`, and each window's standard deviation as :mod:`gfgp_cupy.spread` keeps it."""
     layout = layout_of(input)
     input = input.contiguous(memory_format=layout)
-    problem = problem_of(input, lam, geometry, layout)
+    problem = problem_of(input, lam, geometry, layout, function)
     family, shape = _plan(problem)
     output = new_dense(input, shape, layout)
-    spread = new_dense(input, shape, layout, spread_dtype(input.dtype))
+    spread = new_dense(input, shape, layout, spread_dtype(input.dtype, function.spread))
     _run(family, problem, ForwardTensors(input, lam, output, spread=spread), run)
     return output, spread
 
@@ -53,6 +57,7 @@ def forward_with_spread(
 def backward(
     grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
     needed: tuple[bool, bool], run: Run, mean_grad: Tensor | None = None,
+    function: WindowFunction = MAX_ENT,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients of ``input`` and ``lam``; ``None`` for one that is not ``needed``.
 
@@ -67,7 +72,7 @@ def backward(
     grad_output = grad_output.contiguous(memory_format=layout)
     if mean_grad is not None:
         mean_grad = mean_grad.contiguous()
-    problem = problem_of(input, lam, geometry, layout)
+    problem = problem_of(input, lam, geometry, layout, function)
     family, _ = _plan(problem)
     parts = None
     if needed[1]:
@@ -80,7 +85,9 @@ def backward(
     return grad_input, None if parts is None else _summed(parts, lam)
 
 
-def lam_backward(grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run) -> Tensor:
+def lam_backward(
+    grad_output: Tensor, spread: Tensor, lam: Tensor, run: Run, function: WindowFunction = MAX_ENT
+) -> Tensor:
     """The gradient of a ``lam`` that is constant over planes, from output-sized tensors alone."""
     if grad_output.numel() == 0:
         return torch.zeros_like(lam)

@@ -57,7 +57,9 @@ def gated_pool2d(
         >>> gated_pool2d(x, 0.5, kernel_size=2)
         tensor([[[2.9289]]])
     """
-    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    windows = place_windows(
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad
+    ).with_fixed_padding()
     x, geometry, output_shape = windows.padded, windows.geometry, windows.output_shape
     weight_shape = (1, output_shape[1], *geometry.kernel_size)
     weight = as_parameter("weight", weight, input, weight_shape).expand(weight_shape)

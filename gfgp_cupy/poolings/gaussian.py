@@ -11,16 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import as_parameter, check_input
+from ..arguments import check_input
 from ..autocast import mean_dtype
+from ..autograd import register
 from ..geometry import PoolGeometry
 from ..guided import HeadPool2d
 from ..head import PointConv2d, hidden_width, outside_autocast
 from ..norms import make_norm
 from ..overrides import overridable
-from ..padding import place_windows, window_geometry
+from ..padding import window_geometry
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
 from ..reference import windows
+from ..window_function import WindowFunction
+from ..window_pooling import pool_windows
 
 __all__ = ["GFGPGaussianPool2d", "GaussianHead", "gaussian_pool2d"]
 
@@ -64,11 +67,22 @@ def gaussian_pool2d(
         >>> gaussian_pool2d(x, 1.0, kernel_size=2)
         tensor([[[2.6180]]])
     """
-    placed = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    weight = placed.all_of(as_parameter("weight", weight, input, placed.output_shape))
-    mean, variance = _moments(placed.padded.to(weight.dtype), placed.geometry)
-    output = (mean + weight * variance.clamp(min=eps).sqrt()).to(input.dtype)
-    return placed.result(output, input.dim())
+    return pool_windows(
+        GAUSSIAN.with_constant(eps), input, weight, kernel_size, stride, padding, ceil_mode,
+        count_include_pad,
+    )  # fmt: skip
+
+
+def _composition(input: Tensor, weight: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
+    mean, variance = _moments(input.to(weight.dtype), geometry)
+    return (mean + weight * variance.clamp(min=eps).sqrt()).to(input.dtype)
+
+
+GAUSSIAN = register(
+    WindowFunction(
+        name="gaussian", parameter="weight", composition=_composition, constant=LEAST_VARIANCE
+    )
+)
 
 
 def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:

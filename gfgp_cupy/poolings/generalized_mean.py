@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import as_parameter
+from ..autograd import register
+from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
-from ..padding import place_windows
+from ..window_function import WindowFunction
+from ..window_pooling import pool_windows
 from .log_sum_exp import log_mean_exp
 
 __all__ = ["GFGPGeneralizedMeanPool2d", "GeneralizedMeanPool2d", "generalized_mean_pool2d"]
@@ -60,11 +62,20 @@ def generalized_mean_pool2d(
         [2.5, 2.924, 3.9945]
     """
     _check_eps(eps)
-    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    p = windows.all_of(as_parameter("p", p, input, windows.output_shape))
-    logarithm = windows.padded.to(p.dtype).clamp(min=eps).log()
-    output = log_mean_exp(logarithm, p, windows.geometry).exp().to(input.dtype)
-    return windows.result(output, input.dim())
+    return pool_windows(
+        GENERALIZED_MEAN.with_constant(eps), input, p, kernel_size, stride, padding, ceil_mode,
+        count_include_pad,
+    )  # fmt: skip
+
+
+def _composition(input: Tensor, p: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
+    logarithm = input.to(p.dtype).clamp(min=eps).log()
+    return log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
+
+
+GENERALIZED_MEAN = register(
+    WindowFunction(name="generalized_mean", parameter="p", composition=_composition, constant=1e-6)
+)
 
 
 def _check_eps(eps: float) -> None:
@@ -132,6 +143,7 @@ class GFGPGeneralizedMeanPool2d(GuidedPool2d):
     """
 
     activation = nn.Softplus
+    function = GENERALIZED_MEAN
 
-    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        return generalized_mean_pool2d(input, 1 + parameter, *self.window)
+    def parameter_of(self, predicted: Tensor) -> Tensor:
+        return 1 + predicted

@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arguments import as_parameter
+from ..autograd import register
 from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedLambdaPool2d
 from ..overrides import overridable
-from ..padding import place_windows
 from ..reference import windows
 from ..torchscript import is_tracing
+from ..window_function import WindowFunction
+from ..window_pooling import pool_windows
 
 __all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
 
@@ -43,10 +44,18 @@ def log_sum_exp_pool2d(
         >>> [round(log_sum_exp_pool2d(x, lam, 2).item(), 4) for lam in (0.0, 1.0, 1000.0)]
         [1.5, 2.0539, 2.9986]
     """
-    placed = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    lam = placed.all_of(as_parameter("lam", lam, input, placed.output_shape))
-    output = log_mean_exp(placed.padded.to(lam.dtype), lam, placed.geometry).to(input.dtype)
-    return placed.result(output, input.dim())
+    return pool_windows(
+        LOG_SUM_EXP, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad
+    )
+
+
+def _composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
+    return log_mean_exp(input.to(lam.dtype), lam, geometry).to(input.dtype)
+
+
+LOG_SUM_EXP = register(
+    WindowFunction(name="log_sum_exp", parameter="lam", composition=_composition, spread="root")
+)
 
 
 def log_mean_exp(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -131,6 +140,4 @@ class GFGPLogSumExpPool2d(GuidedPool2d):
     """
 
     activation = nn.Softplus
-
-    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        return log_sum_exp_pool2d(input, parameter, *self.window)
+    function = LOG_SUM_EXP

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import as_parameter
+from ..autograd import register
 from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
-from ..padding import place_windows
+from ..window_function import WindowFunction
+from ..window_pooling import pool_windows
 
 __all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
 
@@ -51,10 +52,9 @@ def mixed_pool2d(
         >>> mixed_pool2d(x, 0.5, kernel_size=2)
         tensor([[[2.2500]]])
     """
-    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
-    proportion = windows.all_of(as_parameter("proportion", proportion, input, windows.output_shape))
-    output = mix_of_max_and_average(windows.padded, proportion, windows.geometry)
-    return windows.result(output, input.dim())
+    return pool_windows(
+        MIXED, input, proportion, kernel_size, stride, padding, ceil_mode, count_include_pad
+    )
 
 
 def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -64,6 +64,11 @@ def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeom
     average = F.avg_pool2d(input, *window, ceil_mode=geometry.ceil_mode, count_include_pad=False)
     dtype = proportion.dtype
     return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
+
+
+MIXED = register(
+    WindowFunction(name="mixed", parameter="proportion", composition=mix_of_max_and_average)
+)
 
 
 class MixedPool2d(LearnedPool2d):
@@ -142,6 +147,4 @@ class GFGPMixedPool2d(GuidedPool2d):
     """
 
     activation = nn.Sigmoid
-
-    def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        return mixed_pool2d(input, parameter, *self.window)
+    function = MIXED

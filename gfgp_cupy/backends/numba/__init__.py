@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from ...geometry import PoolGeometry
+from ...max_ent import MAX_ENT
 from ...memory_format import dense, new_dense
 from ...spread import pack_spread
+from ...window_function import WindowFunction
 from ..small_case import one_line, run_small_case, undisturbed
 from ..torch import lam_backward
 from .block import NO_PARTS, OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW, block_of
@@ -55,14 +57,16 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
-def forward(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    return _forward(input, lam, geometry, with_spread=False)[0]
+def forward(
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
+) -> Tensor:
+    return _forward(input, lam, geometry, function, with_spread=False)[0]
 
 
 def forward_with_spread(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
 ) -> tuple[Tensor, Tensor]:
-    output, spread = _forward(input, lam, geometry, with_spread=True)
+    output, spread = _forward(input, lam, geometry, function, with_spread=True)
     assert spread is not None
     return output, spread
 
@@ -70,6 +74,7 @@ def forward_with_spread(
 def backward(
     grad_output: Tensor, input: Tensor, lam: Tensor, geometry: PoolGeometry,
     needed: tuple[bool, bool], mean_grad: Tensor | None = None,
+    function: WindowFunction = MAX_ENT,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     how = plan(input, lam, geometry)
     x = _as_computed(input, lam, how)
@@ -116,7 +121,7 @@ def _sum_to(parts: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _forward(
-    input: Tensor, lam: Tensor, geometry: PoolGeometry, with_spread: bool
+    input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction, with_spread: bool
 ) -> tuple[Tensor, Tensor | None]:
     how = plan(input, lam, geometry)
     x = _as_computed(input, lam, how)

@@ -1,0 +1,124 @@
+"""Pooling with any window function: arguments checked, a backend picked, the fused guided path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .arguments import as_parameter
+from .autocast import mean_dtype
+from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
+from .backends import select_backend
+from .padding import Windows, place_windows
+from .torchscript import is_tracing
+from .window_function import WindowFunction
+
+__all__ = ["pool_guided", "pool_windows"]
+
+
+def pool_windows(
+    function: WindowFunction, input: Tensor, parameter: Tensor | float,
+    kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+    count_include_pad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Pools each window of ``input`` by ``function``.
+
+    Args:
+        function: a registered one, see :func:`gfgp_cupy.autograd.register`.
+        input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
+            its type and memory format. Half types are computed in float32.
+        parameter: θ, a floating-point tensor that broadcasts to the output [N, C, oH, oW] (for
+            [C, H, W] input to [1, C, oH, oW]), or a number.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
+            :func:`gfgp_cupy.functional.max_ent_pool2d`.
+
+    Raises:
+        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`.
+    """
+    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    parameter = as_parameter(function.parameter, parameter, input, windows.output_shape)
+    output = _pool(function, windows, windows.all_of(parameter), _backend(function, input))
+    return windows.result(output, input.dim())
+
+
+def pool_guided(
+    function: WindowFunction, input: Tensor, head: Callable[[Tensor], Tensor],
+    kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+    count_include_pad: bool = False,
+) -> Tensor:  # fmt: skip
+    """:func:`pool_windows` with a θ that ``head`` makes of the input's global mean.
+
+    Its backward pass writes the input's gradient once, where the composition writes it three times;
+    :func:`gfgp_cupy.functional.guided_max_ent_pool2d` says when it cannot.
+
+    Args:
+        head: maps the mean, [N, C, 1, 1] of the input's type (N = 1 for [C, H, W] input), to θ,
+            of any shape that broadcasts to [N, C, 1, 1]. Under autocast the mean of a half type
+            is float32: what differs between samples may be less than its rounding.
+
+    Raises:
+        TypeError, ValueError: as :func:`pool_windows`; θ that varies inside a plane does not
+            broadcast.
+    """
+    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    batched, geometry = windows.input, windows.geometry
+    shape = (*windows.output_shape[:2], 1, 1)
+    backend = _backend(function, batched)
+    if windows.padded is batched and _can_fuse(batched, backend):
+        pending = PendingGradient()
+        mean, batched = MeanFunction.apply(batched, mean_dtype(batched), pending)
+        parameter = as_parameter(function.parameter, head(mean), input, shape)
+        output = GuidedPool2dFunction.apply(
+            batched, parameter, geometry, backend, function, pending
+        )
+    else:
+        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
+        parameter = as_parameter(function.parameter, head(mean), input, shape)
+        output = _pool(function, windows, parameter, backend)
+    return windows.result(output, input.dim())
+
+
+def _backend(function: WindowFunction, input: Tensor) -> str | None:
+    """The backend that computes ``function`` here; ``None``: PyTorch's operators do."""
+    backend = select_backend(input.device)
+    served = function.is_served_by(backend) and not _only_plain_operators()
+    return backend if served else None
+
+
+def _pool(
+    function: WindowFunction, windows: Windows, parameter: Tensor, backend: str | None
+) -> Tensor:
+    if backend is not None:
+        return pool2d(windows.padded, parameter, windows.geometry, backend, function)
+    if not function.symbolic_padding:
+        windows = windows.with_fixed_padding()
+    return function.compose(windows.padded, parameter, windows.geometry)
+
+
+def _can_fuse(input: Tensor, backend: str | None) -> bool:
+    return (
+        backend is not None
+        and torch.is_grad_enabled()
+        and input.requires_grad
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _only_plain_operators() -> bool:
+    """Whether nothing but PyTorch's own operators will do.
+
+    torch.func (grad, vmap, jacrev …) and forward-mode differentiation transform operators, an
+    export to ONNX translates them, and torch.jit.trace records them.
+    """
+    # As torch.autograd itself asks; the first two have no public names.
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or is_tracing()
+        or (torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export())
+    )
