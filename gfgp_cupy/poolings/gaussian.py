@@ -80,9 +80,10 @@ def _composition(input: Tensor, weight: Tensor, geometry: PoolGeometry, eps: flo
 
 GAUSSIAN = register(
     WindowFunction(
-        name="gaussian", parameter="weight", composition=_composition, constant=LEAST_VARIANCE
+        name="gaussian", parameter="weight", composition=_composition, cuda="gaussian.cu",
+        constant=LEAST_VARIANCE,
     )
-)
+)  # fmt: skip
 
 
 def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
