@@ -175,7 +175,7 @@ __device__ __forceinline__ void forward_alone(
 // Reads the tile's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the spread, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_forward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_channels_forward)(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const index_t thread = (index_t)blockIdx.x * BLOCK + threadIdx.x;
@@ -313,7 +313,7 @@ __device__ __forceinline__ void backward_alone(
 // into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM the tile's part of
 // lam's gradient, in grad_lam[n, tile, channel]. ADD_MEAN_GRAD: adds mean_grad[n, channel] to each
 // element. Traffic: 2 X + O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_backward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_channels_backward)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {

@@ -139,7 +139,7 @@ __device__ __forceinline__ void forward_alone(
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the spread, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_forward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_rows_forward)(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
@@ -332,7 +332,7 @@ __device__ __forceinline__ void backward_alone(
 // Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
 // into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM, for `lanes`
 // threads of a plane together, their part of lam's gradient. Traffic: 2 X + O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_rows_backward)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {

@@ -199,7 +199,7 @@ struct Lams {
 
 // One thread of a team owns one window of a channel at a time. Reads X and lam, writes O (2 O with
 // WRITE_SPREAD).
-extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
+extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_forward)(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long team_log2,
     long long team_bytes, long long ring_rows, long long strip_rows, long long step_,
@@ -255,7 +255,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
 // adds up what their windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's
 // part of lam's gradient, which the team adds up, in grad_lam[n, strip, channel], or where lam
 // varies inside a plane that of each window.
-extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward(
+extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long team_log2,
