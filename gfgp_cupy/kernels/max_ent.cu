@@ -53,6 +53,7 @@
 //
 // Launch bounds, here (softmax.cu) and in the kernels' files, fit the registers of both together.
 
+#define NUMBERS 3  // of a window's statistics
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
 // g p (1 + lam (x - y)), what a window sends back to an element; `sent` is g p. In this order:
