@@ -52,8 +52,11 @@ def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor, Ten
 
 GAUSSIAN = register(
     WindowFunction(
-        name="gaussian", parameter="weight", composition=_composition, cuda="gaussian.cu",
+        name="gaussian",
+        parameter="weight",
+        composition=_composition,
+        cuda="gaussian.cu",
         constant=LEAST_VARIANCE,
     )
-)  # fmt: skip
+)
 """θ is w; ∂y/∂w is the standard deviation σ."""
