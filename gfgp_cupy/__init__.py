@@ -5,9 +5,12 @@ from .backends import backend_report, use_backend
 from .compilation import compile_kernels
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d
 from .poolings import (
+    AdaPool2d,
+    EDSCWPool2d,
     GatedPool2d,
     GaussianPool2d,
     GeneralizedMeanPool2d,
+    GFGPAdaPool2d,
     GFGPGatedPool2d,
     GFGPGaussianPool2d,
     GFGPGeneralizedMeanPool2d,
@@ -22,6 +25,9 @@ from .record import record_lambdas, record_parameters
 from .surgery import replace_pooling
 
 __all__ = [
+    "AdaPool2d",
+    "EDSCWPool2d",
+    "GFGPAdaPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool2d",
     "GFGPGeneralizedMeanPool2d",

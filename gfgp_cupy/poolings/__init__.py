@@ -1,6 +1,7 @@
 """The other poolings of the literature, one file each, and the factory of all by name."""
 
 from ..guided import GuidedPool2d
+from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d, ada_pool2d, edscw_pool2d
 from .gated import GatedPool2d, GFGPGatedPool2d, gated_pool2d
 from .gaussian import GaussianPool2d, GFGPGaussianPool2d, gaussian_pool2d
 from .generalized_mean import (
@@ -14,6 +15,9 @@ from .registry import create_pooling, list_poolings
 from .soft import SoftPool2d, soft_pool2d
 
 __all__ = [
+    "AdaPool2d",
+    "EDSCWPool2d",
+    "GFGPAdaPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool2d",
     "GFGPGeneralizedMeanPool2d",
@@ -26,7 +30,9 @@ __all__ = [
     "LogSumExpPool2d",
     "MixedPool2d",
     "SoftPool2d",
+    "ada_pool2d",
     "create_pooling",
+    "edscw_pool2d",
     "gated_pool2d",
     "gaussian_pool2d",
     "generalized_mean_pool2d",
