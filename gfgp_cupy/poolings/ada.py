@@ -122,7 +122,9 @@ def _likeness(x: Tensor, mean: Tensor) -> Tensor:
 
 
 ADA = register(
-    WindowFunction(name="ada", parameter="beta", composition=_composition, spread="signed")
+    WindowFunction(
+        name="ada", parameter="beta", composition=_composition, cuda="ada.cu", spread="signed"
+    )
 )
 """θ is β; ∂y/∂β is eDSCWPool's result less SoftPool's."""
 
