@@ -1,19 +1,12 @@
 // Pooling in channels_last of windows that overlap, or that padding or the plane's edge
 // cuts, by the march of marching_tile.cu.
 //
-// float32: each window is worked on by itself (weighted_window.cu). Half types: windows share what
-// is made of their elements, relative to what a tile has in common (shared_weights.cu). From the
-// row on where that does not hold, the tile is worked on window by window; so is all of it where
-// the formula does not try.
+// Each window is worked on by itself (weighted_window.cu). Half types, where the formula has such
+// functions (SHARES): windows share what is made of their elements, relative to what a tile has in
+// common (shared_weights.cu). From the row on where that does not hold, the tile is worked on
+// window by window; so is all of it where the formula does not try.
 
-#define SHARED (sizeof(scalar_t) == 2)
-
-__device__ __forceinline__ bool are_shared(const acc_t (&lam)[VECTOR]) {
-  bool share = SHARED;
-#pragma unroll
-  for (int v = 0; v < VECTOR; ++v) share &= may_share(lam[v]);
-  return share;
-}
+#define SHARED (SHARES && sizeof(scalar_t) == 2)
 
 // Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room
 // for more, or takes so many that too few have room. For other architectures than sm_90 it needs a
@@ -65,6 +58,15 @@ __device__ __forceinline__ State own_state(
 
 // ---------------------------------------------------------------- windows that share
 
+#if SHARES
+
+__device__ __forceinline__ bool are_shared(const acc_t (&lam)[VECTOR]) {
+  bool share = SHARED;
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) share &= may_share(lam[v]);
+  return share;
+}
+
 // The patch's elements of one channel.
 struct Channel {
   acc_t x[KERNEL_H][WIDTH];
@@ -105,9 +107,13 @@ __device__ __forceinline__ void move_channels_down(Rows (&rows)[VECTOR]) {
   }
 }
 
+#endif
+
 // ---------------------------------------------------------------- the passes
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
+#if SHARES
 
 // Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t forward_shared(
@@ -143,6 +149,8 @@ __device__ __forceinline__ index_t forward_shared(
     return all_hold;
   });
 }
+
+#endif
 
 __device__ __forceinline__ void forward_alone(
     const scalar_t* input, const Tile& tile, const Plane& plane, const Columns& columns,
@@ -188,16 +196,20 @@ extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_channels_forward)(
     lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
   }
   const Columns columns = columns_of(tile, plane);
-  const index_t begin =
-      are_shared(lambda)
-          ? forward_shared(input, tile, plane, columns, lambda, output, spread)
-          : tile.row_begin;
+  index_t begin = tile.row_begin;
+#if SHARES
+  if (are_shared(lambda)) {
+    begin = forward_shared(input, tile, plane, columns, lambda, output, spread);
+  }
+#endif
   if (begin < tile.row_end) {
     forward_alone(input, tile, plane, columns, lambda, begin, output, spread);
   }
 }
 
 #else
+
+#if SHARES
 
 // Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t backward_shared(
@@ -258,6 +270,8 @@ __device__ __forceinline__ index_t backward_shared(
   if (end >= tile.row_end) store_last_rows(gradients, tile, plane, end, gradient);
   return end;
 }
+
+#endif
 
 __device__ __forceinline__ void backward_alone(
     const scalar_t* input, Gradients gradients, const Tile& tile, const Plane& plane,
@@ -337,17 +351,21 @@ extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_channels_backward)(
       lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
       added[v] = ADD_MEAN_GRAD ? load(mean_grad + tile.n * CHANNELS + tile.channel + v) : 0;
     }
+#if SHARES
     if (path == 0 && !are_shared(lambda)) continue;
+#endif
     const Columns columns = columns_of(tile, plane);
     const Gradients gradients =
         start_gradients(grad_output, grad_input, added, tile, plane, begin);
+#if SHARES
     if (path == 0) {
       begin = backward_shared(
           input, gradients, tile, plane, columns, lambda, begin, lam_part);
       if (begin >= tile.row_end) break;
-    } else {
-      backward_alone(input, gradients, tile, plane, columns, lambda, begin, lam_part);
+      continue;
     }
+#endif
+    backward_alone(input, gradients, tile, plane, columns, lambda, begin, lam_part);
   }
   const index_t thread = thread_number();
   const Tile tile = TILE_OF(thread);
