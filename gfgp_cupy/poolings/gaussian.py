@@ -80,7 +80,11 @@ def _composition(input: Tensor, weight: Tensor, geometry: PoolGeometry, eps: flo
 
 GAUSSIAN = register(
     WindowFunction(
-        name="gaussian", parameter="weight", composition=_composition, constant=LEAST_VARIANCE
+        name="gaussian",
+        parameter="weight",
+        composition=_composition,
+        cpu="gfgp_cupy.backends.numba.functions.gaussian",
+        constant=LEAST_VARIANCE,
     )
 )
 
