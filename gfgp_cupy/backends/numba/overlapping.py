@@ -160,21 +160,22 @@ def _send_back(
                 if with_mean and sizes.pixel > 1:
                     mean = load_part(means, plane * sizes.pixel + lane, left)
                 message = arithmetic.message_of(elements, terms, weighed, theta, grad, parts > 0)
-                sent, part_0 = arithmetic.send(elements[0], terms[0], message)
+                sent, part = arithmetic.send(elements[0], terms[0], message)
                 if with_input:
                     carried = _load_sent(work, strip, 2, k)
                     sent = (sent[0] + carried[0], sent[1] + carried[1], sent[2] + carried[2])
                     _give(x_grads, work, sizes, strip, plane, top, own, 0, column, lane, sent, mean)
-                sent, part_1 = arithmetic.send(elements[1], terms[1], message)
+                sent, further = arithmetic.send(elements[1], terms[1], message)
+                part = arithmetic.joined(part, further)
                 if with_input:
                     _give(
                         x_grads, work, sizes, strip, plane, top + 1, own, 1, column, lane, sent,
                         mean,
                     )  # fmt: skip
-                sent, part_2 = arithmetic.send(elements[2], terms[2], message)
+                sent, further = arithmetic.send(elements[2], terms[2], message)
+                part = arithmetic.joined(part, further)
                 if with_input:
                     _store_sent(work, strip, 2, k, left, sent)
-                part = arithmetic.sum_of_parts(part_0, part_1, part_2)
                 if sizes.pixel == 1:
                     row_sum = row_sum + first_lanes(part, left)
                 elif parts > 0 and own:

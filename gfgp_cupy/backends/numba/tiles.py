@@ -134,7 +134,7 @@ def _send_back(
                 grad = load_part(grads, begin + lane, left)
                 theta = arithmetic.theta_of(_lambdas(lams, sizes, lam_start, lane, left), constant)
                 weighed = arithmetic.weigh(x, window, theta, left)
-                gradients, of_lam = arithmetic.differentiate(
+                gradients, parts_of_lam = arithmetic.differentiate(
                     window, weighed, theta, grad, parts > 0
                 )
                 if with_input:
@@ -147,6 +147,7 @@ def _send_back(
                     _store_window(
                         x_grads, sizes, corner, lane, left, (a + mean, b + mean, c + mean, d + mean)
                     )
+                of_lam = arithmetic.joined(parts_of_lam)
                 if parts == OF_EACH_WINDOW:
                     store_part(lam_grads, begin + lane, of_lam, left)
                 elif parts > 0 and sizes.pixel > 1:

@@ -10,7 +10,7 @@ from ..simd import chosen, load, square_root, zeros_like
 from ..strips import elements_of_row, row_is_inside, share_of_columns
 
 __all__ = [
-    "kept_of", "message_of", "output_of", "scale_of", "send", "sum_of_parts", "term_of", "theta_of",
+    "joined", "kept_of", "message_of", "output_of", "scale_of", "send", "term_of", "theta_of",
     "weigh",
 ]  # fmt: skip
 
@@ -64,8 +64,8 @@ def send(x, terms, message):
 
 
 @inlined
-def sum_of_parts(first, second, third):
-    return first
+def joined(part, further):
+    return part
 
 
 @inlined

@@ -8,7 +8,7 @@ from ..loading import given
 from ..shared_weights import all_hold
 from ..simd import chosen, filled, square_root, zeros_like
 
-__all__ = ["differentiate", "kept_of", "output_of", "theta_of", "weigh"]
+__all__ = ["differentiate", "joined", "kept_of", "output_of", "theta_of", "weigh"]
 
 function = given(__name__, "function")
 """The window function's module."""
@@ -48,6 +48,11 @@ def differentiate(x, weighed, theta, grad, with_theta):
         function.received(x[2], terms[2], message),
         function.received(x[3], terms[3], message),
     ), of_theta
+
+
+@inlined
+def joined(of_theta):
+    return of_theta
 
 
 if hasattr(function, "term_of"):

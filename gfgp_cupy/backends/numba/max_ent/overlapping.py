@@ -13,7 +13,7 @@ from ..simd import LOG2_E, chosen, maximum, multiply_add, square_root, with_sign
 from ..strips import elements_of_row, row_is_inside
 
 __all__ = [
-    "kept_of", "message_of", "output_of", "scale_of", "send", "sum_of_parts", "term_of", "theta_of",
+    "joined", "kept_of", "message_of", "output_of", "scale_of", "send", "term_of", "theta_of",
     "weigh",
 ]  # fmt: skip
 
@@ -81,8 +81,9 @@ def send(x, w, message):
 
 
 @compiled
-def sum_of_parts(first, second, third):
-    return first + second + third
+def joined(part, further):
+    """λ's gradient, of two rows' parts."""
+    return part + further
 
 
 @compiled

@@ -7,7 +7,7 @@ from ..powers import exp2, power_of_two
 from ..shared_weights import all_hold, holds, shared_scale
 from ..simd import LOG2_E, chosen, maximum, multiply_add, square_root, with_sign_of, zeros_like
 
-__all__ = ["differentiate", "kept_of", "output_of", "theta_of", "weigh"]
+__all__ = ["differentiate", "joined", "kept_of", "output_of", "theta_of", "weigh"]
 
 
 @compiled
@@ -54,13 +54,19 @@ def kept_of(window, weighed, lam):
 
 @compiled
 def differentiate(window, weighed, lam, grad, with_theta):
-    """The elements' gradients, and λ's."""
+    """The elements' gradients, and their parts of λ's."""
     weights, inverse, centre, correction, _ = weighed
     a, of_lam_a = _differentiate((window[0] - centre) - correction, weights[0] * inverse, lam, grad)
     b, of_lam_b = _differentiate((window[1] - centre) - correction, weights[1] * inverse, lam, grad)
     c, of_lam_c = _differentiate((window[2] - centre) - correction, weights[2] * inverse, lam, grad)
     d, of_lam_d = _differentiate((window[3] - centre) - correction, weights[3] * inverse, lam, grad)
-    return (a, b, c, d), (of_lam_a + of_lam_b) + (of_lam_c + of_lam_d)
+    return (a, b, c, d), (of_lam_a, of_lam_b, of_lam_c, of_lam_d)
+
+
+@compiled
+def joined(parts):
+    """λ's gradient, of its elements' parts."""
+    return (parts[0] + parts[1]) + (parts[2] + parts[3])
 
 
 @compiled
