@@ -55,6 +55,7 @@ GAUSSIAN = register(
         parameter="weight",
         composition=_composition,
         cuda="gaussian.cu",
+        cpu="gfgp_cupy.backends.numba.functions.gaussian",
         constant=LEAST_VARIANCE,
     )
 )
