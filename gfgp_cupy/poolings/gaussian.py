@@ -21,7 +21,7 @@ from ..norms import make_norm
 from ..overrides import overridable
 from ..padding import window_geometry
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
-from ..reference import windows
+from ..reference import average_of_windows, windows
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
@@ -88,10 +88,7 @@ GAUSSIAN = register(
 def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
     """Mean and variance of the elements that each window has inside 4-D ``input``."""
     elements, inside = windows(input, geometry)
-    mean = F.avg_pool2d(
-        input, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
-        count_include_pad=False,
-    )  # fmt: skip
+    mean = average_of_windows(input, geometry)
     deviations = torch.where(inside, elements - mean, 0)
     return mean, deviations.square().sum(0) / inside.sum(0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
@@ -12,6 +11,7 @@ from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
+from ..reference import average_of_windows, largest_of_windows
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
@@ -59,9 +59,8 @@ def mixed_pool2d(
 
 def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
     """[N, C, oH, oW] of [N, C, H, W] ``input`` and a ``proportion`` of its computing type."""
-    window = (geometry.kernel_size, geometry.stride, geometry.padding)
-    largest = F.max_pool2d(input, *window, ceil_mode=geometry.ceil_mode)
-    average = F.avg_pool2d(input, *window, ceil_mode=geometry.ceil_mode, count_include_pad=False)
+    largest = largest_of_windows(input, geometry)
+    average = average_of_windows(input, geometry)
     dtype = proportion.dtype
     return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
 
