@@ -26,6 +26,9 @@ Run = Callable[[Launch], object]
 FAMILIES: tuple[Family, ...] = (disjoint, marching_rows, marching_channels, overlapping, general)
 """By preference; the last one serves whatever the others do not."""
 
+FOR_MAX_ENT = (marching_rows, marching_channels, overlapping)
+"""Those that take no other function."""
+
 
 def forward(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run, function: WindowFunction = MAX_ENT
@@ -93,7 +96,7 @@ def lam_backward(
         return torch.zeros_like(lam)
     grad_output = grad_output.contiguous(memory_format=layout_of(spread))
     parts = _parts(lam_gradient.chunks(grad_output, spread), grad_output, lam)
-    run(lam_gradient.lam_gradient(grad_output, spread, parts))
+    run(lam_gradient.lam_gradient(grad_output, spread, parts, function))
     return _summed(parts, lam)
 
 
@@ -106,7 +109,10 @@ def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) ->
 @functools.lru_cache(maxsize=4096)
 def _plan(problem: Problem) -> tuple[Family, tuple[int, int, int, int]]:
     """The family whose kernels fit the problem best, and the output's shape."""
-    return next(family for family in FAMILIES if family.serves(problem)), problem.output_shape
+    families = FAMILIES
+    if problem.function != MAX_ENT:
+        families = tuple(family for family in FAMILIES if family not in FOR_MAX_ENT)
+    return next(family for family in families if family.serves(problem)), problem.output_shape
 
 
 def _parts(chunks: int | None, grad_output: Tensor, lam: Tensor) -> Tensor:
