@@ -104,7 +104,7 @@ def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) ->
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(problem: Problem) -> tuple[Family, tuple[int, int, int, int]]:
+def _plan(problem: Problem) -> tuple[Family, tuple[int, ...]]:
     """The family whose kernels fit the problem best, and the output's shape."""
     return next(family for family in FAMILIES if family.serves(problem)), problem.output_shape
 
