@@ -37,7 +37,8 @@ __device__ __forceinline__ acc_t mean_distance(
 template <class Elements>
 __device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
   Summary result;
-  const acc_t reference = theta.lam < 0 ? window.smallest() : window.largest();
+  const acc_t least = window.smallest(), most = window.largest();
+  const acc_t reference = theta.lam < 0 ? least : most;
   result.reference = reference;
   result.inverse_total =
       reciprocal(window.sum([&](acc_t x) { return weight_of(x, reference, theta); }));
