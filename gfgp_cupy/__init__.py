@@ -6,8 +6,10 @@ from .compilation import compile_kernels
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d
 from .poolings import (
     GatedPool2d,
+    GaussianPool2d,
     GeneralizedMeanPool2d,
     GFGPGatedPool2d,
+    GFGPGaussianPool2d,
     GFGPGeneralizedMeanPool2d,
     GFGPLogSumExpPool2d,
     GFGPMixedPool2d,
@@ -15,17 +17,21 @@ from .poolings import (
     MixedPool2d,
     SoftPool2d,
 )
-from .published import MaxEntPoolingCuda2d
-from .record import record_lambdas
+from .published import GaussianPooling2d, GaussianPoolingCuda2d, MaxEntPoolingCuda2d
+from .record import record_lambdas, record_parameters
 from .surgery import replace_pooling
 
 __all__ = [
     "GFGPGatedPool2d",
+    "GFGPGaussianPool2d",
     "GFGPGeneralizedMeanPool2d",
     "GFGPLogSumExpPool2d",
     "GFGPMaxEntPool2d",
     "GFGPMixedPool2d",
     "GatedPool2d",
+    "GaussianPool2d",
+    "GaussianPooling2d",
+    "GaussianPoolingCuda2d",
     "GeneralizedMeanPool2d",
     "LogSumExpPool2d",
     "MaxEntPool2d",
@@ -37,6 +43,7 @@ __all__ = [
     "functional",
     "poolings",
     "record_lambdas",
+    "record_parameters",
     "replace_pooling",
     "use_backend",
 ]

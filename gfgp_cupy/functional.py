@@ -1,4 +1,4 @@
-"""Maximum-entropy pooling as a function."""
+"""Maximum-entropy and Gaussian pooling as functions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
 from .max_ent import MAX_ENT
 from .overrides import overridable
 from .window_pooling import pool_guided, pool_windows
 
-__all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
+__all__ = ["gaussian_pool2d", "guided_max_ent_pool2d", "max_ent_pool2d"]
 
 
 @overridable
@@ -108,3 +109,47 @@ def guided_max_ent_pool2d(
     return pool_guided(
         MAX_ENT, input, head, kernel_size, stride, padding, ceil_mode, count_include_pad
     )
+
+
+@overridable
+def gaussian_pool2d(
+    input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, eps: float = LEAST_VARIANCE,
+) -> Tensor:  # fmt: skip
+    r"""Gaussian pooling: a window's mean and ``weight`` times its standard deviation.
+
+    .. math:: y = \mu + w\,\sigma, \qquad \mu = \frac{1}{n} \sum_i x_i, \qquad
+              \sigma = \sqrt{\max\Bigl(\frac{1}{n} \sum_i (x_i - \mu)^2, \varepsilon\Bigr)}
+
+    w = 0 is average pooling. Where the variance is below ε, σ is a constant without a gradient. The
+    result is NaN where an element is NaN or infinite, and infinite or NaN where the square of an
+    element's distance to μ overflows.
+
+    Source: T. Kobayashi, "Gaussian-Based Pooling for Convolutional Neural Networks", NeurIPS 2019.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
+        weight: w, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a
+            number.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: as in :func:`max_ent_pool2d`.
+        eps: ε, the least variance, above 0.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
+
+    Raises:
+        TypeError, ValueError: as :func:`max_ent_pool2d`, ``weight`` in λ's place; ``eps`` that is
+            not above 0.
+
+    Example:
+        >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> gaussian_pool2d(x, 1.0, kernel_size=2)
+        tensor([[[2.6180]]])
+    """
+    check_eps(eps)
+    return pool_windows(
+        GAUSSIAN.with_constant(eps), input, weight, kernel_size, stride, padding, ceil_mode,
+        count_include_pad,
+    )  # fmt: skip

@@ -72,6 +72,11 @@ class LearnedPool2d(Pool2d):
         """Height and width of θ: by default it is one number for a whole plane."""
         return 1, 1
 
+    @property
+    def parameter(self) -> Tensor:
+        """What the layer pools with: by default θ itself."""
+        return getattr(self, self.parameter_name)
+
     def initial_value(self) -> float:
         """What every element of θ starts from."""
         raise NotImplementedError

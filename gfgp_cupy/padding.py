@@ -172,7 +172,7 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
     return same.before(length, axis) + same.surplus(axis)
 
 
-def _fixed(padding: Any, kernel: int) -> int:
+def _fixed(padding: Any, kernel: int) -> Any:
     """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
     if isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export():  # in a jit trace
         return padding

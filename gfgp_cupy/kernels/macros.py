@@ -11,6 +11,7 @@ from torch import Tensor
 from ..geometry import PoolGeometry
 from ..memory_format import layout_of
 from ..window_function import WindowFunction
+from .formula import formula_defines, kernel_name
 
 __all__ = [
     "DTYPE_MACROS",
@@ -86,6 +87,7 @@ class Problem(NamedTuple):
             DTYPE_MACROS[self.dtype],
             f"index_t={index_type(elements)}",
             f"CHANNELS_LAST={int(self.channels_last)}",
+            *formula_defines(self.function),
         )
 
     @property
@@ -98,6 +100,10 @@ class Problem(NamedTuple):
             f"PADDING_H={padding[0]}", f"PADDING_W={padding[1]}",
             f"LAM_PER_WINDOW={int(self.lam_varies_in_plane)}",
         )  # fmt: skip
+
+    def kernel(self, name: str) -> str:
+        """The full name of a kernel."""
+        return kernel_name(self.function, name)
 
     @property
     def lam_varies_in_plane(self) -> bool:

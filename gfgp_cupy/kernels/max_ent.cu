@@ -17,8 +17,9 @@
 //   State                           what is known of the window
 //   state_of(x, lam, inside)        `inside` has a bit for each element that takes part
 //   output_of(x, state), sensitivity_of(state)
-//   statistic_of(state, grad, k)    k < 3: the numbers from which
+//   statistic_of(state, grad, k)    k < NUMBERS: the numbers from which
 //   received(x, lam, statistic)     -> what an element x gets of the window; statistic(k) reads one
+//   Message, message_of(x, state, grad), received(x, lam, message)    general.cu: all of them
 //
 // A window of a plane that windows tile (tiling_softmax.cu, for disjoint.cu):
 //   kept_of(lam)                    what is kept of lam, in shared memory
@@ -53,6 +54,7 @@
 //
 // Launch bounds, here (softmax.cu) and in the kernels' files, fit the registers of both together.
 
+#define NUMBERS 3  // of a window's statistics
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
 // g p (1 + lam (x - y)), what a window sends back to an element; `sent` is g p. In this order:

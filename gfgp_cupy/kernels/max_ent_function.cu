@@ -4,8 +4,6 @@
 // lam < 0), so that no weight exceeds 1, and the output is corrected by what its elements deviate
 // from it.
 
-#define NUMBERS 3
-
 struct Theta {
   acc_t lam;
   acc_t scale;  // lam log2(e)

@@ -11,10 +11,6 @@
 //
 // Traffic, with re-reading left out: forward X + O (X + 2 O with spread), backward 2 X + O.
 //
-// What window_function.cu says holds for a window here, and threads of one warp may have windows
-// of different parameters: a function calls the window's sum, mean, largest and smallest whatever
-// its theta and its numbers are, and chooses from the results.
-//
 // Macros: CHANNELS_LAST; BLOCK, threads, and MEMBERS, both powers of two; LANES (contiguous: 1);
 //         VECTOR (channels_last: 1); ITEMS, packs of VECTOR elements that a thread has of a plane at most; HELD;
 //         and WRITE_* and ADD_MEAN_GRAD: what is wanted.

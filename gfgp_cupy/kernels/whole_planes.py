@@ -24,7 +24,7 @@ PARTS = Parts(
     ("whole_planes.cu",),
 )  # fmt: skip
 
-LEAST_BLOCK, MOST_BLOCK = 128, 1024
+LEAST_BLOCK = 128
 
 USUAL_BYTES = 32
 """That a thread holds, unless its plane is too large for as many threads as there can be."""
@@ -32,8 +32,8 @@ USUAL_BYTES = 32
 MOST_BYTES = 200
 """That a thread holds, if it has registers for that beside those that it computes with."""
 
-REGISTERS = 65536
-"""Of 4 bytes, of all threads of a block."""
+REGISTERS, LEAST_HELD = 65536, 4
+"""Of a block's threads together, and the bytes of each, of which an element takes at least one."""
 
 SECTOR = 32
 """Bytes that cross memory together: the least that neighbouring threads read."""
@@ -149,29 +149,29 @@ def _rows_of_lanes(problem: Problem) -> Deal:
     samples, channels, height, width = problem.shape
     pixels, size = height * width, problem.dtype.itemsize
     lanes, least = min(WIDE_RUN // size, 32), SECTOR // size
-    block, items = _rows(pixels, lanes, size, 256)
-    while lanes > least and items * size > 2 * USUAL_BYTES:
+    usual = USUAL_BYTES // max(size, LEAST_HELD)
+    block, items = _rows(pixels, lanes, usual, 256)
+    while lanes > least and items > 2 * usual:
         lanes //= 2
-        block, items = _rows(pixels, lanes, size, 256)
-    if items * size > 2 * USUAL_BYTES:
-        block, items = _rows(pixels, lanes, size, 512 if size == 8 else MOST_BLOCK)
+        block, items = _rows(pixels, lanes, usual, 256)
+    if items > 2 * usual:
+        block, items = _rows(pixels, lanes, usual, 512 if size == 8 else 1024)
     return Deal(
         block, block // lanes, lanes, 1, items, _can_hold(items, size, block, size),
         samples * -(-channels // lanes),
     )  # fmt: skip
 
 
-def _rows(pixels: int, lanes: int, size: int, most: int) -> tuple[int, int]:
+def _rows(pixels: int, lanes: int, usual: int, most: int) -> tuple[int, int]:
     """Threads of a block, up to so many, and the elements that each of them has."""
-    wanted = -(-pixels * size // USUAL_BYTES)
-    block = min(max(_power_of_two_from(wanted * lanes), LEAST_BLOCK), most)
+    block = min(max(_power_of_two_from(-(-pixels // usual) * lanes), LEAST_BLOCK), most)
     return block, -(-pixels // (block // lanes))
 
 
 def _can_hold(items: int, pack_bytes: int, block: int, size: int) -> bool:
     """Whether each of a block's threads can hold so many packs, of elements of ``size`` bytes."""
     registers = REGISTERS // block - (96 if size == 8 else 39)
-    return items * max(pack_bytes, 4) <= min(4 * registers, MOST_BYTES)
+    return items * max(pack_bytes, LEAST_HELD) <= min(LEAST_HELD * registers, MOST_BYTES)
 
 
 def _power_of_two_from(count: int) -> int:

@@ -2,6 +2,7 @@
 
 from ..guided import GuidedPool2d
 from .gated import GatedPool2d, GFGPGatedPool2d, gated_pool2d
+from .gaussian import GaussianPool2d, GFGPGaussianPool2d, gaussian_pool2d
 from .generalized_mean import (
     GeneralizedMeanPool2d,
     GFGPGeneralizedMeanPool2d,
@@ -14,10 +15,12 @@ from .soft import SoftPool2d, soft_pool2d
 
 __all__ = [
     "GFGPGatedPool2d",
+    "GFGPGaussianPool2d",
     "GFGPGeneralizedMeanPool2d",
     "GFGPLogSumExpPool2d",
     "GFGPMixedPool2d",
     "GatedPool2d",
+    "GaussianPool2d",
     "GeneralizedMeanPool2d",
     "GuidedPool2d",
     "LogSumExpPool2d",
@@ -25,6 +28,7 @@ __all__ = [
     "SoftPool2d",
     "create_pooling",
     "gated_pool2d",
+    "gaussian_pool2d",
     "generalized_mean_pool2d",
     "list_poolings",
     "log_sum_exp_pool2d",

@@ -122,6 +122,10 @@ class MixedPool2d(LearnedPool2d):
         """The proportion a of max pooling, of the shape of ``logit``."""
         return self.logit.sigmoid()
 
+    @property
+    def parameter(self) -> Tensor:
+        return self.proportion
+
     def initial_value(self) -> float:
         # On the CPU even inside `with torch.device("meta")`, which holds no numbers.
         proportion = torch.tensor(self.init_proportion, dtype=torch.float64, device="cpu")

@@ -21,6 +21,8 @@ LAYERS = {
     "soft": gfgp_cupy.SoftPool2d,
     "max_ent": gfgp_cupy.GFGPMaxEntPool2d,
     "max_ent_unguided": gfgp_cupy.MaxEntPool2d,
+    "gauss": gfgp_cupy.GFGPGaussianPool2d,
+    "gauss_unguided": gfgp_cupy.GaussianPool2d,
     "mixed": gfgp_cupy.MixedPool2d,
     "gfgp_mixed": gfgp_cupy.GFGPMixedPool2d,
     "gated": gfgp_cupy.GatedPool2d,
@@ -32,11 +34,12 @@ LAYERS = {
 }
 PUBLISHED = ("max", "avg", "skip", "max_ent")
 NEW = tuple(name for name in LAYERS if name not in PUBLISHED)
+GAUSSIAN = ("gauss_cuda_CN", "gauss_cuda_HWCN", "gauss_CN", "gauss_HWCN")
 
 
 def test_names():
     assert list_poolings() == list(LAYERS)
-    assert (*PUBLISHED, *NEW) == POOL_TYPES
+    assert (*PUBLISHED, *NEW, *GAUSSIAN) == POOL_TYPES
 
 
 @pytest.mark.parametrize("pool", LAYERS)
@@ -116,6 +119,6 @@ def test_command_line_trains_with_a_new_pooling(tmp_path):
 
 def test_command_line_names_the_poolings():
     help_text = make_parser().format_help()
-    for pool in (*PUBLISHED, *NEW):
+    for pool in POOL_TYPES:
         assert re.search(rf"\b{pool}\b", help_text), pool
     assert "'gfgp_gem'" in error_here("--pool", "gfgp_gen")

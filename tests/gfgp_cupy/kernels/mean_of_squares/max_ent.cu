@@ -1,3 +1,4 @@
+#define NUMBERS 3
 // Another formula: y = lam times the mean of x^2. A file here stands for that of the same name.
 
 template <class Statistic>

@@ -1,5 +1,7 @@
 // Where lam is positive. It does not hold of windows with a mean above 2.
 
+#define SHARES 1
+
 __device__ __forceinline__ bool may_share(acc_t lam) { return lam > 0; }
 
 struct SharedFormula {

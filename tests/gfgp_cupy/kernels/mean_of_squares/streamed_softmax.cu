@@ -22,6 +22,15 @@ __device__ __forceinline__ acc_t sensitivity_of(
   return of.mean;
 }
 
-__device__ __forceinline__ acc_t statistic_of(const State& of, acc_t grad, int number) {
-  return number == 0 ? of.part : number == 1 ? grad : 0;
+struct Message {
+  acc_t number[NUMBERS];
+};
+
+__device__ __forceinline__ Message message_of(
+    const Window& window, const Planes& planes, const State& of, acc_t grad) {
+  return {of.part, grad};
+}
+
+__device__ __forceinline__ acc_t received(acc_t x, acc_t lam, const Message& message) {
+  return received(x, lam, [&](int number) { return message.number[number]; });
 }

@@ -1,0 +1,61 @@
+"""Gaussian pooling as a window function."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .autograd import register
+from .geometry import PoolGeometry
+from .reference import windows
+from .window_function import WindowFunction
+
+__all__ = ["GAUSSIAN", "LEAST_VARIANCE", "check_eps"]
+
+LEAST_VARIANCE = 1e-6
+
+
+def check_eps(eps: float) -> None:
+    """Checks a least variance.
+
+    Raises:
+        ValueError: ``eps`` is not above 0.
+    """
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0, got {eps}")
+
+
+def _composition(input: Tensor, weight: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
+    mean, variance = _moments(input.to(weight.dtype), geometry)
+    return (mean + weight * variance.clamp(min=eps).sqrt()).to(input.dtype)
+
+
+def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the elements that each window has inside 4-D ``input``.
+
+    Both are the same about any centre, and so are their derivatives: the centre, the mean but for
+    rounding errors, is a constant.
+    """
+    elements, inside = windows(input, geometry)
+    centre = F.avg_pool2d(
+        input.detach(), geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
+        count_include_pad=False,
+    )  # fmt: skip
+    deviations = torch.where(inside, elements - centre, 0)
+    count = inside.sum(0)
+    correction = deviations.sum(0) / count
+    variance = deviations.square().sum(0) / count - correction.square()
+    return centre + correction, variance
+
+
+GAUSSIAN = register(
+    WindowFunction(
+        name="gaussian",
+        parameter="weight",
+        composition=_composition,
+        cuda="gaussian.cu",
+        constant=LEAST_VARIANCE,
+    )
+)
+"""θ is w; ∂y/∂w is the standard deviation σ."""
