@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
+from ..reference import windows
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
@@ -28,7 +31,8 @@ def mixed_pool2d(
 
     .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i
 
-    a = 0 is average pooling, a = 1 max pooling.
+    a = 0 is average pooling, a = 1 max pooling. Elements that share the maximum share its gradient
+    evenly, as in :func:`torch.amax`.
 
     Source: C.-Y. Lee, P. W. Gallagher, Z. Tu, "Generalizing Pooling Functions in Convolutional
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
@@ -57,17 +61,27 @@ def mixed_pool2d(
     )
 
 
-def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
-    """[N, C, oH, oW] of [N, C, H, W] ``input`` and a ``proportion`` of its computing type."""
-    window = (geometry.kernel_size, geometry.stride, geometry.padding)
-    largest = F.max_pool2d(input, *window, ceil_mode=geometry.ceil_mode)
-    average = F.avg_pool2d(input, *window, ceil_mode=geometry.ceil_mode, count_include_pad=False)
+def mix_of_max_and_average(
+    largest: Tensor, input: Tensor, proportion: Tensor, geometry: PoolGeometry
+) -> Tensor:
+    """The ``largest`` element and the average of each window of [N, C, H, W] ``input``, mixed."""
+    average = F.avg_pool2d(
+        input, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
+        count_include_pad=False,
+    )  # fmt: skip
     dtype = proportion.dtype
-    return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
+    return torch.lerp(average.to(dtype), largest.to(dtype), proportion)
+
+
+def _composition(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
+    computed = input.to(proportion.dtype)
+    elements, inside = windows(computed, geometry)
+    largest = elements.masked_fill(~inside, -math.inf).amax(0)
+    return mix_of_max_and_average(largest, computed, proportion, geometry).to(input.dtype)
 
 
 MIXED = register(
-    WindowFunction(name="mixed", parameter="proportion", composition=mix_of_max_and_average)
+    WindowFunction(name="mixed", parameter="proportion", composition=_composition, cuda="mixed.cu")
 )
 
 
