@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..compile import inlined
-from ..elements import largest, mean, total
+from ..elements import largest, mean
 from ..powers import exp2
 from ..simd import LOG2_E, bits_where_less, chosen, equality, maximum, zeros_like
 
@@ -18,47 +18,37 @@ def theta_of(beta, constant):
 
 @inlined
 def summary_of(window, beta):
-    """Of each mean: what it is relative to, which is m or the largest element, one over the sum of
-    the weights, the mean less the origin; and of the one by likeness its slope by m."""
+    """m; of each mean one over that of its weights, and what it is more than m; the slope of the one
+    by likeness by m; and the largest element."""
     middle, most = mean(_element, window, window.share), largest(window)
-    likeness = 1.0 / total(_weight_by_likeness, window, middle)
-    size = 1.0 / total(_weight_by_size, window, most)
-    # Both again about what comes of the first time, which rounding made.
-    first = total(_distance_by_likeness, window, (middle, likeness, zeros_like(beta)))
-    rest = total(_distance_by_likeness, window, (middle, likeness, first))
-    first_by_size = total(_distance_by_size, window, (most, size, zeros_like(beta)))
-    rest_by_size = total(_distance_by_size, window, (most, size, first_by_size))
-    shift = first + rest
-    slope = total(_slope_by_mean, window, (middle, likeness, shift))
-    return middle, likeness, shift, slope, most, size, first_by_size + rest_by_size
+    likeness = 1.0 / mean(_weight_by_likeness, window, middle)
+    size = 1.0 / mean(_weight_by_size, window, most)
+    shift = likeness * mean(_distance_by_likeness, window, middle)
+    shift_by_size = size * mean(_distance_by_size, window, (most, middle))
+    slope = likeness * mean(_slope_by_mean, window, (middle, shift))
+    return middle, likeness, shift, slope, most, size, shift_by_size
 
 
 @inlined
 def output_of(summary, beta):
-    middle, _, shift, _, most, _, shift_by_size = summary
-    by_likeness, by_size = middle + shift, most + shift_by_size
-    difference = by_likeness - by_size
-    # From the nearer one on.
-    likeness_is_nearer = bits_where_less(zeros_like(beta) + 0.5, beta)
-    return chosen(
-        likeness_is_nearer, by_likeness - (1.0 - beta) * difference, by_size + beta * difference
-    )
+    middle, _, shift, _, _, _, shift_by_size = summary
+    return middle + (shift_by_size + beta * (shift - shift_by_size))
 
 
 @inlined
 def sensitivity_of(window, summary, beta):
-    middle, _, shift, _, most, _, shift_by_size = summary
-    return (middle + shift) - (most + shift_by_size)
+    return summary[2] - summary[6]
 
 
 @inlined
 def message_of(window, summary, beta, grad):
     """The summary, weighted by β and the gradient; of the slope each element's part."""
     middle, likeness, shift, slope, most, size, shift_by_size = summary
-    of_likeness, of_size = grad * beta, grad * (1.0 - beta)
+    of_likeness = grad * beta * window.share
+    of_size = grad * (1.0 - beta) * window.share
     return (
-        middle, of_likeness * likeness, shift, of_likeness * slope * window.share,
-        most, of_size * size, shift_by_size,
+        middle, of_likeness * likeness, shift, of_likeness * slope, most, of_size * size,
+        shift_by_size,
     )  # fmt: skip
 
 
@@ -69,14 +59,14 @@ def received(x, term, message):
     slope, _, weight = _slopes(x, middle, (x - middle) - shift)
     by_likeness = likeness * (weight + weight * slope)
     weight_by_size = size * exp2((x - most) * LOG2_E, 0.0)
-    by_size = weight_by_size + weight_by_size * ((x - most) - shift_by_size)
+    by_size = weight_by_size + weight_by_size * ((x - middle) - shift_by_size)
     return (by_likeness + by_mean) + by_size
 
 
 @inlined
 def _compared(x, middle):
-    """The smaller of x and m by the larger; the larger; 1; and where x is the larger. Where both are
-    0, the first is 0, the second 1 and the third 0."""
+    """The smaller of x and m by the larger; the larger; 1; and where x is the larger. Where both
+    are 0, the first is 0, the second 1 and the third 0."""
     zero = zeros_like(x)
     x_is_larger = bits_where_less(maximum(middle, zero - middle), maximum(x, zero - x))
     larger = chosen(x_is_larger, x, middle)
@@ -116,10 +106,8 @@ def _weight_by_likeness(x, term, middle):
 
 
 @inlined
-def _distance_by_likeness(x, term, given):
-    middle, likeness, shift = given
-    weight = _likeness_weight(_compared(x, middle)[0]) * likeness
-    return weight * ((x - middle) - shift) * term
+def _distance_by_likeness(x, term, middle):
+    return _likeness_weight(_compared(x, middle)[0]) * term * (x - middle)
 
 
 @inlined
@@ -129,12 +117,12 @@ def _weight_by_size(x, term, most):
 
 @inlined
 def _distance_by_size(x, term, given):
-    most, size, shift = given
-    return exp2((x - most) * LOG2_E, 0.0) * size * ((x - most) - shift) * term
+    most, middle = given
+    return exp2((x - most) * LOG2_E, 0.0) * term * (x - middle)
 
 
 @inlined
 def _slope_by_mean(x, term, given):
-    middle, likeness, shift = given
+    middle, shift = given
     _, slope, weight = _slopes(x, middle, (x - middle) - shift)
-    return weight * likeness * slope * term
+    return weight * term * slope
