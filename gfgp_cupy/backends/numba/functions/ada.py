@@ -18,8 +18,8 @@ def theta_of(beta, constant):
 
 @inlined
 def summary_of(window, beta):
-    """m; of each mean one over that of its weights, and what it is more than m; the slope of the one
-    by likeness by m; and the largest element."""
+    """m; of each mean one over that of its weights, and what it is more than m; the slope of the
+    one by likeness by m; and the largest element."""
     middle, most = mean(_element, window, window.share), largest(window)
     likeness = 1.0 / mean(_weight_by_likeness, window, middle)
     size = 1.0 / mean(_weight_by_size, window, most)
