@@ -3,6 +3,10 @@
 //
 // Macros: those of disjoint.cu.
 
+// Left alone, the compiler spills a register of some functions, for the reason that element.cu names.
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+
 struct Whole {
   __device__ __forceinline__ bool operator()(int tap) const { return true; }
 };

@@ -22,8 +22,8 @@ from tests.support.kernel_cases import DTYPES, KernelCase
 from tests.support.random_numbers import random_numbers
 
 FUNCTIONS = {
-    name: operators.function
-    for name, operators in OPERATORS.items()
+    operators.function.name: operators.function
+    for operators in OPERATORS.values()
     if operators.function.cuda is not None and operators.function != MAX_ENT
 }
 each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
@@ -36,6 +36,9 @@ LARGE = pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
 FAMILIES = {
     "disjoint": ("disjoint", TWO, (4, 28, 28), "contiguous", DTYPES),
     "disjoint channels_last": ("disjoint", TWO, (64, 14, 14), "channels_last", DTYPES),
+    "marching_rows": ("marching_rows", THREE, (4, 14, 16), "contiguous", DTYPES[:3]),
+    "marching_channels": ("marching_channels", THREE, (64, 14, 14), "channels_last", DTYPES[:3]),
+    "overlapping": ("overlapping", THREE, (4, 14, 14), "contiguous", DTYPES[3:]),
     "general": ("general|statistics|gather", LARGE, (4, 9, 8), "contiguous", DTYPES),
 }
 SLACK = 1.15
