@@ -11,21 +11,15 @@ import zlib
 import pytest
 import torch
 
-from gfgp_cupy import poolings  # noqa: F401  they register their window functions
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
-from gfgp_cupy.ops import OPERATORS
 from gfgp_cupy.window_function import WindowFunction
 from tests.support.cuda_on_cpu import needs_cxx, run_launch
 from tests.support.implementations import kernels_on_cpu
-from tests.support.kernel_cases import DTYPES, KernelCase
+from tests.support.kernel_cases import DTYPES, KernelCase, window_functions
 from tests.support.random_numbers import random_numbers
 
-FUNCTIONS = {
-    name: operators.function
-    for name, operators in OPERATORS.items()
-    if operators.function.cuda is not None and operators.function != MAX_ENT
-}
+FUNCTIONS = {function.name: function for function in window_functions()}
 each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = DTYPES
@@ -36,6 +30,9 @@ LARGE = pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
 FAMILIES = {
     "disjoint": ("disjoint", TWO, (4, 28, 28), "contiguous", DTYPES),
     "disjoint channels_last": ("disjoint", TWO, (64, 14, 14), "channels_last", DTYPES),
+    "marching_rows": ("marching_rows", THREE, (4, 14, 16), "contiguous", DTYPES[:3]),
+    "marching_channels": ("marching_channels", THREE, (64, 14, 14), "channels_last", DTYPES[:3]),
+    "overlapping": ("overlapping", THREE, (4, 14, 14), "contiguous", DTYPES[3:]),
     "general": ("general|statistics|gather", LARGE, (4, 9, 8), "contiguous", DTYPES),
 }
 SLACK = 1.15
