@@ -77,7 +77,19 @@ def _float_select(one):
 def _float_compare(one):
     comparison, *rest = one.modifiers
     first, second, a, b, joined = one.operands
-    a, b, joined = floats(a), floats(b), predicate(joined)
+    return two_predicates(one, first, second, _holds(comparison, a, b), predicate(joined), rest)
+
+
+@instruction("FSET")
+def _float_compare_to_number(one):
+    _, comparison, *_ = one.modifiers  # BF first: the result is 1 or 0
+    target, a, b, joined = one.operands
+    holds, joined = _holds(comparison, a, b), predicate(joined)
+    return computed(one, target, lambda warps: (holds(warps) & joined(warps)).astype(F32).view(U32))
+
+
+def _holds(comparison: str, first: str, second: str) -> Callable:
+    a, b = floats(first), floats(second)
 
     def result(warps):
         left, right = a(warps), b(warps)
@@ -91,7 +103,7 @@ def _float_compare(one):
                 return COMPARISONS[comparison[:2]](left, right) | unordered
             return COMPARISONS[comparison](left, right) & ~unordered
 
-    return two_predicates(one, first, second, result, joined, rest)
+    return result
 
 
 @instruction("MUFU")

@@ -21,6 +21,7 @@ constexpr int wanted_blocks() {
   constexpr bool few_taps = TAPS <= 9;
   constexpr bool wide = few_taps && STRIDE_W > 2;  // many columns a window
   if (sizeof(index_t) > sizeof(int)) return 1;
+  if (!SHARES) return WRITE_GRAD_INPUT || WRITE_GRAD_LAM ? 2 : few_taps ? 4 : 3;
   if (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) {
     if (!few_taps) return 1;
     if (!WRITE_GRAD_LAM || !SHARED) return (!whole ? 2 + !WRITE_GRAD_LAM : 3 + TIGHT) - wide;
