@@ -77,20 +77,23 @@ def _float_select(one):
 def _float_compare(one):
     comparison, *rest = one.modifiers
     first, second, a, b, joined = one.operands
-    return two_predicates(one, first, second, _holds(comparison, a, b), predicate(joined), rest)
+    result = _comparison(comparison, floats(a), floats(b))
+    return two_predicates(one, first, second, result, predicate(joined), rest)
 
 
 @instruction("FSET")
 def _float_compare_to_number(one):
-    _, comparison, *_ = one.modifiers  # BF first: the result is 1 or 0
+    form, comparison, *rest = one.modifiers
     target, a, b, joined = one.operands
-    holds, joined = _holds(comparison, a, b), predicate(joined)
-    return computed(one, target, lambda warps: (holds(warps) & joined(warps)).astype(F32).view(U32))
+    result, joined = _comparison(comparison, floats(a), floats(b)), predicate(joined)
+    if form != "BF" or "AND" not in rest:
+        raise RuntimeError(f"instruction not known: {one}")
+    return computed(
+        one, target, lambda warps: (result(warps) & joined(warps)).astype(F32).view(U32)
+    )
 
 
-def _holds(comparison: str, first: str, second: str) -> Callable:
-    a, b = floats(first), floats(second)
-
+def _comparison(comparison: str, a: Callable, b: Callable) -> Callable:
     def result(warps):
         left, right = a(warps), b(warps)
         with np.errstate(all="ignore"):
