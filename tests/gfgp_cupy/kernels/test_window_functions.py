@@ -23,12 +23,13 @@ from tests.support.random_numbers import random_numbers
 
 FUNCTIONS = {
     name: operators.function
-    for name, operators in OPERATORS.items()
-    if operators.function.cuda is not None and operators.function != MAX_ENT
+    for (name, axes), operators in OPERATORS.items()
+    if axes == 2 and operators.function.cuda is not None and operators.function != MAX_ENT
 }
 each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = DTYPES
+HALF_AND_SINGLE = DTYPES[:3]
 TWO, THREE = pool_geometry(2), pool_geometry(3, stride=2, padding=1)
 LARGE = pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
 
@@ -36,6 +37,9 @@ LARGE = pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
 FAMILIES = {
     "disjoint": ("disjoint", TWO, (4, 28, 28), "contiguous", DTYPES),
     "disjoint channels_last": ("disjoint", TWO, (64, 14, 14), "channels_last", DTYPES),
+    "marching_rows": ("marching_rows", THREE, (4, 56, 56), "contiguous", HALF_AND_SINGLE),
+    "marching_channels": ("marching_ch", THREE, (32, 28, 28), "channels_last", HALF_AND_SINGLE),
+    "overlapping": ("overlapping", THREE, (4, 28, 28), "contiguous", (FLOAT64,)),
     "general": ("general|statistics|gather", LARGE, (4, 9, 8), "contiguous", DTYPES),
 }
 SLACK = 1.15
