@@ -147,6 +147,37 @@ def test_kernels_compute_the_composition_at_the_byte_floor(function, family):
         close_sum(by_spread, parts, case.dtype)
 
 
+OVERLAPPING_CASES = (
+    KernelCase(pool_geometry(2, stride=1), FLOAT32, (4, 9, 12)),
+    KernelCase(pool_geometry(5, stride=2, padding=2), BFLOAT16, (4, 11, 10)),
+    KernelCase(pool_geometry(2, ceil_mode=True), FLOAT32, (32, 9, 7), "channels_last"),
+    KernelCase(pool_geometry(5, stride=2, padding=2), FLOAT32, (32, 11, 10), "channels_last"),
+    KernelCase(THREE, BFLOAT16, (32, 9, 9), "channels_last", lam_in_plane=True),
+    KernelCase(pool_geometry((2, 3), (1, 2), (1, 0), True), FLOAT64, (4, 7, 8)),
+    KernelCase(pool_geometry(7, stride=2, padding=3), FLOAT32, (4, 9, 12)),
+)
+
+
+@needs_cxx
+@pytest.mark.parametrize("name", ["gaussian", "mixed"])
+@pytest.mark.parametrize("case", OVERLAPPING_CASES, ids=str)
+def test_windows_that_overlap_or_are_cut(name, case):
+    function, kernels = FUNCTIONS[name], Kernels(FUNCTIONS[name])
+    input, parameter, grad_output = example(function, case)
+    if case.lam_in_plane:
+        parameter = parameter * random_numbers(grad_output.shape, case.compute_dtype, 3)
+    output, grad_input, parts = exact(function, case, input, parameter, grad_output)
+    close(kernels("forward", input, parameter, case.geometry), output)
+    needed = (True, True)
+    found = kernels("backward", grad_output, input, parameter, case.geometry, needed)
+    close(found[0], grad_input)
+    if case.lam_in_plane:
+        close(found[1], parts)
+    else:
+        close_sum(found[1], parts, case.dtype)
+    assert not any("statistics" in name for name in kernels.names)  # not general.cu
+
+
 @needs_cxx
 @each_function
 @each_family
