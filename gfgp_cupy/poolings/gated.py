@@ -65,7 +65,10 @@ def gated_pool2d(
     weight = as_parameter("weight", weight, input, weight_shape).expand(weight_shape)
     bias = windows.all_of(as_parameter("bias", bias, input, output_shape))
     logit = _weighted_sum(x.to(weight.dtype), weight, geometry).to(bias.dtype) + bias
-    output = mix_of_max_and_average(x, logit.sigmoid(), geometry)
+    largest = F.max_pool2d(
+        x, geometry.kernel_size, geometry.stride, geometry.padding, ceil_mode=geometry.ceil_mode
+    )
+    output = mix_of_max_and_average(largest, x, logit.sigmoid(), geometry).to(x.dtype)
     return windows.result(output, input.dim())
 
 

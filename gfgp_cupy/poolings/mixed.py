@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
@@ -12,7 +14,7 @@ from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
-from ..reference import average_of_windows, largest_of_windows
+from ..reference import average_of_windows, windows
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
@@ -40,7 +42,8 @@ def mixed_pool2d(
 
     .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i
 
-    a = 0 is average pooling, a = 1 max pooling.
+    a = 0 is average pooling, a = 1 max pooling. Elements that share the maximum share its gradient
+    evenly, as in :func:`torch.amax`.
 
     Source: C.-Y. Lee, P. W. Gallagher, Z. Tu, "Generalizing Pooling Functions in Convolutional
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
@@ -69,16 +72,24 @@ def mixed_pool2d(
     )
 
 
-def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
-    """[N, C, oH, oW] of [N, C, H, W] ``input`` and a ``proportion`` of its computing type."""
-    largest = largest_of_windows(input, geometry)
+def mix_of_max_and_average(
+    largest: Tensor, input: Tensor, proportion: Tensor, geometry: PoolGeometry
+) -> Tensor:
+    """The ``largest`` element and the average of each window of [N, C, H, W] ``input``, mixed."""
     average = average_of_windows(input, geometry)
     dtype = proportion.dtype
-    return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
+    return torch.lerp(average.to(dtype), largest.to(dtype), proportion)
+
+
+def _composition(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
+    computed = input.to(proportion.dtype)
+    elements, inside = windows(computed, geometry)
+    largest = elements.masked_fill(~inside, -math.inf).amax(0)
+    return mix_of_max_and_average(largest, computed, proportion, geometry).to(input.dtype)
 
 
 MIXED = register(
-    WindowFunction(name="mixed", parameter="proportion", composition=mix_of_max_and_average)
+    WindowFunction(name="mixed", parameter="proportion", composition=_composition, cuda="mixed.cu")
 )
 
 
