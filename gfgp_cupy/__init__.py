@@ -12,6 +12,8 @@ from .layers import (
     MaxEntPool3d,
 )
 from .poolings import (
+    AdaPool2d,
+    EDSCWPool2d,
     GatedPool2d,
     GaussianPool1d,
     GaussianPool2d,
@@ -19,6 +21,7 @@ from .poolings import (
     GeneralizedMeanPool1d,
     GeneralizedMeanPool2d,
     GeneralizedMeanPool3d,
+    GFGPAdaPool2d,
     GFGPGatedPool2d,
     GFGPGaussianPool1d,
     GFGPGaussianPool2d,
@@ -47,6 +50,9 @@ from .record import record_lambdas, record_parameters
 from .surgery import replace_pooling
 
 __all__ = [
+    "AdaPool2d",
+    "EDSCWPool2d",
+    "GFGPAdaPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",

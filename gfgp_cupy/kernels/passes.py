@@ -22,6 +22,7 @@ from . import (
     overlapping,
     volume,
     volume_tiles,
+    whole_planes,
 )
 from .family import BackwardTensors, Family, ForwardTensors
 from .launch import Launch
@@ -32,7 +33,9 @@ __all__ = ["backward", "forward", "forward_with_spread", "lam_backward"]
 Run = Callable[[Launch], object]
 """Executes a launch, or at least takes note of it. Launches come in their order."""
 
-FAMILIES: tuple[Family, ...] = (disjoint, marching_rows, marching_channels, overlapping, general)
+FAMILIES: tuple[Family, ...] = (
+    disjoint, marching_rows, marching_channels, overlapping, whole_planes, general,
+)  # fmt: skip
 """By preference; the last one serves whatever the others do not."""
 
 OF_VOLUMES: tuple[Family, ...] = (volume_tiles, volume)

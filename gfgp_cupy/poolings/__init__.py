@@ -1,6 +1,7 @@
 """The other poolings of the literature, one file each, and the factory of all by name."""
 
 from ..guided import GuidedPool2d
+from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d, ada_pool2d, edscw_pool2d
 from .gated import GatedPool2d, GFGPGatedPool2d, gated_pool2d
 from .gaussian import (
     GaussianPool1d,
@@ -57,6 +58,9 @@ from .soft import (
 )
 
 __all__ = [
+    "AdaPool2d",
+    "EDSCWPool2d",
+    "GFGPAdaPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",
@@ -87,7 +91,9 @@ __all__ = [
     "SoftPool1d",
     "SoftPool2d",
     "SoftPool3d",
+    "ada_pool2d",
     "create_pooling",
+    "edscw_pool2d",
     "gated_pool2d",
     "gaussian_pool1d",
     "gaussian_pool2d",

@@ -85,7 +85,13 @@ def _composition(input: Tensor, p: Tensor, geometry: PoolGeometry, eps: float) -
 
 
 GENERALIZED_MEAN = register(
-    WindowFunction(name="generalized_mean", parameter="p", composition=_composition, constant=1e-6)
+    WindowFunction(
+        name="generalized_mean",
+        parameter="p",
+        composition=_composition,
+        cuda="generalized_mean.cu",
+        constant=1e-6,
+    )
 )
 
 

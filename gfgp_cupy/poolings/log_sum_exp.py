@@ -65,7 +65,13 @@ def _composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
 
 
 LOG_SUM_EXP = register(
-    WindowFunction(name="log_sum_exp", parameter="lam", composition=_composition, spread="root")
+    WindowFunction(
+        name="log_sum_exp",
+        parameter="lam",
+        composition=_composition,
+        cuda="log_sum_exp.cu",
+        spread="root",
+    )
 )
 
 
