@@ -12,8 +12,12 @@ from .layers import (
     MaxEntPool3d,
 )
 from .poolings import (
+    AdaPool1d,
     AdaPool2d,
+    AdaPool3d,
+    EDSCWPool1d,
     EDSCWPool2d,
+    EDSCWPool3d,
     GatedPool2d,
     GaussianPool1d,
     GaussianPool2d,
@@ -21,7 +25,9 @@ from .poolings import (
     GeneralizedMeanPool1d,
     GeneralizedMeanPool2d,
     GeneralizedMeanPool3d,
+    GFGPAdaPool1d,
     GFGPAdaPool2d,
+    GFGPAdaPool3d,
     GFGPGatedPool2d,
     GFGPGaussianPool1d,
     GFGPGaussianPool2d,
@@ -50,9 +56,15 @@ from .record import record_lambdas, record_parameters
 from .surgery import replace_pooling
 
 __all__ = [
+    "AdaPool1d",
     "AdaPool2d",
+    "AdaPool3d",
+    "EDSCWPool1d",
     "EDSCWPool2d",
+    "EDSCWPool3d",
+    "GFGPAdaPool1d",
     "GFGPAdaPool2d",
+    "GFGPAdaPool3d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",

@@ -1,6 +1,10 @@
 // Pooling of volumes by any kernel, stride and padding, in both memory formats. One program for all
 // windows: its macros are those of volume_window.cu.
 
+// Left alone, the compiler spills a few registers of some functions.
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+
 #define THREE(name) long long name##_d, long long name##_h, long long name##_w
 #define PARAMETERS                                                                                \
   long long outputs, long long channels, THREE(size), THREE(out), long long lam_n,                \

@@ -13,6 +13,12 @@
 #undef NAME_OF_KERNEL
 #define NAME_OF_KERNEL(pooling, pass) pooling##_pool3d_##pass
 
+#if WRITE_GRAD_INPUT || WRITE_GRAD_LAM
+// Left alone, the compiler spills a few registers of some functions.
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#endif
+
 #define ROWS (KERNEL_D * KERNEL_H * (CHANNELS_LAST ? KERNEL_W : 1))
 #define PACKS (CHANNELS_LAST ? 1 : VECTOR * KERNEL_W / PACK)
 
