@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import register
 from .geometry import PoolGeometry
-from .reference import windows
+from .reference import averages, windows
 from .window_function import WindowFunction
 
 __all__ = ["GAUSSIAN", "LEAST_VARIANCE", "check_eps"]
@@ -38,10 +37,7 @@ def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
     rounding errors, is a constant.
     """
     elements, inside = windows(input, geometry)
-    centre = F.avg_pool2d(
-        input.detach(), geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
-        count_include_pad=False,
-    )  # fmt: skip
+    centre = averages(input.detach(), geometry)
     deviations = torch.where(inside, elements - centre, 0)
     count = inside.sum(0)
     correction = deviations.sum(0) / count

@@ -46,6 +46,14 @@ class PoolGeometry(NamedTuple):
         """Whether two windows can share an input element."""
         return self.stride[0] < self.kernel_size[0] or self.stride[1] < self.kernel_size[1]
 
+    def is_whole_plane(self, height: int, width: int) -> bool:
+        """Whether the only window is known to be a plane of this size, no more and no less."""
+        for kernel, length in zip(self.kernel_size, (height, width), strict=True):
+            # To compare a number with a symbol would be a question about the symbol.
+            if isinstance(kernel, int) != isinstance(length, int) or kernel != length:
+                return False
+        return not isinstance(self.padding[0], torch.Tensor) and self.padding == (0, 0)
+
     def _overhang(self, length: int, axis: int) -> int:
         last_start = (self._output_length(length, axis) - 1) * self.stride[axis]
         return max(0, last_start + self.kernel_size[axis] - self.padding[axis] - length)

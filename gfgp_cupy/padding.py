@@ -22,12 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .arguments import check_input
+from .bins import Bins
 from .geometry import PoolGeometry, check_flag, pool_geometry
 from .torchscript import is_tracing, sizes_of
 
-__all__ = ["SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
+__all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
 
 SAME = "same"
+
+ELEMENTS = PoolGeometry((1, 1), (1, 1), (0, 0), ceil_mode=False)
+"""Each element a window."""
 
 
 class Windows(NamedTuple):
@@ -146,6 +150,8 @@ def place_windows(
         TypeError, ValueError: an argument or the input is none of the above, or the input is
             smaller than a window.
     """
+    if isinstance(kernel_size, Bins):
+        return _even_windows(input, kernel_size)
     geometry = window_geometry(kernel_size, stride, padding, ceil_mode)
     batched, output_shape = check_input(input, geometry)
     if count_include_pad is not False and check_flag("count_include_pad", count_include_pad):
@@ -157,6 +163,20 @@ def place_windows(
     padding = _padding_before(geometry, batched, 0), _padding_before(geometry, batched, 1)
     placed = PoolGeometry(geometry.kernel_size, geometry.stride, padding, ceil_mode=True)
     return Windows(batched, batched, placed, output_shape, surplus)
+
+
+def _even_windows(input: Tensor, bins: Bins) -> Windows:
+    batched, (samples, channels, height, width) = check_input(input, ELEMENTS)
+    kernel_size = bins.kernel_size(height, width)
+    if kernel_size is None:
+        raise ValueError(
+            f"output_size={tuple(bins)} must divide the input's height and width, got "
+            f"{height} x {width}"
+        )
+    geometry = PoolGeometry(kernel_size, kernel_size, (0, 0), ceil_mode=False)
+    return Windows(
+        batched, batched, geometry, (samples, channels, *bins.output_size(height, width))
+    )
 
 
 def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
@@ -174,6 +194,8 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
 
 def _fixed(padding: Any, kernel: int) -> Any:
     """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
+    if isinstance(padding, int):
+        return padding
     if isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export():  # in a jit trace
         return padding
     return next(number for number in range(kernel) if number == padding)

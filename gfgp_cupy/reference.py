@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .geometry import PoolGeometry
 from .memory_format import layout_of
-from .torchscript import is_tracing
+from .torchscript import is_tracing, sizes_of
 
 __all__ = [
     "Element",
@@ -50,7 +50,28 @@ def composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
 
     It is made of differentiable operations alone, so that PyTorch can derive it again.
     """
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return _plane_mean(input.to(lam.dtype), lam).to(input.dtype)
     return softmax_mean(window_elements(input, lam.dtype, geometry), lam).mean().to(input.dtype)
+
+
+def _plane_mean(x: Tensor, lam: Tensor) -> Tensor:
+    """:func:`softmax_mean`'s y of windows that are whole planes."""
+    constants = x.detach(), lam.detach()
+    smallest, largest = (
+        extreme((2, 3), True) for extreme in (constants[0].amin, constants[0].amax)
+    )
+    reference = torch.where(constants[1] < 0, smallest, largest)
+    elements = x.shape[2] * x.shape[3]
+
+    def mean_distance(x: Tensor, lam: Tensor, centre: Tensor) -> Tensor:
+        exponential = torch.exp(lam * (x - reference))
+        # Divided first: no sum outgrows the largest distance.
+        weighted = exponential * ((x - centre) / elements)
+        return weighted.sum((2, 3), keepdim=True) / exponential.mean((2, 3), keepdim=True)
+
+    centre = reference + mean_distance(*constants, reference)
+    return centre + mean_distance(x, lam, centre)
 
 
 class SoftmaxMean(NamedTuple):
@@ -141,6 +162,25 @@ def windows(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
         tensor([ True, False,  True, False])
     """
     return _unfolded(input, geometry), _unfolded(_plane_of_ones(input, torch.bool), geometry)
+
+
+def averages(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    """The mean of each window's elements inside [N, C, H, W] ``input``."""
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.mean((2, 3), keepdim=True)  # also of planes whose size is symbolic
+    return F.avg_pool2d(
+        input, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
+        count_include_pad=False,
+    )  # fmt: skip
+
+
+def maxima(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    """The largest of each window's elements inside [N, C, H, W] ``input``."""
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.amax((2, 3), keepdim=True)
+    return F.max_pool2d(
+        input, geometry.kernel_size, geometry.stride, geometry.padding, 1, geometry.ceil_mode
+    )
 
 
 def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -264,6 +304,8 @@ def _valid_on_axis(
 
 
 def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.flatten(2).permute(2, 0, 1)[..., None, None]
     (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
     padded = pad_to_windows(input, geometry)
     if is_tracing():

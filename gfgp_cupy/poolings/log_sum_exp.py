@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..autograd import register
@@ -11,7 +10,7 @@ from ..geometry import PoolGeometry
 from ..guided import GuidedPool2d
 from ..learned import LearnedLambdaPool2d
 from ..overrides import overridable
-from ..reference import windows
+from ..reference import maxima, windows
 from ..torchscript import is_tracing
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
@@ -98,9 +97,7 @@ def _expm1(exponent: Tensor) -> Tensor:
 
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    arguments = (geometry.kernel_size, geometry.stride, geometry.padding, 1, geometry.ceil_mode)
-    largest = F.max_pool2d(input, *arguments)
-    return torch.where(lam < 0, -F.max_pool2d(-input, *arguments), largest)
+    return torch.where(lam < 0, -maxima(-input, geometry), maxima(input, geometry))
 
 
 def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:
