@@ -9,7 +9,8 @@ struct Theta {
 
 __device__ __forceinline__ Theta theta_of(acc_t weight) { return {weight}; }
 
-// The mean in two parts: what rounding made of it, and the mean of what the elements are off that.
+// The mean in two parts: what rounding made of it, and the mean of what the elements are off that,
+// which does not show beside the distances of half types.
 struct Summary {
   acc_t mean, rest, deviation;
   bool varies;  // whether the deviation does
@@ -18,7 +19,7 @@ struct Summary {
 template <class Elements>
 __device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
   const acc_t mean = window.mean([](acc_t x) { return x; });
-  const acc_t rest = window.mean([&](acc_t x) { return x - mean; });
+  const acc_t rest = sizeof(scalar_t) == 2 ? 0 : window.mean([&](acc_t x) { return x - mean; });
   const acc_t variance = window.mean([&](acc_t x) {
     const acc_t distance = (x - mean) - rest;
     return distance * distance;

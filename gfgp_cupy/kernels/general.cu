@@ -74,24 +74,25 @@ extern "C" __global__ void BOUNDS(256) KERNEL(gather)(
   const Position at = position_at(planes, index, planes.height, planes.width);
   const index_t bottom = at.h + planes.padding_h, right = at.w + planes.padding_w;
   const index_t row_begin =
-      bottom < planes.kernel_h ? 0 : (bottom - planes.kernel_h) / planes.stride_h + 1;
+      bottom < planes.kernel_h ? 0 : ratio(bottom - planes.kernel_h, planes.stride_h) + 1;
   const index_t column_begin =
-      right < planes.kernel_w ? 0 : (right - planes.kernel_w) / planes.stride_w + 1;
-  const index_t row_end = min(bottom / planes.stride_h + 1, planes.out_h);
-  const index_t column_end = min(right / planes.stride_w + 1, planes.out_w);
+      right < planes.kernel_w ? 0 : ratio(right - planes.kernel_w, planes.stride_w) + 1;
+  const index_t row_end = min(ratio(bottom, planes.stride_h) + 1, planes.out_h);
+  const index_t column_end = min(ratio(right, planes.stride_w) + 1, planes.out_w);
   const index_t step = column_step(planes);
   const index_t first = plane_offset(planes, at.n, at.c, planes.out_h, planes.out_w);
   const acc_t x = widen(load(input + index));
   acc_t gradient = mean_grad ? load(mean_grad + at.n * planes.channels + at.c) : 0;
   for (index_t h = row_begin; h < row_end; ++h) {
+    const acc_t* window = statistics + (first + (h * planes.out_w + column_begin) * step);
+    const acc_t* lam_of_window = lam + LAM_OFFSET((Position{at.n, at.c, h, column_begin}));
     for (index_t w = column_begin; w < column_end; ++w) {
-      const Position output = {at.n, at.c, h, w};
-      const index_t window = first + (h * planes.out_w + w) * step;
-      const acc_t lambda = load(lam + LAM_OFFSET(output));
       Message message;
 #pragma unroll
-      for (int k = 0; k < NUMBERS; ++k) message.number[k] = load(statistics + k * outputs + window);
-      gradient += received(x, lambda, message);
+      for (int k = 0; k < NUMBERS; ++k) message.number[k] = load(window + k * outputs);
+      gradient += received(x, load(lam_of_window), message);
+      window += step;
+      lam_of_window += lam_w;
     }
   }
   store(grad_input + index, narrow(gradient));

@@ -7,10 +7,11 @@
 #define SHARES 0
 
 struct Parameter {
+  acc_t lam;
   Theta theta;
 };
 
-__device__ __forceinline__ Parameter parameter(acc_t lam) { return {theta_of(lam)}; }
+__device__ __forceinline__ Parameter parameter(acc_t lam) { return {lam, theta_of(lam)}; }
 
 // Nothing is sought before the others.
 __device__ __forceinline__ acc_t reference_of(const acc_t (&x)[TAPS], acc_t lam) { return 0; }

@@ -36,9 +36,6 @@ FAMILIES: tuple[Family, ...] = (
 )  # fmt: skip
 """By preference; the last one serves whatever the others do not."""
 
-FOR_MAX_ENT = (marching_rows, marching_channels, overlapping)
-"""Those that take no other function."""
-
 
 def forward(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run, function: WindowFunction = MAX_ENT
@@ -117,12 +114,9 @@ def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) ->
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(problem: Problem) -> tuple[Family, tuple[int, int, int, int]]:
+def _plan(problem: Problem) -> tuple[Family, tuple[int, ...]]:
     """The family whose kernels fit the problem best, and the output's shape."""
-    families = FAMILIES
-    if problem.function != MAX_ENT:
-        families = tuple(family for family in FAMILIES if family not in FOR_MAX_ENT)
-    return next(family for family in families if family.serves(problem)), problem.output_shape
+    return next(family for family in FAMILIES if family.serves(problem)), problem.output_shape
 
 
 def _parts(chunks: int | None, grad_output: Tensor, lam: Tensor) -> Tensor:
