@@ -6,19 +6,31 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .axes import for_lines_and_volumes
 from .gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
+from .geometry import Sizes
 from .max_ent import MAX_ENT
 from .overrides import overridable
 from .window_pooling import pool_guided, pool_windows
 
-__all__ = ["gaussian_pool2d", "guided_max_ent_pool2d", "max_ent_pool2d"]
+__all__ = [
+    "gaussian_pool1d",
+    "gaussian_pool2d",
+    "gaussian_pool3d",
+    "guided_max_ent_pool1d",
+    "guided_max_ent_pool2d",
+    "guided_max_ent_pool3d",
+    "max_ent_pool1d",
+    "max_ent_pool2d",
+    "max_ent_pool3d",
+]
 
 
 @overridable
 def max_ent_pool2d(
-    input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, lam: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling: the softmax-weighted mean of each window.
 
@@ -46,6 +58,8 @@ def max_ent_pool2d(
         ceil_mode: round the output size up instead of down. Changes nothing with ``"same"``.
         count_include_pad: whether the padding takes part, as zeros, as in ``avg_pool2d`` by
             default. What of a window reaches beyond the padding never does.
+        axes: that windows have. ``max_ent_pool1d`` and ``max_ent_pool3d`` are this function with
+            1 and 3: of [N, C, L] and [N, C, D, H, W].
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``, or as
@@ -66,15 +80,15 @@ def max_ent_pool2d(
                   [13., 15.]]]])
     """
     return pool_windows(
-        MAX_ENT, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad
+        MAX_ENT, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
 
 
 @overridable
 def guided_max_ent_pool2d(
-    input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling whose λ is made of the input's global mean.
 
@@ -107,15 +121,16 @@ def guided_max_ent_pool2d(
         torch.Size([2, 3, 4, 4])
     """
     return pool_guided(
-        MAX_ENT, input, head, kernel_size, stride, padding, ceil_mode, count_include_pad
+        MAX_ENT, input, head, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
 
 
 @overridable
 def gaussian_pool2d(
-    input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False, eps: float = LEAST_VARIANCE,
+    input: Tensor, weight: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, eps: float = LEAST_VARIANCE, *,
+    axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Gaussian pooling: a window's mean and ``weight`` times its standard deviation.
 
@@ -151,5 +166,10 @@ def gaussian_pool2d(
     check_eps(eps)
     return pool_windows(
         GAUSSIAN.with_constant(eps), input, weight, kernel_size, stride, padding, ceil_mode,
-        count_include_pad,
+        count_include_pad, axes,
     )  # fmt: skip
+
+
+max_ent_pool1d, max_ent_pool3d = for_lines_and_volumes(max_ent_pool2d)
+guided_max_ent_pool1d, guided_max_ent_pool3d = for_lines_and_volumes(guided_max_ent_pool2d)
+gaussian_pool1d, gaussian_pool3d = for_lines_and_volumes(gaussian_pool2d)

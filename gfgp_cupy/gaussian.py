@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import register
 from .geometry import PoolGeometry
-from .reference import windows
+from .reference import average_of_windows, windows
 from .window_function import WindowFunction
 
 __all__ = ["GAUSSIAN", "LEAST_VARIANCE", "check_eps"]
@@ -27,26 +26,24 @@ def check_eps(eps: float) -> None:
 
 
 def _composition(input: Tensor, weight: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
-    mean, variance = _moments(input.to(weight.dtype), geometry)
-    return (mean + weight * variance.clamp(min=eps).sqrt()).to(input.dtype)
+    centre, correction, variance = _moments(input.to(weight.dtype), geometry)
+    deviation = variance.clamp(min=eps).sqrt()
+    return (centre + (correction + weight * deviation)).to(input.dtype)
 
 
-def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the elements that each window has inside 4-D ``input``.
+def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, in two parts, and variance of the elements that each window has inside ``input``.
 
-    Both are the same about any centre, and so are their derivatives: the centre, the mean but for
-    rounding errors, is a constant.
+    They are the same about any centre, and so are their derivatives: the first part, the mean but
+    for rounding errors, is a constant.
     """
     elements, inside = windows(input, geometry)
-    centre = F.avg_pool2d(
-        input.detach(), geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
-        count_include_pad=False,
-    )  # fmt: skip
-    deviations = torch.where(inside, elements - centre, 0)
+    centre = average_of_windows(input.detach(), geometry)
+    distances = torch.where(inside, elements - centre, 0)
     count = inside.sum(0)
-    correction = deviations.sum(0) / count
-    variance = deviations.square().sum(0) / count - correction.square()
-    return centre + correction, variance
+    correction = distances.sum(0) / count
+    variance = distances.square().sum(0) / count - correction.square()
+    return centre, correction, variance
 
 
 GAUSSIAN = register(
@@ -55,6 +52,7 @@ GAUSSIAN = register(
         parameter="weight",
         composition=_composition,
         cuda="gaussian.cu",
+        cpu="gfgp_cupy.backends.numba.functions.gaussian",
         constant=LEAST_VARIANCE,
     )
 )

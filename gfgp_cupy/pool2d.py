@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from torch import nn
 
-from .geometry import check_flag
+from .geometry import Sizes, check_flag
 from .padding import window_geometry
 
 __all__ = ["Pool2d"]
@@ -25,21 +25,24 @@ class Pool2d(nn.Module):
             window.
 
     Attributes:
-        kernel_size, stride, padding: (height, width) pairs, or ``"same"``.
+        axes: that windows have: 2; a subclass for lines has 1, one for volumes 3.
+        kernel_size, stride, padding: a number for each axis, such as a (height, width) pair; or
+            ``"same"``.
         ceil_mode, count_include_pad: as given.
         shown: names of the attributes that the representation tells after these.
     """
 
+    axes = 2
     shown: tuple[str, ...] = ()
     count_include_pad = False  # of layers that were pickled before they had it
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         count_include_pad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        geometry = window_geometry(kernel_size, stride, padding, ceil_mode)
+        geometry = window_geometry(kernel_size, stride, padding, ceil_mode, self.axes)
         self.kernel_size = geometry.kernel_size
         self.stride = geometry.stride
         self.padding = geometry.padding
@@ -47,7 +50,7 @@ class Pool2d(nn.Module):
         self.count_include_pad = check_flag("count_include_pad", count_include_pad)
 
     @property
-    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
+    def window(self) -> tuple[Sizes, Sizes, Sizes | str, bool]:
         """Kernel, stride, padding and ceil mode, in the order in which functions take them."""
         return self.kernel_size, self.stride, self.padding, self.ceil_mode
 

@@ -33,9 +33,9 @@ class LambdaRecord(Mapping[str, Tensor]):
         self._batches: dict[str, list[Tensor]] = {}
 
     def _append(self, path: str, parameter: Tensor) -> None:
-        """Adds the parameter of a batch, of 4 dimensions, to those of the layer at ``path``."""
+        """Adds the parameter of a batch, [N, C, …], to those of the layer at ``path``."""
         dtype = torch.promote_types(parameter.dtype, torch.float32)
-        if parameter.shape[2:] == (1, 1):
+        if parameter.shape[2:].numel() == 1:
             parameter = parameter.flatten(1)
         # A copy: an optimizer may change in place what the parameter is a view of.
         parameter = parameter.detach().to("cpu", dtype, copy=True)
@@ -139,8 +139,9 @@ def _record_predicted(
 def _record_own(
     path: str, record: LambdaRecord, layer: LearnedPool2d, _: object, output: Tensor
 ) -> None:
-    samples = output.shape[0] if output.dim() == 4 else 1
-    record._append(path, layer.parameter.expand(samples, output.shape[-3], -1, -1))
+    samples = output.shape[0] if output.dim() == layer.axes + 2 else 1
+    sizes = layer.parameter.shape[2:]
+    record._append(path, layer.parameter.expand(samples, output.shape[-1 - layer.axes], *sizes))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

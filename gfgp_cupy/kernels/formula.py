@@ -14,13 +14,17 @@ from .launch import source, text_of
 __all__ = ["Parts", "formula_defines", "kernel_name", "numbers_of"]
 
 
+MATHEMATICS = ("window_function.cu", "log_mean_exp.cu")
+"""What window functions can be made of."""
+
+
 class Parts(NamedTuple):
     """The ``.cu`` files of a family's programs, in their order.
 
     Attributes:
         ground: what comes first.
         max_ent: what stands for Max-Ent pooling, which has files of its own.
-        adapter: what stands for any other function, after ``window_function.cu`` and the function's
+        adapter: what stands for any other function, after :data:`MATHEMATICS` and the function's
             own file, which it gives the family's windows.
         kernels: what comes last.
     """
@@ -34,9 +38,7 @@ class Parts(NamedTuple):
         """The text of the family's programs for ``function``."""
         if function.cuda == MAX_ENT.cuda:
             return source(*self.ground, *self.max_ent, *self.kernels)
-        return source(
-            *self.ground, "window_function.cu", _file(function), *self.adapter, *self.kernels
-        )
+        return source(*self.ground, *MATHEMATICS, _file(function), *self.adapter, *self.kernels)
 
 
 def formula_defines(function: WindowFunction) -> tuple[str, ...]:

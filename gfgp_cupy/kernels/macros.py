@@ -61,9 +61,8 @@ class Problem(NamedTuple):
     function: WindowFunction
 
     @property
-    def output_shape(self) -> tuple[int, int, int, int]:
-        samples, channels, height, width = self.shape
-        return samples, channels, *self.geometry.output_size(height, width)
+    def output_shape(self) -> tuple[int, ...]:
+        return *self.shape[:2], *self.geometry.output_size(*self.shape[2:])
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -4,8 +4,6 @@
 // lam < 0), so that no weight exceeds 1, and the output is corrected by what its elements deviate
 // from it.
 
-#define NUMBERS 3
-
 struct Theta {
   acc_t lam;
   acc_t scale;  // lam log2(e)
@@ -37,7 +35,8 @@ __device__ __forceinline__ acc_t mean_distance(
 template <class Elements>
 __device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
   Summary result;
-  const acc_t reference = theta.lam < 0 ? window.smallest() : window.largest();
+  const acc_t least = window.smallest(), most = window.largest();
+  const acc_t reference = theta.lam < 0 ? least : most;
   result.reference = reference;
   result.inverse_total =
       reciprocal(window.sum([&](acc_t x) { return weight_of(x, reference, theta); }));

@@ -13,7 +13,15 @@ from ..max_ent import MAX_ENT
 from ..memory_format import layout_of, new_dense
 from ..spread import spread_dtype
 from ..window_function import WindowFunction
-from . import disjoint, general, lam_gradient, marching_channels, marching_rows, overlapping
+from . import (
+    disjoint,
+    general,
+    lam_gradient,
+    marching_channels,
+    marching_rows,
+    overlapping,
+    whole_planes,
+)  # fmt: skip
 from .family import BackwardTensors, Family, ForwardTensors
 from .launch import Launch
 from .macros import Problem, problem_of
@@ -23,7 +31,9 @@ __all__ = ["backward", "forward", "forward_with_spread", "lam_backward"]
 Run = Callable[[Launch], object]
 """Executes a launch, or at least takes note of it. Launches come in their order."""
 
-FAMILIES: tuple[Family, ...] = (disjoint, marching_rows, marching_channels, overlapping, general)
+FAMILIES: tuple[Family, ...] = (
+    disjoint, marching_rows, marching_channels, overlapping, whole_planes, general,
+)  # fmt: skip
 """By preference; the last one serves whatever the others do not."""
 
 
@@ -104,7 +114,7 @@ def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) ->
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(problem: Problem) -> tuple[Family, tuple[int, int, int, int]]:
+def _plan(problem: Problem) -> tuple[Family, tuple[int, ...]]:
     """The family whose kernels fit the problem best, and the output's shape."""
     return next(family for family in FAMILIES if family.serves(problem)), problem.output_shape
 

@@ -1,37 +1,114 @@
 """The other poolings of the literature, one file each, and the factory of all by name."""
 
 from ..guided import GuidedPool2d
+from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d, ada_pool2d, edscw_pool2d
 from .gated import GatedPool2d, GFGPGatedPool2d, gated_pool2d
-from .gaussian import GaussianPool2d, GFGPGaussianPool2d, gaussian_pool2d
-from .generalized_mean import (
-    GeneralizedMeanPool2d,
-    GFGPGeneralizedMeanPool2d,
-    generalized_mean_pool2d,
+from .gaussian import (
+    GaussianPool1d,
+    GaussianPool2d,
+    GaussianPool3d,
+    GFGPGaussianPool1d,
+    GFGPGaussianPool2d,
+    GFGPGaussianPool3d,
+    gaussian_pool1d,
+    gaussian_pool2d,
+    gaussian_pool3d,
 )
-from .log_sum_exp import GFGPLogSumExpPool2d, LogSumExpPool2d, log_sum_exp_pool2d
-from .mixed import GFGPMixedPool2d, MixedPool2d, mixed_pool2d
+from .generalized_mean import (
+    GeneralizedMeanPool1d,
+    GeneralizedMeanPool2d,
+    GeneralizedMeanPool3d,
+    GFGPGeneralizedMeanPool1d,
+    GFGPGeneralizedMeanPool2d,
+    GFGPGeneralizedMeanPool3d,
+    generalized_mean_pool1d,
+    generalized_mean_pool2d,
+    generalized_mean_pool3d,
+)
+from .log_sum_exp import (
+    GFGPLogSumExpPool1d,
+    GFGPLogSumExpPool2d,
+    GFGPLogSumExpPool3d,
+    LogSumExpPool1d,
+    LogSumExpPool2d,
+    LogSumExpPool3d,
+    log_sum_exp_pool1d,
+    log_sum_exp_pool2d,
+    log_sum_exp_pool3d,
+)
+from .mixed import (
+    GFGPMixedPool1d,
+    GFGPMixedPool2d,
+    GFGPMixedPool3d,
+    MixedPool1d,
+    MixedPool2d,
+    MixedPool3d,
+    mixed_pool1d,
+    mixed_pool2d,
+    mixed_pool3d,
+)
 from .registry import create_pooling, list_poolings
-from .soft import SoftPool2d, soft_pool2d
+from .soft import (
+    SoftPool1d,
+    SoftPool2d,
+    SoftPool3d,
+    soft_pool1d,
+    soft_pool2d,
+    soft_pool3d,
+)
 
 __all__ = [
+    "AdaPool2d",
+    "EDSCWPool2d",
+    "GFGPAdaPool2d",
     "GFGPGatedPool2d",
+    "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",
+    "GFGPGaussianPool3d",
+    "GFGPGeneralizedMeanPool1d",
     "GFGPGeneralizedMeanPool2d",
+    "GFGPGeneralizedMeanPool3d",
+    "GFGPLogSumExpPool1d",
     "GFGPLogSumExpPool2d",
+    "GFGPLogSumExpPool3d",
+    "GFGPMixedPool1d",
     "GFGPMixedPool2d",
+    "GFGPMixedPool3d",
     "GatedPool2d",
+    "GaussianPool1d",
     "GaussianPool2d",
+    "GaussianPool3d",
+    "GeneralizedMeanPool1d",
     "GeneralizedMeanPool2d",
+    "GeneralizedMeanPool3d",
     "GuidedPool2d",
+    "LogSumExpPool1d",
     "LogSumExpPool2d",
+    "LogSumExpPool3d",
+    "MixedPool1d",
     "MixedPool2d",
+    "MixedPool3d",
+    "SoftPool1d",
     "SoftPool2d",
+    "SoftPool3d",
+    "ada_pool2d",
     "create_pooling",
+    "edscw_pool2d",
     "gated_pool2d",
+    "gaussian_pool1d",
     "gaussian_pool2d",
+    "gaussian_pool3d",
+    "generalized_mean_pool1d",
     "generalized_mean_pool2d",
+    "generalized_mean_pool3d",
     "list_poolings",
+    "log_sum_exp_pool1d",
     "log_sum_exp_pool2d",
+    "log_sum_exp_pool3d",
+    "mixed_pool1d",
     "mixed_pool2d",
+    "mixed_pool3d",
+    "soft_pool1d",
     "soft_pool2d",
+    "soft_pool3d",
 ]

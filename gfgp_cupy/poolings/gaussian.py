@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from ..autocast import mean_dtype
-from ..functional import gaussian_pool2d
+from ..autograd import mean_of_planes
+from ..axes import for_lines_and_volumes
+from ..functional import gaussian_pool1d, gaussian_pool2d, gaussian_pool3d
 from ..gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
+from ..geometry import Sizes
 from ..guided import HeadPool2d
 from ..head import PointConv2d, hidden_width, outside_autocast
 from ..learned import LearnedPool2d
@@ -23,7 +26,18 @@ from ..padding import place_windows
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
 from ..window_pooling import pool_guided, pool_windows
 
-__all__ = ["GFGPGaussianPool2d", "GaussianHead", "GaussianPool2d", "gaussian_pool2d"]
+__all__ = [
+    "GFGPGaussianPool1d",
+    "GFGPGaussianPool2d",
+    "GFGPGaussianPool3d",
+    "GaussianHead",
+    "GaussianPool1d",
+    "GaussianPool2d",
+    "GaussianPool3d",
+    "gaussian_pool1d",
+    "gaussian_pool2d",
+    "gaussian_pool3d",
+]
 
 STOCHASTICITIES = ("HWCN", "CN", None)
 
@@ -57,8 +71,8 @@ class GaussianPool2d(LearnedPool2d):
     weight: Tensor
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_weight: float = math.log(2), learnable: bool = True,
         count_include_pad: bool = False, eps: float = LEAST_VARIANCE, device: Device = None,
         dtype: torch.dtype | None = None,
@@ -74,7 +88,9 @@ class GaussianPool2d(LearnedPool2d):
         return self.init_weight
 
     def forward(self, input: Tensor) -> Tensor:
-        return gaussian_pool2d(input, self.weight, *self.window, self.count_include_pad, self.eps)
+        return gaussian_pool2d(
+            input, self.weight, *self.window, self.count_include_pad, self.eps, axes=self.axes
+        )
 
 
 class GaussianHead(nn.Module):
@@ -113,7 +129,7 @@ class GaussianHead(nn.Module):
             )
         )
 
-    def forward(self, mean: Tensor, noise_size: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, mean: Tensor, noise_size: Sizes | None = None) -> Tensor:
         """w [N, C, 1, 1] of the map's ``mean`` of that shape, or [N, C, *noise_size] with ε for
         each element of it; ``None``: ε = 0, and S is not computed."""
         hidden = self.relu(self.norm1(self.conv1(mean)))
@@ -121,7 +137,8 @@ class GaussianHead(nn.Module):
         if noise_size is not None:
             shape = (*logit.shape[:2], *noise_size)
             noise = torch.randn(shape, dtype=logit.dtype, device=logit.device)
-            logit = logit + self.deviation(hidden) * noise
+            own = (*logit.shape[:2], *(1,) * len(noise_size))
+            logit = logit.view(own) + self.deviation(hidden).view(own) * noise
         return F.softplus(logit)
 
 
@@ -176,8 +193,8 @@ class GFGPGaussianPool2d(HeadPool2d):
     head: GaussianHead
 
     def __init__(
-        self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+        self, num_features: int, kernel_size: int | Sizes,
+        stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
         stochasticity: str | None = "CN", count_include_pad: bool = False,
         eps: float = LEAST_VARIANCE, norm_layer: Callable[[int], nn.Module] | None = None,
@@ -218,11 +235,16 @@ class GFGPGaussianPool2d(HeadPool2d):
         stochasticity = self.stochasticity if self.training else None
         if stochasticity != "HWCN":
             noise_size = None if stochasticity is None else (1, 1)
-            return pool_guided(function, input, lambda mean: head(mean, noise_size), *window)
+            return pool_guided(
+                function, input, lambda mean: head(mean, noise_size), *window, axes=self.axes
+            )
         # The fused path is for one parameter a plane.
-        windows = place_windows(input, *window)
-        batched = windows.input
-        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
-        weight = head(mean, windows.output_shape[2:])
-        output = pool_windows(function, batched, weight, *window)
-        return output if input.dim() == 4 else output.squeeze(0)
+        windows = place_windows(input, *window, axes=self.axes)
+        batched = input if input.dim() == self.axes + 2 else input.unsqueeze(0)
+        weight = head(mean_of_planes(windows.input, mean_dtype(batched)), windows.output_shape[2:])
+        output = pool_windows(function, batched, weight, *window, axes=self.axes)
+        return output if batched is input else output.squeeze(0)
+
+
+GaussianPool1d, GaussianPool3d = for_lines_and_volumes(GaussianPool2d)
+GFGPGaussianPool1d, GFGPGaussianPool3d = for_lines_and_volumes(GFGPGaussianPool2d)

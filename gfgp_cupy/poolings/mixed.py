@@ -5,27 +5,38 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
 from ..autograd import register
-from ..geometry import PoolGeometry
+from ..axes import for_lines_and_volumes
+from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
-from ..reference import windows
+from ..reference import average_of_windows, windows
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
-__all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
+__all__ = [
+    "GFGPMixedPool1d",
+    "GFGPMixedPool2d",
+    "GFGPMixedPool3d",
+    "MixedPool1d",
+    "MixedPool2d",
+    "MixedPool3d",
+    "mix_of_max_and_average",
+    "mixed_pool1d",
+    "mixed_pool2d",
+    "mixed_pool3d",
+]
 
 
 @overridable
 def mixed_pool2d(
-    input: Tensor, proportion: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, proportion: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Mixed max-average pooling.
 
@@ -57,7 +68,7 @@ def mixed_pool2d(
         tensor([[[2.2500]]])
     """
     return pool_windows(
-        MIXED, input, proportion, kernel_size, stride, padding, ceil_mode, count_include_pad
+        MIXED, input, proportion, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
 
 
@@ -65,10 +76,7 @@ def mix_of_max_and_average(
     largest: Tensor, input: Tensor, proportion: Tensor, geometry: PoolGeometry
 ) -> Tensor:
     """The ``largest`` element and the average of each window of [N, C, H, W] ``input``, mixed."""
-    average = F.avg_pool2d(
-        input, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
-        count_include_pad=False,
-    )  # fmt: skip
+    average = average_of_windows(input, geometry)
     dtype = proportion.dtype
     return torch.lerp(average.to(dtype), largest.to(dtype), proportion)
 
@@ -114,8 +122,8 @@ class MixedPool2d(LearnedPool2d):
     logit: Tensor
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_proportion: float = 0.5, learnable: bool = True,
         count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
@@ -147,7 +155,7 @@ class MixedPool2d(LearnedPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return mixed_pool2d(
-            input, self.proportion, *self.window, count_include_pad=self.count_include_pad
+            input, self.proportion, *self.window, self.count_include_pad, axes=self.axes
         )
 
 
@@ -166,3 +174,8 @@ class GFGPMixedPool2d(GuidedPool2d):
 
     activation = nn.Sigmoid
     function = MIXED
+
+
+mixed_pool1d, mixed_pool3d = for_lines_and_volumes(mixed_pool2d)
+MixedPool1d, MixedPool3d = for_lines_and_volumes(MixedPool2d)
+GFGPMixedPool1d, GFGPMixedPool3d = for_lines_and_volumes(GFGPMixedPool2d)

@@ -29,6 +29,7 @@ __all__ = [
     "PARTIAL_CASES",
     "SMALL_CASES",
     "UNPOOLED_CASES",
+    "WHOLE_PLANE_CASES",
     "WIDE_INDEX_CASES",
     "KernelCase",
     "specialisation",
@@ -138,6 +139,13 @@ MARCHING_CASES = (
 )
 """Planes down whose columns threads march."""
 
+WHOLE_PLANE_CASES = (
+    KernelCase(pool_geometry(7), FLOAT32, (3, 7, 7)),
+    KernelCase(pool_geometry(6, padding=1), BFLOAT16, (20, 5, 4), "channels_last"),
+    KernelCase(pool_geometry((16, 34)), FLOAT32, (2, 16, 34)),  # whole blocks a plane
+)
+"""One window a plane."""
+
 MANY_PLANES_CASES = (
     (70_000, KernelCase(TWO, FLOAT32, (1, 2, 2))),
     (1, KernelCase(TWO, FLOAT32, (70_000, 2, 2), "channels_last")),
@@ -161,6 +169,7 @@ FUSED_CASES = (
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     *SMALL_CASES,
     *MARCHING_CASES,
+    *WHOLE_PLANE_CASES,
 )
 """Also run as the fused layer runs them: with the spread, and the mean's gradient added."""
 
@@ -170,6 +179,7 @@ WIDE_INDEX_CASES = (
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     SMALL_CASES[0],
     KernelCase(THREE, BFLOAT16, (16, 9, 8), "channels_last"),
+    WHOLE_PLANE_CASES[1],
 )
 """Also run with 64-bit indices."""
 

@@ -1,8 +1,9 @@
 """Backend ``numba``: functions compiled for this machine's processor at run time, for CPU tensors.
 
-It has the functions of :class:`..contract.Backend`. :mod:`.tiles` pools 2×2 windows that tile the
-plane, :mod:`.overlapping` 3×3 windows at stride 2, :mod:`.windows` all others; :mod:`.plan` says
-which, and how a call is divided.
+It has the functions of :class:`..contract.Backend`. Three families of compiled functions pool any
+window function that has functions for this backend (:mod:`.functions`): :mod:`.tiles` 2×2 windows
+that tile the plane, :mod:`.overlapping` 3×3 windows at stride 2, :mod:`.windows` all others.
+:mod:`.plan` says which, and how a call is divided; :mod:`.loading` puts both together.
 
 Contiguous and channels_last tensors are used where they lie. float16 and bfloat16 are converted to
 float32, and the results back. The work is shared among ``torch.get_num_threads()`` threads; the
@@ -96,6 +97,7 @@ def backward(
             grad_lam,
         ),
         lam.dtype,
+        function,
         lam_parts,
     )
     return (
@@ -127,10 +129,14 @@ def _forward(
     x = _as_computed(input, lam, how)
     output = new_dense(lam, how.output_shape, how.layout)
     spread = new_dense(lam, how.output_shape, how.layout) if with_spread else None
-    _run("forward", how, (x, _of_every_plane(lam, how), output, spread), lam.dtype)
+    _run("forward", how, (x, _of_every_plane(lam, how), output, spread), lam.dtype, function)
     if spread is not None:
-        spread = dense(pack_spread(spread, input.dtype), how.layout)
+        spread = dense(_as_kept(spread, input.dtype, function), how.layout)
     return _of_type(output, input.dtype), spread
+
+
+def _as_kept(spread: Tensor, dtype: torch.dtype, function: WindowFunction) -> Tensor:
+    return spread.to(dtype) if function.spread == "signed" else pack_spread(spread, dtype)
 
 
 def _run(
@@ -138,9 +144,11 @@ def _run(
     plan: Plan,
     tensors: tuple[Tensor | None, ...],
     dtype: torch.dtype,
+    function: WindowFunction,
     lam_parts: int = NO_PARTS,
 ) -> None:
     """Calls a compiled function for all rows of the output, on as many threads as pay."""
+    assert function.cpu is not None
     parts = parts_of(plan.output_rows, -(-SMALLEST_PART // plan.row_elements))
     scratch = None
     if plan.scratch > 0:
@@ -151,9 +159,10 @@ def _run(
         parts,
         scratch=0 if scratch is None else scratch.data_ptr(),
         lam_parts=lam_parts,
+        constant=function.constant,
     )
     run_together(
-        _native(plan.module, direction, dtype),
+        _native(plan.module, function.cpu, function.spread, direction, dtype),
         block.buffer_info()[0],
         parts,
         memory=(block, scratch, tensors, plan),
@@ -161,11 +170,11 @@ def _run(
 
 
 @functools.cache
-def _native(module: str, direction: str, dtype: torch.dtype) -> Native:
-    from . import overlapping, tiles, windows
+def _native(module: str, functions: str, spread: str, direction: str, dtype: torch.dtype) -> Native:
+    from .loading import family_of
 
-    modules = {"overlapping": overlapping, "tiles": tiles, "windows": windows}
-    return getattr(modules[module], direction)(str(dtype).removeprefix("torch.")).call
+    family = family_of(module, functions, spread)
+    return getattr(family, direction)(str(dtype).removeprefix("torch.")).call
 
 
 # To ask whether anything is to be done takes less time than to do nothing.

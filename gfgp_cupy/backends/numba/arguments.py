@@ -6,6 +6,7 @@ from llvmlite import ir
 from numba import types
 
 from .block import (
+    CONSTANT,
     EXTRA,
     LAM_PARTS,
     PARTS,
@@ -22,6 +23,7 @@ from .plan import Sizes
 from .simd import intrinsic
 
 __all__ = [
+    "constant_of",
     "extra",
     "integers",
     "is_given",
@@ -52,6 +54,16 @@ def tensor(typing_context, block, i):
         return builder.inttoptr(address, args[0].type)
 
     return block(block, types.intp), generate
+
+
+@intrinsic
+def _constant(typing_context, block, i):
+    def generate(context, builder, sig, args):
+        numbers = builder.bitcast(args[0], ir.DoubleType().as_pointer())
+        number = builder.load(builder.gep(numbers, [args[1]]))
+        return context.cast(builder, number, types.float64, block.dtype)
+
+    return block.dtype(block, types.intp), generate
 
 
 @intrinsic
@@ -116,6 +128,12 @@ def is_given(block, i):
 @compiled
 def lam_parts(block):
     return number(block, LAM_PARTS)
+
+
+@compiled
+def constant_of(block):
+    """The window function's constant, a number of the elements' type."""
+    return _constant(block, CONSTANT)
 
 
 @compiled

@@ -6,12 +6,14 @@ same block share the work: each takes a part, and another when that is done, unt
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Sequence
 
 from .plan import Plan, Sizes
 
 __all__ = [
+    "CONSTANT",
     "EXTRA",
     "LAM_PARTS",
     "NO_PARTS",
@@ -29,7 +31,7 @@ __all__ = [
     "block_of",
 ]
 
-TAKEN, PARTS, ROWS, ROWS_TOGETHER, LAM_PARTS, SCRATCH, SCRATCH_SIZE, TENSORS = range(8)
+TAKEN, PARTS, ROWS, ROWS_TOGETHER, LAM_PARTS, SCRATCH, SCRATCH_SIZE, CONSTANT, TENSORS = range(9)
 SIZES = TENSORS + 6
 EXTRA = SIZES + len(Sizes._fields)
 
@@ -38,16 +40,22 @@ NO_PARTS, OF_EACH_WINDOW, OF_EACH_ROW, OF_EACH_PLANE = range(4)
 
 
 def block_of(
-    plan: Plan, tensors: Sequence[int], parts: int, scratch: int, lam_parts: int = NO_PARTS
-) -> array:
+    plan: Plan, tensors: Sequence[int], parts: int, scratch: int, lam_parts: int = NO_PARTS,
+    constant: float | None = None,
+) -> array:  # fmt: skip
     """The block of a call.
 
     Args:
         tensors: addresses, at most six; 0 for one that is not needed.
         scratch: the address of ``plan.scratch`` elements for each part.
         lam_parts: what λ's gradient comes in.
+        constant: that of the window function.
     """
     together = plan.plane_rows if lam_parts == OF_EACH_PLANE else 1
     missing = (0,) * (SIZES - TENSORS - len(tensors))
-    head = (0, parts, plan.output_rows, together, lam_parts, scratch, plan.scratch)
+    head = (0, parts, plan.output_rows, together, lam_parts, scratch, plan.scratch, _bits(constant))
     return array("q", (*head, *tensors, *missing, *plan.numbers))
+
+
+def _bits(constant: float | None) -> int:
+    return 0 if constant is None else struct.unpack("q", struct.pack("d", constant))[0]

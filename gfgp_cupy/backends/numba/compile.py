@@ -13,6 +13,7 @@ import numba
 from numba import types
 from numba.core.ccallback import CFunc
 
+from .loading import given
 from .threads import Native
 
 __all__ = ["Compiled", "compiled", "inlined", "native"]
@@ -32,9 +33,11 @@ def native(function) -> Callable[[str], Compiled]:
     It is compiled on the first use of each type, and kept on disk. Numba names the file after the
     function, and sees by the age of the function's own source file whether it still holds. The
     digest in the name makes a change of any file of this package a new name, so that of the files
-    that the function's own imports, too.
+    that the function's own imports, too, and of the file of the window function that its module was
+    loaded for (:mod:`.loading`).
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    sources += given(function.__module__, "function_sources") or []
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     function.__qualname__ += f"_{digest[:16]}"
 

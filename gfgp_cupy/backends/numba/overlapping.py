@@ -1,21 +1,22 @@
-"""Max-Ent pooling of 3×3 windows at stride 2, and its gradients: one exponential an element.
+"""Pooling of 3×3 windows at stride 2, and its gradients: each element's own term is made once.
 
 :mod:`.windows` computes the same for any geometry; see there for the arrangement of the tensors.
-Here λ does not vary inside a plane, so an element has the same weight 2^(λ log₂e · x) in all
-windows that hold it. A row of windows has its three input rows in scratch memory, even and odd
-columns apart, with their weights: then window k has the elements
+Here λ does not vary inside a plane, so an element has the same own term (Max-Ent pooling's weight)
+in all windows that hold it. A row of windows has its three input rows in scratch memory, even and
+odd columns apart, with their terms: then window k has the elements
 
     left[k]  middle[k]  right[k]        where right[k] = left[k + 1]
 
 (in channels_last, k counts channels, too, and right[k] = left[k + C]). The last of the three rows
 is the next windows' first.
 
-Weights are those of :mod:`.shared_weights`.
+The module is loaded once for each window function (:mod:`.loading`).
 """
 
 from __future__ import annotations
 
 from .arguments import (
+    constant_of,
     extra,
     is_given,
     lam_parts,
@@ -26,34 +27,31 @@ from .arguments import (
     tensor,
 )
 from .block import OF_EACH_PLANE, OF_EACH_ROW
-from .compile import compiled, inlined, native
+from .compile import compiled, native
+from .loading import given
 from .plan import Strip
-from .powers import exp2, power_of_two
-from .shared_weights import AHEAD, all_hold, holds, shared_scale
 from .simd import (
-    LOG2_E,
-    chosen,
+    AHEAD,
     filled,
     first_lanes,
     interleaved,
     lanes_for,
     load,
     load_part,
-    maximum,
-    multiply_add,
     prefetch,
     prefetch_far,
     prefetch_to_write,
     separated,
-    square_root,
     store,
     store_part,
     sum_of_lanes,
-    with_sign_of,
-    zeros_like,
 )
+from .strips import elements_of_row, share_of_columns
 
 __all__ = ["backward", "forward"]
+
+arithmetic = given(__name__, "arithmetic")
+"""What a window function does with nine elements: :mod:`.any_function.overlapping`, or its own."""
 
 
 @native
@@ -65,13 +63,16 @@ def forward(block):
         start_row, stop_row = rows_of(block, part)
         _pool(
             tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
-            is_given(block, 3), sizes, strip, scratch_of(block, part), start_row, stop_row,
+            is_given(block, 3), constant_of(block), sizes, strip, scratch_of(block, part),
+            start_row, stop_row,
         )  # fmt: skip
         part = next_part(block)
 
 
 @compiled
-def _pool(x, lams, means, deviations, with_spread, sizes, strip, work, start_row, stop_row):
+def _pool(
+    x, lams, outputs, spreads, with_spread, constant, sizes, strip, work, start_row, stop_row
+):  # fmt: skip
     _begin(work, sizes, strip)
     first, third = 0, 2
     windows = sizes.segment * sizes.segments
@@ -80,27 +81,25 @@ def _pool(x, lams, means, deviations, with_spread, sizes, strip, work, start_row
         top = 2 * (row - plane * sizes.out_height) - sizes.padding_h
         if row == start_row or top <= 0:
             _take_lambdas(work, sizes, strip, lams, plane)
-            _weigh_row(work, sizes, strip, x, plane, top, first)
-        _weigh_row(work, sizes, strip, x, plane, top + 1, 1)
-        _weigh_row(work, sizes, strip, x, plane, top + 2, third)
+            _weigh_row(work, sizes, strip, constant, x, plane, top, first)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third)
         for column in range(sizes.segments):
             for lane in range(0, sizes.segment, lanes_for(work)):
                 k, left = column * sizes.segment + lane, sizes.segment - lane
                 lam = load(work, strip.lam + (lane if sizes.pixel > 1 else 0))
-                elements, weights, inverse, centre, correction, mean = _window(
-                    work, sizes, strip, k, left, top, first, third, lam
+                theta = arithmetic.theta_of(lam, constant)
+                elements, terms = _window(work, sizes, strip, k, first, third)
+                terms, weighed = arithmetic.weigh(
+                    work, sizes, strip, k, left, top, elements, terms, theta
                 )
                 at = row * windows + k
                 _fetch_next_rows(x, sizes, plane, top, k)
-                prefetch_to_write(means, at + AHEAD)
-                store_part(means, at, mean, left)
+                prefetch_to_write(outputs, at + AHEAD)
+                store_part(outputs, at, arithmetic.output_of(weighed, theta), left)
                 if with_spread:
-                    variance = (
-                        _spread_of(weights[0], elements[0], centre, correction)
-                        + _spread_of(weights[1], elements[1], centre, correction)
-                        + _spread_of(weights[2], elements[2], centre, correction)
-                    )
-                    store_part(deviations, at, square_root(variance * inverse), left)
+                    kept = arithmetic.kept_of(elements, terms, weighed, theta)
+                    store_part(spreads, at, kept, left)
         first, third = third, first
 
 
@@ -114,15 +113,16 @@ def backward(block):
         _send_back(
             tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
             tensor(block, 4), tensor(block, 5), is_given(block, 3), is_given(block, 4),
-            lam_parts(block), sizes, strip, scratch_of(block, part), start_row, stop_row,
+            lam_parts(block), constant_of(block), sizes, strip, scratch_of(block, part), start_row,
+            stop_row,
         )  # fmt: skip
         part = next_part(block)
 
 
 @compiled
 def _send_back(
-    grads, x, lams, means, x_grads, lam_grads, with_mean, with_input, parts, sizes, strip, work,
-    start_row, stop_row,
+    grads, x, lams, means, x_grads, lam_grads, with_mean, with_input, parts, constant, sizes, strip,
+    work, start_row, stop_row,
 ):  # fmt: skip
     _begin(work, sizes, strip)
     first, third = 0, 2
@@ -135,10 +135,10 @@ def _send_back(
         top = 2 * (row - plane * sizes.out_height) - sizes.padding_h
         if row == begin or top <= 0:
             _take_lambdas(work, sizes, strip, lams, plane)
-            _weigh_row(work, sizes, strip, x, plane, top, first)
+            _weigh_row(work, sizes, strip, constant, x, plane, top, first)
             _clear_gradients(work, strip, 2)
-        _weigh_row(work, sizes, strip, x, plane, top + 1, 1)
-        _weigh_row(work, sizes, strip, x, plane, top + 2, third)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third)
         own = row >= start_row
         of_lam_at = plane if parts == OF_EACH_PLANE else row
         first_row = top <= 0 or parts == OF_EACH_ROW
@@ -148,8 +148,10 @@ def _send_back(
             for lane in range(0, sizes.segment, lanes_for(work)):
                 k, left = column * sizes.segment + lane, sizes.segment - lane
                 lam = load(work, strip.lam + (lane if sizes.pixel > 1 else 0))
-                elements, weights, inverse, centre, correction, _ = _window(
-                    work, sizes, strip, k, left, top, first, third, lam
+                theta = arithmetic.theta_of(lam, constant)
+                elements, terms = _window(work, sizes, strip, k, first, third)
+                terms, weighed = arithmetic.weigh(
+                    work, sizes, strip, k, left, top, elements, terms, theta
                 )
                 _fetch_next_rows(x, sizes, plane, top, k)
                 prefetch(grads, row * windows + k + AHEAD)
@@ -157,26 +159,21 @@ def _send_back(
                 mean = filled(work, 0.0)
                 if with_mean and sizes.pixel > 1:
                     mean = load_part(means, plane * sizes.pixel + lane, left)
-                sent, part = _differentiate(
-                    elements[0], weights[0], centre, correction, inverse, lam, grad
-                )
+                message = arithmetic.message_of(elements, terms, weighed, theta, grad, parts > 0)
+                sent, part = arithmetic.send(elements[0], terms[0], message)
                 if with_input:
                     carried = _load_sent(work, strip, 2, k)
                     sent = (sent[0] + carried[0], sent[1] + carried[1], sent[2] + carried[2])
                     _give(x_grads, work, sizes, strip, plane, top, own, 0, column, lane, sent, mean)
-                sent, further = _differentiate(
-                    elements[1], weights[1], centre, correction, inverse, lam, grad
-                )
-                part = part + further
+                sent, further = arithmetic.send(elements[1], terms[1], message)
+                part = arithmetic.joined(part, further)
                 if with_input:
                     _give(
                         x_grads, work, sizes, strip, plane, top + 1, own, 1, column, lane, sent,
                         mean,
                     )  # fmt: skip
-                sent, further = _differentiate(
-                    elements[2], weights[2], centre, correction, inverse, lam, grad
-                )
-                part = part + further
+                sent, further = arithmetic.send(elements[2], terms[2], message)
+                part = arithmetic.joined(part, further)
                 if with_input:
                     _store_sent(work, strip, 2, k, left, sent)
                 if sizes.pixel == 1:
@@ -209,136 +206,30 @@ def _send_back(
 def _strip_of(block):
     return Strip(
         extra(block, 0), extra(block, 1), extra(block, 2), extra(block, 3), extra(block, 4),
-        extra(block, 5),
+        extra(block, 5), extra(block, 6),
     )  # fmt: skip
 
 
 # ---------------------------------------------------------------- windows
 
 
-@inlined
-def _window(scratch, sizes, strip, k, left, top, first, third, lam):
-    """A vector of windows, rows of three: their elements and weights; one over the sum
-    of their weights, their centre c, the correction y − c, and y."""
-    x = (
-        _row(scratch, sizes, strip, first, 0, k),
-        _row(scratch, sizes, strip, 1, 0, k),
-        _row(scratch, sizes, strip, third, 0, k),
-    )
-    w = (
-        _row(scratch, sizes, strip, first, 2, k),
-        _row(scratch, sizes, strip, 1, 2, k),
-        _row(scratch, sizes, strip, third, 2, k),
-    )
-    nowhere = zeros_like(x[0][0])
-    total, inverse, centre, correction, mean = _centre(x, w, nowhere)
-    holding = holds(total, mean)
-    if not all_hold(scratch, holding, left):
-        columns = _row(scratch, sizes, strip, 0, strip.inside, k)
-        inside = _inside(sizes, top), _inside(sizes, top + 1), _inside(sizes, top + 2)
-        w, inverse, centre, correction, mean = _weighed_exactly(x, w, lam, holding, columns, inside)
-    return x, w, inverse, centre, correction, mean
-
-
-@compiled
-def _weighed_exactly(x, w, lam, holding, columns, inside):
-    """What :func:`_window` gives, with weights of their own for windows whose shared ones do not
-    hold."""
-    sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
-    reference = _extreme(_extreme(_largest(x[0], sign), x[1], sign), x[2], sign) * sign
-    w = (
-        _weights(x[0], reference, lam, holding, w[0], columns, inside[0]),
-        _weights(x[1], reference, lam, holding, w[1], columns, inside[1]),
-        _weights(x[2], reference, lam, holding, w[2], columns, inside[2]),
-    )
-    origin = chosen(holding, zeros_like(lam), reference)
-    _, inverse, centre, correction, mean = _centre(x, w, origin)
-    return w, inverse, centre, correction, mean
-
-
-@compiled
-def _centre(x, w, origin):
-    """The sum of the weights and one over it, the centre, the correction, the mean."""
-    total = (_sum(w[0]) + _sum(w[1])) + _sum(w[2])
-    inverse = 1.0 / total
-    weighted = (_moment(w[0], x[0], origin) + _moment(w[1], x[1], origin)) + _moment(
-        w[2], x[2], origin
-    )
-    centre = origin + weighted * inverse
-    offcentre = (_moment(w[0], x[0], centre) + _moment(w[1], x[1], centre)) + _moment(
-        w[2], x[2], centre
-    )
-    # In so many words, so that the two places where this is compiled give the same bits.
-    mean = multiply_add(offcentre, inverse, centre)
-    return total, inverse, centre, offcentre * inverse, mean
-
-
-@compiled
-def _sum(row):
-    return (row[0] + row[1]) + row[2]
-
-
-@compiled
-def _moment(w, x, centre):
-    first = w[0] * (x[0] - centre)
-    return multiply_add(w[2], x[2] - centre, multiply_add(w[1], x[1] - centre, first))
-
-
-@compiled
-def _spread_of(w, x, centre, correction):
-    a, b, c = (
-        (x[0] - centre) - correction,
-        (x[1] - centre) - correction,
-        (x[2] - centre) - correction,
-    )
-    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
-    return (w[0] * a * a + w[1] * b * b) + w[2] * c * c
-
-
-@compiled
-def _largest(x, sign):
-    return maximum(maximum(x[0] * sign, x[1] * sign), x[2] * sign)
-
-
-@compiled
-def _extreme(so_far, x, sign):
-    return maximum(_largest(x, sign), so_far)
-
-
-@compiled
-def _weights(x, reference, lam, holding, shared, columns, inside):
-    """The weights relative to a window's extreme, of the windows whose shared ones do not hold."""
-    exponent = lam * LOG2_E
-    a, b, c = x[0] - reference, x[1] - reference, x[2] - reference
-    return (
-        chosen(holding, shared[0], exp2(exponent * a, 4) * (columns[0] * inside)),
-        chosen(holding, shared[1], exp2(exponent * b, 4) * (columns[1] * inside)),
-        chosen(holding, shared[2], exp2(exponent * c, 4) * (columns[2] * inside)),
-    )
-
-
-@compiled
-def _inside(sizes, y):
-    return 1.0 if 0 <= y < sizes.height else 0.0
-
-
-@compiled
-def _differentiate(x, w, centre, correction, inverse, lam, grad):
-    """The gradients of a row of elements, and their part of λ's."""
-    a, of_lam_a = _derivative((x[0] - centre) - correction, w[0] * inverse, lam)
-    b, of_lam_b = _derivative((x[1] - centre) - correction, w[1] * inverse, lam)
-    c, of_lam_c = _derivative((x[2] - centre) - correction, w[2] * inverse, lam)
-    return (a * grad, b * grad, c * grad), ((of_lam_a + of_lam_b) + of_lam_c) * grad
-
-
-@compiled
-def _derivative(deviation, probability, lam):
-    moment = probability * deviation
-    # Not probability · (1 + λ · deviation): where that overflows the probability is 0.
-    return probability + lam * moment, moment * deviation
-
-
 # ---------------------------------------------------------------- scratch memory
+
+
+@compiled
+def _window(scratch, sizes, strip, k, first, third):
+    """A vector of windows, rows of three: their elements and terms."""
+    x = (
+        elements_of_row(scratch, sizes, strip, first, 0, k),
+        elements_of_row(scratch, sizes, strip, 1, 0, k),
+        elements_of_row(scratch, sizes, strip, third, 0, k),
+    )
+    terms = (
+        elements_of_row(scratch, sizes, strip, first, 2, k),
+        elements_of_row(scratch, sizes, strip, 1, 2, k),
+        elements_of_row(scratch, sizes, strip, third, 2, k),
+    )
+    return x, terms
 
 
 @compiled
@@ -353,6 +244,9 @@ def _begin(scratch, sizes, strip):
         at = (odd if column % 2 else even) + column // 2 * sizes.pixel
         for i in range(sizes.pixel):
             scratch[at + i] = 1.0
+    for k in range(0, sizes.segment * sizes.segments, lanes_for(scratch)):
+        left, middle, right = elements_of_row(scratch, sizes, strip, 0, strip.inside, k)
+        store(scratch, share_of_columns(strip, k), 1.0 / (left + middle + right))
 
 
 @compiled
@@ -365,49 +259,38 @@ def _take_lambdas(scratch, sizes, strip, lam, plane):
 
 
 @compiled
-def _row(scratch, sizes, strip, slot, kind, k):
-    """Left, middle and right elements of windows from ``k`` on: of row ``slot``, its elements
-    (kind 0) or weights (kind 2)."""
-    even = (4 * slot + kind) * strip.length + strip.margin + k
-    odd = even + strip.length
-    if sizes.padding_w == 0:
-        return load(scratch, even), load(scratch, odd), load(scratch, even + sizes.pixel)
-    return load(scratch, odd - sizes.pixel), load(scratch, even), load(scratch, odd)
-
-
-@compiled
-def _weigh_row(scratch, sizes, strip, x, plane, y, slot):
-    """Brings input row ``y``, or the nearest inside, and its weights into a row of scratch."""
+def _weigh_row(scratch, sizes, strip, constant, x, plane, y, slot):
+    """Brings input row ``y``, or the nearest inside, and its terms into a row of scratch."""
     lanes = lanes_for(scratch)
     even = 4 * slot * strip.length + strip.margin
     odd = even + strip.length
-    to_weights = 2 * strip.length
+    to_terms = 2 * strip.length
     nearest = min(max(y, 0), sizes.height - 1)
     begin = (plane * sizes.height + nearest) * sizes.width * sizes.pixel
     if sizes.pixel == 1:
-        scale = shared_scale(load(scratch, strip.lam))
+        scale = arithmetic.scale_of(load(scratch, strip.lam), constant)
         for i in range(0, sizes.width, 2 * lanes):
             left = sizes.width - i
             a, b = separated(
                 load_part(x, begin + i, left), load_part(x, begin + i + lanes, left - lanes)
             )
-            _put(scratch, even + i // 2, to_weights, a, scale)
-            _put(scratch, odd + i // 2, to_weights, b, scale)
+            _put(scratch, even + i // 2, to_terms, a, scale)
+            _put(scratch, odd + i // 2, to_terms, b, scale)
     else:
         for column in range(sizes.width):
             to = (odd if column % 2 else even) + column // 2 * sizes.pixel
             at = begin + column * sizes.pixel
             for channel in range(0, sizes.pixel, lanes):
-                scale = shared_scale(load(scratch, strip.lam + channel))
+                scale = arithmetic.scale_of(load(scratch, strip.lam + channel), constant)
                 value = load_part(x, at + channel, sizes.pixel - channel)
-                _put(scratch, to + channel, to_weights, value, scale)
+                _put(scratch, to + channel, to_terms, value, scale)
     if y != nearest:
         nothing = filled(scratch, 0.0)
         for i in range(0, 2 * strip.length, lanes):
-            store(scratch, 4 * slot * strip.length + to_weights + i, nothing)
-    # Columns outside: the nearest inside, without weight.
+            store(scratch, 4 * slot * strip.length + to_terms + i, nothing)
+    # Columns outside: the nearest inside, without a term.
     if sizes.padding_w > 0:
-        _put_outside(scratch, odd - sizes.pixel, even, to_weights, sizes.pixel)
+        _put_outside(scratch, odd - sizes.pixel, even, to_terms, sizes.pixel)
     last = (
         2 * sizes.segments - sizes.padding_w
         if sizes.pixel > 1
@@ -417,7 +300,7 @@ def _weigh_row(scratch, sizes, strip, x, plane, y, slot):
         to = (odd if column % 2 else even) + column // 2 * sizes.pixel
         edge = sizes.width - 1
         source = (odd if edge % 2 else even) + edge // 2 * sizes.pixel
-        _put_outside(scratch, to, source, to_weights, sizes.pixel)
+        _put_outside(scratch, to, source, to_terms, sizes.pixel)
 
 
 @compiled
@@ -435,16 +318,16 @@ def _fetch_next_rows(x, sizes, plane, top, k):
 
 
 @compiled
-def _put(scratch, at, to_weights, value, scale):
+def _put(scratch, at, to_terms, value, scale):
     store(scratch, at, value)
-    store(scratch, at + to_weights, power_of_two(scale, value))
+    store(scratch, at + to_terms, arithmetic.term_of(value, scale))
 
 
 @compiled
-def _put_outside(scratch, at, source, to_weights, count):
+def _put_outside(scratch, at, source, to_terms, count):
     for i in range(count):
         scratch[at + i] = scratch[source + i]
-        scratch[at + i + to_weights] = 0.0
+        scratch[at + i + to_terms] = 0.0
 
 
 @compiled

@@ -103,6 +103,7 @@ class Strip(NamedTuple):
         sent: the number of the first of nine rows, of what windows send to the elements on their
             left, in their middle and on their right, for each of three input rows.
         lam: where λ begins, of the plane or of a pixel's channels.
+        shares: the number of a row of one over how many columns of each window lie in the input.
         size: elements of scratch memory.
     """
 
@@ -111,6 +112,7 @@ class Strip(NamedTuple):
     inside: int
     sent: int
     lam: int
+    shares: int
     size: int
 
 
@@ -255,8 +257,7 @@ def _strip(geometry: PoolGeometry, sizes: Sizes, pairs: int, element_size: int) 
     margin = -(-sizes.pixel // vector) * vector
     # Vectors may begin at any window and reach a pixel further.
     length = margin + (-(-(pairs + 1) * sizes.pixel // vector) + 2) * vector
-    size = 24 * length
-    if size * element_size > STRIP_BYTES:
+    if 24 * length * element_size > STRIP_BYTES:
         return None
     return Strip(
         margin,
@@ -264,7 +265,8 @@ def _strip(geometry: PoolGeometry, sizes: Sizes, pairs: int, element_size: int) 
         inside=12,
         sent=15,
         lam=14 * length + margin,
-        size=size,
+        shares=24,
+        size=25 * length,
     )
 
 

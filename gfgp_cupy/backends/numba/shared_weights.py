@@ -13,7 +13,7 @@ import numpy as np
 from .compile import compiled
 from .simd import LOG2_E, chosen, lanes_for, lanes_within
 
-__all__ = ["AHEAD", "all_hold", "holds", "shared_scale"]
+__all__ = ["all_hold", "holds", "shared_scale"]
 
 LEAST_TOTAL, MOST_TOTAL = 2.0**-64, 2.0**64
 """Of a window's weights, where they hold: no weight that became 0 would matter to the sum."""
@@ -24,9 +24,6 @@ hold; with a larger one products of weights and small elements could be too smal
 
 MOST_MEAN = 1e37
 """Beyond it a sum may have overflowed."""
-
-AHEAD = 1024
-"""Elements from what is read to what is fetched into the cache meanwhile."""
 
 
 @compiled

@@ -31,10 +31,13 @@ else:
     from numba.extending import intrinsic
 
 __all__ = [
+    "AHEAD",
     "LOG2_E",
     "Vector",
+    "bits_where_less",
     "call_of",
     "chosen",
+    "equality",
     "filled",
     "first_lanes",
     "in_all_lanes",
@@ -47,6 +50,7 @@ __all__ = [
     "load_first",
     "load_part",
     "maximum",
+    "minimum",
     "multiply_add",
     "pointer_to",
     "prefetch",
@@ -62,6 +66,9 @@ __all__ = [
     "with_sign_of",
     "zeros_like",
 ]
+
+AHEAD = 1024
+"""Elements from what is read or written to what is fetched into the cache meanwhile."""
 
 LOG2_E = 1.4426950408889634
 """log₂ e: exp(x) = exp2(LOG2_E · x)."""
@@ -171,6 +178,39 @@ def maximum(typing_context, a, b):
         return builder.select(builder.fcmp_ordered(">", *args), *args)
 
     return a(a, b), generate
+
+
+@intrinsic
+def minimum(typing_context, a, b):
+    """``a`` where it is less than ``b``, else ``b``: of two of which one is NaN, ``b``."""
+
+    def generate(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def equality(typing_context, a, b):
+    """1 in the lanes where two vectors are equal, else 0."""
+
+    def generate(context, builder, sig, args):
+        one = in_all_lanes(builder, a, ir.Constant(context.get_value_type(a.element), 1.0))
+        equal = builder.fcmp_ordered("==", *args)
+        return builder.select(equal, one, ir.Constant(args[0].type, None))
+
+    return a(a, b), generate
+
+
+@intrinsic
+def bits_where_less(typing_context, a, b):
+    """A number whose bit i says whether lane i of ``a`` is less than that of ``b``; NaN is not."""
+
+    def generate(context, builder, sig, args):
+        bits = builder.bitcast(builder.fcmp_ordered("<", *args), ir.IntType(a.lanes))
+        return builder.zext(bits, context.get_value_type(types.intp))
+
+    return types.intp(a, a), generate
 
 
 @intrinsic

@@ -1,7 +1,7 @@
-"""Max-Ent pooling of 2×2 windows that tile the planes, the commonest by far, and its gradients.
+"""Pooling of 2×2 windows that tile the planes, the commonest by far, and its gradients.
 
-:mod:`.windows` computes the same for any geometry; see there for segments, for the arrangement of
-the tensors and for the sums relative to a centre c. Weights are those of :mod:`.shared_weights`.
+:mod:`.windows` computes the same for any geometry; see there for segments and for the arrangement
+of the tensors. The module is loaded once for each window function (:mod:`.loading`).
 The four elements of a window, one lane each of four vectors, stay in registers from the input to
 the result, and every element of the input's gradient is written once:
 
@@ -12,6 +12,7 @@ the result, and every element of the input's gradient is written once:
 from __future__ import annotations
 
 from .arguments import (
+    constant_of,
     is_given,
     lam_parts,
     next_part,
@@ -20,30 +21,26 @@ from .arguments import (
     tensor,
 )
 from .block import OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW
-from .compile import compiled, inlined, native
-from .powers import exp2, power_of_two
-from .shared_weights import AHEAD, all_hold, holds, shared_scale
+from .compile import compiled, native
+from .loading import given
 from .simd import (
-    LOG2_E,
-    chosen,
+    AHEAD,
     filled,
     first_lanes,
     interleaved,
     lanes_for,
     load_part,
-    maximum,
-    multiply_add,
     prefetch,
     prefetch_to_write,
     separated,
-    square_root,
     store_part,
     sum_of_lanes,
-    with_sign_of,
-    zeros_like,
 )
 
 __all__ = ["backward", "forward"]
+
+arithmetic = given(__name__, "arithmetic")
+"""What a window function does with four elements: :mod:`.any_function.tiles`, or its own."""
 
 
 @native
@@ -55,7 +52,7 @@ def forward(block):
         start_row, stop_row = rows_of(block, part)
         _pool(
             tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
-            is_given(block, 3), sizes, start_row, stop_row,
+            is_given(block, 3), constant_of(block), sizes, start_row, stop_row,
         )  # fmt: skip
         part = next_part(block)
 
@@ -71,13 +68,13 @@ def backward(block):
             tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
             tensor(block, 4), tensor(block, 5), is_given(block, 3),
             is_given(block, 4), lam_parts(block),
-            sizes, start_row, stop_row,
+            constant_of(block), sizes, start_row, stop_row,
         )  # fmt: skip
         part = next_part(block)
 
 
 @compiled
-def _pool(x, lams, means, deviations, with_spread, sizes, start_row, stop_row):
+def _pool(x, lams, outputs, spreads, with_spread, constant, sizes, start_row, stop_row):
     plane = start_row // sizes.out_height
     plane_row = start_row - plane * sizes.out_height
     for row in range(start_row, stop_row):
@@ -89,19 +86,13 @@ def _pool(x, lams, means, deviations, with_spread, sizes, start_row, stop_row):
             for lane in range(0, sizes.segment, lanes_for(x)):
                 left = sizes.segment - lane
                 window = _window(x, sizes, corner, lane, left)
-                lam = _lambdas(lams, sizes, lam_start, lane, left)
-                weights, inverse, centre, correction, mean = _weigh(x, window, lam, left)
-                prefetch_to_write(means, begin + lane + AHEAD)
-                store_part(means, begin + lane, mean, left)
+                theta = arithmetic.theta_of(_lambdas(lams, sizes, lam_start, lane, left), constant)
+                weighed = arithmetic.weigh(x, window, theta, left)
+                prefetch_to_write(outputs, begin + lane + AHEAD)
+                store_part(outputs, begin + lane, arithmetic.output_of(weighed, theta), left)
                 if with_spread:
-                    variance = (
-                        _squared(window[0], weights[0], centre, correction)
-                        + _squared(window[1], weights[1], centre, correction)
-                    ) + (
-                        _squared(window[2], weights[2], centre, correction)
-                        + _squared(window[3], weights[3], centre, correction)
-                    )
-                    store_part(deviations, begin + lane, square_root(variance * inverse), left)
+                    kept = arithmetic.kept_of(window, weighed, theta)
+                    store_part(spreads, begin + lane, kept, left)
         plane_row += 1
         if plane_row == sizes.out_height:
             plane, plane_row = plane + 1, 0
@@ -118,6 +109,7 @@ def _send_back(
     with_mean,
     with_input,
     parts,
+    constant,
     sizes,
     start_row,
     stop_row,
@@ -140,19 +132,10 @@ def _send_back(
                 window = _window(x, sizes, corner, lane, left)
                 prefetch(grads, begin + lane + AHEAD)
                 grad = load_part(grads, begin + lane, left)
-                lam = _lambdas(lams, sizes, lam_start, lane, left)
-                weights, inverse, centre, correction, _ = _weigh(x, window, lam, left)
-                a, of_lam_a = _differentiate(
-                    (window[0] - centre) - correction, weights[0] * inverse, lam, grad
-                )
-                b, of_lam_b = _differentiate(
-                    (window[1] - centre) - correction, weights[1] * inverse, lam, grad
-                )
-                c, of_lam_c = _differentiate(
-                    (window[2] - centre) - correction, weights[2] * inverse, lam, grad
-                )
-                d, of_lam_d = _differentiate(
-                    (window[3] - centre) - correction, weights[3] * inverse, lam, grad
+                theta = arithmetic.theta_of(_lambdas(lams, sizes, lam_start, lane, left), constant)
+                weighed = arithmetic.weigh(x, window, theta, left)
+                gradients, parts_of_lam = arithmetic.differentiate(
+                    window, weighed, theta, grad, parts > 0
                 )
                 if with_input:
                     mean = filled(x, 0.0)
@@ -160,10 +143,11 @@ def _send_back(
                         mean = load_part(means, plane * sizes.pixel + lane, left)
                     elif with_mean:
                         mean = filled(means, means[plane])
+                    a, b, c, d = gradients
                     _store_window(
                         x_grads, sizes, corner, lane, left, (a + mean, b + mean, c + mean, d + mean)
                     )
-                of_lam = (of_lam_a + of_lam_b) + (of_lam_c + of_lam_d)
+                of_lam = arithmetic.joined(parts_of_lam)
                 if parts == OF_EACH_WINDOW:
                     store_part(lam_grads, begin + lane, of_lam, left)
                 elif parts > 0 and sizes.pixel > 1:
@@ -181,77 +165,6 @@ def _send_back(
 
 
 # ---------------------------------------------------------------- windows
-
-
-@inlined
-def _weigh(x, window, lam, left):
-    """The weights of the elements, one over their sum, a centre c, the correction y − c, and y."""
-    scale = shared_scale(lam)
-    weights = (
-        power_of_two(scale, window[0]),
-        power_of_two(scale, window[1]),
-        power_of_two(scale, window[2]),
-        power_of_two(scale, window[3]),
-    )
-    nowhere = zeros_like(lam)
-    total, inverse, centre, correction, mean = _centre(window, weights, nowhere)
-    holding = holds(total, mean)
-    if all_hold(x, holding, left):
-        return weights, inverse, centre, correction, mean
-    return _weigh_exactly(window, lam, weights, holding)
-
-
-@compiled
-def _weigh_exactly(window, lam, weights, holding):
-    """:func:`_weigh` where some do not hold."""
-    nowhere = zeros_like(lam)
-    a, b, c, d = window
-    sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
-    reference = maximum(maximum(a * sign, b * sign), maximum(c * sign, d * sign)) * sign
-    exponent = lam * LOG2_E
-    weights = (
-        chosen(holding, weights[0], exp2(exponent * (a - reference), 2)),
-        chosen(holding, weights[1], exp2(exponent * (b - reference), 2)),
-        chosen(holding, weights[2], exp2(exponent * (c - reference), 2)),
-        chosen(holding, weights[3], exp2(exponent * (d - reference), 2)),
-    )
-    origin = chosen(holding, nowhere, reference)
-    _, inverse, centre, correction, mean = _centre(window, weights, origin)
-    return weights, inverse, centre, correction, mean
-
-
-@compiled
-def _centre(x, w, origin):
-    """The sum of the weights and one over it, the centre, the correction, the mean."""
-    total = (w[0] + w[1]) + (w[2] + w[3])
-    inverse = 1.0 / total
-    centre = origin + _moment(x, w, origin) * inverse
-    offcentre = _moment(x, w, centre)
-    # In so many words, so that the two places where this is compiled give the same bits.
-    mean = multiply_add(offcentre, inverse, centre)
-    return total, inverse, centre, offcentre * inverse, mean
-
-
-@compiled
-def _moment(x, w, centre):
-    return multiply_add(w[1], x[1] - centre, w[0] * (x[0] - centre)) + multiply_add(
-        w[3], x[3] - centre, w[2] * (x[2] - centre)
-    )
-
-
-@compiled
-def _squared(x, w, centre, correction):
-    deviation = (x - centre) - correction
-    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
-    return w * deviation * deviation
-
-
-@compiled
-def _differentiate(deviation, probability, lam, grad):
-    """An element's gradient, and its part of λ's."""
-    moment = probability * deviation
-    # Not probability · (1 + λ · deviation): where that overflows the probability is 0.
-    return (probability + lam * moment) * grad, moment * deviation * grad
 
 
 # ---------------------------------------------------------------- between tensors and registers

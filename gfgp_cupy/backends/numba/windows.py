@@ -1,4 +1,4 @@
-"""Max-Ent pooling of windows of any geometry, and its gradients, a vector of windows at a time.
+"""Pooling of windows of any geometry, and its gradients, a vector of windows at a time.
 
 Tensors come as 1-D arrays of their memory, contiguous or channels_last. A *segment* is a run of
 windows that lie side by side in the output: a row of a plane (contiguous), or the channels of one
@@ -7,19 +7,17 @@ are gathered into scratch memory that stays in the cache, a row for each positio
 that window m of all rows is lane m of vectors, whatever the geometry and the layout.
 
 An element outside the input (in the padding, or past the end in ceil mode) is stood for by the
-nearest element inside, which belongs to the same window and so does not change its maximum; a bias
-of −∞ on its exponent gives it the weight 0.
+nearest element inside, which belongs to the same window and so does not change its maximum; a bias,
+``OUTSIDE`` where others have ``INSIDE``, says that it does not count.
 
-All sums are relative to the window's maximum r (minimum where λ < 0), and then to a centre c near
-the mean, as in backend ``torch``.
+The module is loaded once for each window function (:mod:`.loading`).
 ``sizes``, ``rows`` and ``columns`` are those of a plan (:mod:`.plan`).
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from .arguments import (
+    constant_of,
     extra,
     integers,
     is_given,
@@ -32,24 +30,23 @@ from .arguments import (
 )
 from .block import OF_EACH_WINDOW
 from .compile import compiled, native
+from .loading import given
 from .plan import Rows
-from .powers import exp2
 from .simd import (
-    LOG2_E,
     filled,
     first_lanes,
     lanes_for,
     load,
     load_even_elements,
-    maximum,
     spread_over_even_lanes,
-    square_root,
     store,
     sum_of_lanes,
-    with_sign_of,
 )
 
 __all__ = ["backward", "forward"]
+
+arithmetic = given(__name__, "arithmetic")
+"""What a window function does with gathered elements: :mod:`.any_function.windows`, or its own."""
 
 COLUMNS = len(Rows._fields)
 """Where among the block's further numbers the address of a plan's ``columns`` stands."""
@@ -57,15 +54,16 @@ COLUMNS = len(Rows._fields)
 
 @native
 def forward(block):
-    """Pools the output rows of the block's parts. Tensors: input, λ, each window's mean, and
-    perhaps its standard deviation."""
+    """Pools the output rows of the block's parts. Tensors: input, λ, each window's output, and
+    perhaps its spread."""
     sizes, rows = sizes_of(block), _rows_of(block)
-    x, lams, means, deviations = (
+    x, lams, outputs, spreads = (
         tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
     )  # fmt: skip
     with_spread = is_given(block, 3)
     inside = integers(block, extra(block, COLUMNS))
     at_once = max(1, rows.windows // sizes.segment)
+    constant = constant_of(block)
     part = next_part(block)
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
@@ -78,10 +76,10 @@ def forward(block):
                 length = min(rows.windows, sizes.segment - first)
                 begin, windows = segment * sizes.segment + first, count * length
                 _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
-                _average(work, rows, windows, with_spread)
-                _copy(means, begin, work, rows.result, windows)
+                arithmetic.average(work, rows, windows, with_spread, constant)
+                _copy(outputs, begin, work, rows.result, windows)
                 if with_spread:
-                    _copy(deviations, begin, work, rows.further, windows)
+                    _copy(spreads, begin, work, rows.further, windows)
         part = next_part(block)
 
 
@@ -109,6 +107,7 @@ def backward(block):
     of_each_window = lam_parts(block) == OF_EACH_WINDOW
     inside = integers(block, extra(block, COLUMNS))
     at_once = max(1, rows.windows // sizes.segment)
+    constant = constant_of(block)
     part = next_part(block)
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
@@ -128,7 +127,7 @@ def backward(block):
                 begin, windows = segment * sizes.segment + first, count * length
                 _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
                 _copy(work, rows.result, grads, begin, windows)
-                _differentiate(work, rows, windows)
+                arithmetic.differentiate(work, rows, windows, with_lam, constant)
                 if with_input:
                     reached = min(own_stop, _last_input_row(sizes, segment + count - 1))
                     _begin_rows(sizes, x_grads, means, with_mean, begun, reached)
@@ -159,90 +158,6 @@ def _rows_of(block):
 # ---------------------------------------------------------------- windows, a vector at a time
 
 
-@compiled
-def _average(scratch, rows, windows, with_spread):
-    """From elements, λ and bias: the means and, if asked for, the standard deviations."""
-    for lane in range(0, windows, lanes_for(scratch)):
-        _, centre, correction, inverse = _weigh(scratch, rows, lane)
-        store(scratch, rows.result + lane, centre + correction)
-        if with_spread:
-            variance = filled(scratch, 0.0)
-            for first in range(0, rows.positions, rows.block):
-                part = filled(scratch, 0.0)
-                for offset in _block(rows, first, lane):
-                    deviation = (load(scratch, rows.elements + offset) - centre) - correction
-                    weight = load(scratch, rows.weights + offset)
-                    # In this order, since 0 · (a large deviation)² must not be 0 · ∞.
-                    part = part + weight * deviation * deviation
-                variance = variance + part
-            store(scratch, rows.further + lane, square_root(variance * inverse))
-
-
-@compiled
-def _differentiate(scratch, rows, windows):
-    """From the means' gradients (in the row for results): λ's, and the elements' (as weights)."""
-    for lane in range(0, windows, lanes_for(scratch)):
-        lam, centre, correction, inverse = _weigh(scratch, rows, lane)
-        grad = load(scratch, rows.result + lane)
-        variance = filled(scratch, 0.0)
-        for first in range(0, rows.positions, rows.block):
-            part = filled(scratch, 0.0)
-            for offset in _block(rows, first, lane):
-                deviation = (load(scratch, rows.elements + offset) - centre) - correction
-                probability = load(scratch, rows.weights + offset) * inverse
-                moment = probability * deviation
-                # Not probability · (1 + λ · deviation): where that overflows the probability is 0.
-                store(scratch, rows.weights + offset, (probability + lam * moment) * grad)
-                part = part + moment * deviation
-            variance = variance + part
-        store(scratch, rows.further + lane, variance * grad)
-
-
-@compiled
-def _weigh(scratch, rows, lane):
-    """λ, a centre c, the correction y − c and one over the sum of the weights exp(λ (x − r)),
-    halved as often as the plan says, which it leaves in their rows."""
-    lam = load(scratch, lane)
-    sign = with_sign_of(1.0, lam) + 0.0 * lam  # NaN where λ is
-    reference = filled(scratch, -np.inf)
-    for offset in range(lane, rows.positions * rows.length, rows.length):
-        reference = maximum(load(scratch, rows.elements + offset) * sign, reference)
-    reference = reference * sign
-    exponent = lam * LOG2_E
-    total = filled(scratch, 0.0)
-    weighted = filled(scratch, 0.0)
-    bias = rows.bias + lane
-    for first in range(0, rows.positions, rows.block):
-        total_part = filled(scratch, 0.0)
-        weighted_part = filled(scratch, 0.0)
-        for offset in _block(rows, first, lane):
-            distance = load(scratch, rows.elements + offset) - reference
-            weight = exp2(exponent * distance + load(scratch, bias), rows.halvings)
-            store(scratch, rows.weights + offset, weight)
-            total_part = total_part + weight
-            weighted_part = weighted_part + weight * distance
-            bias += rows.bias_step
-        total = total + total_part
-        weighted = weighted + weighted_part
-    inverse = 1.0 / total
-    centre = reference + weighted * inverse
-    offcentre = filled(scratch, 0.0)
-    for first in range(0, rows.positions, rows.block):
-        part = filled(scratch, 0.0)
-        for offset in _block(rows, first, lane):
-            distance = load(scratch, rows.elements + offset) - centre
-            part = part + load(scratch, rows.weights + offset) * distance
-        offcentre = offcentre + part
-    return lam, centre, offcentre * inverse, inverse
-
-
-@compiled
-def _block(rows, first, lane):
-    """Where in scratch rows a block of positions begins, for each of them from ``first`` on."""
-    last = min(first + rows.block, rows.positions)
-    return range(first * rows.length + lane, last * rows.length, rows.length)
-
-
 # ---------------------------------------------------------------- between tensors and scratch
 
 
@@ -254,7 +169,7 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
     What is written goes on to the end of a vector, so the order is that of the addresses.
     """
     step, run_step = _lane_step(sizes), _run_step(sizes)
-    all, none = filled(scratch, 0.0), filled(scratch, -np.inf)
+    all, none = filled(scratch, arithmetic.INSIDE), filled(scratch, arithmetic.OUTSIDE)
     done = 0
     while done < count:
         plane, row, column = _position(sizes, segment + done)
@@ -331,7 +246,7 @@ def _repeat_edges(scratch, elements, bias, input, left, right, row_step, count, 
             if window < low or window >= high:
                 at = row * length + window
                 scratch[elements + at] = input[(left if window < low else right) + row * row_step]
-                scratch[bias + at] = -np.inf
+                scratch[bias + at] = arithmetic.OUTSIDE
 
 
 @compiled

@@ -17,6 +17,7 @@ POOLINGS = (
     ((64, 64, 7, 7), pool_geometry(3, 2, 1)),  # planes that share a block
     ((64, 64, 56, 56), pool_geometry(5, 2, 2)),  # the most that one thread holds
     ((8, 64, 64, 64), pool_geometry(7, 1, 3)),  # the general kernels
+    ((8, 64, 56, 56), pool_geometry(56)),  # the largest planes that one block holds
 )
 IN_FLOAT64 = (POOLINGS[0], POOLINGS[2])
 """Those of the published networks, for float64 is hardly trained in."""
