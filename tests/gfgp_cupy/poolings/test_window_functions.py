@@ -38,7 +38,7 @@ LAYOUTS = {
     "overhanging": ("sliced",),
     "gaps": ("transposed",),
 }
-"""More of them in other tests: each takes a compilation."""
+"""Not all: each takes a compilation."""
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 TOLERANCES = {FLOAT16: 2.0**-10, BFLOAT16: 2.0**-7, FLOAT32: 6e-6, FLOAT64: 2e-12}
@@ -93,15 +93,13 @@ def implementations():
 
 
 each_implementation = pytest.mark.parametrize(("function", "make"), [*implementations()])
-each_backend = pytest.mark.parametrize(
-    ("function", "backend"),
-    [
-        pytest.param(function, backend, id=f"{name}-{backend}")
-        for name, function in WINDOW_FUNCTIONS.items()
-        for backend in ("torch", "numba")
-        if backend == "torch" or function.is_served_by(backend)
-    ],
-)
+ON_BACKENDS = [
+    pytest.param(function, backend, id=f"{name}-{backend}")
+    for name, function in WINDOW_FUNCTIONS.items()
+    for backend in ("torch", "numba")
+    if backend == "torch" or function.is_served_by(backend)
+]
+each_backend = pytest.mark.parametrize(("function", "backend"), ON_BACKENDS)
 each_geometry = pytest.mark.parametrize("name", GEOMETRIES)
 
 
@@ -149,7 +147,10 @@ def test_every_function_has_its_formula():
 @each_implementation
 @each_geometry
 def test_output_and_gradients(function, make, name):
-    input, parameter = images(function), usual_parameter(function)
+    # Numba takes seconds to compile for a type: float64 has its slow test.
+    dtype = FLOAT32 if make is of_numba else FLOAT64
+    input = images(function, dtype=dtype)
+    parameter = usual_parameter(function, dtype=dtype)
     for layout in LAYOUTS[name]:
         check(make(function), function, input, parameter, GEOMETRIES[name], layout)
 
@@ -266,9 +267,17 @@ def test_huge_values(function, make):
 # ---------------------------------------------------------------- through the public API
 
 
-@each_backend
+@pytest.mark.parametrize(
+    ("function", "backend"),
+    [
+        pytest.param(*each.values, id=each.id, marks=pytest.mark.slow if numba else ())
+        for each in ON_BACKENDS
+        for numba in [each.values[1] == "numba"]
+    ],
+)
 @pytest.mark.parametrize("name", ["disjoint", "overlapping"])
 def test_derivatives_of_both_orders(function, backend, name):
+    """In float64, for which Numba takes seconds to compile."""
     geometry = GEOMETRIES[name]
     window = (geometry.kernel_size, geometry.stride, geometry.padding)
     inputs = images(function, (1, 2, 4, 4)), usual_parameter(function, (1, 2, 1, 1))
@@ -284,13 +293,14 @@ def test_derivatives_of_both_orders(function, backend, name):
 
 @each_backend
 def test_guided_layer_is_the_composition_of_its_parts(function, backend):
-    window, weight = (KERNEL, STRIDE, PADDING), random_numbers((3, 1, 1), FLOAT64, 5)
-    input, usual = images(function), FORMULAS[function.name].usual
+    dtype = FLOAT64 if backend == "torch" else FLOAT32
+    window, weight = (KERNEL, STRIDE, PADDING), random_numbers((3, 1, 1), dtype, 5)
+    input, usual = images(function, dtype=dtype), FORMULAS[function.name].usual
 
     def gradients(pool):
         x, scale = input.clone().requires_grad_(), weight.clone().requires_grad_()
         output = pool(x, lambda mean: usual(scale * mean + 0.5))
-        grad_output = random_numbers(output.shape, FLOAT64, 6)
+        grad_output = random_numbers(output.shape, dtype, 6)
         return output, *torch.autograd.grad(output, (x, scale), grad_output)
 
     def composed(x, head):
@@ -301,7 +311,7 @@ def test_guided_layer_is_the_composition_of_its_parts(function, backend):
     with use_backend("torch"):
         expected = gradients(composed)
     for actual, wanted in zip(fused, expected, strict=True):
-        assert_close(actual, wanted, FLOAT64, 10)
+        assert_close(actual, wanted, dtype, 10)
 
 
 @each_backend
