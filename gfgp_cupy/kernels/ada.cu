@@ -4,6 +4,7 @@
 // By size, as in max_ent_function.cu, sums are taken relative to the window's maximum r; both means
 // are corrected by what their elements deviate from them.
 
+#define MANY_REGISTERS
 #define NUMBERS 7
 #define LOG2_E ((acc_t)1.4426950408889634074)
 

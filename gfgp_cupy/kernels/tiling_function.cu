@@ -6,7 +6,7 @@
 // Left alone, the compiler spills a register on some GPUs to make room for a sixth block.
 #if defined(MANY_REGISTERS)
 #undef BOUNDS
-#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#define BOUNDS(threads) __launch_bounds__(threads, sizeof(acc_t) == 8 ? 1 : 2)
 #elif !CHANNELS_LAST && defined(DTYPE_FLOAT32) && !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 5)
