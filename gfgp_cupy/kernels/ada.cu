@@ -2,6 +2,7 @@
 // an element is, 2 x m / (x² + m²), and (1 - theta) times that under weights e^(x - r), r the
 // largest element. Both means are what their elements are off m, and m.
 
+#define MANY_REGISTERS
 #define NUMBERS 7
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
