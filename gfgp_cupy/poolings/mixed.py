@@ -67,7 +67,12 @@ def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeom
 
 
 MIXED = register(
-    WindowFunction(name="mixed", parameter="proportion", composition=mix_of_max_and_average)
+    WindowFunction(
+        name="mixed",
+        parameter="proportion",
+        composition=mix_of_max_and_average,
+        cpu="gfgp_cupy.backends.numba.functions.mixed",
+    )
 )
 
 
