@@ -58,7 +58,7 @@ are ``other``."""
 UNITS = {
     "fma": "FADD FMUL FFMA FFMA2 FADD2 FMUL2 HADD2 HMUL2 HFMA2 IMAD",
     "alu": "IADD IADD3 LEA LOP3 SHF ISETP PRMT VIADD VIADDMNMX VIMNMX VIMNMX3 IMNMX IABS MOV P2R "
-    "R2P FMNMX FMNMX3 FSETP FSEL SEL PLOP3 F2FP",
+    "R2P FMNMX FMNMX3 FSETP FSET FSEL SEL PLOP3 F2FP",
     "xu": "MUFU I2F F2I F2F FRND POPC FLO BREV",
 }
 """The instructions of each unit of :class:`benchmarks.gpus.Gpu`, as Nsight Compute's guide says."""

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .geometry import NAMES_OF_AXES, Sizes
 from .torchscript import sizes_of
 
 __all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
@@ -15,15 +16,15 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Geometry(Protocol):
-    """Kernel, stride and padding of windows, and how many of them a plane has."""
+    """Kernel, stride and padding of windows on each axis, and how many of them an input has."""
 
     @property
-    def kernel_size(self) -> tuple[int, int]: ...
+    def kernel_size(self) -> Sizes: ...
     @property
-    def stride(self) -> tuple[int, int]: ...
+    def stride(self) -> Sizes: ...
     @property
-    def padding(self) -> tuple[int, int] | str: ...
-    def output_size(self, height: int, width: int) -> tuple[int, int]: ...
+    def padding(self) -> Sizes | str: ...
+    def output_size(self, *sizes: int) -> Sizes: ...
 
 
 def computing_dtype(input: Tensor) -> torch.dtype:
@@ -45,7 +46,9 @@ def check_width(name: str, value: int) -> None:
 
 
 def check_input(input: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[int, ...]]:
-    """``input`` as [N, C, H, W], and the shape of the output.
+    """``input`` with a batch dimension, [N, C, H, W], and the shape of the output.
+
+    It has as many axes behind N and C as the windows.
 
     Raises:
         TypeError: no tensor, or not of a floating-point type.
@@ -54,56 +57,60 @@ def check_input(input: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[int, .
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     _check_dtype("input", input)
-    if input.dim() not in (3, 4):
+    axes = len(geometry.kernel_size)
+    if input.dim() not in (axes + 1, axes + 2):
+        names = NAMES_OF_AXES[axes]
         raise ValueError(
-            f"input must be [N, C, H, W] or [C, H, W], got {input.dim()} dimensions: "
+            f"input must be [N, C, {names}] or [C, {names}], got {input.dim()} dimensions: "
             f"shape {tuple(sizes_of(input))}"
         )
-    batched = input if input.dim() == 4 else input.unsqueeze(0)
-    samples, channels, height, width = sizes_of(batched)
-    if 0 in (channels, height, width):
+    batched = input if input.dim() == axes + 2 else input.unsqueeze(0)
+    samples, channels, *sizes = sizes_of(batched)
+    if channels == 0 or 0 in sizes:
         raise ValueError(
             f"input may be empty in its batch dimension only, got shape {tuple(sizes_of(input))}"
         )
-    out_h, out_w = geometry.output_size(height, width)
-    if out_h < 1 or out_w < 1:
-        raise ValueError(
-            f"the output would be empty ({out_h} x {out_w}): input of shape "
-            f"{tuple(sizes_of(input))} is smaller than kernel_size={geometry.kernel_size} with "
-            f"padding={geometry.padding}{_as_channels(geometry, channels)}"
-        )
-    return batched, (samples, channels, out_h, out_w)
+    windows = geometry.output_size(*sizes)
+    for count in windows:
+        if count < 1:
+            raise ValueError(
+                f"the output would be empty ({' x '.join(map(str, windows))}): input of shape "
+                f"{tuple(sizes_of(input))} is smaller than kernel_size={geometry.kernel_size} with "
+                f"padding={geometry.padding}{_as_channels(geometry, channels)}"
+            )
+    return batched, (samples, channels, *windows)
 
 
 def _as_channels(geometry: Geometry, channels: int) -> str:
     """The advice for ``MaxEntPool2d(64, 2)``, where the window was meant to come second."""
-    if geometry.kernel_size != (channels, channels):
+    axes = len(geometry.kernel_size)
+    if geometry.kernel_size != (channels,) * axes:
         return ""
-    height, width = geometry.stride
-    kernel = "kernel_size" if geometry.stride == geometry.kernel_size else height
-    if height != width:
-        kernel = geometry.stride
+    kernel = geometry.stride[0] if len(set(geometry.stride)) == 1 else geometry.stride
+    if geometry.stride == geometry.kernel_size:
+        kernel = "kernel_size"
     return (
         f"; if {channels} was meant as num_features, the window comes first: "
-        f"MaxEntPool2d({kernel}, num_features={channels})"
+        f"MaxEntPool{axes}d({kernel}, num_features={channels})"
     )
 
 
 def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A pooling's parameter as a 4-D tensor of :func:`computing_dtype`.
+    """A pooling's parameter as a tensor of :func:`computing_dtype`, with as many dimensions as
+    ``shape``.
 
     Args:
         name: of the argument, for messages.
         value: a number, or a floating-point tensor that broadcasts to ``shape``.
         input: the pooling's input, on whose device a tensor must be.
-        shape: of 4 dimensions.
+        shape: of the output of a batch, or of a part of it.
 
     Raises:
         TypeError, ValueError: ``value`` is none of the above.
     """
     dtype = computing_dtype(input)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return input.new_full((1, 1, 1, 1), value, dtype=dtype)
+        return input.new_full((1,) * len(shape), value, dtype=dtype)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or a number, got {type(value).__name__}")
     _check_dtype(name, value)
@@ -119,7 +126,8 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
         )
     if value.dtype != dtype:
         value = value.to(dtype)
-    return value if value.dim() == 4 else value.reshape((1,) * (4 - value.dim()) + value.shape)
+    missing = len(shape) - value.dim()
+    return value.reshape((1,) * missing + value.shape) if missing else value
 
 
 def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:

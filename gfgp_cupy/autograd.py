@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,14 @@ from .geometry import PoolGeometry
 from .max_ent import MAX_ENT
 from .window_function import WindowFunction
 
-__all__ = ["GuidedPool2dFunction", "MeanFunction", "PendingGradient", "pool2d", "register"]
+__all__ = [
+    "GuidedPoolFunction",
+    "MeanFunction",
+    "PendingGradient",
+    "mean_of_planes",
+    "pool",
+    "register",
+]
 
 # No setup_context: with it, Function.apply binds its arguments by inspecting the signature, which
 # takes longer than everything else here. Under torch.func transforms, which would need it, the
@@ -26,26 +34,32 @@ def register(function: WindowFunction) -> WindowFunction:
     Raises:
         ValueError: another function has the name.
     """
-    if function.name not in ops.OPERATORS:
-        ops.register(function)
+    is_new = (function.name, 2) not in ops.OPERATORS
+    known = ops.register(function).function
+    if is_new:
         _make_differentiable(function)
-    return ops.register(function).function
+    return known
 
 
-def pool2d(
+def pool(
     input: Tensor, parameter: Tensor, geometry: PoolGeometry, backend: str, function: WindowFunction
 ) -> Tensor:
-    """4-D ``input`` pooled by ``function`` with 4-D ``parameter``, on the backend named."""
+    """4-D or 5-D ``input`` pooled by ``function`` with as many-dimensional ``parameter``, on the
+    backend named."""
     # The operator does the same by way of the dispatcher: a compiler sees one node, an eager call
     # would wait.
     if torch.compiler.is_compiling():
-        pool = ops.OPERATORS[function.name].pool
-        return pool(input, parameter, *geometry, backend, function.constant)
-    return Pool2dFunction.apply(input, parameter, geometry, backend, function)
+        operator = _operators(function, geometry).pool
+        return operator(input, parameter, *geometry, backend, function.constant)
+    return PoolFunction.apply(input, parameter, geometry, backend, function)
 
 
-class Pool2dFunction(torch.autograd.Function):
-    """:func:`pool2d`, differentiable.
+def _operators(function: WindowFunction, geometry: PoolGeometry) -> ops.Operators:
+    return ops.OPERATORS[function.name, len(geometry.kernel_size)]
+
+
+class PoolFunction(torch.autograd.Function):
+    """:func:`pool`, differentiable.
 
     Saves the input and the parameter, nothing else: the backward computes what becomes of a window
     again, which costs arithmetic (plentiful in a memory-bound operator) instead of memory and
@@ -63,10 +77,10 @@ class Pool2dFunction(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(input, parameter)
         ctx.geometry, ctx.backend, ctx.function = geometry, backend, function
-        pool = ops.OPERATORS[function.name].pool
+        operator = _operators(function, geometry).pool
         # As torch.library's own autograd functions ask for what lies below; it has no public name.
         with torch._C._AutoDispatchBelowAutograd():
-            return pool(input, parameter, *geometry, backend, function.constant)
+            return operator(input, parameter, *geometry, backend, function.constant)
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor):
@@ -78,7 +92,7 @@ class Pool2dFunction(torch.autograd.Function):
                 grad_output, input, parameter, ctx.geometry, needed, function
             )
             return *gradients, None, None, None
-        grad_input, grad_parameter = ops.OPERATORS[function.name].backward(
+        grad_input, grad_parameter = _operators(function, ctx.geometry).backward(
             grad_output, input, parameter, *ctx.geometry, ctx.backend, needed, None,
             function.constant,
         )  # fmt: skip
@@ -89,11 +103,13 @@ class Pool2dFunction(torch.autograd.Function):
 
 
 def _make_differentiable(function: WindowFunction) -> None:
-    @ops.implementation(f"{function.name}_pool2d", "Autograd")
     def differentiable(input, parameter, geometry, backend, constant=None):
-        return Pool2dFunction.apply(
+        return PoolFunction.apply(
             input, parameter, geometry, backend, function.with_constant(constant)
         )
+
+    for axes in (2, 3):
+        ops.implementation(f"{function.name}_pool{axes}d", "Autograd")(differentiable)
 
 
 _make_differentiable(MAX_ENT)
@@ -105,7 +121,7 @@ _make_differentiable(MAX_ENT)
 # the head's backward; and the mean's backward, which autograd must run last, writes both at once.
 #
 #       x ──> MeanFunction ──> mean ──> head ──> θ ──┐
-#                   └────────> x ────────────────> GuidedPool2dFunction ──> y
+#                   └────────> x ────────────────> GuidedPoolFunction ──> y
 
 
 @dataclass
@@ -122,19 +138,26 @@ class PendingGradient:
     placeholder: Tensor | None = None
 
 
+def mean_of_planes(input: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mean of ``input``, [N, C, H, W] or [N, C, D, H, W], as [N, C, 1, 1] of type ``dtype``."""
+    if input.dim() == 4:
+        return input.mean((2, 3), keepdim=True, dtype=dtype)
+    return input.mean((2, 3, 4), keepdim=True, dtype=dtype).squeeze(4)
+
+
 class MeanFunction(torch.autograd.Function):
-    """The mean over height and width, [N, C, 1, 1] of type ``dtype``, and the input itself."""
+    """The mean over all axes, [N, C, 1, 1] of type ``dtype``, and the input itself."""
 
     @staticmethod
     def forward(
         ctx, input: Tensor, dtype: torch.dtype, pending: PendingGradient
     ) -> tuple[Tensor, Tensor]:
         ctx.pending = pending
-        ctx.plane, ctx.dtype = input.shape, input.dtype
+        ctx.shape, ctx.dtype = input.shape, input.dtype
         ctx.set_materialize_grads(False)
         # An alias by indexing keeps strides on axes of size 1, by which the memory format is known;
         # view_as does not.
-        return input.mean((2, 3), keepdim=True, dtype=dtype), input[...]
+        return mean_of_planes(input, dtype), input[...]
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor | None):
@@ -142,11 +165,14 @@ class MeanFunction(torch.autograd.Function):
         arguments, ctx.pending.arguments = ctx.pending.arguments, None
         per_element = None
         if grad_mean is not None:
-            per_element = grad_mean / (ctx.plane[2] * ctx.plane[3])
+            per_element = grad_mean / math.prod(ctx.shape[2:])
+            if len(ctx.shape) == 5:
+                per_element = per_element.unsqueeze(4)
         if grad_input is not None and arguments is not None:
             function, *arguments = arguments
             mean_grad = None if per_element is None else per_element.to(arguments[2].dtype)
-            gradient, _ = ops.OPERATORS[function.name].backward(
+            operators = ops.OPERATORS[function.name, len(ctx.shape) - 2]
+            gradient, _ = operators.backward(
                 *arguments, (True, False), mean_grad, function.constant
             )
             # Not the placeholder: the graph of an earlier differentiable pass sent something, too.
@@ -155,12 +181,13 @@ class MeanFunction(torch.autograd.Function):
             return gradient, None, None
         if per_element is None:
             return grad_input, None, None
-        spread_out = per_element.to(ctx.dtype).expand(ctx.plane)
+        spread_out = per_element.to(ctx.dtype).expand(ctx.shape)
         return spread_out if grad_input is None else grad_input + spread_out, None, None
 
 
-class GuidedPool2dFunction(torch.autograd.Function):
-    """Pooling of :class:`MeanFunction`'s input, with a parameter [N, C, 1, 1] made of its mean."""
+class GuidedPoolFunction(torch.autograd.Function):
+    """Pooling of :class:`MeanFunction`'s input, with a parameter, [N, C, 1, 1] or
+    [N, C, 1, 1, 1], made of its mean."""
 
     @staticmethod
     def forward(
@@ -172,7 +199,7 @@ class GuidedPool2dFunction(torch.autograd.Function):
         function: WindowFunction,
         pending: PendingGradient,
     ) -> Tensor:
-        output, spread = ops.OPERATORS[function.name].pool_with_spread(
+        output, spread = _operators(function, geometry).pool_with_spread(
             input, parameter, *geometry, backend, function.constant
         )
         ctx.save_for_backward(input, parameter, spread)
@@ -199,7 +226,7 @@ class GuidedPool2dFunction(torch.autograd.Function):
             )  # fmt: skip
             grad_input = ctx.pending.placeholder = input.new_zeros(()).expand(input.shape)
         if needed[1]:
-            grad_parameter = ops.OPERATORS[function.name].parameter_backward(
+            grad_parameter = _operators(function, ctx.geometry).parameter_backward(
                 grad_output, spread, parameter, ctx.backend, function.constant
             )
         return grad_input, grad_parameter, None, None, None, None

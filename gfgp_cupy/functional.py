@@ -1,4 +1,4 @@
-"""Maximum-entropy pooling as a function."""
+"""Maximum-entropy and Gaussian pooling as functions."""
 
 from __future__ import annotations
 
@@ -6,18 +6,34 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .axes import for_lines_and_volumes
+from .bins import adaptive_windows
+from .gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
+from .geometry import Sizes
 from .max_ent import MAX_ENT
 from .overrides import overridable
 from .window_pooling import pool_guided, pool_windows
 
-__all__ = ["guided_max_ent_pool2d", "max_ent_pool2d"]
+__all__ = [
+    "adaptive_max_ent_pool2d",
+    "adaptive_windows",
+    "gaussian_pool1d",
+    "gaussian_pool2d",
+    "gaussian_pool3d",
+    "guided_max_ent_pool1d",
+    "guided_max_ent_pool2d",
+    "guided_max_ent_pool3d",
+    "max_ent_pool1d",
+    "max_ent_pool2d",
+    "max_ent_pool3d",
+]
 
 
 @overridable
 def max_ent_pool2d(
-    input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, lam: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling: the softmax-weighted mean of each window.
 
@@ -45,6 +61,8 @@ def max_ent_pool2d(
         ceil_mode: round the output size up instead of down. Changes nothing with ``"same"``.
         count_include_pad: whether the padding takes part, as zeros, as in ``avg_pool2d`` by
             default. What of a window reaches beyond the padding never does.
+        axes: that windows have. ``max_ent_pool1d`` and ``max_ent_pool3d`` are this function with
+            1 and 3: of [N, C, L] and [N, C, D, H, W].
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``, or as
@@ -65,15 +83,40 @@ def max_ent_pool2d(
                   [13., 15.]]]])
     """
     return pool_windows(
-        MAX_ENT, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad
+        MAX_ENT, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
 
 
 @overridable
+def adaptive_max_ent_pool2d(
+    input: Tensor, lam: Tensor | float, output_size: int | tuple[int | None, int | None] | None
+) -> Tensor:
+    """:func:`max_ent_pool2d` with the windows of ``torch.nn.functional.adaptive_avg_pool2d``.
+
+    Args:
+        input, lam: as in :func:`max_ent_pool2d`.
+        output_size: height and width of the output, an int or a pair; ``None`` for that of the
+            input. 1 pools whole planes.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format.
+
+    Raises:
+        TypeError, ValueError: as :func:`max_ent_pool2d` and :func:`adaptive_windows`.
+
+    Example:
+        >>> x = torch.arange(6.0).reshape(1, 1, 2, 3)
+        >>> adaptive_max_ent_pool2d(x, 0.0, output_size=(1, 2))
+        tensor([[[[2., 3.]]]])
+    """
+    return pool_windows(MAX_ENT, input, lam, adaptive_windows(output_size))
+
+
+@overridable
 def guided_max_ent_pool2d(
-    input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, head: Callable[[Tensor], Tensor], kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Maximum-entropy pooling whose λ is made of the input's global mean.
 
@@ -106,5 +149,55 @@ def guided_max_ent_pool2d(
         torch.Size([2, 3, 4, 4])
     """
     return pool_guided(
-        MAX_ENT, input, head, kernel_size, stride, padding, ceil_mode, count_include_pad
+        MAX_ENT, input, head, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
+
+
+@overridable
+def gaussian_pool2d(
+    input: Tensor, weight: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, eps: float = LEAST_VARIANCE, *,
+    axes: int = 2,
+) -> Tensor:  # fmt: skip
+    r"""Gaussian pooling: a window's mean and ``weight`` times its standard deviation.
+
+    .. math:: y = \mu + w\,\sigma, \qquad \mu = \frac{1}{n} \sum_i x_i, \qquad
+              \sigma = \sqrt{\max\Bigl(\frac{1}{n} \sum_i (x_i - \mu)^2, \varepsilon\Bigr)}
+
+    w = 0 is average pooling. Where the variance is below ε, σ is a constant without a gradient. The
+    result is NaN where an element is NaN or infinite, and infinite or NaN where the square of an
+    element's distance to μ overflows.
+
+    Source: T. Kobayashi, "Gaussian-Based Pooling for Convolutional Neural Networks", NeurIPS 2019.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W], of a floating-point type.
+        weight: w, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a
+            number.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: as in :func:`max_ent_pool2d`.
+        eps: ε, the least variance, above 0.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
+        computed in float32.
+
+    Raises:
+        TypeError, ValueError: as :func:`max_ent_pool2d`, ``weight`` in λ's place; ``eps`` that is
+            not above 0.
+
+    Example:
+        >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> gaussian_pool2d(x, 1.0, kernel_size=2)
+        tensor([[[2.6180]]])
+    """
+    check_eps(eps)
+    return pool_windows(
+        GAUSSIAN.with_constant(eps), input, weight, kernel_size, stride, padding, ceil_mode,
+        count_include_pad, axes,
+    )  # fmt: skip
+
+
+max_ent_pool1d, max_ent_pool3d = for_lines_and_volumes(max_ent_pool2d)
+guided_max_ent_pool1d, guided_max_ent_pool3d = for_lines_and_volumes(guided_max_ent_pool2d)
+gaussian_pool1d, gaussian_pool3d = for_lines_and_volumes(gaussian_pool2d)

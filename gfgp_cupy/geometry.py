@@ -1,4 +1,7 @@
-"""Window geometry: how kernel, stride and padding map an input plane to an output plane."""
+"""Window geometry: how kernel, stride and padding map an input plane to an output plane.
+
+A plane has two axes, height and width. Lines of one axis and volumes of three are windowed alike.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,62 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["PoolGeometry", "check_flag", "pool_geometry"]
+__all__ = ["MANY_INTS", "NAMES_OF_AXES", "PoolGeometry", "Sizes", "check_flag", "pool_geometry"]
+
+Sizes = tuple[int, ...]
+"""A number for each axis: (height, width) of a plane, (depth, height, width) of a volume."""
+
+NAMES_OF_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+"""How messages write the axes of an input, by their number."""
 
 
 class PoolGeometry(NamedTuple):
-    """Kernel, stride and padding as (height, width) pairs, in elements, and the ceil mode.
+    """Kernel, stride and padding, in elements on each axis, and the ceil mode.
 
-    Build one with :func:`pool_geometry`, which checks the values.
+    Of planes they are (height, width) pairs. Build one with :func:`pool_geometry`, which checks the
+    values.
     """
 
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Sizes
     ceil_mode: bool
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Output height and width; zero or less where no window fits.
+    def output_size(self, *sizes: int) -> Sizes:
+        """Windows on each axis, of the input's ``sizes``; zero or less where no window fits.
 
         The rule is ``torch.nn.functional.max_pool2d``'s: in ceil mode the last window may hang
         over the edge, but is dropped when it would start in the padding.
         """
-        return self._output_length(height, 0), self._output_length(width, 1)
+        return tuple([self._output_length(size, axis) for axis, size in enumerate(sizes)])
 
-    def overhang(self, height: int, width: int) -> tuple[int, int]:
-        """Elements by which the last window reaches past the plane's end, per axis (never < 0)."""
-        return self._overhang(height, 0), self._overhang(width, 1)
+    def overhang(self, *sizes: int) -> Sizes:
+        """Elements by which the last window reaches past the input's end, per axis (never < 0)."""
+        return tuple([self._overhang(size, axis) for axis, size in enumerate(sizes)])
 
     # No property: PyTorch 2.6 cannot compile those of named tuples.
-    def largest_overhang(self) -> tuple[int, int]:
-        """The least bound that :meth:`overhang` keeps to, whatever the plane's size.
+    def largest_overhang(self) -> Sizes:
+        """The least bound that :meth:`overhang` keeps to, whatever the input's size.
 
-        With so many elements behind it, no more windows fit into the plane than it has.
+        With so many elements behind it, no more windows fit into the input than it has.
         """
-        return self.padding[0] + self._slack(0), self.padding[1] + self._slack(1)
+        return tuple([padding + self._slack(axis) for axis, padding in enumerate(self.padding)])
 
     @property
     def overlapping(self) -> bool:
         """Whether two windows can share an input element."""
-        return self.stride[0] < self.kernel_size[0] or self.stride[1] < self.kernel_size[1]
+        return any(
+            stride < kernel for stride, kernel in zip(self.stride, self.kernel_size, strict=True)
+        )
+
+    def is_whole_plane(self, *sizes: int) -> bool:
+        """Whether the only window is known to be a plane of this size, no more and no less."""
+        for kernel, length in zip(self.kernel_size, sizes, strict=True):
+            # To compare a number with a symbol would be a question about the symbol.
+            if isinstance(kernel, int) != isinstance(length, int) or kernel != length:
+                return False
+        # In a jit trace "same" padding is a tensor.
+        return all(not isinstance(before, torch.Tensor) and before == 0 for before in self.padding)
 
     def _overhang(self, length: int, axis: int) -> int:
         last_start = (self._output_length(length, axis) - 1) * self.stride[axis]
@@ -72,37 +93,43 @@ class PoolGeometry(NamedTuple):
 
 
 def pool_geometry(
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
+    kernel_size: int | Sizes,
+    stride: int | Sizes | None = None,
+    padding: int | Sizes = 0,
     ceil_mode: bool = False,
+    axes: int = 2,
 ) -> PoolGeometry:
     """Checks pooling arguments and returns them as a :class:`PoolGeometry`.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair, each at least 1.
+        kernel_size: window size, an int or a tuple of one for each axis, such as a
+            (height, width) pair, each at least 1.
         stride: step between windows, likewise; ``None`` and ``()`` mean ``kernel_size``.
-        padding: rows and columns of padding on each side, at most half the kernel.
+        padding: elements of padding on each side, likewise, at most half the kernel.
         ceil_mode: round the output size up instead of down.
+        axes: 1, 2 or 3.
 
     Raises:
-        TypeError: an argument is neither an int nor a pair of ints, or ``ceil_mode`` is no bool.
+        TypeError: an argument is neither an int nor as many as there are axes, or ``ceil_mode`` is
+            no bool.
         ValueError: a value is out of its range.
     """
-    kernel = _pair("kernel_size", kernel_size)
-    step = kernel if stride is None or _is_empty(stride) else _pair("stride", stride)
-    pad = _pair("padding", padding)
+    kernel = _of_each_axis("kernel_size", kernel_size, axes)
+    is_kernel = stride is None or _is_empty(stride)
+    step = kernel if is_kernel else _of_each_axis("stride", stride, axes)
+    pad = _of_each_axis("padding", padding, axes)
     if min(kernel) < 1:
-        raise ValueError(f"kernel_size must be at least 1 in both directions, got {kernel_size}")
+        raise ValueError(f"kernel_size must be at least 1{_EVERYWHERE[axes]}, got {kernel_size}")
     if min(step) < 1:
-        raise ValueError(f"stride must be at least 1 in both directions, got {stride}")
+        raise ValueError(f"stride must be at least 1{_EVERYWHERE[axes]}, got {stride}")
     if min(pad) < 0:
         raise ValueError(f"padding must not be negative, got {padding}")
-    if pad[0] > kernel[0] // 2 or pad[1] > kernel[1] // 2:
-        raise ValueError(
-            f"padding must be at most half of kernel_size, got padding={padding} "
-            f"with kernel_size={kernel_size}: use a larger kernel or less padding"
-        )
+    for of_axis, size in zip(pad, kernel, strict=True):
+        if of_axis > size // 2:
+            raise ValueError(
+                f"padding must be at most half of kernel_size, got padding={padding} "
+                f"with kernel_size={kernel_size}: use a larger kernel or less padding"
+            )
     return PoolGeometry(kernel, step, pad, check_flag("ceil_mode", ceil_mode))
 
 
@@ -123,20 +150,24 @@ def _is_empty(value: object) -> bool:
     return isinstance(value, (tuple, list)) and not value
 
 
-def _pair(name: str, value: object) -> tuple[int, int]:
+_EVERYWHERE = {1: "", 2: " in both directions", 3: " in all directions"}
+MANY_INTS = {1: "a tuple of one", 2: "a pair of ints", 3: "a triple of ints"}
+"""What may stand in place of an int, by the number of axes."""
+
+
+def _of_each_axis(name: str, value: object, axes: int) -> Sizes:
     if isinstance(value, (tuple, list)):
         if len(value) == 1:
-            value = (value[0], value[0])
-        if len(value) != 2:
-            raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
-        return _int(name, value[0], value), _int(name, value[1], value)
-    both = _int(name, value, value)
-    return both, both
+            return (_int(name, value[0], value, axes),) * axes
+        if len(value) != axes:
+            raise TypeError(f"{name} must be an int or {MANY_INTS[axes]}, got {value!r}")
+        return tuple([_int(name, item, value, axes) for item in value])
+    return (_int(name, value, value, axes),) * axes
 
 
-def _int(name: str, item: Any, value: object) -> int:
+def _int(name: str, item: Any, value: object, axes: int) -> int:
     if type(item) is int:  # as nearly always, and this is asked on every call of a pooling
         return item
     if isinstance(item, bool) or not hasattr(item, "__index__"):
-        raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
+        raise TypeError(f"{name} must be an int or {MANY_INTS[axes]}, got {value!r}")
     return operator.index(item)

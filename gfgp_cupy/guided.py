@@ -10,7 +10,9 @@ from torch.fx import Proxy
 from torch.types import Device
 
 from .autocast import mean_dtype
+from .bins import Bins
 from .fx import leaf_call
+from .geometry import Sizes
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
 from .padding import place_windows
 from .pool2d import Pool2d
@@ -58,7 +60,7 @@ class HeadPool2d(Pool2d):
     def forward(self, input: Tensor) -> Tensor:
         if isinstance(input, Proxy):
             return leaf_call(self, input)
-        check_head_input(self.head, self.num_features, input, self._for_channels)
+        check_head_input(self.head, self.num_features, input, self._for_channels, self.axes)
         return self.pool_guided(input)
 
     def extra_repr(self) -> str:
@@ -66,7 +68,7 @@ class HeadPool2d(Pool2d):
 
     def _for_channels(self, channels: int) -> str:
         """How to make the layer for so many ``channels``, where it was made for others."""
-        if self.num_features > LARGEST_USUAL_KERNEL:
+        if self.num_features > LARGEST_USUAL_KERNEL or isinstance(self.kernel_size, Bins):
             return f"make the layer with num_features={channels}"
         # GFGPMaxEntPool2d(3, 2, 1) was meant as MaxPool2d(3, 2, 1), each a place further left.
         meant = [channels, self.num_features, _as_written(self.kernel_size)]
@@ -79,8 +81,8 @@ class HeadPool2d(Pool2d):
         )
 
 
-def _as_written(pair: tuple[int, int]) -> int | tuple[int, int]:
-    return pair[0] if pair[0] == pair[1] else pair
+def _as_written(sizes: Sizes) -> int | Sizes:
+    return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 class GuidedPool2d(HeadPool2d):
@@ -140,8 +142,8 @@ class GuidedPool2d(HeadPool2d):
     """By which the layer pools, if it does by one."""
 
     def __init__(
-        self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+        self, num_features: int, kernel_size: int | Sizes,
+        stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
         count_include_pad: bool = False, norm_layer: Callable[[int], nn.Module] | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
@@ -157,10 +159,10 @@ class GuidedPool2d(HeadPool2d):
         self.add_tensors(device, dtype)
 
     @property
-    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
+    def window(self) -> tuple[Sizes, Sizes, Sizes | str, bool]:
         """Kernel, stride, padding and ceil mode for ``pool``, in whose input padding that counts
         is there already."""
-        padding = (0, 0) if self.count_include_pad else self.padding
+        padding = (0,) * self.axes if self.count_include_pad else self.padding
         return self.kernel_size, self.stride, padding, self.ceil_mode
 
     @property
@@ -179,7 +181,9 @@ class GuidedPool2d(HeadPool2d):
         """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1]."""
         if self.function is None:
             raise NotImplementedError
-        return pool_windows(self.function, input, self.parameter_of(parameter), *self.window)
+        return pool_windows(
+            self.function, input, self.parameter_of(parameter), *self.window, axes=self.axes
+        )
 
     def parameter_of(self, predicted: Tensor) -> Tensor:
         """The parameter of ``function``, of what the head predicts: by default that itself."""
@@ -190,7 +194,7 @@ class GuidedPool2d(HeadPool2d):
             head = outside_autocast(self.head, input.device)
             return pool_guided(
                 self.function, input, lambda mean: self.parameter_of(head(mean)), self.kernel_size,
-                self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+                self.stride, self.padding, self.ceil_mode, self.count_include_pad, axes=self.axes,
             )  # fmt: skip
         windows = place_windows(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,

@@ -17,6 +17,7 @@ from torch.types import Device
 
 from .arguments import check_width
 from .autocast import autocasts
+from .geometry import NAMES_OF_AXES
 from .norms import make_norm
 from .torchscript import is_tracing, sizes_of
 
@@ -144,7 +145,11 @@ def outside_autocast(head: nn.Module, device: torch.device) -> Callable[..., Any
 
 
 def check_head_input(
-    head: nn.Module, num_features: int, input: Tensor, advice: Callable[[int], str]
+    head: nn.Module,
+    num_features: int,
+    input: Tensor,
+    advice: Callable[[int], str],
+    axes: int = 2,
 ) -> None:
     """Checks a guided layer's input before the head's statistics see it.
 
@@ -152,6 +157,7 @@ def check_head_input(
         head, num_features: of the layer.
         input: of the layer.
         advice: what to do where the input's number of channels, which it is given, does not fit.
+        axes: that the layer's windows have.
 
     Raises:
         TypeError: ``input`` is no tensor.
@@ -160,14 +166,15 @@ def check_head_input(
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
-    if input.dim() not in (3, 4) or sizes_of(input)[-3] != num_features:
-        shape = tuple(sizes_of(input))
-        way_out = f": {advice(shape[-3])}" if len(shape) in (3, 4) else ""
+    channel, dimensions = -1 - axes, input.dim()
+    if dimensions not in (axes + 1, axes + 2) or sizes_of(input)[channel] != num_features:
+        shape, names = tuple(sizes_of(input)), NAMES_OF_AXES[axes]
+        way_out = f": {advice(shape[channel])}" if dimensions in (axes + 1, axes + 2) else ""
         raise ValueError(
-            f"input must be [N, C, H, W] or [C, H, W] with C = num_features = "
+            f"input must be [N, C, {names}] or [C, {names}] with C = num_features = "
             f"{num_features}, got shape {shape}{way_out}"
         )
-    samples = sizes_of(input)[0] if input.dim() == 4 else 1
+    samples = sizes_of(input)[0] if dimensions == axes + 2 else 1
     if samples == 1:
         if _trains_batch_norm(head):
             raise ValueError(

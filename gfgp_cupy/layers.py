@@ -9,13 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from .axes import for_lines_and_volumes
 from .functional import max_ent_pool2d
+from .geometry import Sizes
 from .guided import GuidedPool2d, activation_by_name
 from .learned import LearnedLambdaPool2d
 from .max_ent import MAX_ENT
 from .published_names import MAX_ENT_NAMES, takes_published_names
 
-__all__ = ["GFGPMaxEntPool2d", "MaxEntPool2d"]
+__all__ = [
+    "GFGPMaxEntPool1d",
+    "GFGPMaxEntPool2d",
+    "GFGPMaxEntPool3d",
+    "MaxEntPool1d",
+    "MaxEntPool2d",
+    "MaxEntPool3d",
+]
 
 
 class MaxEntPool2d(LearnedLambdaPool2d):
@@ -41,9 +50,7 @@ class MaxEntPool2d(LearnedLambdaPool2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return max_ent_pool2d(
-            input, self.lam, *self.window, count_include_pad=self.count_include_pad
-        )
+        return max_ent_pool2d(input, self.lam, *self.window, self.count_include_pad, axes=self.axes)
 
 
 class GFGPMaxEntPool2d(GuidedPool2d):
@@ -96,8 +103,8 @@ class GFGPMaxEntPool2d(GuidedPool2d):
     published_names = MAX_ENT_NAMES
 
     def __init__(
-        self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+        self, num_features: int, kernel_size: int | Sizes,
+        stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
         ceil_mode: bool = False, activation: str = "sigmoid", hidden_features: int | None = None,
         count_include_pad: bool = False, norm_layer: Callable[[int], nn.Module] | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
@@ -131,3 +138,7 @@ def check_activation(
             f"{layer.activation!r}: make the layer, or call replace_pooling, with the arguments of "
             "then (start='as_was' takes 'softplus' for maxima)"
         )
+
+
+MaxEntPool1d, MaxEntPool3d = for_lines_and_volumes(MaxEntPool2d)
+GFGPMaxEntPool1d, GFGPMaxEntPool3d = for_lines_and_volumes(GFGPMaxEntPool2d)

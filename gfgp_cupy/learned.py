@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from .arguments import check_width
+from .geometry import Sizes
 from .pool2d import Pool2d
 
 __all__ = ["LearnedLambdaPool2d", "LearnedPool2d"]
@@ -68,9 +69,14 @@ class LearnedPool2d(Pool2d):
             self.register_buffer(self.parameter_name, tensor)
 
     @property
-    def parameter_size(self) -> tuple[int, int]:
-        """Height and width of θ: by default it is one number for a whole plane."""
-        return 1, 1
+    def parameter_size(self) -> Sizes:
+        """θ's size on each axis: by default it is one number for a whole plane."""
+        return (1,) * self.axes
+
+    @property
+    def parameter(self) -> Tensor:
+        """What the layer pools with: by default θ itself."""
+        return getattr(self, self.parameter_name)
 
     def initial_value(self) -> float:
         """What every element of θ starts from."""
@@ -89,8 +95,8 @@ class LearnedLambdaPool2d(LearnedPool2d):
     lam: Tensor
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_lambda: float = 1.0, learnable: bool = True,
         count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip

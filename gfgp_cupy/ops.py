@@ -1,6 +1,7 @@
 """The operators registered with PyTorch, and their shape-only ("fake") versions.
 
-Each window function has four. Each hands its work to the backend that it is told to use, so that a
+Each window function has four for planes, and four for volumes, ``<name>_pool3d`` and so on; a line
+is a plane of one row. Each hands its work to the backend that it is told to use, so that a
 backward pass runs on the backend of its forward whatever thread autograd calls it from. They expect
 arguments that :func:`gfgp_cupy.window_pooling.pool_windows` has checked.
 
@@ -38,13 +39,13 @@ __all__ = [
     "register",
 ]
 
-_GEOMETRY = "SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, bool ceil_mode"
+_GEOMETRY = "SymInt[{0}] kernel_size, SymInt[{0}] stride, SymInt[{0}] padding, bool ceil_mode"
 
 _library = torch.library.Library("gfgp_cupy", "DEF")
 
 
 class Operators(NamedTuple):
-    """The operators of a window function θ: ``<name>_pool2d`` and so on.
+    """The operators of a window function with parameter θ: ``<name>_pool2d`` and so on.
 
     Attributes:
         function: whose they are.
@@ -61,32 +62,37 @@ class Operators(NamedTuple):
     parameter_backward: OpOverload
 
 
-OPERATORS: dict[str, Operators] = {}
-"""The operators of each window function, by its name."""
+OPERATORS: dict[tuple[str, int], Operators] = {}
+"""The operators of each window function, by its name and the number of axes."""
 
 
 def register(function: WindowFunction) -> Operators:
-    """Defines the operators of a window function, once for its name.
+    """Defines the operators of a window function, once for its name; returns those of planes.
 
     Raises:
         ValueError: another function has the name.
     """
-    known = OPERATORS.get(function.name)
-    if known is not None:
-        if known.function.composition is not function.composition:
-            raise ValueError(
-                f"name={function.name!r} is that of another window function: choose another name"
-            )
-        return known
-    name, theta = f"{function.name}_pool2d", function.parameter
-    tensors = f"Tensor input, Tensor {theta}"
-    _library.define(f"{name}({tensors}, {_GEOMETRY}, str backend, float? constant=None) -> Tensor")
+    known = OPERATORS.get((function.name, 2))
+    if known is None:
+        for axes in (2, 3):
+            OPERATORS[function.name, axes] = _define(function, axes)
+    elif known.function.composition is not function.composition:
+        raise ValueError(
+            f"name={function.name!r} is that of another window function: choose another name"
+        )
+    return OPERATORS[function.name, 2]
+
+
+def _define(function: WindowFunction, axes: int) -> Operators:
+    name, theta = f"{function.name}_pool{axes}d", function.parameter
+    tensors, geometry = f"Tensor input, Tensor {theta}", _GEOMETRY.format(axes)
+    _library.define(f"{name}({tensors}, {geometry}, str backend, float? constant=None) -> Tensor")
     _library.define(
-        f"{name}_with_spread({tensors}, {_GEOMETRY}, str backend, float? constant=None) "
+        f"{name}_with_spread({tensors}, {geometry}, str backend, float? constant=None) "
         "-> (Tensor, Tensor)"
     )
     _library.define(
-        f"{name}_backward(Tensor grad_output, {tensors}, {_GEOMETRY}, str backend, "
+        f"{name}_backward(Tensor grad_output, {tensors}, {geometry}, str backend, "
         "bool[2] output_mask, Tensor? mean_grad=None, float? constant=None) -> (Tensor, Tensor)"
     )
     _library.define(
@@ -95,14 +101,13 @@ def register(function: WindowFunction) -> Operators:
     )
     _implement(function, name)
     namespace = torch.ops.gfgp_cupy
-    OPERATORS[function.name] = Operators(
+    return Operators(
         function,
         getattr(namespace, name).default,
         getattr(namespace, f"{name}_with_spread").default,
         getattr(namespace, f"{name}_backward").default,
         getattr(namespace, f"{name}_{theta}_backward").default,
     )
-    return OPERATORS[function.name]
 
 
 def implementation(
@@ -115,9 +120,8 @@ def implementation(
 def geometry_of(
     kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int], ceil_mode: bool
 ) -> PoolGeometry:
-    """The geometry of which an operator was given the fields, where PyTorch made lists of pairs."""
-    (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = kernel_size, stride, padding
-    return PoolGeometry((kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w), ceil_mode)
+    """The geometry of which an operator was given the fields, where PyTorch made lists."""
+    return PoolGeometry(tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode)
 
 
 def _fake(name: str) -> Callable[[Callable], Callable]:

@@ -22,66 +22,80 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .arguments import check_input
-from .geometry import PoolGeometry, check_flag, pool_geometry
+from .bins import Bins
+from .geometry import MANY_INTS, PoolGeometry, Sizes, check_flag, pool_geometry
 from .torchscript import is_tracing, sizes_of
 
-__all__ = ["SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
+__all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
 
 SAME = "same"
+
+ELEMENTS = PoolGeometry((1, 1), (1, 1), (0, 0), ceil_mode=False)
+"""Each element a window."""
 
 
 class Windows(NamedTuple):
     """Where the windows of a pooling lie in one input.
 
     Attributes:
-        input: [N, C, H, W].
+        input: [N, C, H, W] or [N, C, D, H, W]; [N, C, 1, L] where windows have one axis.
         padded: what is to be pooled: ``input`` itself, or with zeros around it, where these count.
         geometry: of the windows in ``padded``. Padding that it has is no part of them.
         output_shape: of the result of a batch.
-        surplus: rows and columns of windows above and left of those asked for.
+        axes: that the caller's windows have: 1, 2 or 3.
+        surplus: windows on each axis of ``input`` before those asked for.
     """
 
     input: Tensor
     padded: Tensor
     geometry: PoolGeometry
     output_shape: tuple[int, ...]
-    surplus: tuple[int, int] = (0, 0)
+    axes: int = 2
+    surplus: Sizes = ()
 
     def all_of(self, parameter: Tensor) -> Tensor:
-        """``parameter``, which broadcasts to the result, for the surplus windows as well."""
-        if self.surplus == (0, 0):
+        """``parameter``, which broadcasts to the result of a batch, with the axes of ``input`` and
+        for the surplus windows as well."""
+        if self.axes == 1:
+            parameter = parameter.unsqueeze(2)
+        if not any(self.surplus):
             return parameter
-        top, left = self.surplus
-        height, width = sizes_of(parameter)[2:]
-        return F.pad(parameter, (0 if width == 1 else left, 0, 0 if height == 1 else top, 0))
+        amounts = []
+        for size, before in zip(sizes_of(parameter)[:1:-1], self.surplus[::-1], strict=True):
+            amounts += [0 if size == 1 else before, 0]
+        return F.pad(parameter, amounts)
 
     def with_fixed_padding(self) -> Windows:
         """The same for PyTorch's own poolings, which take no symbolic padding, and so are compiled
         anew where "same" padding differs."""
-        (top, left), (kernel_h, kernel_w) = self.geometry.padding, self.geometry.kernel_size
-        fixed = self.geometry._replace(padding=(_fixed(top, kernel_h), _fixed(left, kernel_w)))
-        return self._replace(geometry=fixed)
+        padding, kernel = self.geometry.padding, self.geometry.kernel_size
+        fixed = tuple([_fixed(before, size) for before, size in zip(padding, kernel, strict=True)])
+        return self._replace(geometry=self.geometry._replace(padding=fixed))
 
     def result(self, output: Tensor, dimensions: int) -> Tensor:
-        """Of the ``output`` of all windows, what is asked for: [C, oH, oW] of 3 ``dimensions``."""
-        if self.surplus != (0, 0):
-            top, left = self.surplus
-            output = output[:, :, top:, left:].clone()  # dense, in the memory format that it has
-        return output if dimensions == 4 else output.squeeze(0)
+        """Of the ``output`` of all windows, what is asked for: of input of so many ``dimensions``,
+        with a batch or without."""
+        if any(self.surplus):
+            for axis, before in enumerate(self.surplus, 2):
+                output = output.narrow(axis, before, output.shape[axis] - before)
+            output = output.clone()  # dense, in the memory format that it has
+        if self.axes == 1:
+            output = output.squeeze(2)
+        return output if dimensions == self.axes + 2 else output.squeeze(0)
 
 
 class SameGeometry(NamedTuple):
-    """Kernel and stride of windows with "same" padding, as (height, width) pairs."""
+    """Kernel and stride of windows with "same" padding, on each axis."""
 
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
+    kernel_size: Sizes
+    stride: Sizes
     padding: str = SAME
     ceil_mode: bool = False
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Output height and width: ceil(size / stride)."""
-        (stride_h, stride_w) = self.stride
-        return (height - 1) // stride_h + 1, (width - 1) // stride_w + 1
+    def output_size(self, *sizes: int) -> Sizes:
+        """Windows on each axis: ceil(size / stride)."""
+        steps = zip(sizes, self.stride, strict=True)
+        return tuple([(size - 1) // stride + 1 for size, stride in steps])
 
     def before(self, length: int, axis: int) -> int:
         """Elements of padding before the first one, of an axis of ``length`` elements."""
@@ -106,10 +120,11 @@ class SameGeometry(NamedTuple):
 
 
 def window_geometry(
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] | str = 0,
+    kernel_size: int | Sizes,
+    stride: int | Sizes | None = None,
+    padding: int | Sizes | str = 0,
     ceil_mode: bool = False,
+    axes: int = 2,
 ) -> PoolGeometry | SameGeometry:
     """Checks pooling arguments; ``ceil_mode`` changes nothing where ``padding`` is ``"same"``.
 
@@ -117,46 +132,78 @@ def window_geometry(
         TypeError, ValueError: as :func:`~gfgp_cupy.geometry.pool_geometry`.
     """
     if not isinstance(padding, str):
-        return pool_geometry(kernel_size, stride, padding, ceil_mode)
+        return pool_geometry(kernel_size, stride, padding, ceil_mode, axes)
     if padding != SAME:
-        raise ValueError(f"padding must be an int, a pair of ints or 'same', got {padding!r}")
-    geometry = pool_geometry(kernel_size, stride, 0, ceil_mode)
+        raise ValueError(f"padding must be an int, {MANY_INTS[axes]} or 'same', got {padding!r}")
+    geometry = pool_geometry(kernel_size, stride, 0, ceil_mode, axes)
     return SameGeometry(geometry.kernel_size, geometry.stride, ceil_mode=geometry.ceil_mode)
 
 
 def place_windows(
     input: Tensor,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] | str = 0,
+    kernel_size: int | Sizes,
+    stride: int | Sizes | None = None,
+    padding: int | Sizes | str = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
+    axes: int = 2,
 ) -> Windows:
-    """The windows of ``input``, [N, C, H, W] or [C, H, W].
+    """The windows of ``input``, [N, C, H, W] or [C, H, W]; likewise [N, C, L] and [N, C, D, H, W].
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
+        kernel_size: window size, an int or a (height, width) pair: a number for each axis.
         stride: step between windows, likewise; ``None`` means ``kernel_size``.
         padding: rows and columns of padding on each side, or ``"same"``.
         ceil_mode: round the output size up instead of down.
         count_include_pad: whether the padding takes part, as zeros. What of a window lies beyond
             it never does.
+        axes: that windows have: 1, 2 or 3.
 
     Raises:
         TypeError, ValueError: an argument or the input is none of the above, or the input is
             smaller than a window.
     """
-    geometry = window_geometry(kernel_size, stride, padding, ceil_mode)
+    if isinstance(kernel_size, Bins):
+        return _even_windows(input, kernel_size, axes)
+    geometry = window_geometry(kernel_size, stride, padding, ceil_mode, axes)
     batched, output_shape = check_input(input, geometry)
+    if axes == 1:
+        batched, geometry = batched.unsqueeze(2), _in_a_plane(geometry)
     if count_include_pad is not False and check_flag("count_include_pad", count_include_pad):
         padded, unpadded = _with_counted_padding(batched, geometry)
-        return Windows(batched, padded, unpadded, output_shape)
+        return Windows(batched, padded, unpadded, output_shape, axes)
     if isinstance(geometry, PoolGeometry):
-        return Windows(batched, batched, geometry, output_shape)
-    surplus = (geometry.surplus(0), geometry.surplus(1))
-    padding = _padding_before(geometry, batched, 0), _padding_before(geometry, batched, 1)
-    placed = PoolGeometry(geometry.kernel_size, geometry.stride, padding, ceil_mode=True)
-    return Windows(batched, batched, placed, output_shape, surplus)
+        return Windows(batched, batched, geometry, output_shape, axes)
+    each = range(len(geometry.stride))
+    surplus = tuple([geometry.surplus(axis) for axis in each])
+    before = tuple([_padding_before(geometry, batched, axis) for axis in each])
+    placed = PoolGeometry(geometry.kernel_size, geometry.stride, before, ceil_mode=True)
+    return Windows(batched, batched, placed, output_shape, axes, surplus)
+
+
+def _in_a_plane(geometry: PoolGeometry | SameGeometry) -> PoolGeometry | SameGeometry:
+    """Windows of one axis as those of a plane of one row."""
+    kernel, stride = (1, *geometry.kernel_size), (1, *geometry.stride)
+    if isinstance(geometry, SameGeometry):
+        return SameGeometry(kernel, stride)
+    return PoolGeometry(kernel, stride, (0, *geometry.padding), geometry.ceil_mode)
+
+
+def _even_windows(input: Tensor, bins: Bins, axes: int) -> Windows:
+    if axes != 2:
+        raise ValueError(
+            f"output_size={tuple(bins)} is for planes: windows of {axes} axes need sizes"
+        )
+    batched, (samples, channels, height, width) = check_input(input, ELEMENTS)
+    kernel_size = bins.kernel_size(height, width)
+    if kernel_size is None:
+        raise ValueError(
+            f"output_size={tuple(bins)} must divide the input's height and width, got "
+            f"{height} x {width}"
+        )
+    geometry = PoolGeometry(kernel_size, kernel_size, (0, 0), ceil_mode=False)
+    shape = (samples, channels, *bins.output_size(height, width))
+    return Windows(batched, batched, geometry, shape, axes)
 
 
 def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
@@ -172,8 +219,10 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
     return same.before(length, axis) + same.surplus(axis)
 
 
-def _fixed(padding: Any, kernel: int) -> int:
+def _fixed(padding: Any, kernel: int) -> Any:
     """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
+    if isinstance(padding, int):
+        return padding
     if isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export():  # in a jit trace
         return padding
     return next(number for number in range(kernel) if number == padding)
@@ -183,13 +232,17 @@ def _with_counted_padding(
     input: Tensor, geometry: PoolGeometry | SameGeometry
 ) -> tuple[Tensor, PoolGeometry]:
     """``input`` with the zeros that count, and the windows of it, as many as before."""
-    unpadded = PoolGeometry(geometry.kernel_size, geometry.stride, (0, 0), geometry.ceil_mode)
-    (top, bottom), (left, right) = _counted(geometry, input, 0), _counted(geometry, input, 1)
+    none = (0,) * len(geometry.kernel_size)
+    unpadded = PoolGeometry(geometry.kernel_size, geometry.stride, none, geometry.ceil_mode)
+    counted = [_counted(geometry, input, axis) for axis in range(len(none))]
     if isinstance(geometry, SameGeometry) and torch.compiler.is_compiling():
         # Of symbolic sizes F.pad would ask whether they are 0, and keep the answer.
-        return _gathered(_gathered(input, 2, top, bottom), 3, left, right), unpadded
-    if is_tracing() or top or bottom or left or right:
-        return F.pad(input, (left, right, top, bottom)), unpadded
+        for axis, (before, behind) in enumerate(counted, 2):
+            input = _gathered(input, axis, before, behind)
+        return input, unpadded
+    amounts = [amount for of_axis in reversed(counted) for amount in of_axis]
+    if is_tracing() or any(amounts):
+        return F.pad(input, amounts), unpadded
     return input, unpadded
 
 
@@ -199,7 +252,8 @@ def _gathered(input: Tensor, axis: int, before: int, behind: int) -> Tensor:
     position = torch.arange(before + length + behind, device=input.device) - before
     inside = (position >= 0) & (position < length)
     elements = input.index_select(axis, position.clamp(0, length - 1))
-    return torch.where(inside[:, None] if axis == 2 else inside, elements, 0)
+    to_broadcast = inside.reshape(-1, *(1,) * (input.dim() - 1 - axis))
+    return torch.where(to_broadcast, elements, 0)
 
 
 def _counted(geometry: PoolGeometry | SameGeometry, input: Tensor, axis: int) -> tuple[int, int]:

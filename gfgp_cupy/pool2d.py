@@ -6,7 +6,8 @@ from typing import NoReturn
 
 from torch import nn
 
-from .geometry import check_flag
+from .bins import Bins
+from .geometry import Sizes, check_flag
 from .padding import window_geometry
 
 __all__ = ["Pool2d"]
@@ -16,7 +17,8 @@ class Pool2d(nn.Module):
     """Base of the pooling layers: checks kernel, stride, padding and ceil mode and keeps them.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
+        kernel_size: window size, an int or a (height, width) pair; or what
+            :func:`gfgp_cupy.functional.adaptive_windows` makes of an output size.
         stride: step between windows, likewise. Default: ``kernel_size``.
         padding: padding on each side, likewise, at most half the kernel; or ``"same"``, see
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
@@ -25,29 +27,37 @@ class Pool2d(nn.Module):
             window.
 
     Attributes:
-        kernel_size, stride, padding: (height, width) pairs, or ``"same"``.
+        axes: that windows have: 2; a subclass for lines has 1, one for volumes 3.
+        kernel_size, stride, padding: a number for each axis, such as a (height, width) pair; or
+            ``"same"``.
         ceil_mode, count_include_pad: as given.
-        shown: names of the attributes that the representation tells after these.
+        shown_of_window, shown: names of the attributes that the representation tells.
     """
 
+    axes = 2
+    shown_of_window: tuple[str, ...] = ("kernel_size", "stride", "padding", "ceil_mode")
     shown: tuple[str, ...] = ()
     count_include_pad = False  # of layers that were pickled before they had it
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         count_include_pad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        geometry = window_geometry(kernel_size, stride, padding, ceil_mode)
-        self.kernel_size = geometry.kernel_size
-        self.stride = geometry.stride
-        self.padding = geometry.padding
-        self.ceil_mode = geometry.ceil_mode
+        if isinstance(kernel_size, Bins):
+            self.kernel_size, self.stride = kernel_size, kernel_size
+            self.padding, self.ceil_mode = (0, 0), False
+        else:
+            geometry = window_geometry(kernel_size, stride, padding, ceil_mode, self.axes)
+            self.kernel_size = geometry.kernel_size
+            self.stride = geometry.stride
+            self.padding = geometry.padding
+            self.ceil_mode = geometry.ceil_mode
         self.count_include_pad = check_flag("count_include_pad", count_include_pad)
 
     @property
-    def window(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int] | str, bool]:
+    def window(self) -> tuple[Sizes, Sizes, Sizes | str, bool]:
         """Kernel, stride, padding and ceil mode, in the order in which functions take them."""
         return self.kernel_size, self.stride, self.padding, self.ceil_mode
 
@@ -60,5 +70,5 @@ class Pool2d(nn.Module):
 
     def extra_repr(self) -> str:
         counted = ("count_include_pad",) if self.count_include_pad else ()
-        told = ("kernel_size", "stride", "padding", "ceil_mode", *counted, *self.shown)
+        told = (*self.shown_of_window, *counted, *self.shown)
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in told)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 from torch.types import Device
 
+from .gaussian import LEAST_VARIANCE
 from .layers import GFGPMaxEntPool2d
-from .poolings.gaussian import LEAST_VARIANCE, GFGPGaussianPool2d
+from .poolings.gaussian import GFGPGaussianPool2d
 from .published_names import save_published_names
 
 __all__ = ["GaussianPooling2d", "GaussianPoolingCuda2d", "MaxEntPoolingCuda2d"]

@@ -1,4 +1,4 @@
-"""Recording the λ, or whatever parameter, that each layer of a network pools with."""
+"""Recording the parameter, such as λ, that each pooling of a network pools with."""
 
 from __future__ import annotations
 
@@ -11,33 +11,39 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
-from .guided import GuidedPool2d
-from .layers import MaxEntPool2d
+from .guided import HeadPool2d
+from .learned import LearnedPool2d
 
-__all__ = ["LambdaRecord", "record_lambdas"]
+__all__ = ["LambdaRecord", "has_parameters", "record_lambdas", "record_parameters"]
+
+WITH_PARAMETERS = (HeadPool2d, LearnedPool2d)
 
 
 class LambdaRecord(Mapping[str, Tensor]):
-    """λ of each layer that has run, by the layer's path in the network, in the order they ran.
+    """The parameter of each layer that has run, by the layer's path, in the order they ran.
 
-    Of guided layers that are no Max-Ent poolings it is the parameter that their head predicts. Each
-    is a tensor [N, C] on the CPU, float32 (float64 in networks of that type), with the
-    samples of all batches one after the other.
+    Each is a tensor [N, C] on the CPU, float32 (float64 in networks of that type), with the
+    samples of all batches one after the other. Where a parameter is more than one number a sample
+    and channel it has two more dimensions: [N, C, oH, oW] of a weight for each window
+    (``stochasticity="HWCN"`` in training), [N, C, kH, kW] of the gates of
+    :class:`~gfgp_cupy.GatedPool2d`.
     """
 
     def __init__(self) -> None:
         self._batches: dict[str, list[Tensor]] = {}
 
-    def _append(self, path: str, lam: Tensor) -> None:
-        """Adds the λ [N, C, 1, 1] of a batch to those of the layer at ``path``."""
-        dtype = torch.promote_types(lam.dtype, torch.float32)
-        # A copy: an optimizer may change in place what λ is a view of.
-        lam = lam.detach().flatten(1).to("cpu", dtype, copy=True)
-        self._batches.setdefault(path, []).append(lam)
+    def _append(self, path: str, parameter: Tensor) -> None:
+        """Adds the parameter of a batch, [N, C, …], to those of the layer at ``path``."""
+        dtype = torch.promote_types(parameter.dtype, torch.float32)
+        if parameter.shape[2:].numel() == 1:
+            parameter = parameter.flatten(1)
+        # A copy: an optimizer may change in place what the parameter is a view of.
+        parameter = parameter.detach().to("cpu", dtype, copy=True)
+        self._batches.setdefault(path, []).append(parameter)
 
     def __getitem__(self, path: str) -> Tensor:
         if path not in self._batches:
-            raise KeyError(f"no λ recorded for {path!r}, only for {list(self)}")
+            raise KeyError(f"no parameter recorded for {path!r}, only for {list(self)}")
         return torch.cat(self._batches[path])
 
     def __iter__(self) -> Iterator[str]:
@@ -47,32 +53,41 @@ class LambdaRecord(Mapping[str, Tensor]):
         return len(self._batches)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{path!r}: {list(lam.shape)}" for path, lam in self.items())
+        shapes = ", ".join(f"{path!r}: {list(each.shape)}" for path, each in self.items())
         return f"{type(self).__name__}({{{shapes}}})"
 
 
-@contextmanager
-def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
-    """Records the λ of each Max-Ent layer for the batches run inside the ``with`` block.
+def has_parameters(model: nn.Module) -> bool:
+    """Whether ``model`` has a pooling that :func:`record_parameters` records."""
+    return any(isinstance(module, WITH_PARAMETERS) for module in model.modules())
 
-    Of every other guided layer it records what the head predicts: log-sum-exp's λ, a proportion, a
-    bias, the generalised mean's p − 1.
+
+@contextmanager
+def record_parameters(model: nn.Module) -> Iterator[LambdaRecord]:
+    """Records what each pooling of a network pools with, for the batches inside the ``with`` block.
+
+    Of a guided layer that is what its head predicts: λ, a proportion, a bias, Gaussian pooling's w
+    (in training with its noise), the generalised mean's p − 1. Of a layer that learns a parameter
+    of its own it is that parameter, the same for every sample. ``record_lambdas`` is another name
+    of this function.
 
     Results, gradients and random numbers stay the same, and no graph is kept. Each batch waits for
-    its λ to reach the CPU. A compiled model runs uncompiled inside the block, for compiled code
-    calls no hooks. Under :class:`torch.nn.DataParallel` with several GPUs, the parts of a batch
-    come in the order in which the GPUs finish them. Under ``torch.utils.checkpoint`` a backward
-    pass runs layers once more; inside the block that is recorded, too.
+    its parameters to reach the CPU. A compiled model runs uncompiled inside the block, for compiled
+    code calls no hooks. Under :class:`torch.nn.DataParallel` with several GPUs, the parts of a
+    batch come in the order in which the GPUs finish them. Under ``torch.utils.checkpoint`` a
+    backward pass runs layers once more; inside the block that is recorded, too.
 
     Args:
-        model: a network with guided layers, which are all that derive from
-            :class:`~gfgp_cupy.poolings.GuidedPool2d` (:class:`~gfgp_cupy.GFGPMaxEntPool2d`, the
-            other guided poolings, those of your own), or with :class:`~gfgp_cupy.MaxEntPool2d`
-            layers, compiled or not. Paths are those of ``model.named_modules()``, without the
-            prefixes of ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``.
+        model: a network with guided poolings (:class:`~gfgp_cupy.GFGPMaxEntPool2d` and the others,
+            and those of your own, derived from :class:`~gfgp_cupy.poolings.GuidedPool2d`) or with
+            poolings that learn a parameter (:class:`~gfgp_cupy.MaxEntPool2d`,
+            :class:`~gfgp_cupy.GeneralizedMeanPool2d` …), compiled or not. Paths are those of
+            ``model.named_modules()``, without the prefixes of ``DataParallel``,
+            ``DistributedDataParallel`` and ``torch.compile``.
 
     Yields:
-        LambdaRecord: a mapping from path to λ [N, C]. It can be read inside the block and after.
+        LambdaRecord: a mapping from path to parameter, [N, C] in most cases. It can be read inside
+        the block and after.
 
     Raises:
         ValueError: ``model`` has no such layer.
@@ -80,9 +95,9 @@ def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
     Example:
         >>> from gfgp_cupy import GFGPMaxEntPool2d
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), GFGPMaxEntPool2d(8, kernel_size=2))
-        >>> with record_lambdas(net) as lambdas:
+        >>> with record_parameters(net) as parameters:
         ...     output = net(torch.randn(4, 3, 10, 10))
-        >>> lambdas
+        >>> parameters
         LambdaRecord({'1': [4, 8]})
     """
     record = LambdaRecord()
@@ -90,12 +105,13 @@ def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
         layers = {
             path: module
             for path, module in _unwrapped(model).named_modules()
-            if isinstance(module, (GuidedPool2d, MaxEntPool2d))
+            if isinstance(module, WITH_PARAMETERS)
         }
         if not layers:
             raise ValueError(
                 f"{type(model).__name__} has no guided layer, such as GFGPMaxEntPool2d, and no "
-                "MaxEntPool2d to record: build it with one, or put them in place of its poolings"
+                "MaxEntPool2d or other pooling with a parameter to record: build it with one, or "
+                "put them in place of its poolings"
             )
         for path, layer in layers.items():
             stack.enter_context(_hook(path, layer, record))
@@ -103,21 +119,29 @@ def record_lambdas(model: nn.Module) -> Iterator[LambdaRecord]:
         yield record
 
 
-def _hook(path: str, layer: GuidedPool2d | MaxEntPool2d, record: LambdaRecord) -> RemovableHandle:
+record_lambdas = record_parameters
+
+
+def _hook(path: str, layer: HeadPool2d | LearnedPool2d, record: LambdaRecord) -> RemovableHandle:
     """A handle on the hook that records the parameter of ``layer``."""
-    if isinstance(layer, GuidedPool2d):
-        # The head sees the mean, [N, C, 1, 1], to which what it predicts broadcasts.
-        return layer.head.register_forward_hook(
-            lambda _, args, parameter: record._append(path, parameter.expand_as(args[0]))
-        )
+    if isinstance(layer, HeadPool2d):
+        return layer.head.register_forward_hook(partial(_record_predicted, path, record))
     return layer.register_forward_hook(partial(_record_own, path, record))
 
 
-def _record_own(
-    path: str, record: LambdaRecord, layer: MaxEntPool2d, _: object, output: Tensor
+def _record_predicted(
+    path: str, record: LambdaRecord, _: object, args: tuple[Tensor, ...], parameter: Tensor
 ) -> None:
-    samples = output.shape[0] if output.dim() == 4 else 1
-    record._append(path, layer.lam.expand(samples, output.shape[-3], 1, 1))
+    samples, channels = args[0].shape[:2]  # of the mean, to which what is predicted broadcasts
+    record._append(path, parameter.expand(samples, channels, *parameter.shape[2:]))
+
+
+def _record_own(
+    path: str, record: LambdaRecord, layer: LearnedPool2d, _: object, output: Tensor
+) -> None:
+    samples = output.shape[0] if output.dim() == layer.axes + 2 else 1
+    sizes = layer.parameter.shape[2:]
+    record._append(path, layer.parameter.expand(samples, output.shape[-1 - layer.axes], *sizes))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

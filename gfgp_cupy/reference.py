@@ -1,5 +1,7 @@
 """Pooling in plain PyTorch: what backends are held against, what transforms and tracing run on.
 
+Inputs are [N, C, H, W] or [N, C, D, H, W]; below, [N, C, H, W] stands for both.
+
 Max-Ent pooling: each kernel position (i, j) is a strided view of the padded input, one element a
 window, so that a loop over the kH·kW positions needs output-sized temporaries only: the input is
 never unfolded.
@@ -14,23 +16,28 @@ or two, and with the correction y − c kept apart so are the deviations x_i −
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import PoolGeometry
+from .geometry import PoolGeometry, Sizes
 from .memory_format import layout_of
-from .torchscript import is_tracing
+from .torchscript import is_tracing, sizes_of
 
 __all__ = [
     "Element",
     "SoftmaxMean",
+    "average_of_windows",
     "blocks",
     "composition",
+    "largest_of_windows",
     "pad_to_windows",
     "softmax_mean",
     "views",
@@ -50,7 +57,27 @@ def composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
 
     It is made of differentiable operations alone, so that PyTorch can derive it again.
     """
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return _plane_mean(input.to(lam.dtype), lam).to(input.dtype)
     return softmax_mean(window_elements(input, lam.dtype, geometry), lam).mean().to(input.dtype)
+
+
+def _plane_mean(x: Tensor, lam: Tensor) -> Tensor:
+    """:func:`softmax_mean`'s y of windows that are whole planes."""
+    constants = x.detach(), lam.detach()
+    axes = _axes_of(x)
+    smallest, largest = constants[0].amin(axes, True), constants[0].amax(axes, True)
+    reference = torch.where(constants[1] < 0, smallest, largest)
+    elements = math.prod(x.shape[2:])
+
+    def mean_distance(x: Tensor, lam: Tensor, centre: Tensor) -> Tensor:
+        exponential = torch.exp(lam * (x - reference))
+        # Divided first: no sum outgrows the largest distance.
+        weighted = exponential * ((x - centre) / elements)
+        return weighted.sum(axes, keepdim=True) / exponential.mean(axes, keepdim=True)
+
+    centre = reference + mean_distance(*constants, reference)
+    return centre + mean_distance(x, lam, centre)
 
 
 class SoftmaxMean(NamedTuple):
@@ -110,16 +137,15 @@ def views(padded: Tensor, input: Tensor, geometry: PoolGeometry) -> Iterator[Ten
 
     ``padded`` is what :func:`zero_padded` makes of ``input`` or of a tensor of its shape.
     """
-    out_h, out_w = geometry.output_size(*input.shape[2:])
-    rows, columns = _positions(geometry, 0, out_h), _positions(geometry, 1, out_w)
+    counts = geometry.output_size(*input.shape[2:])
+    axes = [_positions(geometry, axis, count) for axis, count in enumerate(counts)]
     channels_last = _is_channels_last(input)
-    for row in rows:
-        for column in columns:
-            if channels_last:
-                # The gradient of a slice is contiguous: here in this order of its axes.
-                yield padded.permute(0, 2, 3, 1)[:, row, column].permute(0, 3, 1, 2)
-            else:
-                yield padded[:, :, row, column]
+    for position in product(*axes):
+        if channels_last:
+            # The gradient of a slice is contiguous: here in this order of its axes.
+            yield padded.movedim(1, -1)[(slice(None), *position)].movedim(-1, 1)
+        else:
+            yield padded[(slice(None), slice(None), *position)]
 
 
 def windows(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
@@ -143,6 +169,24 @@ def windows(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
     return _unfolded(input, geometry), _unfolded(_plane_of_ones(input, torch.bool), geometry)
 
 
+def largest_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    """The maximum of each window, as ``F.max_pool2d`` or ``F.max_pool3d`` finds it."""
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.amax(_axes_of(input), keepdim=True)  # also of planes of symbolic size
+    pool = F.max_pool2d if input.dim() == 4 else F.max_pool3d
+    window = geometry.kernel_size, geometry.stride, geometry.padding
+    return pool(input, *window, ceil_mode=geometry.ceil_mode)
+
+
+def average_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    """The mean of the elements that each window has inside, as ``F.avg_pool2d`` or
+    ``F.avg_pool3d`` computes it."""
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.mean(_axes_of(input), keepdim=True)
+    pool = F.avg_pool2d if input.dim() == 4 else F.avg_pool3d
+    return pool(input, *geometry, count_include_pad=False)
+
+
 def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     """``input`` with zeros on every side on which a window reaches past it."""
     # A trace holds for inputs of any size.
@@ -150,17 +194,16 @@ def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     return zero_padded(input, geometry, behind)
 
 
-def zero_padded(
-    input: Tensor, geometry: PoolGeometry, behind: tuple[int, int] | None = None
-) -> Tensor:
-    """``input`` with the zeros of its padding before it, and so many rows and columns behind it.
+def zero_padded(input: Tensor, geometry: PoolGeometry, behind: Sizes | None = None) -> Tensor:
+    """``input`` with the zeros of its padding before it, and so many behind it, on each axis.
 
     ``behind`` is by default the most that windows can reach past the end of an input of any size,
     since a size may be symbolic.
     """
-    top, left = geometry.padding
-    bottom, right = geometry.largest_overhang() if behind is None else behind
-    amounts = (left, right, top, bottom)
+    behind = geometry.largest_overhang() if behind is None else behind
+    amounts = []
+    for of_axis in zip(geometry.padding[::-1], behind[::-1], strict=True):
+        amounts += of_axis
     # In a trace "same" padding is a tensor, and may be more for another size.
     if not any(isinstance(amount, Tensor) or amount for amount in amounts):
         return input
@@ -233,14 +276,16 @@ def _valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:
             )
             for offset in range(geometry.kernel_size[axis])
         ]
-        for axis in (0, 1)
+        for axis in range(len(size))
     ]
-    for row in axes[0]:
-        for column in axes[1]:
-            if row is None or column is None:
-                yield column if row is None else row[:, None]
-            else:
-                yield row[:, None] & column
+    # To broadcast: rows stand upright, and so on.
+    placed = [
+        [one if one is None else one.reshape(-1, *(1,) * (len(size) - 1 - axis)) for one in masks]
+        for axis, masks in enumerate(axes)
+    ]
+    for position in product(*placed):
+        masks = [mask for mask in position if mask is not None]
+        yield functools.reduce(operator.and_, masks) if masks else None
 
 
 def _traced_valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | None]:
@@ -264,25 +309,35 @@ def _valid_on_axis(
 
 
 def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
-    (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.flatten(2).permute(2, 0, 1)[(...,) + (None,) * (input.dim() - 2)]
     padded = pad_to_windows(input, geometry)
     if is_tracing():
         # ONNX unfolds tensors of known sizes only.
         return torch.stack(list(views(padded, input, geometry)))
-    if _is_channels_last(input):
-        # The gradient of an unfolded tensor is contiguous: here in this order of its axes.
-        last = padded.permute(0, 2, 3, 1)
-        view = last.unfold(1, kernel_h, stride_h).unfold(2, kernel_w, stride_w)
-        return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1).permute(0, 1, 4, 2, 3)
-    view = padded.unfold(2, kernel_h, stride_h).unfold(3, kernel_w, stride_w)
-    return view.permute(4, 5, 0, 1, 2, 3).flatten(0, 1)
+    count = len(geometry.kernel_size)
+    channels_last = _is_channels_last(input)
+    # The gradient of an unfolded tensor is contiguous: here in this order of its axes.
+    view = padded.movedim(1, -1) if channels_last else padded
+    steps = zip(geometry.kernel_size, geometry.stride, strict=True)
+    for axis, (kernel, stride) in enumerate(steps, 1 if channels_last else 2):
+        view = view.unfold(axis, kernel, stride)
+    dimensions = view.dim()
+    order = (*range(dimensions - count, dimensions), *range(dimensions - count))
+    elements = view.permute(order).flatten(0, count - 1)
+    return elements.movedim(-1, 2) if channels_last else elements
+
+
+def _axes_of(input: Tensor) -> list[int]:
+    """The axes of its planes, or volumes."""
+    return list(range(2, input.dim()))
 
 
 def _plane_of_ones(input: Tensor, dtype: torch.dtype) -> Tensor:
-    """[1, 1, H, W] for [N, C, H, W] ``input``, on its device."""
+    """[1, 1, H, W] of ones for [N, C, H, W] ``input``, on its device."""
     return input.new_ones((1, 1, *input.shape[2:]), dtype=dtype)
 
 
 def _is_channels_last(input: Tensor) -> bool:
     # A trace has no memory format: it is run on inputs of either.
-    return not is_tracing() and layout_of(input) is torch.channels_last
+    return not is_tracing() and layout_of(input) is not torch.contiguous_format

@@ -8,11 +8,20 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .arguments import as_parameter
+from .arguments import as_parameter, check_input
 from .autocast import mean_dtype
-from .autograd import GuidedPool2dFunction, MeanFunction, PendingGradient, pool2d
+from .autograd import (
+    GuidedPoolFunction,
+    MeanFunction,
+    PendingGradient,
+    mean_of_planes,
+    pool,
+)  # fmt: skip
 from .backends import select_backend
-from .padding import Windows, place_windows
+from .bins import Bins, groups, rejoined, taken
+from .geometry import Sizes
+from .memory_format import layout_of
+from .padding import ELEMENTS, Windows, place_windows
 from .torchscript import is_tracing
 from .window_function import WindowFunction
 
@@ -21,9 +30,9 @@ __all__ = ["pool_guided", "pool_windows"]
 
 def pool_windows(
     function: WindowFunction, input: Tensor, parameter: Tensor | float,
-    kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
-    count_include_pad: bool = False,
+    kernel_size: int | Sizes, stride: int | Sizes | None = None,
+    padding: int | Sizes | str = 0, ceil_mode: bool = False,
+    count_include_pad: bool = False, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     """Pools each window of ``input`` by ``function``.
 
@@ -31,25 +40,29 @@ def pool_windows(
         function: a registered one, see :func:`gfgp_cupy.autograd.register`.
         input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64. The result keeps
             its type and memory format. Half types are computed in float32.
+            With other ``axes`` [N, C, L] or [N, C, D, H, W], as below; without N likewise.
         parameter: θ, a floating-point tensor that broadcasts to the output [N, C, oH, oW] (for
             [C, H, W] input to [1, C, oH, oW]), or a number.
         kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
+        axes: that windows have: 1, 2 or 3.
 
     Raises:
         TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`.
     """
-    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    if isinstance(kernel_size, Bins) and not kernel_size.tile(input):
+        return _pool_uneven(function, input, parameter, kernel_size)
+    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad, axes)
     parameter = as_parameter(function.parameter, parameter, input, windows.output_shape)
-    output = _pool(function, windows, windows.all_of(parameter), _backend(function, input))
+    output = _pool(function, windows, windows.all_of(parameter), _backend(function, windows.input))
     return windows.result(output, input.dim())
 
 
 def pool_guided(
     function: WindowFunction, input: Tensor, head: Callable[[Tensor], Tensor],
-    kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
-    count_include_pad: bool = False,
+    kernel_size: int | Sizes, stride: int | Sizes | None = None,
+    padding: int | Sizes | str = 0, ceil_mode: bool = False,
+    count_include_pad: bool = False, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     """:func:`pool_windows` with a θ that ``head`` makes of the input's global mean.
 
@@ -59,33 +72,71 @@ def pool_guided(
     Args:
         head: maps the mean, [N, C, 1, 1] of the input's type (N = 1 for [C, H, W] input), to θ,
             of any shape that broadcasts to [N, C, 1, 1]. Under autocast the mean of a half type
-            is float32: what differs between samples may be less than its rounding.
+            is float32: what differs between samples may be less than its rounding. So it is for
+            any number of ``axes``.
 
     Raises:
         TypeError, ValueError: as :func:`pool_windows`; θ that varies inside a plane does not
             broadcast.
     """
-    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    if isinstance(kernel_size, Bins) and not kernel_size.tile(input):
+        batched, (samples, channels, _, _) = check_input(input, ELEMENTS)
+        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
+        parameter = as_parameter(function.parameter, head(mean), input, (samples, channels, 1, 1))
+        return _pool_uneven(function, input, parameter, kernel_size)
+    windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad, axes)
     batched, geometry = windows.input, windows.geometry
     shape = (*windows.output_shape[:2], 1, 1)
+
+    def predicted(mean: Tensor) -> Tensor:
+        parameter = as_parameter(function.parameter, head(mean), input, shape)
+        return parameter if axes < 3 else parameter.unsqueeze(4)
+
     backend = _backend(function, batched)
     if windows.padded is batched and _can_fuse(batched, backend):
         pending = PendingGradient()
         mean, batched = MeanFunction.apply(batched, mean_dtype(batched), pending)
-        parameter = as_parameter(function.parameter, head(mean), input, shape)
-        output = GuidedPool2dFunction.apply(
-            batched, parameter, geometry, backend, function, pending
+        output = GuidedPoolFunction.apply(
+            batched, predicted(mean), geometry, backend, function, pending
         )
     else:
-        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
-        parameter = as_parameter(function.parameter, head(mean), input, shape)
+        parameter = predicted(mean_of_planes(batched, mean_dtype(batched)))
         output = _pool(function, windows, parameter, backend)
     return windows.result(output, input.dim())
+
+
+def _pool_uneven(
+    function: WindowFunction, input: Tensor, parameter: Tensor | float, bins: Bins
+) -> Tensor:
+    """Pools windows of which some are longer than others: those of each size together."""
+    batched, (samples, channels, *size) = check_input(input, ELEMENTS)
+    shape = (samples, channels, *bins.output_size(*size))
+    parameter = as_parameter(function.parameter, parameter, input, shape)
+    rows, columns = groups(size[0], shape[2]), groups(size[1], shape[3])
+    layout = layout_of(batched)
+    strips = []
+    for row in rows:
+        strip = taken(batched, 2, row.elements)
+        of_strip = taken(parameter, 2, row.windows)
+        parts = [
+            pool_windows(
+                function,
+                taken(strip, 3, column.elements).contiguous(memory_format=layout),
+                taken(of_strip, 3, column.windows),
+                (row.length, column.length),
+            )
+            for column in columns
+        ]
+        strips.append(rejoined(parts, 3, columns))
+    output = rejoined(strips, 2, rows).contiguous(memory_format=layout)
+    return output if input.dim() == 4 else output.squeeze(0)
 
 
 def _backend(function: WindowFunction, input: Tensor) -> str | None:
     """The backend that computes ``function`` here; ``None``: PyTorch's operators do."""
     backend = select_backend(input.device)
+    if input.dim() == 5 and backend == "numba":  # which knows planes alone
+        backend = "torch"
     served = function.is_served_by(backend) and not _only_plain_operators()
     return backend if served else None
 
@@ -94,7 +145,7 @@ def _pool(
     function: WindowFunction, windows: Windows, parameter: Tensor, backend: str | None
 ) -> Tensor:
     if backend is not None:
-        return pool2d(windows.padded, parameter, windows.geometry, backend, function)
+        return pool(windows.padded, parameter, windows.geometry, backend, function)
     if not function.symbolic_padding:
         windows = windows.with_fixed_padding()
     return function.compose(windows.padded, parameter, windows.geometry)

@@ -21,18 +21,20 @@ def list_models() -> list[str]:
 
 
 def create_model(name: str, pool: str = "max_ent", num_classes: int = 1000) -> Network:
-    """Return a published network of Kobayashi, ICCV 2019, with fresh weights.
+    """Return a published network of Kobayashi, ICCV and NeurIPS 2019, with fresh weights.
 
     The network takes images [N, 3, H, W] and returns logits [N, num_classes]. Its
     ``load_state_dict`` accepts, beside its own tensor names, those of the published
-    implementation (https://github.com/tk1980/GFGP), with or without the ``module.`` that
-    ``DataParallel`` adds; as strictly as ever.
+    implementations (https://github.com/tk1980/GFGP and …/GaussianPooling), with or without the
+    ``module.`` that ``DataParallel`` adds; as strictly as ever.
 
     Args:
         name: one of ``list_models()``.
         pool: ``"max"``, ``"avg"``, ``"skip"`` (convolutions stride instead), ``"max_ent"``
-            (maximum-entropy pooling guided by global features), or another name of
-            :func:`gfgp_cupy.poolings.list_poolings`.
+            (maximum-entropy pooling guided by global features), ``"gauss"`` (Gaussian pooling,
+            likewise) or its published spellings ``"gauss_cuda_CN"`` (the same),
+            ``"gauss_cuda_HWCN"``, ``"gauss_CN"`` and ``"gauss_HWCN"`` (these two count the
+            padding), or another name of :func:`gfgp_cupy.poolings.list_poolings`.
         num_classes: length of the logits.
 
     Raises:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gfgp_cupy import GFGPMaxEntPool2d
+from gfgp_cupy import GFGPGaussianPool2d, GFGPMaxEntPool2d
 from gfgp_cupy.published_names import save_published_names
 
 
@@ -30,7 +30,7 @@ def published_state_dict(model: nn.Module) -> dict[str, Tensor]:
     From then on, ``model.state_dict()`` gives them so, too.
     """
     for module in model.modules():
-        if isinstance(module, GFGPMaxEntPool2d):
+        if isinstance(module, GFGPMaxEntPool2d | GFGPGaussianPool2d):
             save_published_names(module)
     return dict(model.state_dict())
 

@@ -13,6 +13,10 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Inductor would start processes of its own to compile what few kernels the tests have.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# Nor need the C++ compiler vectorise and optimise them: that takes longer. The same options for all
+# tests, so that PyTorch's headers are compiled once.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
+os.environ.setdefault("AOT_INDUCTOR_DEBUG_COMPILE", "1")
 
 import hypothesis
 import pytest

@@ -77,8 +77,23 @@ def _float_select(one):
 def _float_compare(one):
     comparison, *rest = one.modifiers
     first, second, a, b, joined = one.operands
-    a, b, joined = floats(a), floats(b), predicate(joined)
+    result = _comparison(comparison, floats(a), floats(b))
+    return two_predicates(one, first, second, result, predicate(joined), rest)
 
+
+@instruction("FSET")
+def _float_compare_to_number(one):
+    form, comparison, *rest = one.modifiers
+    target, a, b, joined = one.operands
+    result, joined = _comparison(comparison, floats(a), floats(b)), predicate(joined)
+    if form != "BF" or "AND" not in rest:
+        raise RuntimeError(f"instruction not known: {one}")
+    return computed(
+        one, target, lambda warps: (result(warps) & joined(warps)).astype(F32).view(U32)
+    )
+
+
+def _comparison(comparison: str, a: Callable, b: Callable) -> Callable:
     def result(warps):
         left, right = a(warps), b(warps)
         with np.errstate(all="ignore"):
@@ -91,7 +106,7 @@ def _float_compare(one):
                 return COMPARISONS[comparison[:2]](left, right) | unordered
             return COMPARISONS[comparison](left, right) & ~unordered
 
-    return two_predicates(one, first, second, result, joined, rest)
+    return result
 
 
 @instruction("MUFU")

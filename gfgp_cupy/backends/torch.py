@@ -95,8 +95,9 @@ def backward(
             if needed[1]:
                 _add_square(part, weight, deviation)
         variance += part
-    (top, left), (height, width) = geometry.padding, input.shape[2:]
-    grad_input = padded_grad[:, :, top : top + height, left : left + width]
+    grad_input = padded_grad
+    for axis, (before, size) in enumerate(zip(geometry.padding, input.shape[2:], strict=True), 2):
+        grad_input = grad_input.narrow(axis, before, size)
     if mean_grad is not None:
         grad_input += mean_grad
     return (

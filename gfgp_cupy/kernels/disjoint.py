@@ -13,20 +13,23 @@ import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
+from .formula import Parts
 from .lanes import Lanes, aligned_elements, inverse, largest_power_of_two
-from .launch import Launch, source
+from .launch import Launch
 from .macros import Problem, switches
 from .planes import Planes
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-CONTIGUOUS = source(
-    "element.cu", "divide.cu", "planes.cu", "plane_sums.cu", "taps.cu", "max_ent.cu", "spread.cu",
-    "softmax.cu", "tiling_softmax.cu", "disjoint.cu", "disjoint_contiguous.cu",
+MAX_ENT = ("max_ent.cu", "spread.cu", "softmax.cu", "tiling_softmax.cu")
+ADAPTER = ("spread.cu", "held_window.cu", "tiling_function.cu")
+CONTIGUOUS = Parts(
+    ("element.cu", "divide.cu", "planes.cu", "plane_sums.cu", "taps.cu"), MAX_ENT, ADAPTER,
+    ("disjoint.cu", "disjoint_contiguous.cu"),
 )  # fmt: skip
-CHANNELS_LAST = source(
-    "element.cu", "divide.cu", "lanes.cu", "taps.cu", "max_ent.cu", "spread.cu", "softmax.cu",
-    "tiling_softmax.cu", "disjoint.cu", "disjoint_channels_last.cu",
+CHANNELS_LAST = Parts(
+    ("element.cu", "divide.cu", "lanes.cu", "taps.cu"), MAX_ENT, ADAPTER,
+    ("disjoint.cu", "disjoint_channels_last.cu"),
 )  # fmt: skip
 
 MAX_TAPS = 16
@@ -48,7 +51,7 @@ def serves(problem: Problem) -> bool:
 
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.output, tensors.spread)
-    return [_launch("max_ent_pool2d_disjoint_forward", problem, aligned, tensors)]
+    return [_launch("disjoint_forward", problem, aligned, tensors)]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -59,7 +62,7 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.grad_output)
-    return [_launch("max_ent_pool2d_disjoint_backward", problem, aligned, tensors)]
+    return [_launch("disjoint_backward", problem, aligned, tensors)]
 
 
 class Dealt(NamedTuple):
@@ -79,7 +82,7 @@ def _launch(
 ) -> Launch:
     dealt = _deal(problem, aligned, tensors.switches)
     return Launch(
-        name=name,
+        name=problem.kernel(name),
         source=dealt.source,
         defines=dealt.defines,
         grid=dealt.grid,
@@ -93,7 +96,7 @@ def _launch(
 def _deal(problem: Problem, aligned: int, on: tuple[str, ...]) -> Dealt:
     deal, defines, sizes = (_lanes if problem.channels_last else _planes)(problem, aligned, on)
     return Dealt(
-        source=CHANNELS_LAST if problem.channels_last else CONTIGUOUS,
+        source=(CHANNELS_LAST if problem.channels_last else CONTIGUOUS).source(problem.function),
         defines=(*problem.defines, *problem.window_defines, *switches(*on), *defines),
         grid=deal.grid,
         threads=deal.threads,

@@ -88,7 +88,7 @@ __device__ __forceinline__ void load_table(
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD_TENSORS, SIZES) {
+extern "C" __global__ void BOUNDS(BLOCK) KERNEL(disjoint_forward)(FORWARD_TENSORS, SIZES) {
   const index_t channels = channels_, windows = windows_, out_w = out_w_;
   const index_t width = out_w * KERNEL_W;
   const Share share = OWN_SHARE;
@@ -139,7 +139,7 @@ extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_forward(FORWARD
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the part of lam's gradient that one block finds,
 // in grad_lam[n, chunk, channel], or where lam varies inside a plane that of each window.
 // ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_disjoint_backward(
+extern "C" __global__ void BOUNDS(BLOCK) KERNEL(disjoint_backward)(
     BACKWARD_TENSORS, SIZES) {
   const index_t channels = channels_, windows = windows_, out_w = out_w_;
   const index_t width = out_w * KERNEL_W;

@@ -135,7 +135,7 @@ __device__ __forceinline__ Own own_groups(
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 
 // Reads X and lam, writes O (2 O with WRITE_SPREAD).
-extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_forward(
+extern "C" __global__ void BOUNDS(MOST_THREADS) KERNEL(disjoint_forward)(
     FORWARD_TENSORS, SIZES) {
   const index_t groups = groups_w, out_w = groups * VECTOR, width = out_w * KERNEL_W;
   const index_t apart = turn;
@@ -194,7 +194,7 @@ extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_forward(
 // Reads X, O and lam, writes X. WRITE_GRAD_LAM: the part of lam's gradient that one block finds, in
 // grad_lam[n, chunk, channel], or where lam varies inside a plane that of each window.
 // ADD_MEAN_GRAD: adds mean_grad[n, channel] to each element.
-extern "C" __global__ void BOUNDS(MOST_THREADS) max_ent_pool2d_disjoint_backward(
+extern "C" __global__ void BOUNDS(MOST_THREADS) KERNEL(disjoint_backward)(
     BACKWARD_TENSORS, SIZES) {
   const index_t groups = groups_w, out_w = groups * VECTOR, width = out_w * KERNEL_W;
   const index_t apart = turn;

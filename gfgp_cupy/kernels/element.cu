@@ -2,8 +2,13 @@
 // only doors to global memory: load() and store().
 //
 // Macros: one of DTYPE_FLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32, DTYPE_FLOAT64;
-//         index_t, the integer type of element offsets (int or long long).
+//         index_t, the integer type of element offsets (int or long long);
+//         POOLING, the name of what becomes of a window, with which kernels' names begin.
 // GFGP_HOST is defined when the tests compile this text for a CPU.
+
+#define KERNEL(pass) KERNEL_OF(POOLING, pass)
+#define KERNEL_OF(pooling, pass) NAME_OF_KERNEL(pooling, pass)
+#define NAME_OF_KERNEL(pooling, pass) pooling##_pool2d_##pass
 
 #if defined(DTYPE_FLOAT64)
 typedef double scalar_t;

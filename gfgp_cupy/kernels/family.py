@@ -1,7 +1,7 @@
 """What the families of pooling kernels have in common: their functions, and what these are given.
 
 A family is a module of this package: :mod:`.disjoint`, :mod:`.marching_rows`,
-:mod:`.marching_channels`, :mod:`.overlapping`, :mod:`.general`.
+:mod:`.marching_channels`, :mod:`.overlapping`, :mod:`.whole_planes`, :mod:`.general`.
 """
 
 from __future__ import annotations

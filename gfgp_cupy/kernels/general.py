@@ -8,18 +8,21 @@ from __future__ import annotations
 import functools
 import math
 
-import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
+from .formula import Parts, numbers_of
 from .lanes import BLOCK
-from .launch import Launch, source
+from .launch import Launch
 from .macros import Problem
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source(
-    "element.cu", "max_ent.cu", "spread.cu", "window.cu", "streamed_softmax.cu", "general.cu"
+PARTS = Parts(
+    ground=("element.cu", "window.cu"),
+    max_ent=("max_ent.cu", "spread.cu", "streamed_softmax.cu"),
+    adapter=("spread.cu", "streamed_function.cu"),
+    kernels=("general.cu",),
 )
 
 
@@ -29,7 +32,7 @@ def serves(problem: Problem) -> bool:
 
 
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
-    return [_launch("max_ent_pool2d_general_forward", problem, tensors.output, tensors)]
+    return [_launch("general_forward", problem, tensors.output.numel(), tensors)]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -38,37 +41,40 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     grad_output, input, lam, mean_grad, grad_input, grad_lam = tensors
-    # Three numbers of each window, from which the gradients of its elements are gathered.
-    statistics: tuple[Tensor | None, ...] = (None, None, None)
+    outputs, statistics = grad_output.numel(), None
     if grad_input is not None:
-        statistics = tuple(torch.empty_like(grad_output, dtype=lam.dtype) for _ in range(3))
-    of_windows = (grad_output, input, lam, *statistics, grad_lam)
-    launches = [_launch("max_ent_pool2d_window_statistics", problem, grad_output, of_windows)]
+        # The numbers of each window from which the gradients of its elements are gathered: first
+        # all windows' first ones.
+        statistics = lam.new_empty(numbers_of(problem.function), outputs)
+    of_windows = (grad_output, input, lam, statistics, grad_lam)
+    launches = [_launch("window_statistics", problem, outputs, of_windows)]
     if grad_input is not None:
-        of_elements = (input, lam, *statistics, mean_grad, grad_input)
-        launches.append(_launch("max_ent_pool2d_gather", problem, input, of_elements))
+        inputs = input.numel()
+        of_elements = (input, lam, statistics, mean_grad, grad_input, inputs)
+        launches.append(_launch("gather", problem, inputs, of_elements))
     return launches
 
 
 def _launch(
-    name: str, problem: Problem, owned: Tensor, tensors: tuple[Tensor | None, ...]
+    name: str, problem: Problem, threads: int, args: tuple[Tensor | int | None, ...]
 ) -> Launch:
-    """A launch in which each thread owns one element of ``owned``."""
-    defines, sizes = _specialised(problem)
-    threads = owned.numel()
+    """A launch of so many threads, and at most a block more."""
+    text, defines, sizes = _specialised(problem)
     return Launch(
-        name=name,
-        source=SOURCE,
+        name=problem.kernel(name),
+        source=text,
         defines=defines,
         grid=-(-threads // BLOCK),
         block=BLOCK,
-        args=(*tensors, threads, *sizes),
+        args=(*args, *sizes),
     )
 
 
 @functools.lru_cache(maxsize=4096)
-def _specialised(problem: Problem) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The macros, and the sizes that the kernels are told."""
+def _specialised(problem: Problem) -> tuple[str, tuple[str, ...], tuple[int, ...]]:
+    """The text, the macros, and the sizes that the kernels are told."""
     kernel, stride, padding, _ = problem.geometry
     taps = 1 << (math.prod(kernel) - 1).bit_length()
-    return problem.defines, (*problem.sizes, *kernel, *stride, *padding, taps)
+    windows = math.prod(problem.output_shape)
+    sizes = (windows, *problem.sizes, *kernel, *stride, *padding, taps)
+    return PARTS.source(problem.function), problem.defines, sizes

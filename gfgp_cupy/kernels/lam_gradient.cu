@@ -6,11 +6,11 @@
 // found of each window in shared memory. Reads 2 O; writes one acc_t a plane (contiguous:
 // grad_lam[n, c]) or a chunk of a plane (channels_last: grad_lam[n, chunk, c]).
 //
-// Macros, beside those of lanes.cu: CHANNELS_LAST; contiguous: VECTOR, SMALL.
+// Macros, beside those of spread.cu and lanes.cu: CHANNELS_LAST; contiguous: VECTOR, SMALL.
 
 #if CHANNELS_LAST
 
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
+extern "C" __global__ void BOUNDS(BLOCK) KERNEL(lam_gradient)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ spread,
     acc_t* __restrict__ grad_lam, long long channels_, long long windows_, DEAL) {
   const index_t channels = channels_, windows = windows_;
@@ -43,7 +43,7 @@ struct __align__(SUMMANDS * sizeof(acc_t)) Summands {
   acc_t term[SUMMANDS];
 };
 
-extern "C" __global__ void BOUNDS(BLOCK) max_ent_pool2d_lam_gradient(
+extern "C" __global__ void BOUNDS(BLOCK) KERNEL(lam_gradient)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ spread,
     acc_t* __restrict__ grad_lam, long long planes, long long windows_, long long share_) {
   extern __shared__ __align__(16) unsigned char smem[];

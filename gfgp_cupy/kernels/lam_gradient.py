@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..window_function import WindowFunction
+from .formula import formula_defines, kernel_name
 from .lanes import BLOCK, Lanes, aligned_elements, largest_power_of_two
 from .launch import Launch, source
 from .macros import DTYPE_MACROS, has_channels_side_by_side, index_type
@@ -31,17 +33,19 @@ def chunks(grad_output: Tensor, spread: Tensor) -> int:
     return _deal(*_key(grad_output, spread)).chunks
 
 
-def lam_gradient(grad_output: Tensor, spread: Tensor, grad_lam: Tensor) -> Launch:
-    """Writes Σ grad_output · spread² of each plane, in parts [N, chunks, C].
+def lam_gradient(
+    grad_output: Tensor, spread: Tensor, grad_lam: Tensor, function: WindowFunction
+) -> Launch:
+    """Writes Σ grad_output · ∂y/∂θ of each plane, in parts [N, chunks, C].
 
     ``grad_output`` and ``spread``, [N, C, oH, oW], are dense and in one memory format; ``spread``
-    is as :mod:`gfgp_cupy.spread` keeps it.
+    holds ∂y/∂θ as :mod:`gfgp_cupy.spread` keeps it for ``function``.
     """
     dealt = _deal(*_key(grad_output, spread))
     return Launch(
-        name="max_ent_pool2d_lam_gradient",
+        name=kernel_name(function, "lam_gradient"),
         source=dealt.source,
-        defines=dealt.defines,
+        defines=(*dealt.defines, *formula_defines(function.with_constant(None))),
         grid=dealt.grid,
         block=BLOCK,
         args=(grad_output, spread, grad_lam, *dealt.sizes),

@@ -49,7 +49,7 @@ class Lanes:
     reduction_elements: int
 
     @classmethod
-    def of(cls, shape: tuple[int, int, int, int], vector: int, element_size: int) -> Lanes:
+    def of(cls, shape: tuple[int, ...], vector: int, element_size: int) -> Lanes:
         samples, channels, out_h, out_w = shape
         vectors, windows = channels // vector, out_h * out_w
         run = max(RUN_BYTES // (vector * element_size), 1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from torch import Tensor
 
-__all__ = ["Launch", "source"]
+__all__ = ["Launch", "source", "text_of"]
 
 
 @dataclass(slots=True)
@@ -36,14 +37,18 @@ class Launch:
 
 
 @functools.cache
-def source(*files: str) -> str:
-    """The texts of the named ``.cu`` files, one after the other.
+def source(*files: str | Path) -> str:
+    """The texts of ``.cu`` files, one after the other.
 
     The compiler sees one text, because a cache of compiled kernels keyed by the text would not
     notice a change in an included file.
     """
-    texts = []
-    for file in files:
-        text = resources.files("gfgp_cupy.kernels").joinpath(file).read_text(encoding="utf-8")
-        texts.append(f'#line 1 "{file}"\n{text}')
-    return "".join(texts)
+    return "".join(f'#line 1 "{Path(file).name}"\n{text_of(file)}' for file in files)
+
+
+@functools.cache
+def text_of(file: str | Path) -> str:
+    """The text of a file: one of this package by its name alone, any other by its path."""
+    if isinstance(file, str) and Path(file).name == file:
+        return resources.files("gfgp_cupy.kernels").joinpath(file).read_text(encoding="utf-8")
+    return Path(file).read_text(encoding="utf-8")

@@ -1,19 +1,13 @@
 // Pooling in channels_last of windows that overlap, or that padding or the plane's edge
 // cuts, by the march of marching_tile.cu.
 //
-// float32: each window is worked on by itself (weighted_window.cu). Half types: windows share what
-// is made of their elements, relative to what a tile has in common (shared_weights.cu). From the
-// row on where that does not hold, the tile is worked on window by window; so is all of it where
-// the formula does not try.
+// Each window is worked on by itself (weighted_window.cu). Half types, where the formula has such
+// functions (SHARES): windows share what is made of their elements, relative to what a tile has in
+// common (shared_weights.cu). From the row on where that does not hold, the tile is worked on
+// window by window; so is all of it where the formula does not try.
 
-#define SHARED (sizeof(scalar_t) == 2)
-
-__device__ __forceinline__ bool are_shared(const acc_t (&lam)[VECTOR]) {
-  bool share = SHARED;
-#pragma unroll
-  for (int v = 0; v < VECTOR; ++v) share &= may_share(lam[v]);
-  return share;
-}
+#define SHARED (SHARES && sizeof(scalar_t) == 2)
+#define MANY_REGISTERS (!SHARES && TAPS > 9)
 
 // Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room
 // for more, or takes so many that too few have room. For other architectures than sm_90 it needs a
@@ -28,6 +22,7 @@ constexpr int wanted_blocks() {
   constexpr bool few_taps = TAPS <= 9;
   constexpr bool wide = few_taps && STRIDE_W > 2;  // many columns a window
   if (sizeof(index_t) > sizeof(int)) return 1;
+  if (!SHARES) return WRITE_GRAD_INPUT || WRITE_GRAD_LAM ? 2 : few_taps ? 4 : 3;
   if (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) {
     if (!few_taps) return 1;
     if (!WRITE_GRAD_LAM || !SHARED) return (!whole ? 2 + !WRITE_GRAD_LAM : 3 + TIGHT) - wide;
@@ -64,6 +59,15 @@ __device__ __forceinline__ State own_state(
 }
 
 // ---------------------------------------------------------------- windows that share
+
+#if SHARES
+
+__device__ __forceinline__ bool are_shared(const acc_t (&lam)[VECTOR]) {
+  bool share = SHARED;
+#pragma unroll
+  for (int v = 0; v < VECTOR; ++v) share &= may_share(lam[v]);
+  return share;
+}
 
 // The patch's elements of one channel.
 struct Channel {
@@ -105,9 +109,13 @@ __device__ __forceinline__ void move_channels_down(Rows (&rows)[VECTOR]) {
   }
 }
 
+#endif
+
 // ---------------------------------------------------------------- the passes
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
+#if SHARES
 
 // Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t forward_shared(
@@ -144,6 +152,8 @@ __device__ __forceinline__ index_t forward_shared(
   });
 }
 
+#endif
+
 __device__ __forceinline__ void forward_alone(
     const scalar_t* input, const Tile& tile, const Plane& plane, const Columns& columns,
     const acc_t (&lam)[VECTOR], index_t begin, scalar_t* output, scalar_t* spread) {
@@ -175,7 +185,7 @@ __device__ __forceinline__ void forward_alone(
 // Reads the tile's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the spread, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_forward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_channels_forward)(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const index_t thread = (index_t)blockIdx.x * BLOCK + threadIdx.x;
@@ -188,16 +198,20 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_forward
     lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
   }
   const Columns columns = columns_of(tile, plane);
-  const index_t begin =
-      are_shared(lambda)
-          ? forward_shared(input, tile, plane, columns, lambda, output, spread)
-          : tile.row_begin;
+  index_t begin = tile.row_begin;
+#if SHARES
+  if (are_shared(lambda)) {
+    begin = forward_shared(input, tile, plane, columns, lambda, output, spread);
+  }
+#endif
   if (begin < tile.row_end) {
     forward_alone(input, tile, plane, columns, lambda, begin, output, spread);
   }
 }
 
 #else
+
+#if SHARES
 
 // Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t backward_shared(
@@ -259,6 +273,8 @@ __device__ __forceinline__ index_t backward_shared(
   return end;
 }
 
+#endif
+
 __device__ __forceinline__ void backward_alone(
     const scalar_t* input, Gradients gradients, const Tile& tile, const Plane& plane,
     const Columns& columns, const acc_t (&lam)[VECTOR], index_t begin,
@@ -269,7 +285,7 @@ __device__ __forceinline__ void backward_alone(
   Patch patch = start_patch(input, tile, plane, columns, begin);
   Received gradient;
   add_to_rows(gradient, gradients, 0, KEPT);
-  for_each_row<SHARED ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
+  for_each_row<SHARED || MANY_REGISTERS ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
     arrive(patch, plane, columns);
     Raw grads[WINDOWS];
 #pragma unroll
@@ -313,7 +329,7 @@ __device__ __forceinline__ void backward_alone(
 // into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM the tile's part of
 // lam's gradient, in grad_lam[n, tile, channel]. ADD_MEAN_GRAD: adds mean_grad[n, channel] to each
 // element. Traffic: 2 X + O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_backward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_channels_backward)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {
@@ -337,17 +353,21 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_channels_backwar
       lambda[v] = load(lam + tile.n * lam_n + (tile.channel + v) * lam_c);
       added[v] = ADD_MEAN_GRAD ? load(mean_grad + tile.n * CHANNELS + tile.channel + v) : 0;
     }
+#if SHARES
     if (path == 0 && !are_shared(lambda)) continue;
+#endif
     const Columns columns = columns_of(tile, plane);
     const Gradients gradients =
         start_gradients(grad_output, grad_input, added, tile, plane, begin);
+#if SHARES
     if (path == 0) {
       begin = backward_shared(
           input, gradients, tile, plane, columns, lambda, begin, lam_part);
       if (begin >= tile.row_end) break;
-    } else {
-      backward_alone(input, gradients, tile, plane, columns, lambda, begin, lam_part);
+      continue;
     }
+#endif
+    backward_alone(input, gradients, tile, plane, columns, lambda, begin, lam_part);
   }
   const index_t thread = thread_number();
   const Tile tile = TILE_OF(thread);

@@ -13,15 +13,23 @@ import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
+from .formula import Parts
 from .lanes import aligned_elements, inverse, largest_power_of_two
-from .launch import Launch, source
+from .launch import Launch
 from .macros import Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source(
-    "element.cu", "divide.cu", "taps.cu", "max_ent.cu", "spread.cu", "march.cu", "marching_tile.cu",
-    "weighted_window.cu", "shared_weights.cu", "marching_channels.cu",
+PARTS = Parts(
+    ground=("element.cu", "divide.cu", "taps.cu"),
+    max_ent=(
+        "max_ent.cu", "spread.cu", "march.cu", "marching_tile.cu", "weighted_window.cu",
+        "shared_weights.cu",
+    ),
+    adapter=(
+        "spread.cu", "held_window.cu", "march.cu", "marching_tile.cu", "marching_function.cu"
+    ),
+    kernels=("marching_channels.cu",),
 )  # fmt: skip
 
 BLOCK = 128
@@ -67,7 +75,7 @@ def serves(problem: Problem) -> bool:
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.output, tensors.spread)
     deal = _deal(problem, aligned, False)
-    return [_launch("max_ent_pool2d_marching_channels_forward", deal, tensors, problem.sizes)]
+    return [_launch("marching_channels_forward", problem, deal, tensors)]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -78,19 +86,19 @@ def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
 def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     aligned = aligned_elements(tensors.input, tensors.grad_output)
     deal = _deal(problem, aligned, True)
-    return [_launch("max_ent_pool2d_marching_channels_backward", deal, tensors, problem.sizes)]
+    return [_launch("marching_channels_backward", problem, deal, tensors)]
 
 
 def _launch(
-    name: str, deal: Deal, tensors: ForwardTensors | BackwardTensors, sizes: tuple[int, ...]
+    name: str, problem: Problem, deal: Deal, tensors: ForwardTensors | BackwardTensors
 ) -> Launch:
     return Launch(
-        name=name,
-        source=SOURCE,
+        name=problem.kernel(name),
+        source=deal.source,
         defines=(*deal.defines, *switches(*tensors.switches)),
         grid=-(-deal.threads // BLOCK),
         block=BLOCK,
-        args=(*tensors, *deal.numbers, *sizes),
+        args=(*tensors, *deal.numbers, *problem.sizes),
     )
 
 
@@ -99,12 +107,14 @@ class Deal:
     """How planes are dealt to threads.
 
     Attributes:
+        source: the kernels' text.
         defines: the macros, but for the switches.
         numbers: the kernels' arguments up to strip_rows.
         chunks: tiles of a plane.
         threads: that own a tile of VECTOR channels.
     """
 
+    source: str
     defines: tuple[str, ...]
     numbers: tuple[int, ...]
     chunks: int
@@ -125,6 +135,8 @@ def _deal(problem: Problem, aligned: int, backward: bool) -> Deal:
         groups = max(out_w, -(-width // stride_w))
         rows = (height + padding_h - 1) // stride_h + 1
     most = MAX_TILE if vector == 1 and few_taps else MAX_TILE // 2
+    if backward and not few_taps and not problem.for_max_ent:
+        most = 1  # more would not fit into registers
     tile = largest_power_of_two(min(most, groups))
     tiles, last_tile = -(-groups // tile), groups - tile
     across = max(samples, 1) * vectors * tiles
@@ -133,6 +145,7 @@ def _deal(problem: Problem, aligned: int, backward: bool) -> Deal:
     # More columns than a tile reads make no difference.
     last_columns = min(width - last_tile * stride_w, tile * stride_w + kernel[1])
     return Deal(
+        source=PARTS.source(problem.function),
         defines=(
             *problem.defines, *problem.window_defines, f"CHANNELS={channels}",
             f"VECTOR={vector}", f"LANES={_lanes(vectors)}", f"TILE={tile}",

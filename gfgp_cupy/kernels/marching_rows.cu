@@ -1,14 +1,10 @@
 // Pooling of contiguous planes whose windows overlap, by the march of marching_strip.cu.
 //
-// float32: each window is worked on by itself (weighted_window.cu). Half types: windows share what
-// is made of their elements, relative to what a strip has in common (shared_weights.cu). From the
-// row on where that does not hold, the strip is worked on window by window; so are all strips where
-// the formula does not try, and windows of more than 25 elements, for which there are not enough
-// registers.
-
-__device__ __forceinline__ bool is_shared(acc_t lam) {
-  return sizeof(scalar_t) == 2 && TAPS <= 25 && may_share(lam);
-}
+// Each window is worked on by itself (weighted_window.cu). Half types, where the formula has such
+// functions (SHARES): windows share what is made of their elements, relative to what a strip has in
+// common (shared_weights.cu). From the row on where that does not hold, the strip is worked on
+// window by window; so are all strips where the formula does not try, and windows of more than 25
+// elements, for which there are not enough registers.
 
 // Of 128 threads. Where the compiler would choose fewer registers than it needs, or so many that
 // too few blocks have room, it is told how many are to have.
@@ -18,7 +14,10 @@ __device__ __forceinline__ bool is_shared(acc_t lam) {
 #define HALF_SPREAD (!DTYPE_FLOAT32 && WRITE_SPREAD)
 #define BLOCKS(many, few) __launch_bounds__(128, FIT && sizeof(index_t) == 4 ? many : few)
 
-#if KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_BACKWARD
+#if !SHARES
+// Window functions differ in what they take.
+#define BLOCK_BOUNDS BLOCKS(WRITE_GRAD_INPUT || WRITE_GRAD_LAM ? 2 : TAPS <= 9 ? 4 : 3, 2)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_BACKWARD
 #define BLOCK_BOUNDS BLOCKS(5, 3)
 #elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_SPREAD
 #define BLOCK_BOUNDS BLOCKS(7, 5)
@@ -61,6 +60,12 @@ __device__ __forceinline__ State own_state(
 
 // ---------------------------------------------------------------- windows that share
 
+#if SHARES
+
+__device__ __forceinline__ bool is_shared(acc_t lam) {
+  return sizeof(scalar_t) == 2 && TAPS <= 25 && may_share(lam);
+}
+
 // There is room for products.
 typedef SharedRows<Patch, true> Rows;
 
@@ -83,9 +88,13 @@ __device__ __forceinline__ SharedFormula start_rows(
   return formula;
 }
 
+#endif
+
 // ---------------------------------------------------------------- the passes
 
 #if !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+
+#if SHARES
 
 // Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t forward_shared(
@@ -113,6 +122,8 @@ __device__ __forceinline__ index_t forward_shared(
   }, [] {});
 }
 
+#endif
+
 __device__ __forceinline__ void forward_alone(
     const Strip& strip, acc_t lam, index_t begin, scalar_t* output, scalar_t* spread) {
   const Parameter of = parameter(lam);
@@ -139,7 +150,7 @@ __device__ __forceinline__ void forward_alone(
 // Reads the strip's part of the input, once but for what it shares with neighbours, and lam; writes
 // one output element, and where WRITE_SPREAD the spread, of each own window. Traffic:
 // X + O; with the spread X + 2 O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_forward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_rows_forward)(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, PARAMETERS) {
   const Plane plane = {(index_t)height, (index_t)width, (index_t)out_h, (index_t)out_w};
@@ -148,8 +159,10 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_forward(
   if (part.plane >= planes) return;
   const Strip strip = strip_of(plane, part, input);
   const acc_t lambda = load(lam + LAM_OFFSET(part.plane));
-  const index_t begin =
-      is_shared(lambda) ? forward_shared(strip, lambda, output, spread) : part.row_begin;
+  index_t begin = part.row_begin;
+#if SHARES
+  if (is_shared(lambda)) begin = forward_shared(strip, lambda, output, spread);
+#endif
   if (begin < part.row_end) forward_alone(strip, lambda, begin, output, spread);
 }
 
@@ -224,6 +237,8 @@ __device__ __forceinline__ void store_last_rows(
   }
 }
 
+#if SHARES
+
 // Ends at a row where what windows share does not hold.
 __device__ __forceinline__ index_t backward_shared(
     const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
@@ -270,6 +285,8 @@ __device__ __forceinline__ index_t backward_shared(
     return all_hold;
   }, [&] { store_last_rows(gradients, strip, max(begin, strip.part.row_end), gradient); });
 }
+
+#endif
 
 __device__ __forceinline__ void backward_alone(
     const Strip& strip, Gradients gradients, acc_t lam, index_t begin, acc_t& lam_part) {
@@ -332,7 +349,7 @@ __device__ __forceinline__ void backward_alone(
 // Reads the strip's part of the input and of grad_output, with the neighbours' windows that reach
 // into it, and lam; writes each own element's gradient, and where WRITE_GRAD_LAM, for `lanes`
 // threads of a plane together, their part of lam's gradient. Traffic: 2 X + O.
-extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
+extern "C" __global__ void BLOCK_BOUNDS KERNEL(marching_rows_backward)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, PARAMETERS) {
@@ -349,6 +366,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
     const acc_t added = ADD_MEAN_GRAD ? load(mean_grad + part.plane) : 0;
     index_t begin = max(part.row_begin - HALO_H, (index_t)0);
     bool done = false;
+#if SHARES
     if (is_shared(lambda)) {
       const index_t end = backward_shared(
           strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,
@@ -358,6 +376,7 @@ extern "C" __global__ void BLOCK_BOUNDS max_ent_pool2d_marching_rows_backward(
       strip.part.row_begin = max(end, part.row_begin);
       begin = max(strip.part.row_begin - HALO_H, (index_t)0);
     }
+#endif
     if (!done) {
       backward_alone(
           strip, start_gradients(strip, grad_output, grad_input, added, begin), lambda, begin,

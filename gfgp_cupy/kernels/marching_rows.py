@@ -14,15 +14,23 @@ import torch
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
+from .formula import Parts
 from .lanes import aligned_elements, inverse, largest_power_of_two
-from .launch import Launch, source
+from .launch import Launch
 from .macros import INT_LIMIT, Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source(
-    "element.cu", "divide.cu", "taps.cu", "max_ent.cu", "spread.cu", "march.cu",
-    "marching_strip.cu", "weighted_window.cu", "shared_weights.cu", "marching_rows.cu",
+PARTS = Parts(
+    ground=("element.cu", "divide.cu", "taps.cu"),
+    max_ent=(
+        "max_ent.cu", "spread.cu", "march.cu", "marching_strip.cu", "weighted_window.cu",
+        "shared_weights.cu",
+    ),
+    adapter=(
+        "spread.cu", "held_window.cu", "march.cu", "marching_strip.cu", "marching_function.cu"
+    ),
+    kernels=("marching_rows.cu",),
 )  # fmt: skip
 
 MAX_TAPS, MAX_TAPS_STRIDING = 25, 49
@@ -75,7 +83,7 @@ def serves(problem: Problem) -> bool:
 
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     windows = aligned_elements(tensors.output, tensors.spread)
-    return [_launch("max_ent_pool2d_marching_rows_forward", problem, windows, tensors)]
+    return [_launch("marching_rows_forward", problem, windows, tensors)]
 
 
 def chunks(problem: Problem, input: Tensor, grad_output: Tensor) -> int | None:
@@ -91,9 +99,7 @@ def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
         parts = [
             tensors._replace(grad_lam=None), tensors._replace(grad_input=None, mean_grad=None)
         ]  # fmt: skip
-    return [
-        _launch("max_ent_pool2d_marching_rows_backward", problem, windows, part) for part in parts
-    ]
+    return [_launch("marching_rows_backward", problem, windows, part) for part in parts]
 
 
 def _large(problem: Problem) -> bool:
@@ -126,7 +132,8 @@ def _march(problem: Problem, backward: bool) -> March:
     columns = max(1, ACCESS_BYTES // problem.dtype.itemsize // stride_w)
     few = not backward or math.prod(kernel) <= FEW_TAPS
     columns = min(columns, MAX_COLUMNS if few else MAX_COLUMNS // 2)
-    columns = 1 if _large(problem) else columns
+    if _large(problem) or (not few and not problem.for_max_ent):
+        columns = 1
     while columns > (MIN_COLUMNS if few else 1) and width % (columns * stride_w):
         columns //= 2
     groups = max(-(-width // (columns * stride_w)), -(-problem.output_shape[3] // columns))
@@ -159,19 +166,20 @@ def _launch(
     name: str, problem: Problem, windows: int, tensors: ForwardTensors | BackwardTensors
 ) -> Launch:
     backward = isinstance(tensors, BackwardTensors)
-    defines, sizes, grid = _specialised(
+    text, defines, sizes, grid = _specialised(
         problem, backward, aligned_elements(tensors.input), windows, tensors.switches
     )
     return Launch(
-        name=name, source=SOURCE, defines=defines, grid=grid, block=BLOCK, args=(*tensors, *sizes)
-    )
+        name=problem.kernel(name), source=text, defines=defines, grid=grid, block=BLOCK,
+        args=(*tensors, *sizes),
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4096)
 def _specialised(
     problem: Problem, backward: bool, aligned: int, windows: int, on: tuple[str, ...]
-) -> tuple[tuple[str, ...], tuple[int, ...], int]:
-    """The macros, the sizes that the kernels are told, and the number of blocks.
+) -> tuple[str, tuple[str, ...], tuple[int, ...], int]:
+    """The text, the macros, the sizes that the kernels are told, and the number of blocks.
 
     Accesses are as wide as addresses (``aligned`` elements of the input, ``windows`` of what is of
     the output's size) and rows allow.
@@ -193,4 +201,5 @@ def _specialised(
         inverse(problem.shape[1]),
     )  # fmt: skip
     defines = (*problem.defines, *problem.window_defines, *macros, *switches(*on))
-    return defines, sizes, -(-planes * march.plane_threads // BLOCK)
+    grid = -(-planes * march.plane_threads // BLOCK)
+    return PARTS.source(problem.function), defines, sizes, grid

@@ -1,9 +1,10 @@
-// Max-Ent pooling, the formula, and what a formula has to supply.
+// Max-Ent pooling, the formula, and what the kernels ask of one.
 //
 // The kernels' files walk planes, load, store, and move data between threads; they know nothing of
 // what becomes of a window. This file and spread.cu, softmax.cu, tiling_softmax.cu,
-// streamed_softmax.cu, weighted_window.cu and shared_weights.cu hold the formula. Another pooling
-// of windows, with one parameter lam a window, puts its own files in their place.
+// streamed_softmax.cu, weighted_window.cu and shared_weights.cu hold the formula. In their place any
+// other pooling, of one parameter lam a window, has its own file and one for each kind of kernels,
+// which all poolings share: window_function.cu.
 //
 // Below, "sensitivity" is the derivative of a window's output by lam, `grad` the gradient of its
 // output. Results that are not wanted (WRITE_*) need not be computed.
@@ -17,8 +18,9 @@
 //   State                           what is known of the window
 //   state_of(x, lam, inside)        `inside` has a bit for each element that takes part
 //   output_of(x, state), sensitivity_of(state)
-//   statistic_of(state, grad, k)    k < 3: the numbers from which
+//   statistic_of(state, grad, k)    k < NUMBERS: the numbers from which
 //   received(x, lam, statistic)     -> what an element x gets of the window; statistic(k) reads one
+//   Message, message_of(x, state, grad), received(x, lam, message)    general.cu: all of them
 //
 // A window of a plane that windows tile (tiling_softmax.cu, for disjoint.cu):
 //   kept_of(lam)                    what is kept of lam, in shared memory
@@ -53,6 +55,7 @@
 //
 // Launch bounds, here (softmax.cu) and in the kernels' files, fit the registers of both together.
 
+#define NUMBERS 3  // of a window's statistics
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
 // g p (1 + lam (x - y)), what a window sends back to an element; `sent` is g p. In this order:

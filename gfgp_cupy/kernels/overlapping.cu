@@ -199,7 +199,7 @@ struct Lams {
 
 // One thread of a team owns one window of a channel at a time. Reads X and lam, writes O (2 O with
 // WRITE_SPREAD).
-extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
+extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_forward)(
     const scalar_t* __restrict__ input, const acc_t* __restrict__ lam,
     scalar_t* __restrict__ output, scalar_t* __restrict__ spread, long long team_log2,
     long long team_bytes, long long ring_rows, long long strip_rows, long long step_,
@@ -255,7 +255,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_forward(
 // adds up what their windows send back. Reads X, O and lam, writes X. WRITE_GRAD_LAM: the strip's
 // part of lam's gradient, which the team adds up, in grad_lam[n, strip, channel], or where lam
 // varies inside a plane that of each window.
-extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward(
+extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
     const scalar_t* __restrict__ grad_output, const scalar_t* __restrict__ input,
     const acc_t* __restrict__ lam, const acc_t* __restrict__ mean_grad,
     scalar_t* __restrict__ grad_input, acc_t* __restrict__ grad_lam, long long team_log2,
@@ -278,11 +278,14 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
   acc_t* strip_lam = reinterpret_cast<acc_t*>(slice);  // [CHANNELS], padded to 16 bytes
   acc_t* added = reinterpret_cast<acc_t*>(slice + LAM_BYTES);  // likewise
   scalar_t* rows = reinterpret_cast<scalar_t*>(slice + 2 * LAM_BYTES);
-  acc_t* statistic_0 = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + (int)ring_bytes);
+  acc_t* statistics[NUMBERS];
+  statistics[0] = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + (int)ring_bytes);
   const index_t slots = (HALO_H + step) * columns * CHANNELS;
-  acc_t* statistic_1 = statistic_0 + slots;  // of each: [HALO_H + step][columns][CHANNELS]
-  acc_t* statistic_2 = statistic_1 + slots;
-  acc_t* window_lam = statistic_2 + slots;  // only where lam varies inside a plane
+#pragma unroll
+  for (int k = 1; k < NUMBERS; ++k) {
+    statistics[k] = statistics[k - 1] + slots;  // of each: [HALO_H + step][columns][CHANNELS]
+  }
+  acc_t* window_lam = statistics[NUMBERS - 1] + slots;  // only where lam varies inside a plane
 
   const Lams lams = {lam + strip.n * lam_n + strip.channel * lam_c, strip_lam, lam_c, lam_h, lam_w};
   if (team.lane < CHANNELS) {
@@ -322,9 +325,8 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
       const acc_t window_grad = widen(load(grad_output + at));
       const index_t slot =
           (statistics_ring.at(row) * columns + column - first_column) * CHANNELS + channel;
-      statistic_0[slot] = statistic_of(of, window_grad, 0);
-      statistic_1[slot] = statistic_of(of, window_grad, 1);
-      statistic_2[slot] = statistic_of(of, window_grad, 2);
+#pragma unroll
+      for (int k = 0; k < NUMBERS; ++k) statistics[k][slot] = statistic_of(of, window_grad, k);
       if (LAM_PER_WINDOW) window_lam[slot] = lambda;
       if (WRITE_GRAD_LAM && row >= strip.row_begin && column >= strip.column_begin) {
         const acc_t found = window_grad * sensitivity_of(of);
@@ -376,9 +378,8 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
                   (row_slot + window_column) * CHANNELS + (CHANNELS_LAST ? channel + k : 0);
               const acc_t lambda =
                   LAM_PER_WINDOW ? window_lam[slot] : strip_lam[CHANNELS_LAST ? channel + k : 0];
-              sum[k] += received(x, lambda, [&](int number) {
-                return (number == 0 ? statistic_0 : number == 1 ? statistic_1 : statistic_2)[slot];
-              });
+              sum[k] +=
+                  received(x, lambda, [&](int number) { return statistics[number][slot]; });
             }
           }
         }
@@ -392,7 +393,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) max_ent_pool2d_overlapping_backward
 
   if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
     arrive();  // nobody reads the ring any more, nothing is on its way into it
-    acc_t* partial = statistic_0;
+    acc_t* partial = statistics[0];
     partial[team.lane] = part;
     for (int half = team.threads / 2; half >= CHANNELS; half /= 2) {
       __syncthreads();

@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .family import BackwardTensors, ForwardTensors
+from .formula import Parts, numbers_of
 from .lanes import aligned_elements, largest_power_of_two
-from .launch import Launch, source
+from .launch import Launch
 from .macros import Problem, switches
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
-SOURCE = source("element.cu", "max_ent.cu", "spread.cu", "taps.cu", "softmax.cu", "overlapping.cu")
+PARTS = Parts(
+    ground=("element.cu", "taps.cu"),
+    max_ent=("max_ent.cu", "spread.cu", "softmax.cu"),
+    adapter=("spread.cu", "held_window.cu", "overlapping_function.cu"),
+    kernels=("overlapping.cu",),
+)
 
 MAX_TAPS = 25
 """Elements of a window, which one thread holds in registers."""
@@ -64,7 +70,7 @@ def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
     )  # fmt: skip
     return [
         march.launch(
-            "max_ent_pool2d_overlapping_forward", defines, (*tensors, *numbers), team_bytes
+            problem.kernel("overlapping_forward"), defines, (*tensors, *numbers), team_bytes
         )
     ]
 
@@ -83,7 +89,7 @@ def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
     )  # fmt: skip
     return [
         march.launch(
-            "max_ent_pool2d_overlapping_backward", defines, (*tensors, *numbers), march.team_bytes
+            problem.kernel("overlapping_backward"), defines, (*tensors, *numbers), march.team_bytes
         )
     ]
 
@@ -93,6 +99,7 @@ class March:
     """How planes are cut into strips, and how the teams of a block march down one each.
 
     Attributes:
+        source: the kernels' text.
         block, grid: threads of a block, and number of blocks.
         teams: teams of a block.
         channels, pack: the macros of ``overlapping.cu`` by these names.
@@ -104,6 +111,7 @@ class March:
         sizes: :attr:`Problem.sizes`.
     """
 
+    source: str
     block: int
     grid: int
     teams: int
@@ -128,7 +136,7 @@ class March:
         """The launch whose arguments begin with ``args`` and whose teams have so much memory."""
         return Launch(
             name=name,
-            source=SOURCE,
+            source=self.source,
             defines=defines,
             grid=self.grid,
             block=self.block,
@@ -172,11 +180,12 @@ def _march(problem: Problem, aligned: int) -> March:
     step = rows if windows <= team else max(1, min(team // row_windows, rows))
     lam_bytes = _round_up(group * problem.acc_size)
     ring_lead = max(kernel_h - stride_h, 0)
+    numbers = numbers_of(problem.function)
 
     def shared_memory(step: int) -> tuple[int, int, int]:
         ring_rows = min(2 * step * stride_h + ring_lead, height)
         ring_bytes = _round_up(ring_rows * min(tile_width, width) * group * size)
-        statistics = 4 * (halo_h + step) * row_windows
+        statistics = (numbers + 1) * (halo_h + step) * row_windows
         summed = max(team, MIN_BLOCK)  # the most threads that a team can have
         work_bytes = _round_up(max(statistics, summed) * problem.acc_size)
         return ring_rows, ring_bytes, 2 * lam_bytes + ring_bytes + work_bytes
@@ -188,6 +197,7 @@ def _march(problem: Problem, aligned: int) -> March:
     teams = largest_power_of_two(most, dividing=groups)
     block = max(MIN_BLOCK, teams * team)
     return March(
+        source=PARTS.source(problem.function),
         block=block,
         grid=groups * strips // teams,
         teams=teams,

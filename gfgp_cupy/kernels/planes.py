@@ -69,9 +69,7 @@ class Planes:
     team: int
 
     @classmethod
-    def of(
-        cls, shape: tuple[int, int, int, int], vector: int, window_bytes: int, sums: bool
-    ) -> Planes:
+    def of(cls, shape: tuple[int, ...], vector: int, window_bytes: int, sums: bool) -> Planes:
         """The deal of output-sized tensors of ``shape``, whose windows have so many bytes each.
 
         ``sums``: something is added up over planes. A block then takes whole planes, or a part of

@@ -6,6 +6,8 @@
 //
 // Macros: KERNEL_*, STRIDE_*; WRITE_*; KEPT, WINDOWS and WIDTH of the march.
 
+#define SHARES 1
+
 // Beyond this |lam|, totals of windows side by side differ so much that a warp seldom has none that
 // does not hold: of standard normal numbers, at 5 one strip of 32 in 1000, at 7 every sixth, at 10
 // all. Then nothing is tried.

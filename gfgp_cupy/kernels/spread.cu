@@ -1,6 +1,8 @@
 // A window's sensitivity, the derivative of its output by lam, as a forward pass keeps it for lam's
-// gradient: of Max-Ent pooling the root of it, the standard deviation, which has the range of the
-// input, so that it fits into as many bits where the variance might not.
+// gradient. Macros: one of SPREAD_ROOT, which keeps the root of it (of Max-Ent pooling the standard
+// deviation, which has the range of the input, so that it fits into as many bits where the variance
+// might not); SPREAD_POSITIVE, which keeps it, never negative, as it is; SPREAD_SIGNED, which keeps
+// it in the input's type.
 
 // A number that is never negative, in the input's type or, for half types, in 16 bits of its own
 // that hold more digits. gfgp_cupy/spread.py tells how and says the same of the two numbers.
@@ -43,12 +45,24 @@ __device__ __forceinline__ acc_t unpack_spread(scalar_t code) {
 #endif
 
 __device__ __forceinline__ scalar_t spread_of(acc_t sensitivity) {
+#if defined(SPREAD_SIGNED)
+  return narrow(sensitivity);
+#elif defined(SPREAD_POSITIVE)
+  return pack_spread(sensitivity);
+#else
   return pack_spread(root(sensitivity));
+#endif
 }
 
 // The window's part of lam's gradient, from the gradient of its output.
 __device__ __forceinline__ acc_t lam_part_of(
     const scalar_t& spread, const scalar_t& grad) {
+#if defined(SPREAD_SIGNED)
+  return widen(grad) * widen(spread);
+#elif defined(SPREAD_POSITIVE)
+  return widen(grad) * unpack_spread(spread);
+#else
   const acc_t deviation = unpack_spread(spread);
   return widen(grad) * deviation * deviation;
+#endif
 }

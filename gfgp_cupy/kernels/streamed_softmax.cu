@@ -69,7 +69,15 @@ __device__ __forceinline__ acc_t sensitivity_of(
   return sum.total * of.inverse_total;
 }
 
-// Number `number`, a constant, of the window's statistics.
-__device__ __forceinline__ acc_t statistic_of(const State& of, acc_t grad, int number) {
-  return number == 0 ? of.reference : number == 1 ? of.shift : grad * of.inverse_total;
+struct Message {
+  acc_t number[NUMBERS];
+};
+
+__device__ __forceinline__ Message message_of(
+    const Window& window, const Planes& planes, const State& of, acc_t grad) {
+  return {of.reference, of.shift, grad * of.inverse_total};
+}
+
+__device__ __forceinline__ acc_t received(acc_t x, acc_t lam, const Message& message) {
+  return received(x, lam, [&](int number) { return message.number[number]; });
 }

@@ -28,26 +28,34 @@ struct Position {
   index_t n, c, h, w;
 };
 
+// a / b of numbers that are not negative: unsigned, in fewer instructions.
+__device__ __forceinline__ int ratio(int a, int b) { return (unsigned)a / (unsigned)b; }
+__device__ __forceinline__ long long ratio(long long a, long long b) {
+  return (unsigned long long)a / (unsigned long long)b;
+}
+
+// Takes the place along an axis of `size` out of an offset, of which the place on others is left.
+__device__ __forceinline__ index_t take_place(index_t& offset, index_t size) {
+  const index_t left = ratio(offset, size), place = offset - left * size;
+  offset = left;
+  return place;
+}
+
 // The coordinates of the element at `offset` in memory, of a dense tensor with planes of
 // height x width.
 __device__ __forceinline__ Position position_at(
     const Planes& planes, index_t offset, index_t height, index_t width) {
   Position at;
   if (CHANNELS_LAST) {
-    at.c = offset % planes.channels;
-    offset /= planes.channels;
-    at.w = offset % width;
-    offset /= width;
-    at.h = offset % height;
-    at.n = offset / height;
+    at.c = take_place(offset, planes.channels);
+    at.w = take_place(offset, width);
+    at.h = take_place(offset, height);
   } else {
-    at.w = offset % width;
-    offset /= width;
-    at.h = offset % height;
-    offset /= height;
-    at.c = offset % planes.channels;
-    at.n = offset / planes.channels;
+    at.w = take_place(offset, width);
+    at.h = take_place(offset, height);
+    at.c = take_place(offset, planes.channels);
   }
+  at.n = offset;
   return at;
 }
 
@@ -71,6 +79,10 @@ __device__ __forceinline__ Window window_at(
   window.h_end = min(top + planes.kernel_h, planes.height);
   window.w_end = min(left + planes.kernel_w, planes.width);
   return window;
+}
+
+__device__ __forceinline__ index_t elements_of(const Window& window) {
+  return (window.h_end - window.h_begin) * (window.w_end - window.w_begin);
 }
 
 // Calls visit(x) for each element of the window, row by row.

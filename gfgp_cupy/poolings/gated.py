@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from ..arguments import as_parameter
-from ..geometry import PoolGeometry
+from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
@@ -21,8 +21,8 @@ __all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
 
 @overridable
 def gated_pool2d(
-    input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+    input: Tensor, weight: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
     ceil_mode: bool = False, bias: Tensor | float = 0.0, count_include_pad: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Gated max-average pooling: the window's own elements set the proportion of max pooling.
@@ -65,7 +65,10 @@ def gated_pool2d(
     weight = as_parameter("weight", weight, input, weight_shape).expand(weight_shape)
     bias = windows.all_of(as_parameter("bias", bias, input, output_shape))
     logit = _weighted_sum(x.to(weight.dtype), weight, geometry).to(bias.dtype) + bias
-    output = mix_of_max_and_average(x, logit.sigmoid(), geometry)
+    largest = F.max_pool2d(
+        x, geometry.kernel_size, geometry.stride, geometry.padding, ceil_mode=geometry.ceil_mode
+    )
+    output = mix_of_max_and_average(largest, x, logit.sigmoid(), geometry).to(x.dtype)
     return windows.result(output, input.dim())
 
 
@@ -100,8 +103,8 @@ class GatedPool2d(LearnedPool2d):
     weight: Tensor
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, count_include_pad: bool = False, device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
@@ -110,7 +113,7 @@ class GatedPool2d(LearnedPool2d):
         self.reset_parameters()
 
     @property
-    def parameter_size(self) -> tuple[int, int]:
+    def parameter_size(self) -> Sizes:
         return self.kernel_size
 
     def initial_value(self) -> float:

@@ -1,7 +1,8 @@
-"""Gaussian pooling: the mean of each window and a multiple of its standard deviation."""
+"""Gaussian pooling layers: the mean of each window and a multiple of its standard deviation."""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -11,100 +12,93 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import check_input
 from ..autocast import mean_dtype
-from ..autograd import register
-from ..geometry import PoolGeometry
+from ..autograd import mean_of_planes
+from ..axes import for_lines_and_volumes
+from ..functional import gaussian_pool1d, gaussian_pool2d, gaussian_pool3d
+from ..gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
+from ..geometry import Sizes
 from ..guided import HeadPool2d
 from ..head import PointConv2d, hidden_width, outside_autocast
+from ..learned import LearnedPool2d
 from ..norms import make_norm
-from ..overrides import overridable
-from ..padding import window_geometry
+from ..padding import place_windows
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
-from ..reference import windows
-from ..window_function import WindowFunction
-from ..window_pooling import pool_windows
+from ..window_pooling import pool_guided, pool_windows
 
-__all__ = ["GFGPGaussianPool2d", "GaussianHead", "gaussian_pool2d"]
+__all__ = [
+    "GFGPGaussianPool1d",
+    "GFGPGaussianPool2d",
+    "GFGPGaussianPool3d",
+    "GaussianHead",
+    "GaussianPool1d",
+    "GaussianPool2d",
+    "GaussianPool3d",
+    "gaussian_pool1d",
+    "gaussian_pool2d",
+    "gaussian_pool3d",
+]
 
-LEAST_VARIANCE = 1e-6
 STOCHASTICITIES = ("HWCN", "CN", None)
 
 
-@overridable
-def gaussian_pool2d(
-    input: Tensor, weight: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False, eps: float = LEAST_VARIANCE,
-) -> Tensor:  # fmt: skip
-    r"""Gaussian pooling: a window's mean and ``weight`` times its standard deviation.
+class GaussianPool2d(LearnedPool2d):
+    """Gaussian pooling with a weight of its own; see :func:`gfgp_cupy.functional.gaussian_pool2d`.
 
-    .. math:: y = \mu + w\,\sigma, \qquad \mu = \frac{1}{n} \sum_i x_i, \qquad
-              \sigma = \sqrt{\max\Bigl(\frac{1}{n} \sum_i (x_i - \mu)^2, \varepsilon\Bigr)}
-
-    w = 0 is average pooling. Where the variance is below ε, σ is a constant without a gradient.
-
-    Source: T. Kobayashi, "Gaussian-Based Pooling for Convolutional Neural Networks", NeurIPS 2019.
+    The weight may become negative while it is learned: then the result is below the mean.
 
     Args:
-        input: [N, C, H, W] or [C, H, W], of a floating-point type.
-        weight: w, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a
-            number.
-        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
-            :func:`gfgp_cupy.functional.max_ent_pool2d`.
-        eps: ε, the least variance.
+        kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in that
+            function.
+        num_features: number of channels C, for one weight a channel; ``None`` for one in all.
+        init_weight: the value that the weight starts from; by default softplus(0), as a guided
+            layer's does.
+        learnable: whether the weight is a parameter; otherwise it is a buffer.
+        eps: the least variance, above 0.
+        device, dtype: of the weight.
 
-    Returns:
-        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
-        computed in float32.
-
-    Raises:
-        TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`, ``weight`` in λ's
-            place.
+    Attributes:
+        weight: w, of shape [1, C, 1, 1] or [1, 1, 1, 1].
 
     Example:
-        >>> x = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
-        >>> gaussian_pool2d(x, 1.0, kernel_size=2)
-        tensor([[[2.6180]]])
+        >>> pool = GaussianPool2d(kernel_size=2, num_features=16)
+        >>> pool(torch.randn(8, 16, 32, 32)).shape
+        torch.Size([8, 16, 16, 16])
     """
-    return pool_windows(
-        GAUSSIAN.with_constant(eps), input, weight, kernel_size, stride, padding, ceil_mode,
-        count_include_pad,
-    )  # fmt: skip
 
+    parameter_name = "weight"
+    shown = ("num_features", "init_weight", "learnable", "eps")
+    weight: Tensor
 
-def _composition(input: Tensor, weight: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
-    mean, variance = _moments(input.to(weight.dtype), geometry)
-    return (mean + weight * variance.clamp(min=eps).sqrt()).to(input.dtype)
+    def __init__(
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
+        num_features: int | None = None, init_weight: float = math.log(2), learnable: bool = True,
+        count_include_pad: bool = False, eps: float = LEAST_VARIANCE, device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        check_eps(eps)
+        self.init_weight = init_weight
+        self.eps = eps
+        self.add_parameter(num_features, learnable, device, dtype)
+        self.reset_parameters()
 
+    def initial_value(self) -> float:
+        return self.init_weight
 
-GAUSSIAN = register(
-    WindowFunction(
-        name="gaussian",
-        parameter="weight",
-        composition=_composition,
-        cpu="gfgp_cupy.backends.numba.functions.gaussian",
-        constant=LEAST_VARIANCE,
-    )
-)
-
-
-def _moments(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the elements that each window has inside 4-D ``input``."""
-    elements, inside = windows(input, geometry)
-    mean = F.avg_pool2d(
-        input, geometry.kernel_size, geometry.stride, geometry.padding, geometry.ceil_mode,
-        count_include_pad=False,
-    )  # fmt: skip
-    deviations = torch.where(inside, elements - mean, 0)
-    return mean, deviations.square().sum(0) / inside.sum(0)
+    def forward(self, input: Tensor) -> Tensor:
+        return gaussian_pool2d(
+            input, self.weight, *self.window, self.count_include_pad, self.eps, axes=self.axes
+        )
 
 
 class GaussianHead(nn.Module):
-    r"""What predicts w from the mean of the whole feature map, as a mean M and a deviation S.
+    r"""What predicts w from the mean of the whole feature map, by a mean M and a deviation S.
 
-    .. math:: h = \mathrm{relu}(\mathrm{BN}(W_1\, \mathrm{mean}_{hw}(x))), \qquad
-              M = \mathrm{BN}(W_M h), \qquad S = \mathrm{sigmoid}(\mathrm{BN}(W_S h))
+    .. math:: w = \mathrm{softplus}(M + S\,\epsilon), \qquad M = \mathrm{BN}(W_M h), \qquad
+              S = \mathrm{sigmoid}(\mathrm{BN}(W_S h)), \qquad
+              h = \mathrm{relu}(\mathrm{BN}(W_1\, \mathrm{mean}_{hw}(x)))
 
     Args:
         num_features: number of channels C.
@@ -135,10 +129,17 @@ class GaussianHead(nn.Module):
             )
         )
 
-    def forward(self, mean: Tensor, with_deviation: bool = True) -> tuple[Tensor, Tensor | None]:
-        """M and S, both [N, C, 1, 1], of the map's ``mean`` of that shape; S None if not asked."""
+    def forward(self, mean: Tensor, noise_size: Sizes | None = None) -> Tensor:
+        """w [N, C, 1, 1] of the map's ``mean`` of that shape, or [N, C, *noise_size] with ε for
+        each element of it; ``None``: ε = 0, and S is not computed."""
         hidden = self.relu(self.norm1(self.conv1(mean)))
-        return self.mean(hidden), self.deviation(hidden) if with_deviation else None
+        logit = self.mean(hidden)
+        if noise_size is not None:
+            shape = (*logit.shape[:2], *noise_size)
+            noise = torch.randn(shape, dtype=logit.dtype, device=logit.device)
+            own = (*logit.shape[:2], *(1,) * len(noise_size))
+            logit = logit.view(own) + self.deviation(hidden).view(own) * noise
+        return F.softplus(logit)
 
 
 class GFGPGaussianPool2d(HeadPool2d):
@@ -147,10 +148,11 @@ class GFGPGaussianPool2d(HeadPool2d):
     .. math:: w = \mathrm{softplus}(M + S\,\epsilon)
 
     with standard normal :math:`\epsilon` from PyTorch's generator in training, and with
-    :math:`\epsilon = 0` in evaluation; :class:`GaussianHead` predicts M and S. It is composed of
-    PyTorch operators. The state dict loads the published implementation's tensor names too
-    (``ToHidden.1.weight`` …). Source: T. Kobayashi, "Gaussian-Based Pooling for Convolutional
-    Neural Networks", NeurIPS 2019.
+    :math:`\epsilon = 0` in evaluation; :class:`GaussianHead` predicts M and S. With one w per
+    sample and channel the backward pass is fused, see
+    :func:`gfgp_cupy.functional.guided_max_ent_pool2d`. The state dict loads the published
+    implementation's tensor names too (``ToHidden.1.weight`` …). Source: T. Kobayashi,
+    "Gaussian-Based Pooling for Convolutional Neural Networks", NeurIPS 2019.
 
     Args:
         num_features: number of channels C.
@@ -161,7 +163,7 @@ class GFGPGaussianPool2d(HeadPool2d):
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
         stochasticity: one ε per sample and channel (``"CN"``), or per window (``"HWCN"``), or
             none (``None``).
-        count_include_pad, eps: as in :func:`gaussian_pool2d`.
+        count_include_pad, eps: as in :func:`gfgp_cupy.functional.gaussian_pool2d`.
         norm_layer: makes a norm of so many features in place of the head's BN; see
             :class:`gfgp_cupy.GFGPMaxEntPool2d`.
         device, dtype: of the head's tensors.
@@ -172,7 +174,7 @@ class GFGPGaussianPool2d(HeadPool2d):
           ``"same"`` has it.
 
     Raises:
-        TypeError: an input that :func:`gaussian_pool2d` does not take.
+        TypeError: an input that :func:`gfgp_cupy.functional.gaussian_pool2d` does not take.
         ValueError: an argument out of range, an input whose channels are not ``num_features``, or
             a training batch of one sample (the head's BatchNorm has one value a channel and
             sample, so it needs at least two samples a process).
@@ -191,8 +193,8 @@ class GFGPGaussianPool2d(HeadPool2d):
     head: GaussianHead
 
     def __init__(
-        self, num_features: int, kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
+        self, num_features: int, kernel_size: int | Sizes,
+        stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
         ceil_mode: bool = False, hidden_features: int | None = None,
         stochasticity: str | None = "CN", count_include_pad: bool = False,
         eps: float = LEAST_VARIANCE, norm_layer: Callable[[int], nn.Module] | None = None,
@@ -201,6 +203,7 @@ class GFGPGaussianPool2d(HeadPool2d):
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         if stochasticity not in STOCHASTICITIES:
             raise ValueError(f"stochasticity must be 'HWCN', 'CN' or None, got {stochasticity!r}")
+        check_eps(eps)
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)
         self.stochasticity = stochasticity
@@ -226,19 +229,22 @@ class GFGPGaussianPool2d(HeadPool2d):
         return nn.Sequential(*self.head.deviation)
 
     def pool_guided(self, input: Tensor) -> Tensor:
-        geometry = window_geometry(*self.window)
-        batched, _ = check_input(input, geometry)
+        function = GAUSSIAN.with_constant(self.eps)
+        window = (*self.window, self.count_include_pad)
         head = outside_autocast(self.head, input.device)
-        mean, deviation = head(
-            batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)),
-            self.training and self.stochasticity is not None,
-        )
-        if deviation is not None:
-            shape = mean.shape
-            if self.stochasticity == "HWCN":
-                shape = (*shape[:2], *geometry.output_size(*batched.shape[2:]))
-            mean = mean + deviation * torch.randn(shape, dtype=mean.dtype, device=mean.device)
-        output = gaussian_pool2d(
-            batched, F.softplus(mean), *self.window, self.count_include_pad, self.eps
-        )
-        return output if input.dim() == 4 else output.squeeze(0)
+        stochasticity = self.stochasticity if self.training else None
+        if stochasticity != "HWCN":
+            noise_size = None if stochasticity is None else (1, 1)
+            return pool_guided(
+                function, input, lambda mean: head(mean, noise_size), *window, axes=self.axes
+            )
+        # The fused path is for one parameter a plane.
+        windows = place_windows(input, *window, axes=self.axes)
+        batched = input if input.dim() == self.axes + 2 else input.unsqueeze(0)
+        weight = head(mean_of_planes(windows.input, mean_dtype(batched)), windows.output_shape[2:])
+        output = pool_windows(function, batched, weight, *window, axes=self.axes)
+        return output if batched is input else output.squeeze(0)
+
+
+GaussianPool1d, GaussianPool3d = for_lines_and_volumes(GaussianPool2d)
+GFGPGaussianPool1d, GFGPGaussianPool3d = for_lines_and_volumes(GFGPGaussianPool2d)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from ..autograd import register
-from ..geometry import PoolGeometry
+from ..axes import for_lines_and_volumes
+from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
@@ -15,14 +16,24 @@ from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 from .log_sum_exp import log_mean_exp
 
-__all__ = ["GFGPGeneralizedMeanPool2d", "GeneralizedMeanPool2d", "generalized_mean_pool2d"]
+__all__ = [
+    "GFGPGeneralizedMeanPool1d",
+    "GFGPGeneralizedMeanPool2d",
+    "GFGPGeneralizedMeanPool3d",
+    "GeneralizedMeanPool1d",
+    "GeneralizedMeanPool2d",
+    "GeneralizedMeanPool3d",
+    "generalized_mean_pool1d",
+    "generalized_mean_pool2d",
+    "generalized_mean_pool3d",
+]
 
 
 @overridable
 def generalized_mean_pool2d(
-    input: Tensor, p: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, eps: float = 1e-6, count_include_pad: bool = False,
+    input: Tensor, p: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, eps: float = 1e-6, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Generalised-mean pooling: the power mean of each window.
 
@@ -64,7 +75,7 @@ def generalized_mean_pool2d(
     _check_eps(eps)
     return pool_windows(
         GENERALIZED_MEAN.with_constant(eps), input, p, kernel_size, stride, padding, ceil_mode,
-        count_include_pad,
+        count_include_pad, axes,
     )  # fmt: skip
 
 
@@ -74,7 +85,13 @@ def _composition(input: Tensor, p: Tensor, geometry: PoolGeometry, eps: float) -
 
 
 GENERALIZED_MEAN = register(
-    WindowFunction(name="generalized_mean", parameter="p", composition=_composition, constant=1e-6)
+    WindowFunction(
+        name="generalized_mean",
+        parameter="p",
+        composition=_composition,
+        cuda="generalized_mean.cu",
+        constant=1e-6,
+    )
 )
 
 
@@ -109,8 +126,8 @@ class GeneralizedMeanPool2d(LearnedPool2d):
     p: Tensor
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_p: float = 3.0, learnable: bool = True,
         eps: float = 1e-6, count_include_pad: bool = False, device: Device = None,
         dtype: torch.dtype | None = None,
@@ -127,7 +144,7 @@ class GeneralizedMeanPool2d(LearnedPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return generalized_mean_pool2d(
-            input, self.p, *self.window, self.eps, self.count_include_pad
+            input, self.p, *self.window, self.eps, self.count_include_pad, axes=self.axes
         )
 
 
@@ -147,3 +164,10 @@ class GFGPGeneralizedMeanPool2d(GuidedPool2d):
 
     def parameter_of(self, predicted: Tensor) -> Tensor:
         return 1 + predicted
+
+
+generalized_mean_pool1d, generalized_mean_pool3d = for_lines_and_volumes(generalized_mean_pool2d)
+GeneralizedMeanPool1d, GeneralizedMeanPool3d = for_lines_and_volumes(GeneralizedMeanPool2d)
+GFGPGeneralizedMeanPool1d, GFGPGeneralizedMeanPool3d = for_lines_and_volumes(
+    GFGPGeneralizedMeanPool2d
+)

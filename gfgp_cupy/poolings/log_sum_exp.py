@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..autograd import register
-from ..geometry import PoolGeometry
+from ..axes import for_lines_and_volumes
+from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedLambdaPool2d
 from ..overrides import overridable
-from ..reference import windows
+from ..reference import largest_of_windows, windows
 from ..torchscript import is_tracing
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
-__all__ = ["GFGPLogSumExpPool2d", "LogSumExpPool2d", "log_mean_exp", "log_sum_exp_pool2d"]
+__all__ = [
+    "GFGPLogSumExpPool1d",
+    "GFGPLogSumExpPool2d",
+    "GFGPLogSumExpPool3d",
+    "LogSumExpPool1d",
+    "LogSumExpPool2d",
+    "LogSumExpPool3d",
+    "log_mean_exp",
+    "log_sum_exp_pool1d",
+    "log_sum_exp_pool2d",
+    "log_sum_exp_pool3d",
+]
 
 
 @overridable
 def log_sum_exp_pool2d(
-    input: Tensor, lam: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, lam: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Log-sum-exp pooling: the logarithm of the mean exponential of each window.
 
@@ -45,7 +56,7 @@ def log_sum_exp_pool2d(
         [1.5, 2.0539, 2.9986]
     """
     return pool_windows(
-        LOG_SUM_EXP, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad
+        LOG_SUM_EXP, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
 
 
@@ -54,7 +65,13 @@ def _composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
 
 
 LOG_SUM_EXP = register(
-    WindowFunction(name="log_sum_exp", parameter="lam", composition=_composition, spread="root")
+    WindowFunction(
+        name="log_sum_exp",
+        parameter="lam",
+        composition=_composition,
+        cuda="log_sum_exp.cu",
+        spread="root",
+    )
 )
 
 
@@ -98,9 +115,9 @@ def _expm1(exponent: Tensor) -> Tensor:
 
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    arguments = (geometry.kernel_size, geometry.stride, geometry.padding, 1, geometry.ceil_mode)
-    largest = F.max_pool2d(input, *arguments)
-    return torch.where(lam < 0, -F.max_pool2d(-input, *arguments), largest)
+    largest, smallest = (sign * largest_of_windows(sign * input, geometry) for sign in (1, -1))
+    # NaN where one is infinite: the exponential of -infinity would show in nothing.
+    return torch.where(lam < 0, smallest, largest) + (smallest - smallest)
 
 
 def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:
@@ -123,7 +140,7 @@ class LogSumExpPool2d(LearnedLambdaPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return log_sum_exp_pool2d(
-            input, self.lam, *self.window, count_include_pad=self.count_include_pad
+            input, self.lam, *self.window, self.count_include_pad, axes=self.axes
         )
 
 
@@ -141,3 +158,8 @@ class GFGPLogSumExpPool2d(GuidedPool2d):
 
     activation = nn.Softplus
     function = LOG_SUM_EXP
+
+
+log_sum_exp_pool1d, log_sum_exp_pool3d = for_lines_and_volumes(log_sum_exp_pool2d)
+LogSumExpPool1d, LogSumExpPool3d = for_lines_and_volumes(LogSumExpPool2d)
+GFGPLogSumExpPool1d, GFGPLogSumExpPool3d = for_lines_and_volumes(GFGPLogSumExpPool2d)

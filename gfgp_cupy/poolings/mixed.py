@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
 from ..autograd import register
-from ..geometry import PoolGeometry
+from ..axes import for_lines_and_volumes
+from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
+from ..reference import average_of_windows, windows
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
-__all__ = ["GFGPMixedPool2d", "MixedPool2d", "mix_of_max_and_average", "mixed_pool2d"]
+__all__ = [
+    "GFGPMixedPool1d",
+    "GFGPMixedPool2d",
+    "GFGPMixedPool3d",
+    "MixedPool1d",
+    "MixedPool2d",
+    "MixedPool3d",
+    "mix_of_max_and_average",
+    "mixed_pool1d",
+    "mixed_pool2d",
+    "mixed_pool3d",
+]
 
 
 @overridable
 def mixed_pool2d(
-    input: Tensor, proportion: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, proportion: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Mixed max-average pooling.
 
     .. math:: y = a \max_i x_i + (1 - a) \frac{1}{n} \sum_i x_i
 
-    a = 0 is average pooling, a = 1 max pooling.
+    a = 0 is average pooling, a = 1 max pooling. Elements that share the maximum share its gradient
+    evenly, as in :func:`torch.amax`.
 
     Source: C.-Y. Lee, P. W. Gallagher, Z. Tu, "Generalizing Pooling Functions in Convolutional
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
@@ -53,24 +68,34 @@ def mixed_pool2d(
         tensor([[[2.2500]]])
     """
     return pool_windows(
-        MIXED, input, proportion, kernel_size, stride, padding, ceil_mode, count_include_pad
+        MIXED, input, proportion, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
 
 
-def mix_of_max_and_average(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
-    """[N, C, oH, oW] of [N, C, H, W] ``input`` and a ``proportion`` of its computing type."""
-    window = (geometry.kernel_size, geometry.stride, geometry.padding)
-    largest = F.max_pool2d(input, *window, ceil_mode=geometry.ceil_mode)
-    average = F.avg_pool2d(input, *window, ceil_mode=geometry.ceil_mode, count_include_pad=False)
+def mix_of_max_and_average(
+    largest: Tensor, input: Tensor, proportion: Tensor, geometry: PoolGeometry
+) -> Tensor:
+    """The ``largest`` element and the average of each window of [N, C, H, W] ``input``, mixed."""
     dtype = proportion.dtype
-    return torch.lerp(average.to(dtype), largest.to(dtype), proportion).to(input.dtype)
+    average = average_of_windows(input, geometry).to(dtype)
+    # NaN where an element is infinite, also if that is below all others.
+    largest = largest.to(dtype) + (average - average).detach()
+    return torch.lerp(average, largest, proportion)
+
+
+def _composition(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
+    computed = input.to(proportion.dtype)
+    elements, inside = windows(computed, geometry)
+    largest = elements.masked_fill(~inside, -math.inf).amax(0)
+    return mix_of_max_and_average(largest, computed, proportion, geometry).to(input.dtype)
 
 
 MIXED = register(
     WindowFunction(
         name="mixed",
         parameter="proportion",
-        composition=mix_of_max_and_average,
+        composition=_composition,
+        cuda="mixed.cu",
         cpu="gfgp_cupy.backends.numba.functions.mixed",
     )
 )
@@ -105,8 +130,8 @@ class MixedPool2d(LearnedPool2d):
     logit: Tensor
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, init_proportion: float = 0.5, learnable: bool = True,
         count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
@@ -127,6 +152,10 @@ class MixedPool2d(LearnedPool2d):
         """The proportion a of max pooling, of the shape of ``logit``."""
         return self.logit.sigmoid()
 
+    @property
+    def parameter(self) -> Tensor:
+        return self.proportion
+
     def initial_value(self) -> float:
         # On the CPU even inside `with torch.device("meta")`, which holds no numbers.
         proportion = torch.tensor(self.init_proportion, dtype=torch.float64, device="cpu")
@@ -134,7 +163,7 @@ class MixedPool2d(LearnedPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return mixed_pool2d(
-            input, self.proportion, *self.window, count_include_pad=self.count_include_pad
+            input, self.proportion, *self.window, self.count_include_pad, axes=self.axes
         )
 
 
@@ -153,3 +182,8 @@ class GFGPMixedPool2d(GuidedPool2d):
 
     activation = nn.Sigmoid
     function = MIXED
+
+
+mixed_pool1d, mixed_pool3d = for_lines_and_volumes(mixed_pool2d)
+MixedPool1d, MixedPool3d = for_lines_and_volumes(MixedPool2d)
+GFGPMixedPool1d, GFGPMixedPool3d = for_lines_and_volumes(GFGPMixedPool2d)

@@ -8,7 +8,9 @@ from torch.types import Device
 
 from ..choices import check_choice
 from ..layers import GFGPMaxEntPool2d, MaxEntPool2d
+from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d
 from .gated import GatedPool2d, GFGPGatedPool2d
+from .gaussian import GaussianPool2d, GFGPGaussianPool2d
 from .generalized_mean import GeneralizedMeanPool2d, GFGPGeneralizedMeanPool2d
 from .log_sum_exp import GFGPLogSumExpPool2d, LogSumExpPool2d
 from .mixed import GFGPMixedPool2d, MixedPool2d
@@ -17,11 +19,15 @@ from .soft import SoftPool2d
 __all__ = ["create_pooling", "list_poolings"]
 
 OF_PYTORCH = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
-WITHOUT_TENSORS = {**OF_PYTORCH, "soft": SoftPool2d}
+WITHOUT_TENSORS = {**OF_PYTORCH, "soft": SoftPool2d, "edscw": EDSCWPool2d}
 
 OF_CHANNELS = {
     "max_ent": GFGPMaxEntPool2d,
     "max_ent_unguided": MaxEntPool2d,
+    "gauss": GFGPGaussianPool2d,
+    "gauss_unguided": GaussianPool2d,
+    "ada": AdaPool2d,
+    "gfgp_ada": GFGPAdaPool2d,
     "mixed": MixedPool2d,
     "gfgp_mixed": GFGPMixedPool2d,
     "gated": GatedPool2d,

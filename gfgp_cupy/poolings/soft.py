@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..axes import for_lines_and_volumes
 from ..functional import max_ent_pool2d
+from ..geometry import Sizes
 from ..overrides import overridable
 from ..pool2d import Pool2d
 
-__all__ = ["SoftPool2d", "soft_pool2d"]
+__all__ = [
+    "SoftPool1d",
+    "SoftPool2d",
+    "SoftPool3d",
+    "soft_pool1d",
+    "soft_pool2d",
+    "soft_pool3d",
+]
 
 
 @overridable
 def soft_pool2d(
-    input: Tensor, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
-    count_include_pad: bool = False,
+    input: Tensor, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+    padding: int | Sizes | str = 0, ceil_mode: bool = False,
+    count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""SoftPool: the mean of each window with weights :math:`e^{x_i}`.
 
@@ -31,7 +40,9 @@ def soft_pool2d(
         >>> soft_pool2d(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), kernel_size=2)
         tensor([[[2.4927]]])
     """
-    return max_ent_pool2d(input, 1.0, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    return max_ent_pool2d(
+        input, 1.0, kernel_size, stride, padding, ceil_mode, count_include_pad, axes=axes
+    )
 
 
 class SoftPool2d(Pool2d):
@@ -48,11 +59,17 @@ class SoftPool2d(Pool2d):
     """
 
     def __init__(
-        self, kernel_size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes = 2, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         count_include_pad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
 
     def forward(self, input: Tensor) -> Tensor:
-        return soft_pool2d(input, *self.window, count_include_pad=self.count_include_pad)
+        return soft_pool2d(
+            input, *self.window, count_include_pad=self.count_include_pad, axes=self.axes
+        )
+
+
+soft_pool1d, soft_pool3d = for_lines_and_volumes(soft_pool2d)
+SoftPool1d, SoftPool3d = for_lines_and_volumes(SoftPool2d)

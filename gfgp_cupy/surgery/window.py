@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..geometry import Sizes
 from ..padding import SAME, window_geometry
 
 __all__ = ["Window", "describe", "pair", "window_of"]
@@ -26,13 +27,13 @@ class Window:
         count_include_pad: whether padding takes part, as zeros.
     """
 
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int] | str = (0, 0)
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Sizes | str = (0, 0)
     ceil_mode: bool = False
     count_include_pad: bool = False
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
+    def output_size(self, height: int, width: int) -> Sizes:
         """Output height and width; zero or less where no window fits."""
         geometry = window_geometry(self.kernel_size, self.stride, self.padding, self.ceil_mode)
         return geometry.output_size(height, width)

@@ -128,9 +128,7 @@ def test_network_by_inductor(training):
     """
     images, axes = (IMAGES, (0, 2, 3)) if not training else (IMAGES_OF_ONE_SIZE, (0,))
     network = plain_network().train(training)
-    # Loops that the C++ compiler neither vectorises nor optimises: it takes less time so.
-    with torch._inductor.config.patch({"cpp.simdlen": 1, "aot_inductor.debug_compile": True}):
-        assert_compiled_equals_eager(network, images, "inductor", axes=axes)
+    assert_compiled_equals_eager(network, images, "inductor", axes=axes)
 
 
 @pytest.mark.slow

@@ -175,9 +175,10 @@ def test_onnx_of_the_function(window):
 
 @pytest.mark.slow
 @needs_onnx
-def test_onnx_of_a_layer():
+@pytest.mark.parametrize("make", [LAYERS["guided"], lambda: GFGPGaussianPool2d(4, 2).eval()])
+def test_onnx_of_a_layer(make):
     others = [(numbers(shape, 2),) for shape in SHAPES]
-    layer = LAYERS["guided"]()
+    layer = make()
     assert_onnxruntime_agrees(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,), *others)
 
 

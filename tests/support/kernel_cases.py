@@ -14,8 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfgp_cupy import poolings  # noqa: F401  they register their window functions
 from gfgp_cupy.geometry import PoolGeometry, pool_geometry
 from gfgp_cupy.kernels import Launch, passes
+from gfgp_cupy.max_ent import MAX_ENT
+from gfgp_cupy.ops import OPERATORS
+from gfgp_cupy.window_function import WindowFunction
 from tests.support.memory_layouts import arranged
 from tests.support.random_numbers import random_numbers
 
@@ -29,10 +33,12 @@ __all__ = [
     "PARTIAL_CASES",
     "SMALL_CASES",
     "UNPOOLED_CASES",
+    "WHOLE_PLANE_CASES",
     "WIDE_INDEX_CASES",
     "KernelCase",
     "specialisation",
     "specialisations",
+    "window_functions",
     "with_wide_indices",
 ]
 
@@ -138,6 +144,13 @@ MARCHING_CASES = (
 )
 """Planes down whose columns threads march."""
 
+WHOLE_PLANE_CASES = (
+    KernelCase(pool_geometry(7), FLOAT32, (3, 7, 7)),
+    KernelCase(pool_geometry(6, padding=1), BFLOAT16, (20, 5, 4), "channels_last"),
+    KernelCase(pool_geometry((16, 34)), FLOAT32, (2, 16, 34)),  # whole blocks a plane
+)
+"""One window a plane."""
+
 MANY_PLANES_CASES = (
     (70_000, KernelCase(TWO, FLOAT32, (1, 2, 2))),
     (1, KernelCase(TWO, FLOAT32, (70_000, 2, 2), "channels_last")),
@@ -161,6 +174,7 @@ FUSED_CASES = (
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     *SMALL_CASES,
     *MARCHING_CASES,
+    *WHOLE_PLANE_CASES,
 )
 """Also run as the fused layer runs them: with the spread, and the mean's gradient added."""
 
@@ -170,6 +184,7 @@ WIDE_INDEX_CASES = (
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     SMALL_CASES[0],
     KernelCase(THREE, BFLOAT16, (16, 9, 8), "channels_last"),
+    WHOLE_PLANE_CASES[1],
 )
 """Also run with 64-bit indices."""
 
@@ -208,6 +223,12 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(pool_geometry(2, stride=1), BFLOAT16, (16, 2, 3)),
     *(case for _, case in MANY_PLANES_CASES),
 )))  # fmt: skip
+
+
+def window_functions() -> list[WindowFunction]:
+    """Those that have device functions, but for Max-Ent pooling."""
+    functions = dict.fromkeys(operators.function for operators in OPERATORS.values())
+    return [of for of in functions if of.cuda is not None and of != MAX_ENT]
 
 
 SAMPLES = (1, 2, 4, 16)

@@ -69,6 +69,16 @@ def _gated(x, weight, bias):
     return _mixed(x, 1 / (1 + np.exp(-(weight * x).sum(-1, keepdims=True) - bias)))
 
 
+def _edscw(x):
+    mean = x.mean(-1, keepdims=True)
+    weight = np.exp(2 * x * mean / (x**2 + mean**2))
+    return (weight * x).sum(-1) / weight.sum(-1)
+
+
+def _ada(x, beta):
+    return beta[..., 0] * _edscw(x) + (1 - beta[..., 0]) * _soft(x)
+
+
 def _generalized_mean(x, p):
     return (np.maximum(x, 1e-6) ** p).mean(-1) ** (1 / p[..., 0])
 
@@ -91,6 +101,8 @@ def _gates(channels: int, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
 
 CASES = {
     "soft": Case(poolings.soft_pool2d, _soft, lambda channels, geometry: ()),
+    "edscw": Case(poolings.edscw_pool2d, _edscw, lambda channels, geometry: ()),
+    "ada": Case(poolings.ada_pool2d, _ada, _per_channel(torch.sigmoid)),
     "mixed": Case(poolings.mixed_pool2d, _mixed, _per_channel(torch.sigmoid)),
     "gated": Case(poolings.gated_pool2d, _gated, _gates, gates=True),
     "gem": Case(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from gfgp_cupy.published_names import MAX_ENT_NAMES
+from gfgp_cupy.published_names import GAUSSIAN_NAMES, MAX_ENT_NAMES
 from models.state_dict import drop_wrapper_names
 
 OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -133,7 +133,7 @@ def with_own_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str,
     """Return ``weights`` with the names that ``model`` has for them, where it has any."""
     named = dict(weights)
     drop_wrapper_names(model, named, "")
-    renames = dict(MAX_ENT_NAMES)
+    renames = MAX_ENT_NAMES | GAUSSIAN_NAMES
     if "classifier.6.weight" in named and "classifier.6.weight" not in model.state_dict():
         renames |= VGG_CLASSIFIER_NAMES
     renamed = {}

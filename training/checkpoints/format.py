@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.pooling import published_pool
 from training.atomic_write import atomic_write, write_link
 from training.checkpoints.files import BEST_NAME, Position, checkpoint_name, remove_outdated
 from training.checkpoints.partial_epoch import PartialEpoch
@@ -199,7 +200,7 @@ def refuse_other_network(
     origin: str, their_arch: str | None, their_pool: str | None, arch: str, pool: str
 ) -> None:
     """Raise UserError if what ``origin`` says of its network, None of nothing, is another one."""
-    if (their_arch or arch, their_pool or pool) != (arch, pool):
+    if (their_arch or arch) != arch or published_pool(their_pool or pool) != published_pool(pool):
         named = {"--arch": their_arch, "--pool": their_pool}
         theirs = " ".join(f"{flag} {name}" for flag, name in named.items() if name is not None)
         raise UserError(

@@ -13,7 +13,10 @@ from training.checkpoints.safe_file import one_line
 from training.errors import UserError
 
 OF_A_HEAD = re.compile(r"\.(ToParam\.1|head\.conv1)\.weight$")
-"""A tensor of the guided pooling, under its published and its own name."""
+"""A tensor of Max-Ent pooling's head, under its published and its own name."""
+
+OF_A_GAUSSIAN_HEAD = re.compile(r"\.(ToMean\.0|head\.mean\.conv)\.weight$")
+"""The same of Gaussian pooling's."""
 
 
 def network_of(checkpoint: Checkpoint, pool: str | None = None) -> Network:
@@ -65,6 +68,8 @@ def pool_of(checkpoint: Checkpoint, pool: str | None = None) -> str:
     """
     if checkpoint.pool or pool:
         return checkpoint.pool or pool
+    if any(OF_A_GAUSSIAN_HEAD.search(name) for name in checkpoint.state_dict):
+        return "gauss"
     if any(OF_A_HEAD.search(name) for name in checkpoint.state_dict):
         return "max_ent"
     raise UserError(

@@ -1,4 +1,5 @@
-"""Checkpoints as the published code writes them: https://github.com/tk1980/GFGP."""
+"""Checkpoints as the published code writes them: https://github.com/tk1980/GFGP, and
+…/GaussianPooling."""
 
 import argparse
 from dataclasses import asdict
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.pooling import PUBLISHED_POOL_TYPES
+from models.pooling import GAUSSIAN_POOL_TYPES, PUBLISHED_POOL_TYPES, published_pool
 from models.state_dict import published_state_dict
 from training.checkpoints.format import Checkpoint
 from training.checkpoints.optimizer_state import load_optimizer
@@ -31,10 +32,11 @@ def published_content(
     Raises:
         UserError: the published code has no such pooling.
     """
-    if deployment.pool not in PUBLISHED_POOL_TYPES:
+    pool, pools = published_pool(deployment.pool), (*PUBLISHED_POOL_TYPES, *GAUSSIAN_POOL_TYPES)
+    if pool not in pools:
         raise UserError(
             f"--format published: the published code has no pooling {deployment.pool}, only "
-            f"{', '.join(PUBLISHED_POOL_TYPES)}; choose another format"
+            f"{', '.join(pools)}; choose another format"
         )
     stats = stats_from_history(checkpoint.history)
     args = checkpoint.args or {}
@@ -44,7 +46,7 @@ def published_content(
         "state_dict": published_state_dict(network),
         "stats": {key: stats[key] for key in stats if key.startswith(("train_", "test_"))},
         "optimizer": published_optimizer(network, checkpoint),
-        "args": argparse.Namespace(**{**args, **asdict(deployment)}),
+        "args": argparse.Namespace(**{**args, **asdict(deployment), "pool": pool}),
     }
 
 

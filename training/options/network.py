@@ -22,8 +22,10 @@ class NetworkOptions:
     )
     pool: str | None = option(
         "network",
-        "max, avg, skip, max_ent, soft, max_ent_unguided, mixed, gfgp_mixed, gated, gfgp_gated, "
-        "gem, gfgp_gem, lse, gfgp_lse (default: that of --resume FILE, otherwise max_ent)",
+        "max, avg, skip, max_ent, soft, edscw, max_ent_unguided, gauss, gauss_unguided, ada, "
+        "gfgp_ada, mixed, gfgp_mixed, gated, gfgp_gated, gem, gfgp_gem, lse, gfgp_lse, "
+        "gauss_cuda_CN, gauss_cuda_HWCN, gauss_CN, gauss_HWCN (default: that of --resume FILE, "
+        "otherwise max_ent)",
         metavar="NAME",
     )
     pretrained: bool = option(

@@ -1,4 +1,5 @@
-"""The λ of each pooling layer after an epoch: on which images, and ``lambdas.csv``."""
+"""The λ, or other parameter, of each pooling layer after an epoch: on which images, and
+``lambdas.csv``."""
 
 import csv
 import math
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gfgp_cupy import MaxEntPool2d, record_lambdas
-from gfgp_cupy.poolings import GuidedPool2d
+from gfgp_cupy import record_parameters
+from gfgp_cupy.record import has_parameters
 from training.atomic_write import atomic_write
 from training.errors import UserError
 from training.loading.batches import Batch, Batches
@@ -57,13 +58,13 @@ class SampledBatches:
 def lambdas_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Return λ [N, C] by layer of ``model`` in evaluation mode on ``images`` [N, 3, H, W].
 
-    Of another guided pooling it is what its head predicts. No entries where the network has no such
-    layers. ``model`` is left in evaluation mode.
+    Of another pooling with a parameter it is that, as ``record_parameters`` has it. No entries
+    where the network has no such layers. ``model`` is left in evaluation mode.
     """
-    if not any(isinstance(each, (GuidedPool2d, MaxEntPool2d)) for each in model.modules()):
+    if not has_parameters(model):
         return {}
     model.eval()
-    with record_lambdas(model) as lambdas:
+    with record_parameters(model) as lambdas:
         model(images)
     return dict(lambdas)
 

@@ -1,4 +1,4 @@
-"""The λ of each pooling layer over the epochs, as a picture."""
+"""The λ, or other parameter, of each pooling layer over the epochs, as a picture."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def draw_lambdas(lambdas: Mapping[int, Mapping[str, Histogram]]) -> Figure:
         grid[last, column].set_xlabel("epoch")
         grid[last, column].tick_params(labelbottom=True)
     for row in grid:
-        row[0].set_ylabel("λ")
+        row[0].set_ylabel("parameter")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=3)
     return figure

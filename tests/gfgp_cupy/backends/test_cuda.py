@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-from gfgp_cupy import GFGPMaxEntPool2d, use_backend
+from gfgp_cupy import GFGPGaussianPool2d, GFGPMaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
+from gfgp_cupy.norms import LayerNorm2d
 from tests.support import slow_loops
 from tests.support.gpu_memory import GIB, claim_gpu_memory
 from tests.support.implementations import BACKENDS, needs_cuda
@@ -107,8 +108,9 @@ def test_graph_of_captured_kernels_can_be_replayed(backend, window, layout):
 
 
 @each_backend
-def test_layer_can_be_captured_in_a_graph(backend):
-    layer = GFGPMaxEntPool2d(8, 3, 2, 1, device="cuda").eval()
+@pytest.mark.parametrize("kind", [GFGPMaxEntPool2d, GFGPGaussianPool2d])
+def test_layer_can_be_captured_in_a_graph(backend, kind):
+    layer = kind(8, 3, 2, 1, device="cuda").eval()
     # A layer of its own: where a graph of autograd still holds a parameter, that parameter's
     # gradient belongs to the stream of that graph, which a capture may not touch.
     eager = copy.deepcopy(layer)
@@ -121,6 +123,27 @@ def test_layer_can_be_captured_in_a_graph(backend):
     (gradient,) = torch.autograd.grad(output.sum(), input)
     (wanted,) = torch.autograd.grad(expected.sum(), input)
     torch.testing.assert_close(gradient, wanted)
+
+
+@each_backend
+@pytest.mark.parametrize("stochasticity", ["CN", "HWCN"])
+def test_captured_layer_draws_new_noise_at_each_replay(backend, stochasticity):
+    layer = GFGPGaussianPool2d(
+        8, 2, stochasticity=stochasticity, norm_layer=LayerNorm2d, device="cuda"
+    )
+    input, _ = tensors()
+    with use_backend(backend), torch.no_grad():
+        layer(input)  # compiles
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = layer(input)
+        outputs = []
+        for seed in (0, 0, 1):
+            torch.cuda.manual_seed(seed)
+            graph.replay()
+            outputs.append(captured.clone())
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
 
 
 # ---------------------------------------------------------------- devices

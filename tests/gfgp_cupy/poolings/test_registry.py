@@ -19,8 +19,13 @@ LAYERS = {
     "max": nn.MaxPool2d,
     "avg": nn.AvgPool2d,
     "soft": gfgp_cupy.SoftPool2d,
+    "edscw": gfgp_cupy.EDSCWPool2d,
     "max_ent": gfgp_cupy.GFGPMaxEntPool2d,
     "max_ent_unguided": gfgp_cupy.MaxEntPool2d,
+    "gauss": gfgp_cupy.GFGPGaussianPool2d,
+    "gauss_unguided": gfgp_cupy.GaussianPool2d,
+    "ada": gfgp_cupy.AdaPool2d,
+    "gfgp_ada": gfgp_cupy.GFGPAdaPool2d,
     "mixed": gfgp_cupy.MixedPool2d,
     "gfgp_mixed": gfgp_cupy.GFGPMixedPool2d,
     "gated": gfgp_cupy.GatedPool2d,
@@ -32,11 +37,12 @@ LAYERS = {
 }
 PUBLISHED = ("max", "avg", "skip", "max_ent")
 NEW = tuple(name for name in LAYERS if name not in PUBLISHED)
+GAUSSIAN = ("gauss_cuda_CN", "gauss_cuda_HWCN", "gauss_CN", "gauss_HWCN")
 
 
 def test_names():
     assert list_poolings() == list(LAYERS)
-    assert (*PUBLISHED, *NEW) == POOL_TYPES
+    assert (*PUBLISHED, *NEW, *GAUSSIAN) == POOL_TYPES
 
 
 @pytest.mark.parametrize("pool", LAYERS)
@@ -54,7 +60,9 @@ def test_factory(pool):
     assert create_pooling(pool, 6, 2, dtype=torch.float64)(x).shape == (2, 6, 4, 4)
 
 
-@pytest.mark.parametrize("pool", [name for name in LAYERS if name not in ("max", "avg", "soft")])
+@pytest.mark.parametrize(
+    "pool", [name for name in LAYERS if name not in ("max", "avg", "soft", "edscw")]
+)
 def test_tensors_are_of_the_channels_and_on_the_device(pool):
     layer = create_pooling(pool, 6, kernel_size=2, device="meta")
     tensors = layer.state_dict().values()
@@ -116,6 +124,6 @@ def test_command_line_trains_with_a_new_pooling(tmp_path):
 
 def test_command_line_names_the_poolings():
     help_text = make_parser().format_help()
-    for pool in (*PUBLISHED, *NEW):
+    for pool in POOL_TYPES:
         assert re.search(rf"\b{pool}\b", help_text), pool
     assert "'gfgp_gem'" in error_here("--pool", "gfgp_gen")

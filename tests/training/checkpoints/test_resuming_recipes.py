@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
+from gfgp_cupy import GFGPGaussianPool2d, GFGPMaxEntPool2d, MaxEntPool2d
 from tests.support.command_line import output_here, run_here
 from tests.support.tiny_network import SMALL_DIGITS
 from tests.training.checkpoints.test_resuming import (
@@ -28,13 +28,15 @@ RECIPES = {
 
 
 class SmallNetwork(nn.Module):
-    """With a head that predicts λ, a λ of its own, running statistics and random numbers."""
+    """With heads that predict λ and w, a λ of its own, running statistics and random numbers."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, kernel_size=3, stride=2)
         self.norm = nn.BatchNorm2d(4)
-        self.pools = nn.Sequential(GFGPMaxEntPool2d(4, 2), MaxEntPool2d(2, num_features=4))
+        self.pools = nn.Sequential(
+            GFGPMaxEntPool2d(4, 2), MaxEntPool2d(2, num_features=4), GFGPGaussianPool2d(4, 2)
+        )
         self.dropout = nn.Dropout(0.5)
         self.fc = nn.Linear(4, classes)
 
@@ -61,5 +63,6 @@ def test_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, signal_at, 
     for part in ("state_dict", "optimizer", "ema"):
         assert_same_bits(one.get(part), other.get(part))
     first = torch.load(whole / "checkpoint-epoch1.pth.tar", weights_only=True)
-    for name in ("conv.weight", "pools.0.head.conv1.weight", "pools.1.lam", "fc.weight"):
+    heads = [f"pools.{number}.head.conv1.weight" for number in (0, 2)]
+    for name in ("conv.weight", "pools.1.lam", *heads, "fc.weight"):
         assert not torch.equal(first["state_dict"][name], one["state_dict"][name]), name

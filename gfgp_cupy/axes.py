@@ -1,0 +1,67 @@
+"""Poolings of lines and of volumes, made of those of planes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .geometry import NAMES_OF_AXES
+
+__all__ = ["for_lines_and_volumes"]
+
+Pooling = TypeVar("Pooling", bound=Callable[..., Any])
+
+
+def for_lines_and_volumes(pooling: Pooling) -> tuple[Pooling, Pooling]:
+    """``…1d`` and ``…3d`` of a pooling ``…2d``: a layer's class, or a function that takes ``axes``.
+
+    They pool [N, C, L] and [N, C, D, H, W], without N too, by windows of one and of three axes. The
+    classes are subclasses of ``pooling``; what they learn has as many dimensions as their input.
+
+    Example:
+        >>> from gfgp_cupy.poolings import SoftPool2d
+        >>> SoftPool1d, SoftPool3d = for_lines_and_volumes(SoftPool2d)
+        >>> SoftPool3d(kernel_size=(1, 2, 2))(torch.ones(1, 4, 5, 8, 8)).shape
+        torch.Size([1, 4, 5, 4, 4])
+    """
+    return _of_axes(pooling, 1), _of_axes(pooling, 3)
+
+
+def _of_axes(pooling: Any, axes: int) -> Any:
+    name = pooling.__name__.replace("2d", f"{axes}d")
+    if isinstance(pooling, type):
+        made = type(pooling)(name, (pooling,), {"axes": axes, "__module__": pooling.__module__})
+    else:
+        made = _function(pooling, axes)
+    made.__name__ = made.__qualname__ = name
+    made.__doc__ = _documentation(pooling, name, axes)
+    return made
+
+
+def _function(pooling: Callable[..., Any], axes: int) -> Callable[..., Any]:
+    @functools.wraps(pooling)
+    def pooled(*args: Any, **kwargs: Any) -> Any:
+        return pooling(*args, **kwargs, axes=axes)
+
+    signature = inspect.signature(pooling)
+    kept = [each for name, each in signature.parameters.items() if name != "axes"]
+    pooled.__signature__ = signature.replace(parameters=kept)  # pyright: ignore
+    return pooled
+
+
+def _documentation(pooling: Any, name: str, axes: int) -> str:
+    of, input = NAMES_OF_AXES[axes], f"torch.ones(2, 4{', 8' * axes})"
+    parameters = list(inspect.signature(pooling).parameters)
+    if isinstance(pooling, type):
+        first = "4, " if parameters[0] == "num_features" else ""
+        kind, call = "class", f"{name}({first}kernel_size=2)({input})"
+    else:
+        theta = {"kernel_size": "", "head": "torch.sigmoid, "}.get(parameters[1], "1.0, ")
+        kind, call = "func", f"{name}({input}, {theta}kernel_size=2)"
+    return (
+        f":{kind}:`~{pooling.__module__}.{pooling.__name__}` for [N, C, {of}] or [C, {of}].\n\n"
+        f"    ``kernel_size``, ``stride`` and ``padding`` are an int or have {axes} of them.\n\n"
+        f"    Example:\n        >>> {call}.shape\n        torch.Size([2, 4{', 4' * axes}])\n"
+    )

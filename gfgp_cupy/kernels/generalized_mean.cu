@@ -1,0 +1,108 @@
+// Generalised-mean pooling as a window function: the centre times the exponential of
+// (1/theta) log mean e^(theta d), where d is the logarithm of an element over the centre. Elements
+// below CONSTANT count as that, and get nothing.
+
+#define NUMBERS 3  // the centre; one over it (see Ratio); what an element there gets
+
+typedef Exponent Theta;
+
+__device__ __forceinline__ Theta theta_of(acc_t p) { return exponent_of(p); }
+
+__device__ __forceinline__ acc_t at_least(acc_t x) { return x < CONSTANT ? CONSTANT : x; }
+
+#define SMALLEST ((acc_t)1.17549435082228750797e-38)  // normal number; of float64 small enough
+
+// Logarithms of elements over a centre. The centre is quartered: one over the largest numbers is
+// flushed to 0.
+struct Ratio {
+  acc_t centre, four_over_centre;
+
+  __device__ __forceinline__ acc_t operator()(acc_t x) const {
+    x = at_least(x);
+    const acc_t excess = (acc_t)0.25 * (x - centre) * four_over_centre;
+    const bool close = fabs(excess) < (acc_t)0.25;
+    const acc_t rounded = close ? 1 + excess : (acc_t)0.25 * x * four_over_centre;
+    const acc_t ratio = rounded < SMALLEST ? SMALLEST : rounded;
+#if defined(DTYPE_FLOAT64)
+    return close ? log1p(excess) : log(ratio);
+#elif defined(DTYPE_FLOAT32)
+    // log(1 + t) = t + t^2 q(t) from 1 / sqrt(2) to sqrt(2), to 4.1e-9 of it.
+    constexpr acc_t coefficients[] = {
+        -0.07621193254607804f, 0.1290468671804169f, -0.13243441307487472f, 0.1418183005335055f,
+        -0.16609015055227955f, 0.20001968831131137f, -0.25001586442207113f, 0.33333325986760254f,
+        -0.49999988291314573f};
+    acc_t q = coefficients[0];
+#pragma unroll
+    for (int k = 1; k < 9; ++k) q = fma(q, excess, coefficients[k]);
+    const bool near = excess > (acc_t)-0.2928 && excess < (acc_t)0.4142;
+    return near ? fma(q * excess, excess, excess) : LN_2 * logarithm(ratio);
+#else
+    return LN_2 * logarithm(ratio);
+#endif
+  }
+};
+
+__device__ __forceinline__ Ratio ratio_to(acc_t centre) {
+  return {centre, quotient(1, (acc_t)0.25 * centre)};
+}
+
+struct Summary {
+  Ratio ratio;
+  LogMeanExp of_ratios;
+};
+
+template <class Elements>
+__device__ __forceinline__ Summary summary_about(
+    acc_t centre, const Elements& window, const Theta& theta) {
+  const Ratio ratio = ratio_to(centre);
+  return {ratio, log_mean_exp(window, ratio, theta)};
+}
+
+template <class Elements>
+__device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
+  const acc_t least = window.smallest(), most = window.largest();
+  const acc_t finite = (least - least) + (most - most);  // 0 or NaN
+  const acc_t from = at_least(least), to = at_least(most);
+  if (!may_be_from_mean(ratio_to(from)(to), theta)) {
+    return summary_about((theta.theta < 0 ? from : to) + finite, window, theta);
+  }
+  acc_t centre = window.mean(at_least);
+  // Near theta = 0 the result is near the geometric mean, perhaps far from this one.
+  if (fabs(theta.theta) < (acc_t)0.5) {
+    centre *= power_of_two(LOG2_E * window.mean(ratio_to(centre)));
+  }
+  return summary_about(centre + finite, window, theta);
+}
+
+__device__ __forceinline__ acc_t output_of(const Summary& of, const Theta& theta) {
+  const acc_t shift = of.of_ratios.shift;
+#if defined(DTYPE_FLOAT64) || defined(DTYPE_FLOAT32)
+  if (!(shift < (acc_t)-0.5)) return fma(of.ratio.centre, expm1(shift), of.ratio.centre);
+#endif
+  return of.ratio.centre * power_of_two(LOG2_E * shift);
+}
+
+template <class Elements>
+__device__ __forceinline__ acc_t sensitivity_of(
+    const Elements& window, const Summary& of, const Theta& theta) {
+  return output_of(of, theta) * derivative_by_theta(window, of.ratio, of.of_ratios, theta);
+}
+
+struct Message {
+  acc_t number[NUMBERS];
+};
+
+// g y (x / c)^(theta - 1) over c times the sum of the weights.
+template <class Elements>
+__device__ __forceinline__ Message message_of(
+    const Elements& window, const Summary& of, const Theta& theta, acc_t grad) {
+  const acc_t over_centre = power_of_two(LOG2_E * of.of_ratios.shift);  // y / c
+  const acc_t sum = window.count() * of.of_ratios.total;
+  return {of.ratio.centre, of.ratio.four_over_centre, grad * quotient(over_centre, sum)};
+}
+
+__device__ __forceinline__ acc_t received(acc_t x, const Message& message, const Theta& theta) {
+  const Ratio ratio = {message.number[0], message.number[1]};
+  const acc_t power = power_of_two((theta.scale - LOG2_E) * ratio(x));
+  return (x < CONSTANT ? 0 : power) * message.number[2];
+}

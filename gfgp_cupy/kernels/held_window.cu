@@ -1,0 +1,53 @@
+// A window held in registers, as window_function.cu has it.
+//
+// Macros: KERNEL_*.
+
+// Sums of TAPS numbers times this do not overflow where the numbers do not. Those of float16 are
+// far from it.
+#if defined(DTYPE_FLOAT16)
+#define ROOM ((acc_t)1)
+#else
+#define ROOM ((acc_t)(1 << log2_ceil(TAPS)))
+#endif
+
+// inside(tap) tells whether an element takes part; at least one does. `elements` do, which is
+// TAPS where that is known: the mean then takes no reciprocal.
+template <class Inside>
+struct HeldWindow {
+  const acc_t (&x)[TAPS];
+  const Inside& inside;
+  acc_t elements;
+
+  __device__ __forceinline__ acc_t count() const { return elements; }
+
+  template <class Term>
+  __device__ __forceinline__ acc_t sum(const Term& term) const {
+    acc_t terms[TAPS];
+#pragma unroll
+    for (int tap = 0; tap < TAPS; ++tap) terms[tap] = inside(tap) ? term(x[tap]) : 0;
+    return sum_of(terms);
+  }
+
+  template <class Term>
+  __device__ __forceinline__ acc_t mean(const Term& term) const {
+    return sum([&](acc_t x) { return term(x) * (1 / ROOM); }) * (ROOM * reciprocal(elements));
+  }
+
+  __device__ __forceinline__ acc_t largest() const {
+    acc_t result = inside(0) ? x[0] : -(acc_t)__int_as_float(0x7f800000);
+#pragma unroll
+    for (int tap = 1; tap < TAPS; ++tap) {
+      if (inside(tap)) result = max(result, x[tap]);
+    }
+    return result;
+  }
+
+  __device__ __forceinline__ acc_t smallest() const {
+    acc_t result = inside(0) ? x[0] : (acc_t)__int_as_float(0x7f800000);
+#pragma unroll
+    for (int tap = 1; tap < TAPS; ++tap) {
+      if (inside(tap)) result = min(result, x[tap]);
+    }
+    return result;
+  }
+};

@@ -1,0 +1,106 @@
+// (1/theta) log mean e^(theta d) of a window, by theta's limits and to the last digits, for window
+// functions that are made of it; d is how far an element is from some centre near the result.
+//
+// With e = (e^(theta d) - 1) / theta, which is d where theta is 0, and m = mean e, it is
+// log(1 + theta m) / theta, which is m there. Its derivatives: by d the weight e^(theta d) over the
+// sum of weights; by theta, mean of d^2 chi(theta d), where d is the distance from the result and
+// chi(z) = (1 + (z - 1) e^z) / z^2, which is never negative: nothing cancels.
+
+#define LOG2_E ((acc_t)1.4426950408889634074)
+#define LN_2 ((acc_t)0.69314718055994530942)
+#if defined(DTYPE_FLOAT64)
+#define FEW ((acc_t)0.0001220703125)  // of which the fourth power, over 100, is less than a rounding
+#elif defined(DTYPE_FLOAT32)
+#define FEW ((acc_t)0.015625)
+#else
+#define FEW ((acc_t)0.0625)  // of results that have 11 bits
+#endif
+
+struct Exponent {
+  acc_t theta, scale, inverse;  // theta, theta log2(e), 1 / theta
+};
+
+__device__ __forceinline__ Exponent exponent_of(acc_t theta) {
+  return {theta, LOG2_E * theta, quotient(1, theta)};
+}
+
+// Whether deviations from the mean of elements between which they differ by `range` serve: weights
+// are then neither small nor large. Elsewhere deviations are from the extreme that has the largest
+// weight.
+__device__ __forceinline__ bool may_be_from_mean(acc_t range, const Exponent& by) {
+  return fabs(by.theta) * range <= 4;
+}
+
+__device__ __forceinline__ acc_t weight_of(acc_t deviation, const Exponent& by) {
+  return power_of_two(by.scale * deviation);
+}
+
+// (e^(theta d) - 1) / theta.
+__device__ __forceinline__ acc_t excess_of(acc_t deviation, const Exponent& by) {
+  const acc_t z = by.theta * deviation;
+#if defined(DTYPE_FLOAT64) || defined(DTYPE_FLOAT32)
+  const acc_t excess = expm1(z);
+#else
+  const acc_t excess = weight_of(deviation, by) - 1;
+#endif
+  const acc_t series = fma(fma(fma(z, (acc_t)(1.0 / 24), (acc_t)(1.0 / 6)), z, (acc_t)0.5), z, 1);
+  return fabs(z) < FEW ? deviation * series : excess * by.inverse;
+}
+
+struct LogMeanExp {
+  acc_t shift;  // the result, from the centre
+  acc_t total;  // the mean of the weights
+};
+
+// deviation(x) is how far x is from the centre.
+template <class Elements, class Deviation>
+__device__ __forceinline__ LogMeanExp log_mean_exp(
+    const Elements& window, const Deviation& deviation, const Exponent& by) {
+  const acc_t mean = window.mean([&](acc_t x) { return excess_of(deviation(x), by); });
+  const acc_t q = by.theta * mean;
+  // Most weights are near 0, and 1 + q would lose what they are.
+  if (q < (acc_t)-0.5) {
+    const acc_t total = window.mean([&](acc_t x) { return weight_of(deviation(x), by); });
+    return {LN_2 * logarithm(total) * by.inverse, total};
+  }
+  const acc_t series = fma(fma(fma(q, (acc_t)-0.25, (acc_t)(1.0 / 3)), q, (acc_t)-0.5), q, 1);
+  return {fabs(q) < FEW ? mean * series : log1p(q) * by.inverse, 1 + q};
+}
+
+// chi(z) for |z| <= 1: the polynomial with the least largest relative error, found by Remez's
+// exchange algorithm: 1.9e-9, and 1.6e-19 in float64.
+__device__ __forceinline__ acc_t chi(acc_t z) {
+#if defined(DTYPE_FLOAT64)
+  constexpr acc_t coefficients[] = {
+      4.476529747185126e-14,  7.27473400619901e-13,   1.0708093352601896e-11,
+      1.491027743081845e-10,  1.9270815607774665e-09, 2.296444675587549e-08,
+      2.505210868959118e-07,  2.480158723703767e-06,  2.2045855377898063e-05,
+      0.00017361111111271124, 0.0011904761904764664,  0.006944444444444251,
+      0.033333333333333305,   0.125,                  0.3333333333333333,
+      0.5};
+#else
+  constexpr acc_t coefficients[] = {
+      2.4599027209427448e-06f, 2.260330182365894e-05f, 0.0001737152375778797f,
+      0.0011900691986342937f,  0.006944367042502902f,  0.033333441731092f,
+      0.12500001646150555f,    0.33333332572880997f,   0.4999999994794287f};
+#endif
+  acc_t result = coefficients[0];
+#pragma unroll
+  for (int k = 1; k < (int)(sizeof(coefficients) / sizeof(acc_t)); ++k) {
+    result = fma(result, z, coefficients[k]);
+  }
+  return result;
+}
+
+// The derivative of log_mean_exp by theta.
+template <class Elements, class Deviation>
+__device__ __forceinline__ acc_t derivative_by_theta(
+    const Elements& window, const Deviation& deviation, const LogMeanExp& of, const Exponent& by) {
+  const acc_t inverse_total = quotient(1, of.total);
+  return window.mean([&](acc_t x) {
+    const acc_t whole = deviation(x), d = whole - of.shift, z = by.theta * d;
+    const acc_t weight = weight_of(whole, by) * inverse_total;
+    const acc_t far = weight > 0 ? fma(z - 1, weight, 1) : weight + 1;  // not -inf times 0
+    return fabs(z) <= 1 ? d * d * chi(z) : far * by.inverse * by.inverse;
+  });
+}
