@@ -11,9 +11,9 @@ import torch
 
 from gfgp_cupy.backends import numba as backend
 from gfgp_cupy.backends.numba.plan import plan
+from gfgp_cupy.gaussian import GAUSSIAN
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
-from gfgp_cupy.poolings.gaussian import GAUSSIAN
 from gfgp_cupy.poolings.mixed import MIXED
 from gfgp_cupy.spread import sensitivity_of
 from tests.support.paths import REPOSITORY
@@ -24,7 +24,7 @@ CONTIGUOUS, CHANNELS_LAST = LAYOUTS = torch.contiguous_format, torch.channels_la
 OUTSIDE = dataclasses.replace(MAX_ENT, name="outside", cpu="tests.support.max_ent_function")
 """A function that the library does not know, whose elements have terms of their own."""
 
-FUNCTIONS = (GAUSSIAN, MIXED, OUTSIDE)
+FUNCTIONS = (GAUSSIAN, MIXED, pytest.param(OUTSIDE, marks=pytest.mark.slow))
 FAMILIES = {
     "tiles": pool_geometry(2),
     "overlapping": pool_geometry(3, 2, 1),
@@ -32,11 +32,11 @@ FAMILIES = {
 }
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels_last"])
-each_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+each_function = pytest.mark.parametrize("function", FUNCTIONS, ids=["gaussian", "mixed", "outside"])
 each_family = pytest.mark.parametrize("geometry", FAMILIES.values(), ids=FAMILIES)
 
 
-def example(function, shape, geometry, theta_shape=None, layout=CONTIGUOUS, dtype=torch.float32):
+def example(shape, geometry, theta_shape=None, layout=CONTIGUOUS, dtype=torch.float32):
     """Input, θ between 0 and 1, the output's gradient and the mean's."""
     output_shape = (*shape[:2], *geometry.output_size(*shape[2:]))
     computed = torch.float64 if dtype is torch.float64 else torch.float32
@@ -92,7 +92,7 @@ def assert_close(actual, expected, rtol=2e-6):
     ids=str,
 )
 def test_functions_give_what_their_formulas_do(geometry, shape, family, function, layout):
-    tensors = example(function, shape, geometry, layout=layout)
+    tensors = example(shape, geometry, layout=layout)
     assert plan(*tensors[:2], geometry).module == family
     actual = results(function, geometry, *tensors)
     assert actual[0].is_contiguous(memory_format=layout)
@@ -108,7 +108,7 @@ def test_layouts_of_the_parameter(theta_shape, geometry, function):
     shape = (2, 17, 8, 10)
     if theta_shape[2] is None:
         theta_shape = (2, 17, *geometry.output_size(8, 10))
-    tensors = example(function, shape, geometry, theta_shape)
+    tensors = example(shape, geometry, theta_shape)
     assert_close(
         results(function, geometry, *tensors), exact_results(function, geometry, *tensors), 4e-6
     )
@@ -119,7 +119,7 @@ def test_layouts_of_the_parameter(theta_shape, geometry, function):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_types_are_computed_in_float32(dtype, layout, function):
     geometry = pool_geometry(2)
-    tensors = example(function, (2, 17, 4, 36), geometry, layout=layout, dtype=dtype)
+    tensors = example((2, 17, 4, 36), geometry, layout=layout, dtype=dtype)
     actual = results(function, geometry, *tensors)
     assert [result.dtype for result in actual] == [dtype, torch.float32, dtype, torch.float32]
     assert_close(actual, exact_results(function, geometry, *tensors), torch.finfo(dtype).eps)
@@ -128,7 +128,7 @@ def test_half_types_are_computed_in_float32(dtype, layout, function):
 @each_function
 @each_family
 def test_elements_that_are_large_and_differ_little(geometry, function):
-    input, *others = example(function, (2, 17, 8, 36), geometry)
+    input, *others = example((2, 17, 8, 36), geometry)
     input = input + 1e4
     actual = results(function, geometry, input, *others)
     expected = exact_results(function, geometry, input, *others)
@@ -140,18 +140,19 @@ def test_elements_that_are_large_and_differ_little(geometry, function):
 @each_family
 def test_equal_elements(geometry, layout):
     value = 0.1 * torch.arange(1, 18).view(1, 17, 1, 1)
-    others = example(GAUSSIAN, (2, 17, 8, 36), geometry, layout=layout)[1:]
+    others = example((2, 17, 8, 36), geometry, layout=layout)[1:]
     input = value.expand(2, 17, 8, 36).contiguous(memory_format=layout)
     for function in (GAUSSIAN, MIXED):
         actual = results(function, geometry, input, *others)
-        assert_close(actual, exact_results(function, geometry, input, *others))
+        expected = exact_results(function, geometry, input, *others)
+        assert_close(actual[::2], expected[::2])  # the output and the input's gradient
         # The deviation is the least one, and the maximum no more than the mean.
         assert (actual[1] <= (1.001e-3 if function is GAUSSIAN else 1e-6)).all()
 
 
 @each_family
 def test_elements_that_are_the_maximum_share_its_gradient(geometry):
-    _, theta, *others = example(MIXED, (2, 17, 8, 36), geometry)
+    _, theta, *others = example((2, 17, 8, 36), geometry)
     input = random_numbers((2, 17, 8, 36), torch.float32, 4).mul(2).round()  # many are equal
     actual = results(MIXED, geometry, input, theta, *others)
     # By amax, which shares it so, of windows padded with -inf.
@@ -171,7 +172,7 @@ def test_elements_that_are_the_maximum_share_its_gradient(geometry):
 @each_layout
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
 def test_what_is_not_finite_spoils_its_own_windows_alone(value, layout, geometry, function):
-    tensors = example(function, (1, 17, 8, 36), geometry, layout=layout)
+    tensors = example((1, 17, 8, 36), geometry, layout=layout)
     clean = results(function, geometry, *tensors)
     tensors[0][0, :, 3, 7] = value
     hit = torch.zeros(1, 1, 8, 36)
@@ -197,11 +198,12 @@ def reached_by(windows, geometry, shape):
     return reached > 0
 
 
+@pytest.mark.slow
 @each_family
 @each_layout
 @pytest.mark.parametrize("scale", [1, 30, 1000])
 def test_a_functions_own_terms_are_relative_where_they_do_not_hold(scale, layout, geometry):
-    tensors = example(OUTSIDE, (2, 17, 8, 36), geometry, layout=layout)
+    tensors = example((2, 17, 8, 36), geometry, layout=layout)
     tensors = (scale * tensors[0], 6 * tensors[1] - 3, *tensors[2:])
     actual = results(OUTSIDE, geometry, *tensors)
     expected = results(MAX_ENT, geometry, *tensors)
@@ -213,7 +215,7 @@ def test_a_functions_own_terms_are_relative_where_they_do_not_hold(scale, layout
 @each_family
 def test_number_of_threads_does_not_show(geometry, layout):
     before = torch.get_num_threads()
-    tensors = example(GAUSSIAN, (3, 16, 56, 64), geometry, layout=layout)
+    tensors = example((3, 16, 56, 64), geometry, layout=layout)
     try:
         torch.set_num_threads(1)
         alone = results(GAUSSIAN, geometry, *tensors)
