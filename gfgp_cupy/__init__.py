@@ -1,6 +1,12 @@
 """Global-feature-guided maximum-entropy pooling for PyTorch, without a build step."""
 
 from . import functional, poolings
+from .adaptive import (
+    AdaptiveMaxEntPool2d,
+    GFGPAdaptiveMaxEntPool2d,
+    GFGPGlobalMaxEntPool2d,
+    GlobalMaxEntPool2d,
+)
 from .backends import backend_report, use_backend
 from .compilation import compile_kernels
 from .layers import (
@@ -15,6 +21,7 @@ from .poolings import (
     AdaPool1d,
     AdaPool2d,
     AdaPool3d,
+    AdaptiveGeneralizedMeanPool2d,
     EDSCWPool1d,
     EDSCWPool2d,
     EDSCWPool3d,
@@ -28,6 +35,7 @@ from .poolings import (
     GFGPAdaPool1d,
     GFGPAdaPool2d,
     GFGPAdaPool3d,
+    GFGPAdaptiveGeneralizedMeanPool2d,
     GFGPGatedPool2d,
     GFGPGaussianPool1d,
     GFGPGaussianPool2d,
@@ -35,12 +43,14 @@ from .poolings import (
     GFGPGeneralizedMeanPool1d,
     GFGPGeneralizedMeanPool2d,
     GFGPGeneralizedMeanPool3d,
+    GFGPGlobalGeneralizedMeanPool2d,
     GFGPLogSumExpPool1d,
     GFGPLogSumExpPool2d,
     GFGPLogSumExpPool3d,
     GFGPMixedPool1d,
     GFGPMixedPool2d,
     GFGPMixedPool3d,
+    GlobalGeneralizedMeanPool2d,
     LogSumExpPool1d,
     LogSumExpPool2d,
     LogSumExpPool3d,
@@ -59,12 +69,16 @@ __all__ = [
     "AdaPool1d",
     "AdaPool2d",
     "AdaPool3d",
+    "AdaptiveGeneralizedMeanPool2d",
+    "AdaptiveMaxEntPool2d",
     "EDSCWPool1d",
     "EDSCWPool2d",
     "EDSCWPool3d",
     "GFGPAdaPool1d",
     "GFGPAdaPool2d",
     "GFGPAdaPool3d",
+    "GFGPAdaptiveGeneralizedMeanPool2d",
+    "GFGPAdaptiveMaxEntPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",
@@ -72,6 +86,8 @@ __all__ = [
     "GFGPGeneralizedMeanPool1d",
     "GFGPGeneralizedMeanPool2d",
     "GFGPGeneralizedMeanPool3d",
+    "GFGPGlobalGeneralizedMeanPool2d",
+    "GFGPGlobalMaxEntPool2d",
     "GFGPLogSumExpPool1d",
     "GFGPLogSumExpPool2d",
     "GFGPLogSumExpPool3d",
@@ -90,6 +106,8 @@ __all__ = [
     "GeneralizedMeanPool1d",
     "GeneralizedMeanPool2d",
     "GeneralizedMeanPool3d",
+    "GlobalGeneralizedMeanPool2d",
+    "GlobalMaxEntPool2d",
     "LogSumExpPool1d",
     "LogSumExpPool2d",
     "LogSumExpPool3d",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
+from ..max_ent import MAX_ENT
 from ..memory_format import layout_of
 from ..window_function import WindowFunction
 from .formula import formula_defines, kernel_name
@@ -106,6 +107,11 @@ class Problem(NamedTuple):
     def kernel(self, name: str) -> str:
         """The full name of a kernel."""
         return kernel_name(self.function, name, axes=len(self.shape) - 2)
+
+    @property
+    def for_max_ent(self) -> bool:
+        """Whether the kernels are those of Max-Ent pooling, whose registers are known."""
+        return self.function.cuda == MAX_ENT.cuda
 
     @property
     def lam_varies_in_plane(self) -> bool:

@@ -141,7 +141,14 @@ def _likeness(x: Tensor, mean: Tensor) -> Tensor:
 
 
 ADA = register(
-    WindowFunction(name="ada", parameter="beta", composition=_composition, spread="signed")
+    WindowFunction(
+        name="ada",
+        parameter="beta",
+        composition=_composition,
+        cuda="ada.cu",
+        cpu="gfgp_cupy.backends.numba.functions.ada",
+        spread="signed",
+    )
 )
 """θ is β; ∂y/∂β is eDSCWPool's result less SoftPool's."""
 
@@ -167,7 +174,9 @@ class EDSCWPool2d(Pool2d):
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
 
     def forward(self, input: Tensor) -> Tensor:
-        return edscw_pool2d(input, *self.window, self.count_include_pad, axes=self.axes)
+        return edscw_pool2d(
+            input, *self.window, count_include_pad=self.count_include_pad, axes=self.axes
+        )
 
 
 class AdaPool2d(LearnedPool2d):
