@@ -27,7 +27,7 @@ def axes_of(module: nn.Module) -> int:
 
 def equivalent_window(module: Any) -> Window | str:
     """The window by which a new pooling does what ``module`` does, or the reason against one."""
-    axes = axes_of(module)
+    axes, cls = axes_of(module), type(module)
     if isinstance(module, MAXIMA):
         base = MAXIMA[axes - 1]
         if set(_numbers(module.dilation)) != {1}:
@@ -40,14 +40,14 @@ def equivalent_window(module: Any) -> Window | str:
         if getattr(module, "divisor_override", None) is not None:
             return f"has divisor_override={module.divisor_override}, and weights sum to 1"
         counts = module.count_include_pad
-    cls = type(module)
     if cls.get_extra_state is not nn.Module.get_extra_state:
         return f"keeps extra state ({cls.__name__}.get_extra_state), which the new one would lose"
     if "forward" in vars(module):
         return OWN_FORWARD
     try:
         if cls.forward is not base.forward or cls.__call__ is not nn.Module.__call__:
-            return (window_by_trial(module) if axes == 2 else None) or OWN_FORWARD
+            of_planes = isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
+            return (of_planes and window_by_trial(module)) or OWN_FORWARD
         return window_of(
             module.kernel_size, module.stride, module.padding, module.ceil_mode, counts, axes
         )
