@@ -18,9 +18,13 @@ from .layers import (
     MaxEntPool3d,
 )
 from .poolings import (
+    AdaPool1d,
     AdaPool2d,
+    AdaPool3d,
     AdaptiveGeneralizedMeanPool2d,
+    EDSCWPool1d,
     EDSCWPool2d,
+    EDSCWPool3d,
     GatedPool2d,
     GaussianPool1d,
     GaussianPool2d,
@@ -28,7 +32,9 @@ from .poolings import (
     GeneralizedMeanPool1d,
     GeneralizedMeanPool2d,
     GeneralizedMeanPool3d,
+    GFGPAdaPool1d,
     GFGPAdaPool2d,
+    GFGPAdaPool3d,
     GFGPAdaptiveGeneralizedMeanPool2d,
     GFGPGatedPool2d,
     GFGPGaussianPool1d,
@@ -60,11 +66,17 @@ from .record import record_lambdas, record_parameters
 from .surgery import replace_pooling
 
 __all__ = [
+    "AdaPool1d",
     "AdaPool2d",
+    "AdaPool3d",
     "AdaptiveGeneralizedMeanPool2d",
     "AdaptiveMaxEntPool2d",
+    "EDSCWPool1d",
     "EDSCWPool2d",
+    "EDSCWPool3d",
+    "GFGPAdaPool1d",
     "GFGPAdaPool2d",
+    "GFGPAdaPool3d",
     "GFGPAdaptiveGeneralizedMeanPool2d",
     "GFGPAdaptiveMaxEntPool2d",
     "GFGPGatedPool2d",

@@ -1,7 +1,23 @@
 """The other poolings of the literature, one file each, and the factory of all by name."""
 
 from ..guided import GuidedPool2d
-from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d, ada_pool2d, edscw_pool2d
+from .ada import (
+    AdaPool1d,
+    AdaPool2d,
+    AdaPool3d,
+    EDSCWPool1d,
+    EDSCWPool2d,
+    EDSCWPool3d,
+    GFGPAdaPool1d,
+    GFGPAdaPool2d,
+    GFGPAdaPool3d,
+    ada_pool1d,
+    ada_pool2d,
+    ada_pool3d,
+    edscw_pool1d,
+    edscw_pool2d,
+    edscw_pool3d,
+)
 from .adaptive import (
     AdaptiveGeneralizedMeanPool2d,
     GFGPAdaptiveGeneralizedMeanPool2d,
@@ -65,10 +81,16 @@ from .soft import (
 )
 
 __all__ = [
+    "AdaPool1d",
     "AdaPool2d",
+    "AdaPool3d",
     "AdaptiveGeneralizedMeanPool2d",
+    "EDSCWPool1d",
     "EDSCWPool2d",
+    "EDSCWPool3d",
+    "GFGPAdaPool1d",
     "GFGPAdaPool2d",
+    "GFGPAdaPool3d",
     "GFGPAdaptiveGeneralizedMeanPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool1d",
@@ -102,10 +124,14 @@ __all__ = [
     "SoftPool1d",
     "SoftPool2d",
     "SoftPool3d",
+    "ada_pool1d",
     "ada_pool2d",
+    "ada_pool3d",
     "adaptive_generalized_mean_pool2d",
     "create_pooling",
+    "edscw_pool1d",
     "edscw_pool2d",
+    "edscw_pool3d",
     "gated_pool2d",
     "gaussian_pool1d",
     "gaussian_pool2d",

@@ -115,8 +115,9 @@ def _expm1(exponent: Tensor) -> Tensor:
 
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
-    largest = largest_of_windows(input, geometry)
-    return torch.where(lam < 0, -largest_of_windows(-input, geometry), largest)
+    largest, smallest = (sign * largest_of_windows(sign * input, geometry) for sign in (1, -1))
+    # NaN where one is infinite: the exponential of -infinity would show in nothing.
+    return torch.where(lam < 0, smallest, largest) + (smallest - smallest)
 
 
 def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:

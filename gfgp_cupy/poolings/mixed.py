@@ -76,9 +76,11 @@ def mix_of_max_and_average(
     largest: Tensor, input: Tensor, proportion: Tensor, geometry: PoolGeometry
 ) -> Tensor:
     """The ``largest`` element and the average of each window of [N, C, H, W] ``input``, mixed."""
-    average = average_of_windows(input, geometry)
     dtype = proportion.dtype
-    return torch.lerp(average.to(dtype), largest.to(dtype), proportion)
+    average = average_of_windows(input, geometry).to(dtype)
+    # NaN where an element is infinite, also if that is below all others.
+    largest = largest.to(dtype) + (average - average).detach()
+    return torch.lerp(average, largest, proportion)
 
 
 def _composition(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:
