@@ -140,6 +140,8 @@ def _tables(run: PoolingCosts) -> str:
                 ],
             ),
         ]  # fmt: skip
+    if beyond := run.beyond_the_limits():
+        lines += ["\nBeyond the limits:\n", *(f"- {each}" for each in beyond)]
     return "\n".join(lines) + "\n"
 
 
