@@ -1,6 +1,12 @@
 """Global-feature-guided maximum-entropy pooling for PyTorch, without a build step."""
 
 from . import functional, poolings
+from .adaptive import (
+    AdaptiveMaxEntPool2d,
+    GFGPAdaptiveMaxEntPool2d,
+    GFGPGlobalMaxEntPool2d,
+    GlobalMaxEntPool2d,
+)
 from .backends import backend_report, use_backend
 from .compilation import compile_kernels
 from .layers import (
@@ -12,8 +18,13 @@ from .layers import (
     MaxEntPool3d,
 )
 from .poolings import (
+    AdaPool1d,
     AdaPool2d,
+    AdaPool3d,
+    AdaptiveGeneralizedMeanPool2d,
+    EDSCWPool1d,
     EDSCWPool2d,
+    EDSCWPool3d,
     GatedPool2d,
     GaussianPool1d,
     GaussianPool2d,
@@ -21,7 +32,10 @@ from .poolings import (
     GeneralizedMeanPool1d,
     GeneralizedMeanPool2d,
     GeneralizedMeanPool3d,
+    GFGPAdaPool1d,
     GFGPAdaPool2d,
+    GFGPAdaPool3d,
+    GFGPAdaptiveGeneralizedMeanPool2d,
     GFGPGatedPool2d,
     GFGPGaussianPool1d,
     GFGPGaussianPool2d,
@@ -29,12 +43,14 @@ from .poolings import (
     GFGPGeneralizedMeanPool1d,
     GFGPGeneralizedMeanPool2d,
     GFGPGeneralizedMeanPool3d,
+    GFGPGlobalGeneralizedMeanPool2d,
     GFGPLogSumExpPool1d,
     GFGPLogSumExpPool2d,
     GFGPLogSumExpPool3d,
     GFGPMixedPool1d,
     GFGPMixedPool2d,
     GFGPMixedPool3d,
+    GlobalGeneralizedMeanPool2d,
     LogSumExpPool1d,
     LogSumExpPool2d,
     LogSumExpPool3d,
@@ -50,9 +66,19 @@ from .record import record_lambdas, record_parameters
 from .surgery import replace_pooling
 
 __all__ = [
+    "AdaPool1d",
     "AdaPool2d",
+    "AdaPool3d",
+    "AdaptiveGeneralizedMeanPool2d",
+    "AdaptiveMaxEntPool2d",
+    "EDSCWPool1d",
     "EDSCWPool2d",
+    "EDSCWPool3d",
+    "GFGPAdaPool1d",
     "GFGPAdaPool2d",
+    "GFGPAdaPool3d",
+    "GFGPAdaptiveGeneralizedMeanPool2d",
+    "GFGPAdaptiveMaxEntPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",
@@ -60,6 +86,8 @@ __all__ = [
     "GFGPGeneralizedMeanPool1d",
     "GFGPGeneralizedMeanPool2d",
     "GFGPGeneralizedMeanPool3d",
+    "GFGPGlobalGeneralizedMeanPool2d",
+    "GFGPGlobalMaxEntPool2d",
     "GFGPLogSumExpPool1d",
     "GFGPLogSumExpPool2d",
     "GFGPLogSumExpPool3d",
@@ -78,6 +106,8 @@ __all__ = [
     "GeneralizedMeanPool1d",
     "GeneralizedMeanPool2d",
     "GeneralizedMeanPool3d",
+    "GlobalGeneralizedMeanPool2d",
+    "GlobalMaxEntPool2d",
     "LogSumExpPool1d",
     "LogSumExpPool2d",
     "LogSumExpPool3d",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from .axes import for_lines_and_volumes
+from .bins import adaptive_windows
 from .gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
 from .geometry import Sizes
 from .max_ent import MAX_ENT
@@ -14,6 +15,8 @@ from .overrides import overridable
 from .window_pooling import pool_guided, pool_windows
 
 __all__ = [
+    "adaptive_max_ent_pool2d",
+    "adaptive_windows",
     "gaussian_pool1d",
     "gaussian_pool2d",
     "gaussian_pool3d",
@@ -82,6 +85,31 @@ def max_ent_pool2d(
     return pool_windows(
         MAX_ENT, input, lam, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
+
+
+@overridable
+def adaptive_max_ent_pool2d(
+    input: Tensor, lam: Tensor | float, output_size: int | tuple[int | None, int | None] | None
+) -> Tensor:
+    """:func:`max_ent_pool2d` with the windows of ``torch.nn.functional.adaptive_avg_pool2d``.
+
+    Args:
+        input, lam: as in :func:`max_ent_pool2d`.
+        output_size: height and width of the output, an int or a pair; ``None`` for that of the
+            input. 1 pools whole planes.
+
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format.
+
+    Raises:
+        TypeError, ValueError: as :func:`max_ent_pool2d` and :func:`adaptive_windows`.
+
+    Example:
+        >>> x = torch.arange(6.0).reshape(1, 1, 2, 3)
+        >>> adaptive_max_ent_pool2d(x, 0.0, output_size=(1, 2))
+        tensor([[[[2., 3.]]]])
+    """
+    return pool_windows(MAX_ENT, input, lam, adaptive_windows(output_size))
 
 
 @overridable

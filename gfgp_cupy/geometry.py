@@ -58,6 +58,15 @@ class PoolGeometry(NamedTuple):
             stride < kernel for stride, kernel in zip(self.stride, self.kernel_size, strict=True)
         )
 
+    def is_whole_plane(self, *sizes: int) -> bool:
+        """Whether the only window is known to be a plane of this size, no more and no less."""
+        for kernel, length in zip(self.kernel_size, sizes, strict=True):
+            # To compare a number with a symbol would be a question about the symbol.
+            if isinstance(kernel, int) != isinstance(length, int) or kernel != length:
+                return False
+        # In a jit trace "same" padding is a tensor.
+        return all(not isinstance(before, torch.Tensor) and before == 0 for before in self.padding)
+
     def _overhang(self, length: int, axis: int) -> int:
         last_start = (self._output_length(length, axis) - 1) * self.stride[axis]
         return max(0, last_start + self.kernel_size[axis] - self.padding[axis] - length)

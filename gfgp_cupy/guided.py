@@ -10,6 +10,7 @@ from torch.fx import Proxy
 from torch.types import Device
 
 from .autocast import mean_dtype
+from .bins import Bins
 from .fx import leaf_call
 from .geometry import Sizes
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
@@ -67,7 +68,7 @@ class HeadPool2d(Pool2d):
 
     def _for_channels(self, channels: int) -> str:
         """How to make the layer for so many ``channels``, where it was made for others."""
-        if self.num_features > LARGEST_USUAL_KERNEL:
+        if self.num_features > LARGEST_USUAL_KERNEL or isinstance(self.kernel_size, Bins):
             return f"make the layer with num_features={channels}"
         # GFGPMaxEntPool2d(3, 2, 1) was meant as MaxPool2d(3, 2, 1), each a place further left.
         meant = [channels, self.num_features, _as_written(self.kernel_size)]

@@ -22,12 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .arguments import check_input
+from .bins import Bins
 from .geometry import MANY_INTS, PoolGeometry, Sizes, check_flag, pool_geometry
 from .torchscript import is_tracing, sizes_of
 
-__all__ = ["SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
+__all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
 
 SAME = "same"
+
+ELEMENTS = PoolGeometry((1, 1), (1, 1), (0, 0), ceil_mode=False)
+"""Each element a window."""
 
 
 class Windows(NamedTuple):
@@ -159,6 +163,8 @@ def place_windows(
         TypeError, ValueError: an argument or the input is none of the above, or the input is
             smaller than a window.
     """
+    if isinstance(kernel_size, Bins):
+        return _even_windows(input, kernel_size, axes)
     geometry = window_geometry(kernel_size, stride, padding, ceil_mode, axes)
     batched, output_shape = check_input(input, geometry)
     if axes == 1:
@@ -183,6 +189,23 @@ def _in_a_plane(geometry: PoolGeometry | SameGeometry) -> PoolGeometry | SameGeo
     return PoolGeometry(kernel, stride, (0, *geometry.padding), geometry.ceil_mode)
 
 
+def _even_windows(input: Tensor, bins: Bins, axes: int) -> Windows:
+    if axes != 2:
+        raise ValueError(
+            f"output_size={tuple(bins)} is for planes: windows of {axes} axes need sizes"
+        )
+    batched, (samples, channels, height, width) = check_input(input, ELEMENTS)
+    kernel_size = bins.kernel_size(height, width)
+    if kernel_size is None:
+        raise ValueError(
+            f"output_size={tuple(bins)} must divide the input's height and width, got "
+            f"{height} x {width}"
+        )
+    geometry = PoolGeometry(kernel_size, kernel_size, (0, 0), ceil_mode=False)
+    shape = (samples, channels, *bins.output_size(height, width))
+    return Windows(batched, batched, geometry, shape, axes)
+
+
 def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
     """Elements before an axis, those that only surplus windows need among them."""
     length = input.shape[2 + axis]
@@ -198,6 +221,8 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
 
 def _fixed(padding: Any, kernel: int) -> Any:
     """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
+    if isinstance(padding, int):
+        return padding
     if isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export():  # in a jit trace
         return padding
     return next(number for number in range(kernel) if number == padding)

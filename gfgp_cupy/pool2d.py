@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from torch import nn
 
+from .bins import Bins
 from .geometry import Sizes, check_flag
 from .padding import window_geometry
 
@@ -16,7 +17,8 @@ class Pool2d(nn.Module):
     """Base of the pooling layers: checks kernel, stride, padding and ceil mode and keeps them.
 
     Args:
-        kernel_size: window size, an int or a (height, width) pair.
+        kernel_size: window size, an int or a (height, width) pair; or what
+            :func:`gfgp_cupy.functional.adaptive_windows` makes of an output size.
         stride: step between windows, likewise. Default: ``kernel_size``.
         padding: padding on each side, likewise, at most half the kernel; or ``"same"``, see
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
@@ -29,10 +31,11 @@ class Pool2d(nn.Module):
         kernel_size, stride, padding: a number for each axis, such as a (height, width) pair; or
             ``"same"``.
         ceil_mode, count_include_pad: as given.
-        shown: names of the attributes that the representation tells after these.
+        shown_of_window, shown: names of the attributes that the representation tells.
     """
 
     axes = 2
+    shown_of_window: tuple[str, ...] = ("kernel_size", "stride", "padding", "ceil_mode")
     shown: tuple[str, ...] = ()
     count_include_pad = False  # of layers that were pickled before they had it
 
@@ -42,11 +45,15 @@ class Pool2d(nn.Module):
         count_include_pad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        geometry = window_geometry(kernel_size, stride, padding, ceil_mode, self.axes)
-        self.kernel_size = geometry.kernel_size
-        self.stride = geometry.stride
-        self.padding = geometry.padding
-        self.ceil_mode = geometry.ceil_mode
+        if isinstance(kernel_size, Bins):
+            self.kernel_size, self.stride = kernel_size, kernel_size
+            self.padding, self.ceil_mode = (0, 0), False
+        else:
+            geometry = window_geometry(kernel_size, stride, padding, ceil_mode, self.axes)
+            self.kernel_size = geometry.kernel_size
+            self.stride = geometry.stride
+            self.padding = geometry.padding
+            self.ceil_mode = geometry.ceil_mode
         self.count_include_pad = check_flag("count_include_pad", count_include_pad)
 
     @property
@@ -63,5 +70,5 @@ class Pool2d(nn.Module):
 
     def extra_repr(self) -> str:
         counted = ("count_include_pad",) if self.count_include_pad else ()
-        told = ("kernel_size", "stride", "padding", "ceil_mode", *counted, *self.shown)
+        told = (*self.shown_of_window, *counted, *self.shown)
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in told)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .geometry import PoolGeometry, Sizes
 from .memory_format import layout_of
-from .torchscript import is_tracing
+from .torchscript import is_tracing, sizes_of
 
 __all__ = [
     "Element",
@@ -57,7 +57,27 @@ def composition(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
 
     It is made of differentiable operations alone, so that PyTorch can derive it again.
     """
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return _plane_mean(input.to(lam.dtype), lam).to(input.dtype)
     return softmax_mean(window_elements(input, lam.dtype, geometry), lam).mean().to(input.dtype)
+
+
+def _plane_mean(x: Tensor, lam: Tensor) -> Tensor:
+    """:func:`softmax_mean`'s y of windows that are whole planes."""
+    constants = x.detach(), lam.detach()
+    axes = _axes_of(x)
+    smallest, largest = constants[0].amin(axes, True), constants[0].amax(axes, True)
+    reference = torch.where(constants[1] < 0, smallest, largest)
+    elements = math.prod(x.shape[2:])
+
+    def mean_distance(x: Tensor, lam: Tensor, centre: Tensor) -> Tensor:
+        exponential = torch.exp(lam * (x - reference))
+        # Divided first: no sum outgrows the largest distance.
+        weighted = exponential * ((x - centre) / elements)
+        return weighted.sum(axes, keepdim=True) / exponential.mean(axes, keepdim=True)
+
+    centre = reference + mean_distance(*constants, reference)
+    return centre + mean_distance(x, lam, centre)
 
 
 class SoftmaxMean(NamedTuple):
@@ -151,6 +171,8 @@ def windows(input: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
 
 def largest_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     """The maximum of each window, as ``F.max_pool2d`` or ``F.max_pool3d`` finds it."""
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.amax(_axes_of(input), keepdim=True)  # also of planes of symbolic size
     pool = F.max_pool2d if input.dim() == 4 else F.max_pool3d
     window = geometry.kernel_size, geometry.stride, geometry.padding
     return pool(input, *window, ceil_mode=geometry.ceil_mode)
@@ -159,6 +181,8 @@ def largest_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
 def average_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     """The mean of the elements that each window has inside, as ``F.avg_pool2d`` or
     ``F.avg_pool3d`` computes it."""
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.mean(_axes_of(input), keepdim=True)
     pool = F.avg_pool2d if input.dim() == 4 else F.avg_pool3d
     return pool(input, *geometry, count_include_pad=False)
 
@@ -285,6 +309,8 @@ def _valid_on_axis(
 
 
 def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
+    if geometry.is_whole_plane(*sizes_of(input)[2:]):
+        return input.flatten(2).permute(2, 0, 1)[(...,) + (None,) * (input.dim() - 2)]
     padded = pad_to_windows(input, geometry)
     if is_tracing():
         # ONNX unfolds tensors of known sizes only.
@@ -300,6 +326,11 @@ def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
     order = (*range(dimensions - count, dimensions), *range(dimensions - count))
     elements = view.permute(order).flatten(0, count - 1)
     return elements.movedim(-1, 2) if channels_last else elements
+
+
+def _axes_of(input: Tensor) -> list[int]:
+    """The axes of its planes, or volumes."""
+    return list(range(2, input.dim()))
 
 
 def _plane_of_ones(input: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .arguments import as_parameter
+from .arguments import as_parameter, check_input
 from .autocast import mean_dtype
 from .autograd import (
     GuidedPoolFunction,
@@ -18,8 +18,10 @@ from .autograd import (
     pool,
 )  # fmt: skip
 from .backends import select_backend
+from .bins import Bins, groups, rejoined, taken
 from .geometry import Sizes
-from .padding import Windows, place_windows
+from .memory_format import layout_of
+from .padding import ELEMENTS, Windows, place_windows
 from .torchscript import is_tracing
 from .window_function import WindowFunction
 
@@ -48,6 +50,8 @@ def pool_windows(
     Raises:
         TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`.
     """
+    if isinstance(kernel_size, Bins) and not kernel_size.tile(input):
+        return _pool_uneven(function, input, parameter, kernel_size)
     windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad, axes)
     parameter = as_parameter(function.parameter, parameter, input, windows.output_shape)
     output = _pool(function, windows, windows.all_of(parameter), _backend(function, windows.input))
@@ -75,6 +79,11 @@ def pool_guided(
         TypeError, ValueError: as :func:`pool_windows`; θ that varies inside a plane does not
             broadcast.
     """
+    if isinstance(kernel_size, Bins) and not kernel_size.tile(input):
+        batched, (samples, channels, _, _) = check_input(input, ELEMENTS)
+        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
+        parameter = as_parameter(function.parameter, head(mean), input, (samples, channels, 1, 1))
+        return _pool_uneven(function, input, parameter, kernel_size)
     windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad, axes)
     batched, geometry = windows.input, windows.geometry
     shape = (*windows.output_shape[:2], 1, 1)
@@ -94,6 +103,33 @@ def pool_guided(
         parameter = predicted(mean_of_planes(batched, mean_dtype(batched)))
         output = _pool(function, windows, parameter, backend)
     return windows.result(output, input.dim())
+
+
+def _pool_uneven(
+    function: WindowFunction, input: Tensor, parameter: Tensor | float, bins: Bins
+) -> Tensor:
+    """Pools windows of which some are longer than others: those of each size together."""
+    batched, (samples, channels, *size) = check_input(input, ELEMENTS)
+    shape = (samples, channels, *bins.output_size(*size))
+    parameter = as_parameter(function.parameter, parameter, input, shape)
+    rows, columns = groups(size[0], shape[2]), groups(size[1], shape[3])
+    layout = layout_of(batched)
+    strips = []
+    for row in rows:
+        strip = taken(batched, 2, row.elements)
+        of_strip = taken(parameter, 2, row.windows)
+        parts = [
+            pool_windows(
+                function,
+                taken(strip, 3, column.elements).contiguous(memory_format=layout),
+                taken(of_strip, 3, column.windows),
+                (row.length, column.length),
+            )
+            for column in columns
+        ]
+        strips.append(rejoined(parts, 3, columns))
+    output = rejoined(strips, 2, rows).contiguous(memory_format=layout)
+    return output if input.dim() == 4 else output.squeeze(0)
 
 
 def _backend(function: WindowFunction, input: Tensor) -> str | None:

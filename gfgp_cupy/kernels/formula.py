@@ -49,9 +49,10 @@ def formula_defines(function: WindowFunction) -> tuple[str, ...]:
     return f"POOLING={function.name}", f"SPREAD_{function.spread.upper()}=1", *constant
 
 
-def kernel_name(function: WindowFunction, kernel: str) -> str:
-    """What ``KERNEL(kernel)`` of ``element.cu`` becomes for ``function``."""
-    return f"{function.name}_pool2d_{kernel}"
+def kernel_name(function: WindowFunction, kernel: str, axes: int = 2) -> str:
+    """What ``KERNEL(kernel)`` of ``element.cu`` becomes for ``function``, of windows of so many
+    axes."""
+    return f"{function.name}_pool{axes}d_{kernel}"
 
 
 def numbers_of(function: WindowFunction) -> int:

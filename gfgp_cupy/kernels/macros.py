@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import PoolGeometry
+from ..max_ent import MAX_ENT
 from ..memory_format import layout_of
 from ..window_function import WindowFunction
 from .formula import formula_defines, kernel_name
@@ -44,10 +45,10 @@ class Problem(NamedTuple):
     """Hashable, so that what is worked out for one is worked out once.
 
     Attributes:
-        shape: [N, C, H, W] of the input.
+        shape: [N, C, H, W] of the input; [N, C, D, H, W] of volumes.
         dtype: of input and output.
         channels_last: whether input and output lie in memory pixel by pixel.
-        lam_shape, lam_strides: of 4-D λ, strides in elements.
+        lam_shape, lam_strides: of λ, which has as many dimensions; strides in elements.
         geometry: the windows.
         function: what becomes of a window.
     """
@@ -92,22 +93,30 @@ class Problem(NamedTuple):
     @property
     def window_defines(self) -> tuple[str, ...]:
         """The macros of kernels that hold windows in registers."""
-        kernel, stride, padding, _ = self.geometry
+        names = "HW" if len(self.shape) == 4 else "DHW"
+        of_axes = zip(("KERNEL", "STRIDE", "PADDING"), self.geometry, strict=False)
         return (
-            f"KERNEL_H={kernel[0]}", f"KERNEL_W={kernel[1]}",
-            f"STRIDE_H={stride[0]}", f"STRIDE_W={stride[1]}",
-            f"PADDING_H={padding[0]}", f"PADDING_W={padding[1]}",
+            *(
+                f"{what}_{axis}={size}"
+                for what, sizes in of_axes
+                for axis, size in zip(names, sizes, strict=True)
+            ),
             f"LAM_PER_WINDOW={int(self.lam_varies_in_plane)}",
-        )  # fmt: skip
+        )
 
     def kernel(self, name: str) -> str:
         """The full name of a kernel."""
-        return kernel_name(self.function, name)
+        return kernel_name(self.function, name, axes=len(self.shape) - 2)
+
+    @property
+    def for_max_ent(self) -> bool:
+        """Whether the kernels are those of Max-Ent pooling, whose registers are known."""
+        return self.function.cuda == MAX_ENT.cuda
 
     @property
     def lam_varies_in_plane(self) -> bool:
         """Whether λ differs from window to window of a plane."""
-        return self.lam_shape[2] > 1 or self.lam_shape[3] > 1
+        return self.lam_shape[2:].numel() > 1
 
     @property
     def acc_size(self) -> int:
@@ -127,7 +136,7 @@ def problem_of(
 ) -> Problem:  # fmt: skip
     """The problem of pooling ``input``, dense in its memory format ``layout``, with 4-D ``lam``."""
     shape = input.shape
-    channels_last = shape[1] > 1 and layout is torch.channels_last
+    channels_last = shape[1] > 1 and layout is not torch.contiguous_format
     return Problem(shape, input.dtype, channels_last, lam.shape, lam.stride(), geometry, function)
 
 

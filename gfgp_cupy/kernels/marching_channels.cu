@@ -7,6 +7,7 @@
 // window by window; so is all of it where the formula does not try.
 
 #define SHARED (SHARES && sizeof(scalar_t) == 2)
+#define MANY_REGISTERS (!SHARES && TAPS > 9)
 
 // Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room
 // for more, or takes so many that too few have room. For other architectures than sm_90 it needs a
@@ -21,6 +22,7 @@ constexpr int wanted_blocks() {
   constexpr bool few_taps = TAPS <= 9;
   constexpr bool wide = few_taps && STRIDE_W > 2;  // many columns a window
   if (sizeof(index_t) > sizeof(int)) return 1;
+  if (!SHARES) return WRITE_GRAD_INPUT || WRITE_GRAD_LAM ? 2 : few_taps ? 4 : 3;
   if (WRITE_GRAD_INPUT || WRITE_GRAD_LAM) {
     if (!few_taps) return 1;
     if (!WRITE_GRAD_LAM || !SHARED) return (!whole ? 2 + !WRITE_GRAD_LAM : 3 + TIGHT) - wide;
@@ -283,7 +285,7 @@ __device__ __forceinline__ void backward_alone(
   Patch patch = start_patch(input, tile, plane, columns, begin);
   Received gradient;
   add_to_rows(gradient, gradients, 0, KEPT);
-  for_each_row<SHARED ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
+  for_each_row<SHARED || MANY_REGISTERS ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
     arrive(patch, plane, columns);
     Raw grads[WINDOWS];
 #pragma unroll

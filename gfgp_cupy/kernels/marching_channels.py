@@ -135,6 +135,8 @@ def _deal(problem: Problem, aligned: int, backward: bool) -> Deal:
         groups = max(out_w, -(-width // stride_w))
         rows = (height + padding_h - 1) // stride_h + 1
     most = MAX_TILE if vector == 1 and few_taps else MAX_TILE // 2
+    if backward and not few_taps and not problem.for_max_ent:
+        most = 1  # more would not fit into registers
     tile = largest_power_of_two(min(most, groups))
     tiles, last_tile = -(-groups // tile), groups - tile
     across = max(samples, 1) * vectors * tiles

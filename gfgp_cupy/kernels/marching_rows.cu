@@ -14,7 +14,10 @@
 #define HALF_SPREAD (!DTYPE_FLOAT32 && WRITE_SPREAD)
 #define BLOCKS(many, few) __launch_bounds__(128, FIT && sizeof(index_t) == 4 ? many : few)
 
-#if KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_BACKWARD
+#if !SHARES
+// Window functions differ in what they take.
+#define BLOCK_BOUNDS BLOCKS(WRITE_GRAD_INPUT || WRITE_GRAD_LAM ? 2 : TAPS <= 9 ? 4 : 3, 2)
+#elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_BACKWARD
 #define BLOCK_BOUNDS BLOCKS(5, 3)
 #elif KERNEL_H * KERNEL_W <= 9 && STRIDE_H > 1 && STRIDE_W > 1 && FLOAT32_SPREAD
 #define BLOCK_BOUNDS BLOCKS(7, 5)

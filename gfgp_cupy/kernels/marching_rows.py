@@ -132,7 +132,8 @@ def _march(problem: Problem, backward: bool) -> March:
     columns = max(1, ACCESS_BYTES // problem.dtype.itemsize // stride_w)
     few = not backward or math.prod(kernel) <= FEW_TAPS
     columns = min(columns, MAX_COLUMNS if few else MAX_COLUMNS // 2)
-    columns = 1 if _large(problem) else columns
+    if _large(problem) or (not few and not problem.for_max_ent):
+        columns = 1
     while columns > (MIN_COLUMNS if few else 1) and width % (columns * stride_w):
         columns //= 2
     groups = max(-(-width // (columns * stride_w)), -(-problem.output_shape[3] // columns))

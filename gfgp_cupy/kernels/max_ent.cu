@@ -1,9 +1,10 @@
-// Max-Ent pooling, the formula, and what a formula has to supply.
+// Max-Ent pooling, the formula, and what the kernels ask of one.
 //
 // The kernels' files walk planes, load, store, and move data between threads; they know nothing of
 // what becomes of a window. This file and spread.cu, softmax.cu, tiling_softmax.cu,
-// streamed_softmax.cu, weighted_window.cu and shared_weights.cu hold the formula. Another pooling
-// of windows, with one parameter lam a window, puts its own files in their place.
+// streamed_softmax.cu, weighted_window.cu and shared_weights.cu hold the formula. In their place any
+// other pooling, of one parameter lam a window, has its own file and one for each kind of kernels,
+// which all poolings share: window_function.cu.
 //
 // Below, "sensitivity" is the derivative of a window's output by lam, `grad` the gradient of its
 // output. Results that are not wanted (WRITE_*) need not be computed.

@@ -20,8 +20,10 @@ from . import (
     marching_channels,
     marching_rows,
     overlapping,
+    volume,
+    volume_tiles,
     whole_planes,
-)  # fmt: skip
+)
 from .family import BackwardTensors, Family, ForwardTensors
 from .launch import Launch
 from .macros import Problem, problem_of
@@ -35,6 +37,9 @@ FAMILIES: tuple[Family, ...] = (
     disjoint, marching_rows, marching_channels, overlapping, whole_planes, general,
 )  # fmt: skip
 """By preference; the last one serves whatever the others do not."""
+
+OF_VOLUMES: tuple[Family, ...] = (volume_tiles, volume)
+"""Likewise, of windows with a depth."""
 
 
 def forward(
@@ -102,6 +107,8 @@ def lam_backward(
     if grad_output.numel() == 0:
         return torch.zeros_like(lam)
     grad_output = grad_output.contiguous(memory_format=layout_of(spread))
+    if spread.dim() == 5:  # a volume as one plane of all its rows
+        grad_output, spread = grad_output.flatten(3), spread.flatten(3)
     parts = _parts(lam_gradient.chunks(grad_output, spread), grad_output, lam)
     run(lam_gradient.lam_gradient(grad_output, spread, parts, function))
     return _summed(parts, lam)
@@ -116,7 +123,8 @@ def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) ->
 @functools.lru_cache(maxsize=4096)
 def _plan(problem: Problem) -> tuple[Family, tuple[int, ...]]:
     """The family whose kernels fit the problem best, and the output's shape."""
-    return next(family for family in FAMILIES if family.serves(problem)), problem.output_shape
+    families = FAMILIES if len(problem.shape) == 4 else OF_VOLUMES
+    return next(family for family in families if family.serves(problem)), problem.output_shape
 
 
 def _parts(chunks: int | None, grad_output: Tensor, lam: Tensor) -> Tensor:
@@ -124,7 +132,8 @@ def _parts(chunks: int | None, grad_output: Tensor, lam: Tensor) -> Tensor:
     ``grad_output``'s memory format, where ``chunks`` is None: one for each window."""
     if chunks is None:
         return torch.empty_like(grad_output, dtype=lam.dtype).unsqueeze(1)
-    return lam.new_empty(grad_output.shape[0], chunks, grad_output.shape[1], 1, 1)
+    samples, channels = grad_output.shape[:2]
+    return lam.new_empty(samples, chunks, channels, *(1,) * (lam.dim() - 2))
 
 
 def _summed(parts: Tensor, lam: Tensor) -> Tensor:

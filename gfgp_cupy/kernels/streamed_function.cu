@@ -1,5 +1,5 @@
 // A window function of windows of any size, whose elements are read anew for each sum:
-// window_function.cu's for general.cu, which asks for what max_ent.cu tells.
+// window_function.cu's for general.cu and volume.cu, which ask for what max_ent.cu tells.
 
 // A sum that keeps what rounding loses, for the next term: a window may have 50,000.
 struct Sum {
@@ -16,7 +16,7 @@ struct StreamedWindow {
   const Planes& planes;
 
   __device__ __forceinline__ acc_t count() const {
-    return (acc_t)((window.h_end - window.h_begin) * (window.w_end - window.w_begin));
+    return (acc_t)elements_of(window);
   }
 
   template <class Term>

@@ -2,7 +2,11 @@
 //
 // Macros: KERNEL_*.
 
+#if defined(KERNEL_D)
+#define TAPS (KERNEL_D * KERNEL_H * KERNEL_W)
+#else
 #define TAPS (KERNEL_H * KERNEL_W)
+#endif
 
 // The least k with 2^k >= count.
 constexpr int log2_ceil(int count) { return count < 2 ? 0 : 1 + log2_ceil((count + 1) / 2); }

@@ -81,6 +81,10 @@ __device__ __forceinline__ Window window_at(
   return window;
 }
 
+__device__ __forceinline__ index_t elements_of(const Window& window) {
+  return (window.h_end - window.h_begin) * (window.w_end - window.w_begin);
+}
+
 // Calls visit(x) for each element of the window, row by row.
 template <class Visit>
 __device__ __forceinline__ void for_each_element(

@@ -1,7 +1,30 @@
 """The other poolings of the literature, one file each, and the factory of all by name."""
 
 from ..guided import GuidedPool2d
-from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d, ada_pool2d, edscw_pool2d
+from .ada import (
+    AdaPool1d,
+    AdaPool2d,
+    AdaPool3d,
+    EDSCWPool1d,
+    EDSCWPool2d,
+    EDSCWPool3d,
+    GFGPAdaPool1d,
+    GFGPAdaPool2d,
+    GFGPAdaPool3d,
+    ada_pool1d,
+    ada_pool2d,
+    ada_pool3d,
+    edscw_pool1d,
+    edscw_pool2d,
+    edscw_pool3d,
+)
+from .adaptive import (
+    AdaptiveGeneralizedMeanPool2d,
+    GFGPAdaptiveGeneralizedMeanPool2d,
+    GFGPGlobalGeneralizedMeanPool2d,
+    GlobalGeneralizedMeanPool2d,
+    adaptive_generalized_mean_pool2d,
+)
 from .gated import GatedPool2d, GFGPGatedPool2d, gated_pool2d
 from .gaussian import (
     GaussianPool1d,
@@ -58,9 +81,17 @@ from .soft import (
 )
 
 __all__ = [
+    "AdaPool1d",
     "AdaPool2d",
+    "AdaPool3d",
+    "AdaptiveGeneralizedMeanPool2d",
+    "EDSCWPool1d",
     "EDSCWPool2d",
+    "EDSCWPool3d",
+    "GFGPAdaPool1d",
     "GFGPAdaPool2d",
+    "GFGPAdaPool3d",
+    "GFGPAdaptiveGeneralizedMeanPool2d",
     "GFGPGatedPool2d",
     "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",
@@ -68,6 +99,7 @@ __all__ = [
     "GFGPGeneralizedMeanPool1d",
     "GFGPGeneralizedMeanPool2d",
     "GFGPGeneralizedMeanPool3d",
+    "GFGPGlobalGeneralizedMeanPool2d",
     "GFGPLogSumExpPool1d",
     "GFGPLogSumExpPool2d",
     "GFGPLogSumExpPool3d",
@@ -81,6 +113,7 @@ __all__ = [
     "GeneralizedMeanPool1d",
     "GeneralizedMeanPool2d",
     "GeneralizedMeanPool3d",
+    "GlobalGeneralizedMeanPool2d",
     "GuidedPool2d",
     "LogSumExpPool1d",
     "LogSumExpPool2d",
@@ -91,9 +124,14 @@ __all__ = [
     "SoftPool1d",
     "SoftPool2d",
     "SoftPool3d",
+    "ada_pool1d",
     "ada_pool2d",
+    "ada_pool3d",
+    "adaptive_generalized_mean_pool2d",
     "create_pooling",
+    "edscw_pool1d",
     "edscw_pool2d",
+    "edscw_pool3d",
     "gated_pool2d",
     "gaussian_pool1d",
     "gaussian_pool2d",

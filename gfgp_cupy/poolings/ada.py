@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from ..autograd import register
-from ..geometry import PoolGeometry
+from ..axes import for_lines_and_volumes
+from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
@@ -17,14 +18,30 @@ from ..reference import windows
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
-__all__ = ["AdaPool2d", "EDSCWPool2d", "GFGPAdaPool2d", "ada_pool2d", "edscw_pool2d"]
+__all__ = [
+    "AdaPool1d",
+    "AdaPool2d",
+    "AdaPool3d",
+    "EDSCWPool1d",
+    "EDSCWPool2d",
+    "EDSCWPool3d",
+    "GFGPAdaPool1d",
+    "GFGPAdaPool2d",
+    "GFGPAdaPool3d",
+    "ada_pool1d",
+    "ada_pool2d",
+    "ada_pool3d",
+    "edscw_pool1d",
+    "edscw_pool2d",
+    "edscw_pool3d",
+]
 
 
 @overridable
 def ada_pool2d(
-    input: Tensor, beta: Tensor | float, kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None, padding: int | tuple[int, int] | str = 0,
-    ceil_mode: bool = False, count_include_pad: bool = False,
+    input: Tensor, beta: Tensor | float, kernel_size: int | Sizes,
+    stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
+    ceil_mode: bool = False, count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""AdaPool: a mix of eDSCWPool and SoftPool.
 
@@ -66,15 +83,15 @@ def ada_pool2d(
         tensor([[[2.1092]]])
     """
     return pool_windows(
-        ADA, input, beta, kernel_size, stride, padding, ceil_mode, count_include_pad
+        ADA, input, beta, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     )
 
 
 @overridable
 def edscw_pool2d(
-    input: Tensor, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
-    count_include_pad: bool = False,
+    input: Tensor, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+    padding: int | Sizes | str = 0, ceil_mode: bool = False,
+    count_include_pad: bool = False, *, axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""eDSCWPool: the mean of each window with weights by how like the plain mean an element is.
 
@@ -88,7 +105,9 @@ def edscw_pool2d(
         >>> edscw_pool2d(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), kernel_size=2)
         tensor([[[1.7257]]])
     """
-    return ada_pool2d(input, 1.0, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    return ada_pool2d(
+        input, 1.0, kernel_size, stride, padding, ceil_mode, count_include_pad, axes=axes
+    )
 
 
 def _composition(input: Tensor, beta: Tensor, geometry: PoolGeometry) -> Tensor:
@@ -122,7 +141,14 @@ def _likeness(x: Tensor, mean: Tensor) -> Tensor:
 
 
 ADA = register(
-    WindowFunction(name="ada", parameter="beta", composition=_composition, spread="signed")
+    WindowFunction(
+        name="ada",
+        parameter="beta",
+        composition=_composition,
+        cuda="ada.cu",
+        cpu="gfgp_cupy.backends.numba.functions.ada",
+        spread="signed",
+    )
 )
 """θ is β; ∂y/∂β is eDSCWPool's result less SoftPool's."""
 
@@ -141,14 +167,16 @@ class EDSCWPool2d(Pool2d):
     """
 
     def __init__(
-        self, kernel_size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes = 2, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         count_include_pad: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
 
     def forward(self, input: Tensor) -> Tensor:
-        return edscw_pool2d(input, *self.window, count_include_pad=self.count_include_pad)
+        return edscw_pool2d(
+            input, *self.window, count_include_pad=self.count_include_pad, axes=self.axes
+        )
 
 
 class AdaPool2d(LearnedPool2d):
@@ -178,8 +206,8 @@ class AdaPool2d(LearnedPool2d):
     logit: Tensor
 
     def __init__(
-        self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] | str = 0, ceil_mode: bool = False,
+        self, kernel_size: int | Sizes, stride: int | Sizes | None = None,
+        padding: int | Sizes | str = 0, ceil_mode: bool = False,
         num_features: int | None = None, count_include_pad: bool = False, device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
@@ -197,7 +225,7 @@ class AdaPool2d(LearnedPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return ada_pool2d(
-            input, self.parameter, *self.window, count_include_pad=self.count_include_pad
+            input, self.parameter, *self.window, self.count_include_pad, axes=self.axes
         )
 
 
@@ -215,3 +243,10 @@ class GFGPAdaPool2d(GuidedPool2d):
 
     activation = nn.Sigmoid
     function = ADA
+
+
+ada_pool1d, ada_pool3d = for_lines_and_volumes(ada_pool2d)
+edscw_pool1d, edscw_pool3d = for_lines_and_volumes(edscw_pool2d)
+EDSCWPool1d, EDSCWPool3d = for_lines_and_volumes(EDSCWPool2d)
+AdaPool1d, AdaPool3d = for_lines_and_volumes(AdaPool2d)
+GFGPAdaPool1d, GFGPAdaPool3d = for_lines_and_volumes(GFGPAdaPool2d)

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, SoftPool2d, compile_kernels, use_backend
+from gfgp_cupy import (
+    GaussianPool2d,
+    GFGPGaussianPool2d,
+    GFGPMaxEntPool2d,
+    MaxEntPool2d,
+    SoftPool2d,
+    compile_kernels,
+    poolings,
+    use_backend,
+)
 from gfgp_cupy.backends import cupy as backend
 from models import create_model
 from tests.support import stand_in_driver
@@ -46,6 +55,16 @@ def all_kinds():
     )
 
 
+def other_poolings():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        poolings.GFGPMixedPool2d(8, 2),
+        poolings.MixedPool2d(3, 2, 1, num_features=8),
+        GFGPGaussianPool2d(8, 2, eps=1e-4),
+        GaussianPool2d(2, 1),
+    )
+
+
 class Float(nn.Module):
     def forward(self, input):
         return input.float()
@@ -78,6 +97,7 @@ CASES = {
     ),
     "channels_last": (all_kinds, {"memory_format": torch.channels_last}),
     "partly frozen": (lambda: without_gradients_below(all_kinds()), {}),
+    "other poolings": (other_poolings, {}),
     "frozen": (lambda: all_kinds().requires_grad_(False), {}),
     "autocast": (all_kinds, {"memory_format": torch.channels_last, "autocast": torch.bfloat16}),
 }

@@ -14,8 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gfgp_cupy import poolings  # noqa: F401  they register their window functions
 from gfgp_cupy.geometry import PoolGeometry, pool_geometry
 from gfgp_cupy.kernels import Launch, passes
+from gfgp_cupy.max_ent import MAX_ENT
+from gfgp_cupy.ops import OPERATORS
+from gfgp_cupy.window_function import WindowFunction
 from tests.support.memory_layouts import arranged
 from tests.support.random_numbers import random_numbers
 
@@ -34,6 +38,7 @@ __all__ = [
     "KernelCase",
     "specialisation",
     "specialisations",
+    "window_functions",
     "with_wide_indices",
 ]
 
@@ -218,6 +223,12 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(pool_geometry(2, stride=1), BFLOAT16, (16, 2, 3)),
     *(case for _, case in MANY_PLANES_CASES),
 )))  # fmt: skip
+
+
+def window_functions() -> list[WindowFunction]:
+    """Those that have device functions, but for Max-Ent pooling."""
+    functions = dict.fromkeys(operators.function for operators in OPERATORS.values())
+    return [of for of in functions if of.cuda is not None and of != MAX_ENT]
 
 
 SAMPLES = (1, 2, 4, 16)

@@ -60,18 +60,11 @@ class Window:
         return (self.p * (self.x - self.y) ** 2).sum(axis=(2, 3), keepdims=True)
 
 
-def output_size(geometry: PoolGeometry, height: int, width: int) -> tuple[int, int]:
-    """What ``torch.nn.functional.max_pool2d`` makes of a plane."""
-    plane = torch.empty(1, 1, height, width, device="meta")
-    return tuple(
-        F.max_pool2d(
-            plane,
-            geometry.kernel_size,
-            geometry.stride,
-            geometry.padding,
-            ceil_mode=geometry.ceil_mode,
-        ).shape[2:]
-    )
+def output_size(geometry: PoolGeometry, *sizes: int) -> tuple[int, ...]:
+    """What ``torch.nn.functional.max_pool2d``, or ``max_pool3d``, makes of a plane or a volume."""
+    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[len(sizes)]
+    full = torch.empty(1, 1, *sizes, device="meta")
+    return tuple(pool(full, *geometry[:3], ceil_mode=geometry.ceil_mode).shape[2:])
 
 
 def max_ent_pool2d(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Exact:

@@ -16,28 +16,23 @@ __all__ = ["Kernel", "pooled"]
 
 
 def pooled(input: Tensor, formula: Callable, geometry: PoolGeometry, *parameters) -> Tensor:
-    """What ``formula(x, *parameters)`` makes of each window x, [N, C, n], of 4-D ``input``.
+    """What ``formula(x, *parameters)`` makes of each window x, [N, C, n], of ``input``, which has
+    as many axes behind N and C as the windows.
 
     A parameter that is a tensor is broadcast to the output and reaches the formula as [N, C, 1];
     ``Kernel(w)`` reaches it as the part of w that lies over the window, [N, C, n].
     """
     x = input.detach().double().numpy()
-    height, width = x.shape[2:]
-    out_h, out_w = output_size(geometry, height, width)
-    result = np.zeros((*x.shape[:2], out_h, out_w))
-    for row in range(out_h):
-        for column in range(out_w):
-            top = row * geometry.stride[0] - geometry.padding[0]
-            left = column * geometry.stride[1] - geometry.padding[1]
-            rows = range(max(top, 0), min(top + geometry.kernel_size[0], height))
-            columns = range(max(left, 0), min(left + geometry.kernel_size[1], width))
-            at = np.ix_(range(x.shape[0]), range(x.shape[1]), rows, columns)
-            here = [
-                _at_window(parameter, result.shape, row, column, top, left, rows, columns)
-                for parameter in parameters
-            ]
-            window = x[at].reshape(*x.shape[:2], -1)
-            result[:, :, row, column] = formula(window, *here)
+    batch, sizes = x.shape[:2], x.shape[2:]
+    result = np.zeros((*batch, *output_size(geometry, *sizes)))
+    for place in np.ndindex(*result.shape[2:]):
+        steps = zip(place, geometry.stride, geometry.padding, strict=True)
+        starts = [index * stride - padding for index, stride, padding in steps]
+        ends = zip(starts, geometry.kernel_size, sizes, strict=True)
+        ranges = [range(max(at, 0), min(at + kernel, size)) for at, kernel, size in ends]
+        window = x[np.ix_(*map(range, batch), *ranges)].reshape(*batch, -1)
+        here = [_at_window(each, result.shape, place, starts, ranges) for each in parameters]
+        result[(..., *place)] = formula(window, *here)
     return torch.from_numpy(result)
 
 
@@ -47,16 +42,19 @@ class Kernel:
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight.detach().double().numpy()
 
-    def over(self, top: int, left: int, rows: range, columns: range) -> np.ndarray:
-        part = self.weight[
-            :, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+    def over(self, starts: list[int], ranges: list[range]) -> np.ndarray:
+        inside = [
+            slice(each.start - start, each.stop - start)
+            for start, each in zip(starts, ranges, strict=True)
         ]
+        part = self.weight[(..., *inside)]
         return part.reshape(*part.shape[:2], -1)
 
 
-def _at_window(parameter, shape, row, column, top, left, rows, columns):
+def _at_window(parameter, shape, place, starts, ranges):
     if isinstance(parameter, Kernel):
-        return parameter.over(top, left, rows, columns)
+        return parameter.over(starts, ranges)
     if isinstance(parameter, Tensor):
-        return np.broadcast_to(parameter.detach().double().numpy(), shape)[:, :, row, column, None]
+        full = np.broadcast_to(parameter.detach().double().numpy(), shape)
+        return full[(..., *place)][..., None]
     return parameter

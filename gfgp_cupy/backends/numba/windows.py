@@ -69,6 +69,7 @@ def forward(block):
         start_row, stop_row = rows_of(block, part)
         work = scratch_of(block, part)
         _fill(work, 0, filled(work, 0.0), rows.size)
+        # Stays, where no window is cut.
         _fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
         stop = stop_row * sizes.segments
         for segment in range(start_row * sizes.segments, stop, at_once):
@@ -114,6 +115,7 @@ def backward(block):
         start_row, stop_row = rows_of(block, part)
         work = scratch_of(block, part)
         _fill(work, 0, filled(work, 0.0), rows.size)
+        # Stays, where no window is cut.
         _fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
         own_start, own_stop = _first_input_row(sizes, start_row), _first_input_row(sizes, stop_row)
         begun = own_start  # input rows before this one have their first value

@@ -7,7 +7,9 @@ import torch
 
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
+from gfgp_cupy.max_ent import MAX_ENT
 from tests.support.cuda_on_cpu.compile import Program, in_processes, resource_usage
+from tests.support.kernel_cases import window_functions
 
 POOLINGS = (
     ((64, 64, 56, 56), pool_geometry(2)),
@@ -45,22 +47,29 @@ CASES = (
     *((*of, torch.float64, layout, False) for of in IN_FLOAT64 for layout in LAYOUTS),
     *(((64, channels, 64, 64), *others) for channels, *others in ONCE_SPILLED),
 )
+OF_FUNCTIONS = (
+    (POOLINGS[0], torch.float32, CONTIGUOUS),
+    (POOLINGS[0], torch.bfloat16, CHANNELS_LAST),
+    (POOLINGS[2], torch.bfloat16, CONTIGUOUS),
+    (POOLINGS[2], torch.float32, CHANNELS_LAST),
+)
+"""One for each way of the networks' windows and memory formats."""
 
 
-def launches(shape, geometry, dtype, layout, lam_in_plane):
+def launches(shape, geometry, dtype, layout, lam_in_plane, function=MAX_ENT):
     """All kernels of one pooling: the operator's, and the fused layer's, whose λ is one a plane."""
     described = []
     x = torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
     compute = torch.float64 if dtype is torch.float64 else torch.float32
     lam_size = geometry.output_size(*shape[2:]) if lam_in_plane else (1, 1)
     lam = torch.empty(*shape[:2], *lam_size, dtype=compute, device="meta")
-    passes.forward(x, lam, geometry, described.append)
-    output, spread = passes.forward_with_spread(x, lam, geometry, described.append)
-    passes.backward(output, x, lam, geometry, (True, True), described.append)
+    passes.forward(x, lam, geometry, described.append, function)
+    output, spread = passes.forward_with_spread(x, lam, geometry, described.append, function)
+    passes.backward(output, x, lam, geometry, (True, True), described.append, function=function)
     if lam_in_plane:
         return described
-    passes.lam_backward(output, spread, lam, described.append)
-    passes.backward(output, x, lam, geometry, (True, False), described.append, mean_grad=lam)
+    passes.lam_backward(output, spread, lam, described.append, function)
+    passes.backward(output, x, lam, geometry, (True, False), described.append, lam, function)
     return described
 
 
@@ -70,16 +79,34 @@ def architecture(program):
     return ARCHITECTURES[drawn % len(ARCHITECTURES)]
 
 
-@pytest.mark.slow
-def test_no_kernel_spills_or_uses_local_memory():
-    programs = dict.fromkeys(Program.of(launch) for case in CASES for launch in launches(*case))
+def spilling(programs):
+    """In words, the programs that spill or use local memory on the architecture of each."""
     compilations = [(program, architecture(program)) for program in programs]
     assert {arch for _, arch in compilations} == set(ARCHITECTURES)
-    wrong = [
+    return [
         f"{program.name} {' '.join(program.defines)} on sm_{arch}: {usage}"
         for (program, arch), usage in zip(
             compilations, in_processes(resource_usage, compilations), strict=True
         )
         if usage.stack_frame or usage.spill_stores or usage.spill_loads
     ]
+
+
+@pytest.mark.slow
+def test_no_kernel_spills_or_uses_local_memory():
+    programs = dict.fromkeys(Program.of(launch) for case in CASES for launch in launches(*case))
+    wrong = spilling(programs)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_no_kernel_of_another_window_function_spills():
+    # Of each function's kernels for one kind of windows, type and memory format one: the last has
+    # the gradients of the input and of θ to write.
+    programs = [
+        Program.of(launches(*of, dtype, layout, False, function)[2])
+        for function in window_functions()
+        for of, dtype, layout in OF_FUNCTIONS
+    ]
+    wrong = spilling(programs)
     assert not wrong, "\n".join(wrong)

@@ -11,24 +11,19 @@ import zlib
 import pytest
 import torch
 
-from gfgp_cupy import poolings  # noqa: F401  they register their window functions
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
-from gfgp_cupy.ops import OPERATORS
 from gfgp_cupy.window_function import WindowFunction
 from tests.support.cuda_on_cpu import needs_cxx, run_launch
 from tests.support.implementations import kernels_on_cpu
-from tests.support.kernel_cases import DTYPES, KernelCase
+from tests.support.kernel_cases import DTYPES, KernelCase, window_functions
 from tests.support.random_numbers import random_numbers
 
-FUNCTIONS = {
-    name: operators.function
-    for name, operators in OPERATORS.items()
-    if operators.function.cuda is not None and operators.function != MAX_ENT
-}
+FUNCTIONS = {function.name: function for function in window_functions()}
 each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = DTYPES
+HALF_AND_SINGLE = DTYPES[:3]
 TWO, THREE = pool_geometry(2), pool_geometry(3, stride=2, padding=1)
 LARGE = pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
 
@@ -36,6 +31,9 @@ LARGE = pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
 FAMILIES = {
     "disjoint": ("disjoint", TWO, (4, 28, 28), "contiguous", DTYPES),
     "disjoint channels_last": ("disjoint", TWO, (64, 14, 14), "channels_last", DTYPES),
+    "marching_rows": ("marching_rows", THREE, (4, 56, 56), "contiguous", HALF_AND_SINGLE),
+    "marching_channels": ("marching_ch", THREE, (32, 28, 28), "channels_last", HALF_AND_SINGLE),
+    "overlapping": ("overlapping", THREE, (4, 28, 28), "contiguous", (FLOAT64,)),
     "general": ("general|statistics|gather", LARGE, (4, 9, 8), "contiguous", DTYPES),
 }
 SLACK = 1.15
@@ -141,6 +139,37 @@ def test_kernels_compute_the_composition_at_the_byte_floor(function, family):
         by_spread = kernels("lam_backward", grad_output, spread, parameter)
         assert 2 * size(pooled) <= kernels.bytes <= SLACK * 2 * size(pooled)
         close_sum(by_spread, parts, case.dtype)
+
+
+OVERLAPPING_CASES = (
+    KernelCase(pool_geometry(2, stride=1), FLOAT32, (4, 9, 12)),
+    KernelCase(pool_geometry(5, stride=2, padding=2), BFLOAT16, (4, 11, 10)),
+    KernelCase(pool_geometry(2, ceil_mode=True), FLOAT32, (32, 9, 7), "channels_last"),
+    KernelCase(pool_geometry(5, stride=2, padding=2), FLOAT32, (32, 11, 10), "channels_last"),
+    KernelCase(THREE, BFLOAT16, (32, 9, 9), "channels_last", lam_in_plane=True),
+    KernelCase(pool_geometry((2, 3), (1, 2), (1, 0), True), FLOAT64, (4, 7, 8)),
+    KernelCase(pool_geometry(7, stride=2, padding=3), FLOAT32, (4, 9, 12)),
+)
+
+
+@needs_cxx
+@pytest.mark.parametrize("name", ["gaussian", "mixed"])
+@pytest.mark.parametrize("case", OVERLAPPING_CASES, ids=str)
+def test_windows_that_overlap_or_are_cut(name, case):
+    function, kernels = FUNCTIONS[name], Kernels(FUNCTIONS[name])
+    input, parameter, grad_output = example(function, case)
+    if case.lam_in_plane:
+        parameter = parameter * random_numbers(grad_output.shape, case.compute_dtype, 3)
+    output, grad_input, parts = exact(function, case, input, parameter, grad_output)
+    close(kernels("forward", input, parameter, case.geometry), output)
+    needed = (True, True)
+    found = kernels("backward", grad_output, input, parameter, case.geometry, needed)
+    close(found[0], grad_input)
+    if case.lam_in_plane:
+        close(found[1], parts)
+    else:
+        close_sum(found[1], parts, case.dtype)
+    assert not any("statistics" in name for name in kernels.names)  # not general.cu
 
 
 @needs_cxx
