@@ -1,0 +1,150 @@
+"""What ``poolings.py`` has measured, its file and its table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.environment import Environment
+
+__all__ = ["LIMITS", "PoolingCosts", "Time", "Traffic", "page", "read_costs", "write_costs"]
+
+LIMITS = {"time": 1.5, "bytes": 1.15}
+"""Of a pooling's time over Max-Ent pooling's, and of its kernels' bytes over the least."""
+
+
+@dataclass(frozen=True)
+class Time:
+    """A pooling on the CPU: medians over rounds in which all poolings take their turn.
+
+    Attributes:
+        forward_ms, backward_ms: milliseconds.
+        ratio: of the time forward and backward to Max-Ent pooling's in the same round.
+        peak_bytes: the most that PyTorch's allocator has handed out, over what there was before.
+        allowed_bytes: Max-Ent pooling's, and an output.
+    """
+
+    shape: str
+    pooling: str
+    forward_ms: float
+    backward_ms: float
+    ratio: float
+    peak_bytes: int
+    allowed_bytes: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """A pooling's kernels on a GPU: bytes that they move over the least there is."""
+
+    shape: str
+    dtype: str
+    pooling: str
+    forward: float
+    backward: float
+
+
+@dataclass(frozen=True)
+class PoolingCosts:
+    """All of a run."""
+
+    environment: Environment
+    layout: str
+    batch_size: int
+    rounds: int
+    times: list[Time]
+    traffic: list[Traffic]
+
+    def beyond_the_limits(self) -> list[str]:
+        """What misses a limit, in words."""
+        slow = [
+            f"{each.pooling} at {each.shape}: {each.ratio:.2f} of Max-Ent pooling's time"
+            for each in self.times
+            if each.ratio > LIMITS["time"]
+        ]
+        large = [
+            f"{each.pooling} at {each.shape}: {each.peak_bytes} bytes, allowed are "
+            f"{each.allowed_bytes}"
+            for each in self.times
+            if each.peak_bytes > each.allowed_bytes
+        ]
+        moved = [
+            f"{each.pooling} at {each.shape} in {each.dtype}: {value:.2f} of the least bytes {way}"
+            for each in self.traffic
+            for way, value in (("forward", each.forward), ("backward", each.backward))
+            if value > LIMITS["bytes"]
+        ]
+        return [*slow, *large, *moved]
+
+
+def write_costs(costs: PoolingCosts, path: Path) -> None:
+    """Writes a file for :func:`read_costs`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dataclasses.asdict(costs), indent=1) + "\n", encoding="utf-8")
+
+
+def read_costs(path: Path) -> PoolingCosts:
+    """What :func:`write_costs` has written."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return PoolingCosts(
+        **{
+            **content,
+            "environment": Environment(**content["environment"]),
+            "times": [Time(**each) for each in content["times"]],
+            "traffic": [Traffic(**each) for each in content["traffic"]],
+        }
+    )
+
+
+def page(runs: list[PoolingCosts]) -> str:
+    """A page of Markdown with the tables of all runs."""
+    parts = [
+        "# What the poolings cost\n",
+        "Made by `python benchmarks/poolings.py`, from files in `benchmarks/results/`.\n",
+        *(_tables(run) for run in runs),
+    ]
+    return "\n".join(parts)
+
+
+def _tables(run: PoolingCosts) -> str:
+    of = run.environment
+    lines = [
+        f"## {run.layout}\n",
+        f"{of.device}, {of.threads} threads, PyTorch {of.torch}, Numba {of.numba}, Python "
+        f"{of.python}, commit {(of.commit or 'unknown')[:12]}{' (changed)' * bool(of.dirty)}, "
+        f"{of.date[:10]}: batches of {run.batch_size}, medians of {run.rounds} interleaved "
+        "rounds, float32.\n",
+        f"At most {LIMITS['time']} × Max-Ent pooling's time, and its peak memory and one output:\n",
+        _table(
+            ("shape", "pooling", "forward, ms", "backward, ms", "× Max-Ent", "peak, MB", "allowed"),
+            [
+                (each.shape, each.pooling, f"{each.forward_ms:.2f}", f"{each.backward_ms:.2f}",
+                 f"{each.ratio:.2f}", f"{each.peak_bytes / 1e6:.1f}",
+                 f"{each.allowed_bytes / 1e6:.1f}")
+                for each in run.times
+            ],
+        ),
+    ]  # fmt: skip
+    if run.traffic:
+        lines += [
+            f"\nOn a GPU, bytes over the least (X + O forward, 2X + O backward), at most "
+            f"{LIMITS['bytes']}; counted by running the kernels' sources on the CPU:\n",
+            _table(
+                ("shape", "type", "pooling", "forward", "backward"),
+                [
+                    (each.shape, each.dtype, each.pooling, f"{each.forward:.3f}",
+                     f"{each.backward:.3f}")
+                    for each in run.traffic
+                ],
+            ),
+        ]  # fmt: skip
+    if beyond := run.beyond_the_limits():
+        lines += ["\nBeyond the limits:\n", *(f"- {each}" for each in beyond)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -1,0 +1,46 @@
+"""benchmarks/poolings.py on tiny shapes: every pooling is measured, no number is looked at."""
+
+import dataclasses
+
+from benchmarks import poolings
+from benchmarks.pooling_costs import page, read_costs
+from gfgp_cupy import use_backend
+from tests.support.cuda_on_cpu import needs_cxx
+
+TINY = ("--shapes", "8x8x8:2/2/0", "--batch-size", "1", "--rounds", "2")
+
+
+@needs_cxx
+def test_every_pooling_is_measured(tmp_path, capsys):
+    out, table = tmp_path / "costs.json", tmp_path / "page.md"
+    with use_backend("torch"):  # Numba would compile them all
+        code = poolings.main([*TINY, "--traffic", "--layout", "channels_last", "--out", str(out)])
+    costs, printed = read_costs(out), capsys.readouterr()
+    assert code == (1 if costs.beyond_the_limits() else 0)
+    names = [*poolings.functions(), *poolings.FIXED]
+    assert [each.pooling for each in costs.times] == names
+    assert costs.times[0].ratio == 1
+    assert all(each.forward_ms > 0 and each.peak_bytes > 0 for each in costs.times)
+    kernels = {name for name, each in poolings.functions().items() if each.cuda is not None}
+    assert {(each.dtype, each.pooling) for each in costs.traffic} == {
+        (dtype, name) for dtype in poolings.DTYPES for name in kernels
+    }
+    assert all(0.99 < each.forward < 2 and 0.99 < each.backward < 2 for each in costs.traffic)
+    assert poolings.main(["--read", str(out), "--table", str(table)]) == 0
+    assert table.read_text("utf-8").strip() == page([costs]).strip() == printed.out.strip()
+
+
+def test_limits(tmp_path):
+    with use_backend("torch"):
+        poolings.main([*TINY, "--out", str(tmp_path / "costs.json")])
+    costs = read_costs(tmp_path / "costs.json")
+    first = costs.times[0]
+    for wrong, words in (
+        ({"ratio": 1.51}, "1.51 of Max-Ent pooling's time"),
+        ({"peak_bytes": first.allowed_bytes + 1}, "bytes, allowed are"),
+    ):
+        within = dataclasses.replace(costs, times=[first])
+        beyond = dataclasses.replace(costs, times=[dataclasses.replace(first, **wrong)])
+        assert within.beyond_the_limits() == []
+        (told,) = beyond.beyond_the_limits()
+        assert words in told
