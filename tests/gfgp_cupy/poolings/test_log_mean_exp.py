@@ -1,5 +1,5 @@
 """Log-sum-exp and generalised-mean pooling to the last digits, at every limit of their parameter,
-against 80-digit arithmetic."""
+against 120-digit arithmetic."""
 
 import math
 from decimal import Decimal, localcontext
@@ -93,13 +93,13 @@ def test_last_digits(computed, dtype, function, exact, thetas):
             by_x = by_x.reshape(2, COUNT, 2).transpose(0, 1).reshape(COUNT, 4)
             for i in range(COUNT):
                 with localcontext() as context:
-                    context.prec = 80
+                    context.prec = 120
                     elements = x[i].tolist()
                     exact_y, exact_by_x, exact_by_theta = exact(elements, theta[0, 0, 0, 0].item())
                 size = max(map(abs, elements)) if function is LOG_SUM_EXP else float(exact_y)
                 where = f"{name}, {value}, {elements}"
                 assert y[0, 0, 0, i].item() == pytest.approx(
-                    float(exact_y), rel=0, abs=8 * roundoff * size
+                    float(exact_y), rel=0, abs=12 * roundoff * size
                 ), where
                 largest = max(map(float, exact_by_x))
                 assert by_x[i].tolist() == pytest.approx(

@@ -57,7 +57,9 @@ def _summary_exactly(window, theta, holding, summary):
     """:func:`summary_of` where the mean of the exponentials less 1 does not do in all lanes."""
     exponent, eps = theta
     p, zero = exponent.theta, zeros_like(eps)
-    least, most = maximum(eps, smallest(window)), maximum(eps, largest(window))
+    least, most = smallest(window), largest(window)
+    finite = (most - most) + (least - least)  # 0 or NaN
+    least, most = maximum(eps, least), maximum(eps, most)
     range = log(most / least, (most - least) / least)
     magnitude = maximum(p, zero - p)
     reach = magnitude * range
@@ -66,7 +68,7 @@ def _summary_exactly(window, theta, holding, summary):
     geometric = centre * power_of_two(zero + LOG2_E, to_geometric)
     centre = chosen(bits_where_less(magnitude, zero + LEAST_POWER), geometric, centre)
     extreme = chosen(bits_where_less(p, zero), least, most)
-    extreme = extreme + ((most - most) + (least - least))
+    extreme = extreme + finite
     centre = chosen(lanes_within(reach, 0.0, MOST_REACH), centre, extreme)
     over_centre = 1.0 / centre
     given = centre, over_centre, exponent.scale, eps
@@ -127,7 +129,8 @@ def received(x, term, message):
 @inlined
 def _log_ratio(x, centre, over_centre, eps):
     x = maximum(eps, x)
-    return log(x * over_centre, (x - centre) * over_centre)
+    excess = (x - centre) * over_centre
+    return log(x * over_centre, excess) + 0.0 * excess  # NaN where that is
 
 
 @inlined
