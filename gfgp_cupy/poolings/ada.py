@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
@@ -120,7 +122,7 @@ def _by_likeness(input: Tensor, geometry: PoolGeometry) -> Tensor:
     elements, inside = windows(input, geometry)
     count = inside.sum(0)
     # A power of two of at most 1 / n: with it the sum does not outgrow the largest element.
-    factor = 0.5 ** (len(elements) - 1).bit_length()
+    factor = 0.5 ** (math.prod(geometry.kernel_size) - 1).bit_length()
     mean = (factor * elements).sum(0) / (factor * count)
     weight = torch.where(inside, _likeness(elements, mean).exp(), 0)
     # The result is the same about any centre, and so are its derivatives.
