@@ -57,14 +57,14 @@ def check_input(input: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[int, .
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     _check_dtype("input", input)
-    axes = len(geometry.kernel_size)
-    if input.dim() not in (axes + 1, axes + 2):
+    axes, dimensions = len(geometry.kernel_size), input.dim()
+    if dimensions != axes + 2 and dimensions != axes + 1:
         names = NAMES_OF_AXES[axes]
         raise ValueError(
             f"input must be [N, C, {names}] or [C, {names}], got {input.dim()} dimensions: "
             f"shape {tuple(sizes_of(input))}"
         )
-    batched = input if input.dim() == axes + 2 else input.unsqueeze(0)
+    batched = input if dimensions == axes + 2 else input.unsqueeze(0)
     samples, channels, *sizes = sizes_of(batched)
     if channels == 0 or 0 in sizes:
         raise ValueError(

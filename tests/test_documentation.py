@@ -51,10 +51,13 @@ def test_options_are_those_of_the_command_line(page):
 
 
 def test_guided_pooling_of_the_readers_own():
-    """That of the page is made and pools as its last line says."""
+    """That of the page is made and pools as its last line says; its global poolings pool, too."""
     text = (REPOSITORY / "docs/poolings.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    global_poolings, code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {}
+    exec(global_poolings, names)
+    assert names["descriptors"].shape == (8, 128)
+    assert names["network"].eval()(torch.rand(1, 3, 64, 64)).shape == (1, 10)
     exec(code, names)
     assert str(list(names["y"].shape)) == code.rpartition("# ")[2].strip()
 

@@ -1,9 +1,8 @@
 // AdaPool as a window function: theta times the mean under weights e^s, s how like the plain mean m
-// an element is, 2 x m / (x² + m²), and (1 - theta) times that under weights e^x.
-//
-// By size, as in max_ent_function.cu, sums are taken relative to the window's maximum r; both means
-// are corrected by what their elements deviate from them.
+// an element is, 2 x m / (x² + m²), and (1 - theta) times that under weights e^(x - r), r the
+// largest element. Both means are what their elements are off m, and m.
 
+#define MANY_REGISTERS
 #define NUMBERS 7
 #define LOG2_E ((acc_t)1.4426950408889634074)
 
@@ -13,12 +12,13 @@ struct Theta {
 
 __device__ __forceinline__ Theta theta_of(acc_t beta) { return {beta, 1 - beta}; }
 
-// A mean under weights: one over their sum, and the mean less an origin, which m and r are.
+// A mean under weights, less m, and one over their sum.
 struct Mean {
-  acc_t origin, inverse_total, shift;
+  acc_t inverse_total, shift;
 };
 
 struct Summary {
+  acc_t mean, largest;
   Mean by_likeness, by_size;
   acc_t slope;  // of the mean by likeness by m
 };
@@ -60,27 +60,22 @@ __device__ __forceinline__ acc_t weight_by_size(acc_t x, acc_t largest) {
   return power_of_two(LOG2_E * (x - largest));
 }
 
-// The mean of a window's elements under weights: about `origin`, and again about what comes of it.
 template <class Elements, class Weight>
 __device__ __forceinline__ Mean mean_under(
-    const Elements& window, acc_t origin, const Weight& weight) {
+    const Elements& window, acc_t mean, const Weight& weight) {
   const acc_t inverse = reciprocal(window.sum(weight));
-  const acc_t shift =
-      window.sum([&](acc_t x) { return inverse * weight(x) * (x - origin); });
-  const acc_t rest =
-      window.sum([&](acc_t x) { return inverse * weight(x) * ((x - origin) - shift); });
-  return {origin, inverse, shift + rest};
+  return {inverse, window.sum([&](acc_t x) { return inverse * weight(x) * (x - mean); })};
 }
 
 template <class Elements>
 __device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
-  const acc_t mean = window.mean([](acc_t x) { return x; });
-  const acc_t largest = window.largest();
   Summary result;
+  const acc_t mean = result.mean = window.mean([](acc_t x) { return x; });
+  const acc_t largest = result.largest = window.largest();
   result.by_likeness =
       mean_under(window, mean, [&](acc_t x) { return Likeness(x, mean).weight(); });
   result.by_size =
-      mean_under(window, largest, [&](acc_t x) { return weight_by_size(x, largest); });
+      mean_under(window, mean, [&](acc_t x) { return weight_by_size(x, largest); });
   const Mean& of = result.by_likeness;
   result.slope = of.inverse_total * window.sum([&](acc_t x) {
     const Likeness likeness(x, mean);
@@ -89,20 +84,15 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   return result;
 }
 
-__device__ __forceinline__ acc_t value_of(const Mean& mean) { return mean.origin + mean.shift; }
-
 __device__ __forceinline__ acc_t output_of(const Summary& of, const Theta& theta) {
-  const acc_t likeness = value_of(of.by_likeness), size = value_of(of.by_size);
-  const acc_t difference = likeness - size;
-  // From the nearer one on.
-  return theta.by_likeness < theta.by_size ? fma(theta.by_likeness, difference, size)
-                                           : fma(-theta.by_size, difference, likeness);
+  const acc_t shift = theta.by_size * of.by_size.shift;
+  return of.mean + fma(theta.by_likeness, of.by_likeness.shift, shift);
 }
 
 template <class Elements>
 __device__ __forceinline__ acc_t sensitivity_of(
     const Elements& window, const Summary& of, const Theta& theta) {
-  return value_of(of.by_likeness) - value_of(of.by_size);
+  return of.by_likeness.shift - of.by_size.shift;
 }
 
 struct Message {
@@ -114,17 +104,18 @@ __device__ __forceinline__ Message message_of(
     const Elements& window, const Summary& of, const Theta& theta, acc_t grad) {
   const acc_t likeness = grad * theta.by_likeness, size = grad * theta.by_size;
   return {
-      of.by_likeness.origin, of.by_likeness.shift, likeness * of.by_likeness.inverse_total,
-      likeness * of.slope * reciprocal(window.count()),
-      of.by_size.origin, of.by_size.shift, size * of.by_size.inverse_total};
+      of.mean, of.largest, likeness * of.slope * reciprocal(window.count()),
+      likeness * of.by_likeness.inverse_total, of.by_likeness.shift,
+      size * of.by_size.inverse_total, of.by_size.shift};
 }
 
 // Of each mean p (1 + (x - y) ds/dx), ds/dx = 1 by size; by likeness what comes by way of m, too.
 __device__ __forceinline__ acc_t received(acc_t x, const Message& message, const Theta& theta) {
   const acc_t* number = message.number;
+  const acc_t distance = x - number[0];
   const Likeness likeness(x, number[0]);
-  const acc_t weight = number[2] * likeness.weight();
-  const acc_t by_likeness = weight + weight * likeness.slope((x - number[0]) - number[1], true);
-  const acc_t size = number[6] * weight_by_size(x, number[4]);
-  return by_likeness + number[3] + (size + size * ((x - number[4]) - number[5]));
+  const acc_t weight = number[3] * likeness.weight();
+  const acc_t by_likeness = fma(weight, likeness.slope(distance - number[4], true), weight);
+  const acc_t size = number[5] * weight_by_size(x, number[1]);
+  return by_likeness + number[2] + fma(size, distance - number[6], size);
 }

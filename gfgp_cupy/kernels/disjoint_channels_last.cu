@@ -9,7 +9,7 @@
 
 // Left alone, the compiler spills two registers to make room for a fourth block; where channels are
 // few or indices wide, one for a third.
-#if TAPS == 4 && VECTOR > 4 && WRITE_GRAD_LAM
+#if TAPS == 4 && VECTOR > 4 && WRITE_GRAD_LAM && !defined(MANY_REGISTERS)
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, LANES > 2 && sizeof(index_t) == 4 ? 3 : 1)
 #endif

@@ -2,6 +2,7 @@
 // (1/theta) log mean e^(theta d), where d is the logarithm of an element over the centre. Elements
 // below CONSTANT count as that, and get nothing.
 
+#define MANY_REGISTERS
 #define NUMBERS 3  // the centre; one over it (see Ratio); what an element there gets
 
 typedef Exponent Theta;

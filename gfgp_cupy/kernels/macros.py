@@ -94,7 +94,7 @@ class Problem(NamedTuple):
     def window_defines(self) -> tuple[str, ...]:
         """The macros of kernels that hold windows in registers."""
         names = "HW" if len(self.shape) == 4 else "DHW"
-        of_axes = zip(("KERNEL", "STRIDE", "PADDING"), self.geometry, strict=False)
+        of_axes = zip(("KERNEL", "STRIDE", "PADDING"), self.geometry[:3], strict=True)
         return (
             *(
                 f"{what}_{axis}={size}"

@@ -4,7 +4,10 @@
 // Macros: those of disjoint.cu.
 
 // Left alone, the compiler spills a register on some GPUs to make room for a sixth block.
-#if !CHANNELS_LAST && defined(DTYPE_FLOAT32) && !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
+#if defined(MANY_REGISTERS)
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, sizeof(acc_t) == 8 ? 1 : 2)
+#elif !CHANNELS_LAST && defined(DTYPE_FLOAT32) && !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 5)
 #endif

@@ -132,7 +132,7 @@ def _teams(problem: Problem, aligned: int) -> Deal:
     vector = largest_power_of_two(aligned, dividing=elements)
     packs, pack_bytes = elements // vector, vector * size
     members = _power_of_two_from(-(-packs * pack_bytes // USUAL_BYTES))
-    members = min(max(members, SECTOR // pack_bytes, 2), 512)
+    members = min(max(members, SECTOR // pack_bytes, 2), 256 if size == 8 else 512)
     block = max(LEAST_BLOCK, members)
     if members > 32:
         block = members  # one plane: its threads meet at barriers
@@ -170,7 +170,7 @@ def _rows(pixels: int, lanes: int, usual: int, most: int) -> tuple[int, int]:
 
 def _can_hold(items: int, pack_bytes: int, block: int, size: int) -> bool:
     """Whether each of a block's threads can hold so many packs, of elements of ``size`` bytes."""
-    registers = REGISTERS // block - (96 if size == 8 else 39)
+    registers = REGISTERS // block - (96 if size == 8 else 48)
     return items * max(pack_bytes, LEAST_HELD) <= min(LEAST_HELD * registers, MOST_BYTES)
 
 

@@ -14,6 +14,7 @@
 //   message_of(window, summary, theta, grad)       what the window sends back to its elements, where
 //                                                  `grad` is the gradient of its output
 //   received(x, message, theta)                    what its element x gets of it
+//   #define MANY_REGISTERS                         if the compiler, left alone, spills some of them
 //
 // All numbers are acc_t. A `window` is of a family's own type (a template's parameter) and has
 //
@@ -30,6 +31,7 @@
 // is another: call what a window has whatever theta and its numbers are, and choose from results.
 //
 // A file that goes with this one gives it a family's windows: tiling_function.cu (disjoint.cu),
+// marching_function.cu (marching_rows.cu, marching_channels.cu), overlapping_function.cu,
 // streamed_function.cu (general.cu); whole_planes.cu has them itself.
 
 // a / b, in float32 to 2 units in the last place without the subroutine of a division.

@@ -90,6 +90,7 @@ GENERALIZED_MEAN = register(
         parameter="p",
         composition=_composition,
         cuda="generalized_mean.cu",
+        cpu="gfgp_cupy.backends.numba.functions.generalized_mean",
         constant=1e-6,
     )
 )

@@ -70,6 +70,7 @@ LOG_SUM_EXP = register(
         parameter="lam",
         composition=_composition,
         cuda="log_sum_exp.cu",
+        cpu="gfgp_cupy.backends.numba.functions.log_sum_exp",
         spread="root",
     )
 )

@@ -91,7 +91,13 @@ def _composition(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> T
 
 
 MIXED = register(
-    WindowFunction(name="mixed", parameter="proportion", composition=_composition, cuda="mixed.cu")
+    WindowFunction(
+        name="mixed",
+        parameter="proportion",
+        composition=_composition,
+        cuda="mixed.cu",
+        cpu="gfgp_cupy.backends.numba.functions.mixed",
+    )
 )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.types import Device
 
 from ..choices import check_choice
+from ..geometry import Sizes
 from ..layers import GFGPMaxEntPool2d, MaxEntPool2d
 from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d
 from .gated import GatedPool2d, GFGPGatedPool2d
@@ -52,13 +56,14 @@ def list_poolings() -> list[str]:
 def create_pooling(
     pool: str,
     num_features: int,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] | str = 0,
+    kernel_size: int | Sizes,
+    stride: int | Sizes | None = None,
+    padding: int | Sizes | str = 0,
     ceil_mode: bool = False,
     count_include_pad: bool | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
+    axes: int = 2,
 ) -> nn.Module:
     """A pooling layer by name, for input [N, num_features, H, W].
 
@@ -76,6 +81,8 @@ def create_pooling(
         count_include_pad: whether the padding takes part, as zeros. Default: in ``"avg"``, as is
             PyTorch's default, and in no other pooling.
         device, dtype: of the layer's tensors, if it has any.
+        axes: that the windows have: 1 for input [N, num_features, L], 3 for
+            [N, num_features, D, H, W].
 
     Raises:
         ValueError: an unknown ``pool`` (the message gives the close ones), an argument out of
@@ -99,12 +106,13 @@ def create_pooling(
             pool == "avg" if count_include_pad is None else count_include_pad
         )
     if pool in WITHOUT_TENSORS:
-        return WITHOUT_TENSORS[pool](**window)
-    return OF_CHANNELS[pool](num_features=num_features, **window, device=device, dtype=dtype)
+        return _of_axes(pool, WITHOUT_TENSORS[pool], axes)(**window)
+    layer = _of_axes(pool, OF_CHANNELS[pool], axes)
+    return layer(num_features=num_features, **window, device=device, dtype=dtype)
 
 
 def _check_pytorch_has(
-    pool: str, padding: int | tuple[int, int] | str, count_include_pad: bool | None
+    pool: str, padding: int | Sizes | str, count_include_pad: bool | None
 ) -> None:
     layer = OF_PYTORCH[pool].__name__
     if isinstance(padding, str):
@@ -118,3 +126,17 @@ def _check_pytorch_has(
             f"count_include_pad={count_include_pad!r}, or take a pooling of this library, such as "
             "'mixed'"
         )
+
+
+def _of_axes(pool: str, layer: type[nn.Module], axes: int) -> Callable[..., nn.Module]:
+    """The class of ``layer`` for windows of so many axes, which is beside it."""
+    if axes not in (1, 2, 3):
+        raise ValueError(f"axes must be 1, 2 or 3, got {axes!r}")
+    module = nn if pool in OF_PYTORCH else sys.modules[layer.__module__]
+    found = getattr(module, layer.__name__.replace("2d", f"{axes}d"), None)
+    if found is None:
+        raise ValueError(
+            f"pool={pool!r} has windows of 2 axes alone, got axes={axes}: take another pooling, "
+            "such as 'max_ent'"
+        )
+    return found

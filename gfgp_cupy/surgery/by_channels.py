@@ -24,17 +24,19 @@ class PoolingByChannels(nn.ModuleDict):
     after several layers.
 
     Shape:
-        - input: [N, C, H, W] or [C, H, W], with C one of the keys.
+        - input: [N, C, H, W] or [C, H, W], with C one of the keys; likewise of other ``axes``.
         - output: as the pooling for C makes it.
 
     Raises:
         ValueError: an input of another number of channels.
     """
 
+    axes = 2
+
     def forward(self, input: Tensor) -> Any:
         if isinstance(input, Proxy):
             return leaf_call(self, input)
-        channels = str(int(sizes_of(input)[-3]))
+        channels = str(int(sizes_of(input)[-1 - self.axes]))
         if channels not in self:
             raise ValueError(
                 f"input has {channels} channels, and there are poolings for {', '.join(self)}: the "
@@ -60,7 +62,9 @@ class PlanByChannels(PlanOfPooling):
         if not poolings[0].state_dict():
             return poolings[0]
         keys = map(str, self.all_channels)
-        return PoolingByChannels(dict(zip(keys, poolings, strict=True))).train(self.training)
+        made = PoolingByChannels(dict(zip(keys, poolings, strict=True)))
+        made.axes = self.window.axes
+        return made.train(self.training)
 
     def described(self, pooling: nn.Module) -> str:
         if not isinstance(pooling, PoolingByChannels):

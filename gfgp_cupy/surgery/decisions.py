@@ -28,7 +28,8 @@ def decide(place: Place, trace: Trace, selection: Selection) -> Decision:
         trace: what was seen of the network's forward.
     """
     inputs = trace.inputs.get(place.path, [])
-    channels = sorted({input.shape[-3] for input in inputs})
+    channel = -1 - (place.window.axes if place.window else 2)
+    channels = sorted({input.shape[channel] for input in inputs})
     if isinstance(place.module, nn.Conv2d):
         channels = [place.module.out_channels]
     reason = place.window and reason_by_use(place.window, inputs, selection.stride_one)

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import nn
 
 from .subclass_windows import window_by_trial
-from .window import Window, pair, window_of
+from .window import Window, window_of
 
-__all__ = ["equivalent_window", "reason_against_conv"]
+__all__ = ["AVERAGES", "MAXIMA", "axes_of", "equivalent_window", "reason_against_conv"]
+
+MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+"""By their number of axes."""
 
 OWN_FORWARD = "has a forward of its own, which may do anything"
 
 
-def equivalent_window(module: nn.MaxPool2d | nn.AvgPool2d) -> Window | str:
+def axes_of(module: nn.Module) -> int:
+    """How many axes the windows of a maximum or an average have."""
+    kinds = enumerate(zip(MAXIMA, AVERAGES, strict=True), 1)
+    return next(axes for axes, kind in kinds if isinstance(module, kind))
+
+
+def equivalent_window(module: Any) -> Window | str:
     """The window by which a new pooling does what ``module`` does, or the reason against one."""
-    if isinstance(module, nn.MaxPool2d):
-        base = nn.MaxPool2d
-        if pair(module.dilation) != (1, 1):
+    axes, cls = axes_of(module), type(module)
+    if isinstance(module, MAXIMA):
+        base = MAXIMA[axes - 1]
+        if set(_numbers(module.dilation)) != {1}:
             return f"has dilation={module.dilation}, and the new one's windows have no gaps"
         if module.return_indices:
             return "has return_indices=True, and a mean has no index"
         counts = False
     else:
-        base = nn.AvgPool2d
-        if module.divisor_override is not None:
+        base = AVERAGES[axes - 1]
+        if getattr(module, "divisor_override", None) is not None:
             return f"has divisor_override={module.divisor_override}, and weights sum to 1"
         counts = module.count_include_pad
-    cls = type(module)
     if cls.get_extra_state is not nn.Module.get_extra_state:
         return f"keeps extra state ({cls.__name__}.get_extra_state), which the new one would lose"
     if "forward" in vars(module):
         return OWN_FORWARD
     try:
         if cls.forward is not base.forward or cls.__call__ is not nn.Module.__call__:
-            return window_by_trial(module) or OWN_FORWARD
+            of_planes = isinstance(module, (nn.MaxPool2d, nn.AvgPool2d))
+            return (of_planes and window_by_trial(module)) or OWN_FORWARD
         return window_of(
-            module.kernel_size, module.stride, module.padding, module.ceil_mode, counts
+            module.kernel_size, module.stride, module.padding, module.ceil_mode, counts, axes
         )
     except (TypeError, ValueError) as error:
         return f"has a window that no pooling takes ({error})"
@@ -48,3 +62,7 @@ def reason_against_conv(conv: nn.Conv2d) -> str | None:
     if type(conv) is not nn.Conv2d:
         return "is of a class of its own, whose forward may do anything"
     return None
+
+
+def _numbers(value: int | Sequence[int]) -> Sequence[int]:
+    return value if isinstance(value, Sequence) else (value,)

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from .equivalents import AVERAGES, MAXIMA
+
 __all__ = ["hand_over", "what_cannot_move"]
 
 HOOKS = (
@@ -74,7 +76,7 @@ def _attributes(old: nn.Module) -> dict[str, Any]:
 
 
 def _tensors_and_modules(old: nn.Module) -> Iterator[tuple[str, str]]:
-    plain = type(old).forward in (nn.MaxPool2d.forward, nn.AvgPool2d.forward)
+    plain = type(old).forward in [kind.forward for kind in (*MAXIMA, *AVERAGES)]
     # The modules of a forward of its own are part of it.
     for kind in (*TENSORS, "_modules") if plain else TENSORS:
         for name in getattr(old, kind):

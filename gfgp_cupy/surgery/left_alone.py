@@ -10,16 +10,15 @@ __all__ = ["reason_by_channels", "reason_by_kind", "reason_by_use"]
 
 ELEMENT = "windows of one element, which leave nothing to learn"
 GLOBAL = "global"
-NO_CHANNELS = "maps of three dimensions, of which none is sure to be the channels"
+NO_CHANNELS = "maps of {} dimensions, of which none is sure to be the channels"
 STRIDE_ONE = "stride 1 (stride_one=True replaces it)"
 
 ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 ONE_DIMENSIONAL = (
-    nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.AvgPool1d, nn.LPPool1d, nn.MaxPool1d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.LPPool1d,
 )  # fmt: skip
 THREE_DIMENSIONAL = (
-    nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.AvgPool3d, nn.FractionalMaxPool3d, nn.LPPool3d,
-    nn.MaxPool3d,
+    nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.FractionalMaxPool3d, nn.LPPool3d,
 )  # fmt: skip
 
 
@@ -46,13 +45,14 @@ def reason_by_use(window: Window, inputs: list[Tensor], stride_one: bool = False
         inputs: of its calls, [..., C, H, W]; none if it was not called.
         stride_one: as for :func:`gfgp_cupy.replace_pooling`.
     """
-    if window.kernel_size == (1, 1):
+    ones = (1,) * window.axes
+    if window.kernel_size == ones:
         return ELEMENT
     if inputs and all(window.covers(input) for input in inputs):
         return GLOBAL
-    if any(input.dim() == 3 for input in inputs):
-        return NO_CHANNELS
-    return STRIDE_ONE if window.stride == (1, 1) and not stride_one else None
+    if any(input.dim() == window.axes + 1 for input in inputs):
+        return NO_CHANNELS.format(("two", "three", "four")[window.axes - 1])
+    return STRIDE_ONE if window.stride == ones and not stride_one else None
 
 
 def reason_by_channels(channels: list[int], min_channels: int) -> str | None:

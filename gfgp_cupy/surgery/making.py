@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
 from ..choices import check_choice
+from ..geometry import Sizes
 from ..poolings import create_pooling, list_poolings
 from ..tracing import WANT_OF_DATA, skeleton_of, without_log
 from .plans import Plan
@@ -67,10 +68,17 @@ def check_pool(pool: str | Callable[..., nn.Module]) -> None:
 
 def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     if isinstance(pool, str):
-        return partial(create_pooling, pool)
+        return partial(_by_name, pool)
     if isinstance(pool, type) and "kernel_size" in inspect.signature(pool).parameters:
         return partial(_by_keyword, pool)
     return partial(_a_module, pool)
+
+
+def _by_name(
+    pool: str, num_features: int, kernel_size: Sizes, *window: Any, **options: Any
+) -> nn.Module:
+    axes = len(kernel_size)
+    return create_pooling(pool, num_features, kernel_size, *window, axes=axes, **options)
 
 
 def _a_module(pool: Callable[..., object], *window: Any, **options: Any) -> nn.Module:
@@ -95,12 +103,12 @@ def _by_keyword(pool: type[nn.Module], *window: Any, **options: Any) -> nn.Modul
 
 def _check_output(plan: Plan, pooling: nn.Module) -> None:
     # Of a size at which ceil mode tells.
-    height, width = (
+    sizes = [
         kernel + 5 * stride + min(1, stride - 1)
         for kernel, stride in zip(plan.window.kernel_size, plan.window.stride, strict=True)
-    )
-    shape = (2, plan.num_features, height, width)
-    expected = (2, plan.num_features, *plan.window.output_size(height, width))
+    ]
+    shape = (2, plan.num_features, *sizes)
+    expected = (2, plan.num_features, *plan.window.output_size(*sizes))
     named = f"for {plan.path!r} pool returned a {type(pooling).__name__}"
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     skeleton = skeleton_of(pooling, fake).eval()

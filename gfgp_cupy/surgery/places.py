@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from .equivalents import equivalent_window, reason_against_conv
+from .equivalents import AVERAGES, MAXIMA, axes_of, equivalent_window, reason_against_conv
 from .left_alone import reason_by_kind
 from .selection import Selection
 from .table import Left
@@ -43,7 +44,7 @@ class Place:
     @property
     def is_pooling(self) -> bool:
         """Whether it is to be traced; all that is asked of a convolution stands in it."""
-        return isinstance(self.module, (nn.MaxPool2d, nn.AvgPool2d))
+        return isinstance(self.module, (*MAXIMA, *AVERAGES))
 
 
 def find_places(model: nn.Module, selection: Selection) -> tuple[list[Place], list[Left]]:
@@ -70,7 +71,7 @@ def _place(path: str, module: nn.Module, strided_convs: bool) -> Place | None:
     if isinstance(module, nn.Conv2d):
         if strided_convs and max(module.stride) == 2:
             return Place(path, module, obstacle=reason_against_conv(module))
-    elif isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
+    elif isinstance(module, (*MAXIMA, *AVERAGES)):
         if not path:
             raise ValueError(
                 f"model is a {type(module).__name__} itself, which cannot be replaced in place: "
@@ -82,14 +83,14 @@ def _place(path: str, module: nn.Module, strided_convs: bool) -> Place | None:
         return Place(path, module, _window_of_attributes(module), equivalent)
     elif isinstance(module, torch.jit.ScriptModule):
         names = {getattr(part, "original_name", "") for part in module.modules()}
-        if names & {"MaxPool2d", "AvgPool2d"}:
+        if names & {kind.__name__ for kind in (*MAXIMA, *AVERAGES)}:
             return Place(path, module, obstacle=SCRIPTED)
     return None
 
 
-def _window_of_attributes(module: nn.MaxPool2d | nn.AvgPool2d) -> Window | None:
+def _window_of_attributes(module: Any) -> Window | None:
     try:
-        return window_of(module.kernel_size, module.stride)
+        return window_of(module.kernel_size, module.stride, axes=axes_of(module))
     except (TypeError, ValueError):
         return None
 

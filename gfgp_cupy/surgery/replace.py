@@ -48,15 +48,16 @@ def replace_pooling(
     r"""Replaces the poolings of ``model``, in place, by poolings that learn what to keep.
 
     Every ``nn.MaxPool2d`` and ``nn.AvgPool2d`` gives way to a pooling of the same windows, so that
-    all sizes stay as they were. With ``strided_convs``, every ``nn.Conv2d`` of stride 2 becomes a
+    all sizes stay as they were; so do those of one and of three axes (``nn.MaxPool3d`` …, to
+    ``GFGPMaxEntPool3d`` …). With ``strided_convs``, every ``nn.Conv2d`` of stride 2 becomes a
     :class:`PooledConv2d`: stride 1, and directly behind it a pooling of kernel and stride 2. With
     ``strides="after_blocks"`` the pooling stands behind the last ReLU of the block, as in
     T. Kobayashi, "Global Feature Guided Local Pooling", ICCV 2019. Such a convolution then costs
     four times as much.
 
     Global poolings are left alone: ``nn.AdaptiveAvgPool2d``, and poolings of one window that covers
-    the whole map. So are windows of one element, which leave nothing to learn, adaptive, LP,
-    fractional, 1-D and 3-D poolings and, without ``stride_one`` and ``functional``, poolings of
+    the whole map. So are windows of one element, which leave nothing to learn, adaptive, LP and
+    fractional poolings and, without ``stride_one`` and ``functional``, poolings of
     stride 1 and calls of ``F.max_pool2d`` and its kin inside a ``forward``, which are no modules.
     The result lists what is left, with the reason. Subclasses are replaced, too, where their
     windows are plain: those that keep the forward, and those whose own forward computes what

@@ -19,6 +19,7 @@ from ..poolings import (
     LogSumExpPool2d,
     MixedPool2d,
 )
+from .equivalents import AVERAGES, MAXIMA
 
 __all__ = ["Was", "as_was", "check_start", "check_was", "start_as", "was_of"]
 
@@ -63,8 +64,9 @@ def check_start(start: str | None) -> None:
 
 def was_of(module: object) -> Was | None:
     """What a module of PyTorch's computes, or None if it is neither an average nor a maximum."""
-    kinds: dict[type[nn.Module], Was] = {nn.MaxPool2d: "max", nn.AvgPool2d: "avg"}
-    return next((was for kind, was in kinds.items() if isinstance(module, kind)), None)
+    if isinstance(module, MAXIMA):
+        return "max"
+    return "avg" if isinstance(module, AVERAGES) else None
 
 
 def check_was(places: Iterable[tuple[str, Was | None]]) -> None:

@@ -16,13 +16,13 @@ __all__ = ["Window", "describe", "pair", "window_of"]
 
 @dataclass(frozen=True)
 class Window:
-    """What a pooling does with its map, in (height, width) pairs.
+    """What a pooling does with its map, in (height, width) pairs: a number for each axis.
 
     Build one with :func:`window_of`, which checks the values.
 
     Attributes:
-        kernel_size, stride: pairs.
-        padding: a pair, or ``"same"``: TensorFlow's, for ceil(size / stride) windows.
+        kernel_size, stride: such pairs.
+        padding: likewise, or ``"same"``: TensorFlow's, for ceil(size / stride) windows.
         ceil_mode: as in PyTorch's poolings.
         count_include_pad: whether padding takes part, as zeros.
     """
@@ -33,18 +33,26 @@ class Window:
     ceil_mode: bool = False
     count_include_pad: bool = False
 
-    def output_size(self, height: int, width: int) -> Sizes:
-        """Output height and width; zero or less where no window fits."""
-        geometry = window_geometry(self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return geometry.output_size(height, width)
+    @property
+    def axes(self) -> int:
+        """1, 2 or 3."""
+        return len(self.kernel_size)
+
+    def output_size(self, *sizes: int) -> Sizes:
+        """Windows on each axis, such as (height, width); zero or less where none fits."""
+        geometry = window_geometry(
+            self.kernel_size, self.stride, self.padding, self.ceil_mode, self.axes
+        )
+        return geometry.output_size(*sizes)
 
     def covers(self, input: Tensor) -> bool:
-        """Whether one window has all of each map of ``input`` [..., H, W]."""
-        height, width = input.shape[-2:]
-        above, left = (0, 0) if isinstance(self.padding, str) else self.padding
-        tall_enough = self.kernel_size[0] - above >= height
-        wide_enough = self.kernel_size[1] - left >= width
-        return tall_enough and wide_enough and self.output_size(height, width) == (1, 1)
+        """Whether one window has all of each map of ``input``, such as [..., H, W]."""
+        axes = self.axes
+        sizes = input.shape[-axes:]
+        before = (0,) * axes if isinstance(self.padding, str) else self.padding
+        reaches = zip(self.kernel_size, before, sizes, strict=True)
+        wide_enough = all(kernel - padding >= size for kernel, padding, size in reaches)
+        return wide_enough and self.output_size(*sizes) == (1,) * axes
 
 
 def window_of(
@@ -53,8 +61,9 @@ def window_of(
     padding: Any = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = False,
+    axes: int = 2,
 ) -> Window:
-    """The window of these arguments of a pooling: ints, or pairs of them as tuples or lists.
+    """The window of these arguments of a pooling: ints, or one for each axis as tuples or lists.
 
     ``count_include_pad`` is left out where there is no padding to count.
 
@@ -63,8 +72,8 @@ def window_of(
     """
     if padding == SAME:
         ceil_mode = False  # which changes nothing there
-    kernel, step, pad, ceil = window_geometry(kernel_size, stride, padding, ceil_mode)
-    return Window(kernel, step, pad, ceil, count_include_pad and pad != (0, 0))
+    kernel, step, pad, ceil = window_geometry(kernel_size, stride, padding, ceil_mode, axes)
+    return Window(kernel, step, pad, ceil, count_include_pad and any(pad))
 
 
 def describe(name: str, window: Window | nn.Module) -> str:

@@ -264,3 +264,20 @@ def test_other_errors_are_those_of_pooling():
     assert adaptive_max_ent_pool2d(torch.rand(0, 2, 5, 5), 1.0, 2).shape == (0, 2, 2, 2)
     with pytest.raises(ValueError, match="make the layer with num_features=8"):
         GFGPGlobalMaxEntPool2d(4)(torch.rand(2, 8, 3, 3))
+
+
+def test_contiguous_planes_give_the_bits_of_channels_last_ones():
+    """Where backend numba pools them, which lays channels side by side."""
+    x = numbers((2, 16, 7, 6), dtype=torch.float32)
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        input = x.clone(memory_format=layout).requires_grad_()
+        lam = torch.full((1, 16, 1, 1), 0.7, requires_grad=True)
+        with use_backend("numba"):
+            output = adaptive_max_ent_pool2d(input, lam, 1)
+        output.square().sum().backward()
+        assert output.is_contiguous()
+        assert input.grad.is_contiguous(memory_format=layout)
+        results.append((output, input.grad, lam.grad))
+    for of_planes, of_pixels in zip(*results, strict=True):
+        assert torch.equal(of_planes, of_pixels)

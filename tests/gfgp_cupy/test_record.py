@@ -9,12 +9,17 @@ from torch import nn
 
 import models
 from gfgp_cupy import (
+    GatedPool2d,
+    GFGPGaussianPool2d,
     GFGPMaxEntPool2d,
     MaxEntPool2d,
     MaxEntPoolingCuda2d,
+    MixedPool2d,
     record_lambdas,
+    record_parameters,
     use_backend,
 )
+from gfgp_cupy.functional import gaussian_pool2d
 from gfgp_cupy.poolings import GuidedPool2d, create_pooling, list_poolings
 
 
@@ -75,6 +80,30 @@ def test_other_guided_poolings_are_recorded(name):
     assert lambdas["0"].shape == (3, 4)
     assert lambdas["0"].std() > 0
     assert torch.equal(pool.pool(x, lambdas["0"][:, :, None, None]), output)
+
+
+@pytest.mark.parametrize("stochasticity", ["CN", "HWCN"])
+@pytest.mark.parametrize("training", [True, False])
+def test_weight_of_gaussian_pooling_is_the_one_pooled_with(stochasticity, training):
+    pool = GFGPGaussianPool2d(4, 2, stochasticity=stochasticity).train(training)
+    x = torch.randn(3, 4, 6, 6)
+    with use_backend("torch"), record_parameters(pool) as parameters:
+        output = pool(x)
+        weight = parameters[""] if parameters[""].dim() == 4 else parameters[""][:, :, None, None]
+        assert weight.shape[2:] == ((3, 3) if training and stochasticity == "HWCN" else (1, 1))
+        torch.testing.assert_close(gaussian_pool2d(x, weight, 2), output)
+
+
+def test_own_parameter_is_what_the_layer_pools_with():
+    net = nn.Sequential(MixedPool2d(2, init_proportion=0.25), GatedPool2d(2))
+    with use_backend("torch"), record_parameters(net) as parameters:
+        net(torch.randn(3, 4, 8, 8))
+    torch.testing.assert_close(parameters["0"], torch.full((3, 4), 0.25))
+    assert torch.equal(parameters["1"], torch.zeros(3, 4, 2, 2))
+
+
+def test_old_name():
+    assert record_lambdas is record_parameters
 
 
 def test_batches_follow_one_another_in_the_order_run():

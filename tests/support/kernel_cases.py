@@ -9,6 +9,7 @@ does not come from KERNEL_CASES, and each of these compiles for every architectu
 
 import dataclasses
 import functools
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -254,6 +255,7 @@ def specialisations() -> dict[tuple, Launch]:
                 _plan_fused(case, samples, launches.append)
             if case in WIDE_INDEX_CASES:
                 _plan(case, samples, (True, True), add_wide)
+    _plan_volumes(launches.append)
     return {specialisation(launch): launch for launch in launches}
 
 
@@ -267,6 +269,19 @@ def with_wide_indices(launch: Launch) -> Launch:
     wide = "index_t=long long"
     defines = tuple(wide if define == "index_t=int" else define for define in launch.defines)
     return dataclasses.replace(launch, defines=defines)
+
+
+def _plan_volumes(run) -> None:
+    """Windows of three axes, that tile the input and that do not, of inputs without data."""
+    for window, dtype, layout in itertools.product(
+        ((2,), (3, 2, 1)), DTYPES, (torch.contiguous_format, torch.channels_last_3d)
+    ):
+        input = torch.empty((2, 16, 8, 8, 8), dtype=dtype, device="meta", memory_format=layout)
+        compute = torch.float64 if dtype is FLOAT64 else torch.float32
+        lam = torch.empty(2, 16, 1, 1, 1, dtype=compute, device="meta")
+        geometry = pool_geometry(*window, axes=3)
+        output, _ = passes.forward_with_spread(input, lam, geometry, run)
+        passes.backward(output, input, lam, geometry, (True, True), run)
 
 
 def _plan(case: KernelCase, samples: int, needed: tuple[bool, bool], run) -> None:

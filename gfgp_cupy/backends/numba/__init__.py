@@ -28,6 +28,7 @@ from ..torch import lam_backward
 from .block import NO_PARTS, OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW, block_of
 from .plan import Plan, plan
 from .threads import Native, parts_of, run_together
+from .whole_planes import by_channels, by_planes, is_better_by_channels
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
 
@@ -77,6 +78,11 @@ def backward(
     needed: tuple[bool, bool], mean_grad: Tensor | None = None,
     function: WindowFunction = MAX_ENT,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    if is_better_by_channels(input, geometry):
+        grad_input, grad_lam = backward(
+            grad_output, by_channels(input), lam, geometry, needed, mean_grad, function
+        )
+        return None if grad_input is None else by_planes(grad_input), grad_lam
     how = plan(input, lam, geometry)
     x = _as_computed(input, lam, how)
     grad = _laid_out(_of_type(grad_output, lam.dtype), how.layout)
@@ -125,6 +131,13 @@ def _sum_to(parts: Tensor, shape: torch.Size) -> Tensor:
 def _forward(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction, with_spread: bool
 ) -> tuple[Tensor, Tensor | None]:
+    if is_better_by_channels(input, geometry):
+        pooled = _forward(by_channels(input), lam, geometry, function, with_spread)
+        output, spread = (
+            None if tensor is None else dense(tensor, torch.contiguous_format) for tensor in pooled
+        )
+        assert output is not None
+        return output, spread
     how = plan(input, lam, geometry)
     x = _as_computed(input, lam, how)
     output = new_dense(lam, how.output_shape, how.layout)

@@ -111,16 +111,15 @@ def _by_kind(fold: Callable, four: Callable, nine: Callable, gathered: Callable)
     """Defines a fold for compiled functions: for each kind of window what computes it."""
     kinds = {Four: four, Nine: nine, Gathered: gathered}
 
-    if four.__code__.co_argcount == 3:
+    def of_summands(f, window, given):
+        return kinds[window.instance_class]
 
-        def chosen_of(f, window, given):
-            return kinds[window.instance_class]
-    else:
+    def of_elements(window):
+        return kinds[window.instance_class]
 
-        def chosen_of(window):
-            return kinds[window.instance_class]
-
-    overload(fold, jit_options=_OPTIONS)(chosen_of)
+    of_kind = of_summands if four.__code__.co_argcount == 3 else of_elements
+    # Numba's declaration lacks these options.
+    overload(fold, jit_options=_OPTIONS)(of_kind)  # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------- sums

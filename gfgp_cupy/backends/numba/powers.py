@@ -11,8 +11,12 @@ from numba.extending import overload
 from .simd import Vector, call_of, in_all_lanes, intrinsic, multiply_add
 
 __all__ = [
+    "MANTISSA_BITS",
+    "constants_of",
     "exp2",
     "has_avx512",
+    "multiply_subtract",
+    "polynomial",
     "power_of_two",
     "power_of_two_by_bits",
     "power_of_two_by_scaling",
@@ -46,7 +50,7 @@ _COEFFICIENTS = {
     ),
 }
 
-_MANTISSA_BITS = {types.float32: 23, types.float64: 52}
+MANTISSA_BITS = {types.float32: 23, types.float64: 52}
 
 _SMALLEST_EXPONENT = {types.float32: -126.0, types.float64: -1022.0}
 
@@ -57,10 +61,10 @@ _CURRENT_ROUNDING = 4
 """AVX-512: to round as other instructions do."""
 
 
-def _constants_of(element: types.Float) -> tuple[float, tuple[float, ...], float]:
+def constants_of(element: types.Float) -> tuple[float, tuple[float, ...], float]:
     """What rounds to a whole number when it is added, the polynomial's coefficients, and the
     exponent of the smallest normal number."""
-    whole_only = 1.5 * 2.0 ** _MANTISSA_BITS[element]
+    whole_only = 1.5 * 2.0 ** MANTISSA_BITS[element]
     return whole_only, _COEFFICIENTS[element], _SMALLEST_EXPONENT[element]
 
 
@@ -81,13 +85,13 @@ def exp2(x, halvings):
 def _exp2(x, halvings):
     if not isinstance(x, Vector):
         return None
-    whole_only, coefficients, smallest = _constants_of(x.element)
+    whole_only, coefficients, smallest = constants_of(x.element)
 
     def implementation(x, halvings):
         origin = whole_only - halvings
         shifted = x + origin
         f = x - (shifted - origin)
-        power = 1.0 + f * _polynomial(f, coefficients)
+        power = 1.0 + f * polynomial(f, coefficients)
         return _zero_where_less(_add_to_exponent(power, shifted), x, smallest + halvings)
 
     return implementation
@@ -135,12 +139,12 @@ def power_of_two_by_bits(scale, x):
 def _power_of_two_by_bits(scale, x):
     if not isinstance(x, Vector):
         return None
-    whole_only, coefficients, smallest = _constants_of(x.element)
+    whole_only, coefficients, smallest = constants_of(x.element)
 
     def implementation(scale, x):
         shifted = multiply_add(scale, x, whole_only)
         f = multiply_add(scale, x, whole_only - shifted)
-        power = 1.0 + f * _polynomial(f, coefficients)
+        power = 1.0 + f * polynomial(f, coefficients)
         return _within_exponents(
             _add_to_exponent(power, shifted), shifted, whole_only + smallest, whole_only - smallest
         )
@@ -157,19 +161,19 @@ def power_of_two_by_scaling(scale, x):
 def _power_of_two_by_scaling(scale, x):
     if not isinstance(x, Vector):
         return None
-    whole_only, coefficients, smallest = _constants_of(x.element)
+    whole_only, coefficients, smallest = constants_of(x.element)
 
     def implementation(scale, x):
         n = multiply_add(scale, x, whole_only) - whole_only
-        f = _multiply_subtract(scale, x, n)
-        power = 1.0 + f * _polynomial(f, coefficients)
+        f = multiply_subtract(scale, x, n)
+        power = 1.0 + f * polynomial(f, coefficients)
         return _scaled(power, n, smallest)
 
     return implementation
 
 
 @intrinsic
-def _multiply_subtract(typing_context, a, b, c):
+def multiply_subtract(typing_context, a, b, c):
     """a · b − c, rounded once where that takes one instruction."""
 
     def generate(context, builder, sig, args):
@@ -219,7 +223,9 @@ def _within_exponents(typing_context, value, shifted, least, most):
 
 
 @intrinsic
-def _polynomial(typing_context, x, coefficients):
+def polynomial(typing_context, x, coefficients):
+    """The polynomial with these coefficients, numbers of which the first is the constant one."""
+
     def generate(context, builder, sig, args):
         point, numbers = args
         terms = [
@@ -247,7 +253,7 @@ def _add_to_exponent(typing_context, x, shifted):
         width = x.element.bitwidth
         integers = ir.VectorType(ir.IntType(width), x.lanes)
         bits, n = (builder.bitcast(arg, integers) for arg in args)
-        places = ir.Constant(integers, [_MANTISSA_BITS[x.element]] * x.lanes)
+        places = ir.Constant(integers, [MANTISSA_BITS[x.element]] * x.lanes)
         return builder.bitcast(builder.add(bits, builder.shl(n, places)), args[0].type)
 
     return x(x, x), generate

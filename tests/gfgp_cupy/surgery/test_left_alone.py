@@ -31,8 +31,8 @@ class Beside(nn.Module):
 def test_other_kinds_are_listed():
     model = Beside(
         nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d((1, 1)), nn.AdaptiveAvgPool2d((7, None)),
-        nn.LPPool2d(2, 3, 2), nn.FractionalMaxPool2d(3, output_ratio=0.5), nn.MaxPool1d(2),
-        nn.AvgPool3d(2),
+        nn.LPPool2d(2, 3, 2), nn.FractionalMaxPool2d(3, output_ratio=0.5),
+        nn.AdaptiveMaxPool1d(2), nn.LPPool3d(2, 2),
     )  # fmt: skip
     changes = replace(model)
     assert [change.path for change in changes] == ["pool"]
@@ -42,8 +42,8 @@ def test_other_kinds_are_listed():
         Left("others.2", "AdaptiveAvgPool2d(7xNone)", ADAPTIVE),
         Left("others.3", "LPPool2d(3/2)", "LP: a norm of each window, no mean"),
         Left("others.4", "FractionalMaxPool2d(3)", "fractional: its windows are drawn"),
-        Left("others.5", "MaxPool1d(2/2)", "1-D"),
-        Left("others.6", "AvgPool3d(2/2)", "3-D"),
+        Left("others.5", "AdaptiveMaxPool1d(2)", "1-D"),
+        Left("others.6", "LPPool3d(2)", "3-D"),
     ]  # fmt: skip
 
 
@@ -77,14 +77,14 @@ def test_scores_without_channels_are_left():
 
 
 def test_rows_alike_are_one_in_the_table():
-    changes = replace(Beside(*(nn.AdaptiveAvgPool2d(1) for _ in range(3)), nn.MaxPool1d(2)))
+    changes = replace(Beside(*(nn.AdaptiveAvgPool2d(1) for _ in range(3)), nn.AdaptiveMaxPool1d(2)))
     assert str(changes).splitlines() == [
         "path  channels  was             is",
         "pool  3         MaxPool2d(2/2)  GFGPMaxEntPool2d(2/2)",
         "",
         "path                 left                  why",
         "others.0 and 2 more  AdaptiveAvgPool2d(1)  global",
-        "others.3             MaxPool1d(2/2)        1-D",
+        "others.3             AdaptiveMaxPool1d(2)  1-D",
     ]
     assert len(changes.left) == 4
 

@@ -82,7 +82,9 @@ if hasattr(function, "term_of"):
         return function.term_of(x, theta)
 
     @inlined
-    def weigh(scratch, sizes, strip, k, left, top, x, terms, theta):
+    def weigh(  # pyright: ignore[reportRedeclaration]
+        scratch, sizes, strip, k, left, top, x, terms, theta
+    ):  # fmt: skip
         """The terms; the windows and their summary."""
         window = _nine(scratch, sizes, strip, k, top, x, terms)
         holding = function.holds(window, theta)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..compile import inlined
 from ..elements import largest, mean, total
-from ..simd import equality
+from ..simd import equality, maximum, zeros_like
 
 __all__ = ["message_of", "output_of", "received", "sensitivity_of", "summary_of", "theta_of"]
 
@@ -24,23 +24,24 @@ def summary_of(window, proportion):
 
 @inlined
 def output_of(summary, proportion):
-    # NaN where the mean is, and where the maximum or the mean is infinite.
-    return summary[1] + (summary[2] + proportion * _excess(summary))
+    extreme, centre, correction = summary
+    average = (1.0 - proportion) * (centre + correction)
+    return (average + proportion * extreme) + _spoilt(centre)
 
 
 @inlined
 def sensitivity_of(window, summary, proportion):
-    return _excess(summary)
+    # Not less than 0, however the mean of equal elements is rounded.
+    excess = (summary[0] - summary[1]) - summary[2]
+    return maximum(zeros_like(excess), excess)
 
 
 @inlined
 def message_of(window, summary, proportion, grad):
     """The maximum, what each element that is the maximum gets, and what all get."""
-    extreme = summary[0]
-    # 0, but NaN where the output is.
-    spoilt = 0.0 * _excess(summary)
+    extreme, centre, _ = summary
     of_largest = grad * proportion / total(_whether_largest, window, extreme)
-    return extreme, of_largest, grad * (1.0 - proportion) * window.share + spoilt
+    return extreme, of_largest, grad * (1.0 - proportion) * window.share + _spoilt(centre)
 
 
 @inlined
@@ -50,9 +51,9 @@ def received(x, term, message):
 
 
 @inlined
-def _excess(summary):
-    """The maximum less the mean."""
-    return (summary[0] - summary[1]) - summary[2]
+def _spoilt(centre):
+    """0, but NaN where an element is NaN or infinite."""
+    return 0.0 * centre
 
 
 @inlined

@@ -1,0 +1,124 @@
+"""Log-sum-exp and generalised-mean pooling to the last digits, at every limit of their parameter,
+against 80-digit arithmetic."""
+
+import math
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+
+from gfgp_cupy.backends import numba
+from gfgp_cupy.geometry import pool_geometry
+from gfgp_cupy.kernels import passes
+from gfgp_cupy.poolings.generalized_mean import GENERALIZED_MEAN
+from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
+from tests.support.cuda_on_cpu import run_launch
+from tests.support.random_numbers import random_numbers
+from tests.support.rounding import UNIT_ROUNDOFF
+
+TWO = pool_geometry(2)
+EPS = Decimal(float("1e-6"))
+COUNT = 2
+
+
+def log_mean_exp(x, theta):
+    """The value, its derivatives by the elements and by θ."""
+    theta, n = Decimal(theta), len(x)
+    mean = sum(x) / n
+    if theta == 0:
+        return mean, [Decimal(1) / n] * n, sum((v - mean) ** 2 for v in x) / n / 2
+    origin = max(x, key=lambda v: theta * v)
+    weights = [(theta * (v - origin)).exp() for v in x]
+    total = sum(weights)
+    y = origin + (total / n).ln() / theta
+    by_theta = (sum(w * v for w, v in zip(weights, x, strict=True)) / total - y) / theta
+    return y, [w / total for w in weights], by_theta
+
+
+def log_sum_exp(x, lam):
+    return log_mean_exp([Decimal(v) for v in x], lam)
+
+
+def generalized_mean(x, p):
+    values = [max(Decimal(v), EPS) for v in x]
+    y, weights, by_p = log_mean_exp([v.ln() for v in values], p)
+    y = y.exp()
+    by_x = [y * w / v if v > EPS else Decimal(0) for w, v in zip(weights, values, strict=True)]
+    return y, by_x, y * by_p
+
+
+def of_kernels(function, x, theta, grad):
+    output = passes.forward(x, theta, TWO, run_launch, function)
+    gradients = passes.backward(grad, x, theta, TWO, (True, True), run_launch, None, function)
+    return output, *gradients
+
+
+def of_numba(function, x, theta, grad):
+    output = numba.forward(x, theta, TWO, function)
+    return output, *numba.backward(grad, x, theta, TWO, (True, True), None, function)
+
+
+def normal():
+    return random_numbers((COUNT, 4), torch.float64, 0)
+
+
+WINDOWS = {
+    "normal": normal,
+    "relu": lambda: normal().relu(),
+    "far from 0": lambda: 1e4 + 0.01 * normal(),
+    "equal": lambda: normal()[:, :1].abs().expand(COUNT, 4),
+    "small": lambda: 1e-3 * normal(),
+    "positive": lambda: normal().abs() + 0.05,
+}
+LAMS = (0.0, 1e-30, 1e-3, 0.5, -2.0, 50.0, 1e3, 1e30, -1e30)
+POWERS = (0.0, 1e-30, 1e-3, 1.0, -1.0, 3.0, 1e3, 1e30)
+
+
+@pytest.mark.parametrize("computed", [of_kernels, of_numba])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("function", "exact", "thetas"),
+    [(LOG_SUM_EXP, log_sum_exp, LAMS), (GENERALIZED_MEAN, generalized_mean, POWERS)],
+    ids=["log_sum_exp", "generalized_mean"],
+)
+def test_last_digits(computed, dtype, function, exact, thetas):
+    roundoff = UNIT_ROUNDOFF[dtype]
+    for name, windows in WINDOWS.items():
+        x = windows().to(dtype)
+        plane = x.reshape(COUNT, 2, 2).transpose(0, 1).reshape(1, 1, 2, 2 * COUNT).contiguous()
+        grad = torch.ones(1, 1, 1, COUNT, dtype=dtype)
+        for value in thetas:
+            theta = torch.full((1, 1, 1, COUNT), value, dtype=dtype)
+            y, by_x, by_theta = computed(function, plane, theta, grad)
+            by_x = by_x.reshape(2, COUNT, 2).transpose(0, 1).reshape(COUNT, 4)
+            for i in range(COUNT):
+                with localcontext() as context:
+                    context.prec = 80
+                    elements = x[i].tolist()
+                    exact_y, exact_by_x, exact_by_theta = exact(elements, theta[0, 0, 0, 0].item())
+                size = max(map(abs, elements)) if function is LOG_SUM_EXP else float(exact_y)
+                where = f"{name}, {value}, {elements}"
+                assert y[0, 0, 0, i].item() == pytest.approx(
+                    float(exact_y), rel=0, abs=8 * roundoff * size
+                ), where
+                largest = max(map(float, exact_by_x))
+                assert by_x[i].tolist() == pytest.approx(
+                    list(map(float, exact_by_x)), rel=24 * roundoff, abs=roundoff * largest
+                ), where
+                assert by_theta[0, 0, 0, i].item() == pytest.approx(
+                    float(exact_by_theta), rel=24 * roundoff, abs=1e-30
+                ), where
+
+
+@pytest.mark.parametrize("computed", [of_kernels, of_numba])
+@pytest.mark.parametrize("function", [LOG_SUM_EXP, GENERALIZED_MEAN], ids=lambda f: f.name)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_makes_its_window_nan(computed, function, value):
+    x = torch.ones(1, 1, 2, 4)
+    x[0, 0, 1, 1] = value
+    for theta in (0.0, 1.0, -3.0, 1e3):
+        theta = torch.full((1, 1, 1, 1), theta)
+        y, by_x, _ = computed(function, x, theta, torch.ones(1, 1, 1, 2))
+        assert y.isnan().flatten().tolist() == [True, False]
+        assert by_x[..., :2].isnan().any()
+        assert by_x[..., 2:].isfinite().all()
