@@ -16,9 +16,9 @@ network = nn.Sequential(
 )  # fmt: skip
 print(replace_pooling(network, GFGPMeanVariancePool2d, sample_shape=(2, 1, 8, 8)))
 
-digits = load_digits()
-images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-targets = torch.tensor(digits.target)
+pixels, labels = load_digits(return_X_y=True)
+images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+targets = torch.tensor(labels)
 optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 for step in range(40):
     batch = torch.randint(len(images), (64,))
