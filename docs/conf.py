@@ -28,8 +28,9 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Shape"]
 
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(torch|collections|os)\..*")]  # theirs to document
-nitpick_ignore = [("py:class", "Module")]  # as nn.ModuleDict's signature calls it
+nitpick_ignore_regex = [("py:.*", r"(torch|collections|os|pathlib)\..*")]  # theirs to document
+# As nn.ModuleDict's signature calls it; and tuples of a size an axis.
+nitpick_ignore = [("py:class", "Module"), ("py:class", "Sizes")]
 
 
 def link_from_docs(app, path, docname, content):
