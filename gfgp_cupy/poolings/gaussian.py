@@ -241,7 +241,7 @@ class GFGPGaussianPool2d(HeadPool2d):
         # The fused path is for one parameter a plane.
         windows = place_windows(input, *window, axes=self.axes)
         batched = input if input.dim() == self.axes + 2 else input.unsqueeze(0)
-        weight = head(mean_of_planes(windows.input, mean_dtype(batched)), windows.output_shape[2:])
+        weight = head(mean_of_planes(windows.input, mean_dtype(batched)), windows.output_size())
         output = pool_windows(function, batched, weight, *window, axes=self.axes)
         return output if batched is input else output.squeeze(0)
 
