@@ -222,6 +222,11 @@ struct PlaneWindow {
   }
 };
 
+// Warps that wait for each other have the same windows, of which they know the same.
+__device__ __forceinline__ bool wanted_by_any(const PlaneWindow& window, bool wanted) {
+  return __any_sync(0xffffffffu, wanted);
+}
+
 #define SIZES long long planes, long long channels, long long packs, long long elements,          \
       long long taps, long long lam_n, long long lam_c
 #define OWN_SIZES                                                                                 \
