@@ -34,12 +34,13 @@ def native(function) -> Callable[[str], Compiled]:
     function, and sees by the age of the function's own source file whether it still holds. The
     digest in the name makes a change of any file of this package a new name, so that of the files
     that the function's own imports, too, and of the file of the window function that its module was
-    loaded for (:mod:`.loading`).
+    loaded for (:mod:`.loading`), whose name is in it for how ∂y/∂θ is kept.
     """
     sources = sorted(Path(__file__).parent.rglob("*.py"))
     sources += given(function.__module__, "function_sources") or []
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    function.__qualname__ += f"_{digest[:16]}"
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
+    digest.update(function.__module__.encode())
+    function.__qualname__ += f"_{digest.hexdigest()[:16]}"
 
     @functools.cache
     def of_elements(name: str) -> Compiled:

@@ -33,8 +33,17 @@ def family_of(family: str, function: str, spread: str) -> ModuleType:
         family: ``"tiles"``, ``"overlapping"`` or ``"windows"``.
         function: the full name of the module of its functions, see :mod:`.functions`.
         spread: how ∂y/∂θ is kept, see :mod:`gfgp_cupy.spread`.
+
+    Raises:
+        ImportError: that module cannot be imported.
     """
-    functions = importlib.import_module(function)
+    try:
+        functions = importlib.import_module(function)
+    except ImportError as error:
+        raise ImportError(
+            f"the window function's cpu={function!r} cannot be imported: {error}; name a module "
+            f"that can be, or leave cpu=None to compose it of PyTorch's operators"
+        ) from error
     assert functions.__file__ is not None
     suffix = f"{function.replace('.', '_')}_{spread}"
     if hasattr(functions, "__path__") and importlib.util.find_spec(f"{function}.{family}"):

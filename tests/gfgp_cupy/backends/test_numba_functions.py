@@ -1,6 +1,7 @@
 """Window functions on the backend for CPUs, compiled into each family: against their formulas."""
 
 import dataclasses
+import inspect
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from gfgp_cupy.backends import numba as backend
+from gfgp_cupy.backends.numba.loading import family_of
 from gfgp_cupy.backends.numba.plan import plan
 from gfgp_cupy.gaussian import GAUSSIAN
 from gfgp_cupy.geometry import pool_geometry
@@ -258,3 +260,17 @@ def hits_in_a_new_process(folder) -> str:
     )
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()
+
+
+def test_how_the_derivative_is_kept_has_its_own_code_on_disk():
+    def name_on_disk(spread):
+        forward = family_of("tiles", GAUSSIAN.cpu, spread).forward
+        return inspect.getclosurevars(forward.__wrapped__).nonlocals["function"].__qualname__
+
+    assert name_on_disk("root") != name_on_disk("positive")
+
+
+def test_a_module_that_cannot_be_imported_is_named():
+    nowhere = dataclasses.replace(GAUSSIAN, name="nowhere", cpu="no.such_module")
+    with pytest.raises(ImportError, match=r"cpu='no\.such_module' cannot be imported: .*cpu=None"):
+        backend.forward(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1), FAMILIES["tiles"], nowhere)
