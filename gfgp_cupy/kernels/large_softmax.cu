@@ -4,7 +4,7 @@
 // repeat one inside. Those of a column that is outside have the weight 0, and what is summed is
 // summed row by row, without the rows that are outside: so no element has to be chosen by itself.
 //
-// Macros: KERNEL_*.
+// Macros: KERNEL_*, WRITE_SPREAD.
 
 // Weights of half types are so many times smaller, that is 2^-TAPS_LOG2, and so are terms that are
 // no weights: sums do not overflow where terms do not.
@@ -83,11 +83,12 @@ __device__ __forceinline__ acc_t output_of(const acc_t (&x)[TAPS], const State& 
   return rounded_mean(of) + rest_of_mean(of);
 }
 
-// The variance. In float32 from differences that nothing else is made of: those from r, kept for all
-// elements beside x and weights, are more than there are registers.
+// The variance. Beside float32's output from differences that it is made of, too: those from r, kept
+// for all elements beside x and weights, are more than there are registers.
 __device__ __forceinline__ acc_t sensitivity_of(const State& of) {
-  const acc_t origin = SMALL_WEIGHTS ? of.reference : rounded_mean(of);
-  const acc_t mean = SMALL_WEIGHTS ? of.shift : rest_of_mean(of);
+  constexpr bool beside_output = WRITE_SPREAD && !SMALL_WEIGHTS;
+  const acc_t origin = beside_output ? rounded_mean(of) : of.reference;
+  const acc_t mean = beside_output ? rest_of_mean(of) : of.shift;
   const acc_t sum = sum_by_rows(of.inside, [&](int tap) {
     const acc_t deviation = of.x[tap] - origin - mean;
     // In this order: a weight of 0 must not meet an infinite square.

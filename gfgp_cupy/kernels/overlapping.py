@@ -69,6 +69,9 @@ MIN_ROWS = 16
 MIN_COLUMNS = 16
 """channels_last: columns of windows in a strip, so that few input columns are read twice."""
 
+LARGE_COLUMNS = (32, 16, 8)
+"""channels_last: columns of large windows in a strip with its halo, the most that fit."""
+
 
 def serves(problem: Problem) -> bool:
     """Whether windows fit into registers and the rows a block works on into shared memory."""
@@ -172,6 +175,24 @@ class March:
 
 @functools.lru_cache(maxsize=4096)
 def _march(problem: Problem, aligned: int) -> March:
+    group = 1
+    if problem.channels_last:
+        channel_bytes = LARGE_CHANNEL_BYTES if _large(problem) else CHANNEL_BYTES
+        group = largest_power_of_two(
+            channel_bytes // problem.dtype.itemsize, dividing=problem.shape[1]
+        )
+    # With the halo, whole rounds of the block's threads; of large windows, what fits.
+    round_columns = MAX_BLOCK // group
+    rounds = -(-MIN_COLUMNS // round_columns)
+    choices = LARGE_COLUMNS if _large(problem) else (rounds * round_columns,)
+    marches = (_march_over(columns, problem, group, aligned) for columns in choices)
+    fitting = (march for march in marches if march.team_bytes <= SHARED_BYTES)
+    return next(fitting, None) or _march_over(choices[-1], problem, group, aligned)
+
+
+def _march_over(columns: int, problem: Problem, group: int, aligned: int) -> March:
+    """channels_last: over strips of so many columns of windows, the halo included, and ``group``
+    channels."""
     samples, channels, height, width = problem.shape
     out_h, out_w = problem.output_shape[2:]
     geometry = problem.geometry
@@ -181,16 +202,11 @@ def _march(problem: Problem, aligned: int) -> March:
     all_rows = (height + geometry.padding[0] - 1) // stride_h + 1
     all_columns = (width + geometry.padding[1] - 1) // stride_w + 1
     if problem.channels_last:
-        channel_bytes = LARGE_CHANNEL_BYTES if _large(problem) else CHANNEL_BYTES
-        group = largest_power_of_two(channel_bytes // size, dividing=channels)
         pack = min(aligned, group)
-        # With the halo, whole rounds of the block's threads.
-        round_columns = MAX_BLOCK // group
-        rounds = -(-MIN_COLUMNS // round_columns)
-        tile_w = min(max(1, rounds * round_columns - halo_w), all_columns)
+        tile_w = min(max(1, columns - halo_w), all_columns)
         tile_width = (tile_w + halo_w) * stride_w + max(kernel_w - stride_w, 0)
     else:
-        group, tile_w, tile_width = 1, all_columns, width
+        tile_w, tile_width = all_columns, width
         pack = largest_power_of_two(aligned, dividing=width)
     across = -(-all_columns // tile_w)
     groups = samples * (channels // group)
