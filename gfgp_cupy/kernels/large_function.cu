@@ -1,6 +1,6 @@
 // A window of more elements than overlapping_function.cu takes, by itself, of any window function:
-// window_function.cu's for overlapping.cu. Its elements are read from shared memory for each sum, row
-// by row, so that any function has enough registers.
+// window_function.cu's for overlapping.cu. Its elements are read from shared memory for each sum,
+// row by row, so that any function has enough registers.
 //
 // Macros: KERNEL_*, CHANNELS.
 

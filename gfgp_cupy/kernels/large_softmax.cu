@@ -83,8 +83,8 @@ __device__ __forceinline__ acc_t output_of(const acc_t (&x)[TAPS], const State& 
   return rounded_mean(of) + rest_of_mean(of);
 }
 
-// The variance. Beside float32's output from differences that it is made of, too: those from r, kept
-// for all elements beside x and weights, are more than there are registers.
+// The variance. Beside float32's output from differences that it is made of, too: those from r,
+// kept for all elements beside x and weights, are more than there are registers.
 __device__ __forceinline__ acc_t sensitivity_of(const State& of) {
   constexpr bool beside_output = WRITE_SPREAD && !SMALL_WEIGHTS;
   const acc_t origin = beside_output ? rounded_mean(of) : of.reference;

@@ -10,6 +10,8 @@
 // CHANNELS of a sample) and a slice of shared memory of its own. The strips of a block's teams lie
 // at the same place of their planes, so that all teams reach every barrier together.
 //
+// Large windows, of more than 25 elements, are those of programs with large_window.cu.
+//
 // A program holds one kernel: the backward pass's where a gradient is to be written.
 //
 // Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; CHANNELS (1 if contiguous); PACK, elements

@@ -32,7 +32,8 @@
 //
 // A file that goes with this one gives it a family's windows: tiling_function.cu (disjoint.cu),
 // marching_function.cu (marching_rows.cu, marching_channels.cu), overlapping_function.cu,
-// streamed_function.cu (general.cu); whole_planes.cu has them itself.
+// large_function.cu (overlapping.cu), streamed_function.cu (general.cu); whole_planes.cu has them
+// itself.
 
 // a / b, in float32 to 2 units in the last place without the subroutine of a division.
 __device__ __forceinline__ acc_t quotient(acc_t a, acc_t b) {
