@@ -21,6 +21,8 @@ from tests.support.pooling_cases import CASES, GEOMETRIES, each_case, each_geome
 from tests.support.random_numbers import random_numbers
 from tests.support.rounding import UNIT_ROUNDOFF
 
+pytestmark = pytest.mark.usefixtures("by_the_formula")
+
 OVERLAPPING = GEOMETRIES["3/2/1"]
 WINDOW = (3, 2, 1)
 each_parametric_case = pytest.mark.parametrize(
