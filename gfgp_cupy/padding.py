@@ -72,6 +72,12 @@ class Windows(NamedTuple):
         fixed = tuple([_fixed(before, size) for before, size in zip(padding, kernel, strict=True)])
         return self._replace(geometry=self.geometry._replace(padding=fixed))
 
+    def output_size(self) -> Sizes:
+        """The sizes of the result's plane, in a jit trace computed of those of the input."""
+        sizes = self.geometry.output_size(*self.padded.shape[2:])
+        surplus = self.surplus or (0,) * len(sizes)
+        return tuple([size - before for size, before in zip(sizes, surplus, strict=True)])
+
     def result(self, output: Tensor, dimensions: int) -> Tensor:
         """Of the ``output`` of all windows, what is asked for: of input of so many ``dimensions``,
         with a batch or without."""

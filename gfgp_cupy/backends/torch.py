@@ -64,8 +64,11 @@ def forward_with_spread(
             _add_square(part, *weight_and_deviation(element, lam, mean))
         variance += part
     layout = layout_of(input)
+    # Whole planes are composed in another order: the same bits as of the forward pass alone.
+    whole = geometry.is_whole_plane(*input.shape[2:])
+    output = composition(input, lam, geometry) if whole else mean.mean().to(input.dtype)
     return (
-        dense(mean.mean().to(input.dtype), layout),
+        dense(output, layout),
         dense(spread_of(variance, input.dtype, "root"), layout),
     )
 

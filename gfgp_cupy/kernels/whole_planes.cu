@@ -17,6 +17,12 @@
 
 #define INFINITY_OF ((acc_t)__int_as_float(0x7f800000))
 
+// Left alone, the compiler spills registers of large blocks to make room for a second one.
+#if !HELD
+#undef BOUNDS
+#define BOUNDS(threads) __launch_bounds__(threads, 1)
+#endif
+
 // Threads whose windows are the same are STRIDE apart, among GROUP that follow each other.
 #define STRIDE LANES
 #define GROUP (LANES * MEMBERS)

@@ -16,7 +16,7 @@ from ..autocast import mean_dtype
 from ..autograd import mean_of_planes
 from ..axes import for_lines_and_volumes
 from ..functional import gaussian_pool1d, gaussian_pool2d, gaussian_pool3d
-from ..gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
+from ..gaussian import GAUSSIAN, LEAST_VARIANCE
 from ..geometry import Sizes
 from ..guided import HeadPool2d
 from ..head import PointConv2d, hidden_width, outside_autocast
@@ -24,6 +24,7 @@ from ..learned import LearnedPool2d
 from ..norms import make_norm
 from ..padding import place_windows
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
+from ..window_function import check_eps
 from ..window_pooling import pool_guided, pool_windows
 
 __all__ = [
@@ -241,7 +242,7 @@ class GFGPGaussianPool2d(HeadPool2d):
         # The fused path is for one parameter a plane.
         windows = place_windows(input, *window, axes=self.axes)
         batched = input if input.dim() == self.axes + 2 else input.unsqueeze(0)
-        weight = head(mean_of_planes(windows.input, mean_dtype(batched)), windows.output_shape[2:])
+        weight = head(mean_of_planes(windows.input, mean_dtype(batched)), windows.output_size())
         output = pool_windows(function, batched, weight, *window, axes=self.axes)
         return output if batched is input else output.squeeze(0)
 

@@ -48,7 +48,7 @@ def list_poolings() -> list[str]:
 
     Example:
         >>> list_poolings()[:4]
-        ['max', 'avg', 'soft', 'max_ent']
+        ['max', 'avg', 'soft', 'edscw']
     """
     return [*WITHOUT_TENSORS, *OF_CHANNELS]
 

@@ -58,7 +58,8 @@ def term_of(x, scale):
     power = power_of_two(scale, x)
     small = minimum(power * -UNIT, zeros_like(x) - 4.0)
     near = power_less_one(scale, x) + NOTHING
-    return chosen(bits_where_less(power, zeros_like(x) + 0.5), small, near)
+    term = chosen(bits_where_less(power, zeros_like(x) + 0.5), small, near)
+    return term + (x - x)  # NaN of minus infinity, whose power is 0
 
 
 @inlined
