@@ -108,11 +108,11 @@ def test_no_kernel_spills_or_uses_local_memory():
 @pytest.mark.slow
 def test_no_kernel_of_another_window_function_spills():
     # Of each function's kernels for one kind of windows, type and memory format one: the last has
-    # the gradients of the input and of θ to write.
+    # the gradients of the input and of θ to write. Two kinds a function, to save time.
     programs = [
         Program.of(launches(*of, dtype, layout, False, function)[2])
-        for function in window_functions()
-        for of, dtype, layout in OF_FUNCTIONS
+        for number, function in enumerate(window_functions())
+        for of, dtype, layout in OF_FUNCTIONS[number % 2 :: 2]
         # Eight channels of its windows that tile spill 8 bytes at 128 registers.
         if (function.name, of, dtype) != ("ada", POOLINGS[0], torch.bfloat16)
     ]
