@@ -47,6 +47,8 @@ struct SharedWindow {
     return sum([&](acc_t x) { return term(x) * (1 / ROOM); }) * (ROOM * reciprocal(count()));
   }
 
+  __device__ __forceinline__ bool any(bool condition) const { return condition; }
+
   __device__ __forceinline__ acc_t largest() const {
     acc_t result = -(acc_t)__int_as_float(0x7f800000);
     for_each([&](acc_t x) { result = max(result, x); }, []() {});
