@@ -59,13 +59,13 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   const acc_t from = at_least(least), to = at_least(most);
   acc_t centre = theta.theta < 0 ? from : to;
   const bool from_mean = may_be_from_mean(ratio_to(from)(to), theta);
-  if (wanted_by_any(window, from_mean)) {
+  if (window.any(from_mean)) {
     acc_t mean = window.mean(at_least);
     // Near theta = 0 the result is near the geometric mean, perhaps far from this one.
-    const bool from_geometric = from_mean && fabs(theta.theta) < (acc_t)0.5;
-    if (wanted_by_any(window, from_geometric)) {
-      const acc_t factor = power_of_two(LOG2_E * window.mean(ratio_to(mean)));
-      if (from_geometric) mean *= factor;
+    const bool near = from_mean && fabs(theta.theta) < (acc_t)0.5;
+    if (window.any(near)) {
+      const acc_t shift = window.mean(ratio_to(mean));
+      if (near) mean *= power_of_two(LOG2_E * shift);
     }
     if (from_mean) centre = mean;
   }

@@ -17,7 +17,7 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   const acc_t finite = (least - least) + (most - most);  // 0 or NaN
   acc_t centre = theta.theta < 0 ? least : most;
   const bool from_mean = may_be_from_mean(most - least, theta);
-  if (wanted_by_any(window, from_mean)) {
+  if (window.any(from_mean)) {
     const acc_t mean = window.mean([](acc_t x) { return x; });
     if (from_mean) centre = mean;
   }

@@ -180,6 +180,20 @@ __device__ __forceinline__ acc_t of_all_members(
   return part;
 }
 
+// Whether `condition` holds for a thread of those that wait for each other. All must call it.
+__device__ __forceinline__ bool of_any_member(bool condition, acc_t* partial) {
+  bool any = __any_sync(0xffffffffu, condition);
+#if WARPS > 1
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = any;
+  __syncthreads();
+  any = false;
+#pragma unroll
+  for (int warp = 0; warp < WARPS; ++warp) any = any || partial[warp] != 0;
+  __syncthreads();
+#endif
+  return any;
+}
+
 // The thread's window.
 struct PlaneWindow {
   const Own& own;
@@ -195,6 +209,10 @@ struct PlaneWindow {
   }
 
   __device__ __forceinline__ acc_t count() const { return sizes.elements; }
+
+  __device__ __forceinline__ bool any(bool condition) const {
+    return of_any_member(condition, partial);
+  }
 
   template <class Term>
   __device__ __forceinline__ acc_t sum(const Term& term) const {
@@ -221,11 +239,6 @@ struct PlaneWindow {
     return of_all_members(result, partial, [](acc_t a, acc_t b) { return min(a, b); });
   }
 };
-
-// Warps that wait for each other have the same windows, of which they know the same.
-__device__ __forceinline__ bool wanted_by_any(const PlaneWindow& window, bool wanted) {
-  return __any_sync(0xffffffffu, wanted);
-}
 
 #define SIZES long long planes, long long channels, long long packs, long long elements,          \
       long long taps, long long lam_n, long long lam_c

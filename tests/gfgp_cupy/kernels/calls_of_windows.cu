@@ -8,6 +8,9 @@ struct CountedWindow {
 
   __device__ acc_t count() const { return elements; }
 
+  // Of another window it may hold.
+  __device__ bool any(bool condition) const { return true; }
+
   template <class Term>
   __device__ acc_t sum(const Term& term) const {
     *calls += 1;
@@ -35,9 +38,6 @@ struct CountedWindow {
     return result;
   }
 };
-
-// Another window may want it.
-__device__ bool wanted_by_any(const CountedWindow& window, bool wanted) { return true; }
 
 extern "C" __global__ void calls_of_windows(
     const acc_t* input, const acc_t* parameters, acc_t* calls, acc_t* results, long long windows,
