@@ -8,10 +8,11 @@ from torch import Tensor
 
 from .axes import for_lines_and_volumes
 from .bins import adaptive_windows
-from .gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
+from .gaussian import GAUSSIAN, LEAST_VARIANCE
 from .geometry import Sizes
 from .max_ent import MAX_ENT
 from .overrides import overridable
+from .window_function import check_eps
 from .window_pooling import pool_guided, pool_windows
 
 __all__ = [

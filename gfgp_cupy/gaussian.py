@@ -10,19 +10,9 @@ from .geometry import PoolGeometry
 from .reference import average_of_windows, windows
 from .window_function import WindowFunction
 
-__all__ = ["GAUSSIAN", "LEAST_VARIANCE", "check_eps"]
+__all__ = ["GAUSSIAN", "LEAST_VARIANCE"]
 
 LEAST_VARIANCE = 1e-6
-
-
-def check_eps(eps: float) -> None:
-    """Checks a least variance.
-
-    Raises:
-        ValueError: ``eps`` is not above 0.
-    """
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0, got {eps}")
 
 
 def _composition(input: Tensor, weight: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:

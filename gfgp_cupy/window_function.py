@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,17 @@ from torch import Tensor
 
 from .geometry import PoolGeometry
 
-__all__ = ["WindowFunction"]
+__all__ = ["WindowFunction", "check_eps"]
+
+
+def check_eps(eps: float) -> None:
+    """Checks the least value of something that has to be positive.
+
+    Raises:
+        ValueError: ``eps`` is not above 0, or not finite.
+    """
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps must be above 0 and finite, got {eps}")
 
 
 @dataclass(frozen=True)

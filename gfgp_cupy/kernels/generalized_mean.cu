@@ -53,26 +53,24 @@ struct Summary {
 };
 
 template <class Elements>
-__device__ __forceinline__ Summary summary_about(
-    acc_t centre, const Elements& window, const Theta& theta) {
-  const Ratio ratio = ratio_to(centre);
-  return {ratio, log_mean_exp(window, ratio, theta)};
-}
-
-template <class Elements>
 __device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
   const acc_t least = window.smallest(), most = window.largest();
   const acc_t finite = (least - least) + (most - most);  // 0 or NaN
   const acc_t from = at_least(least), to = at_least(most);
-  if (!may_be_from_mean(ratio_to(from)(to), theta)) {
-    return summary_about((theta.theta < 0 ? from : to) + finite, window, theta);
+  acc_t centre = theta.theta < 0 ? from : to;
+  const bool from_mean = may_be_from_mean(ratio_to(from)(to), theta);
+  if (window.any(from_mean)) {
+    acc_t mean = window.mean(at_least);
+    // Near theta = 0 the result is near the geometric mean, perhaps far from this one.
+    const bool near = from_mean && fabs(theta.theta) < (acc_t)0.5;
+    if (window.any(near)) {
+      const acc_t shift = window.mean(ratio_to(mean));
+      if (near) mean *= power_of_two(LOG2_E * shift);
+    }
+    if (from_mean) centre = mean;
   }
-  acc_t centre = window.mean(at_least);
-  // Near theta = 0 the result is near the geometric mean, perhaps far from this one.
-  if (fabs(theta.theta) < (acc_t)0.5) {
-    centre *= power_of_two(LOG2_E * window.mean(ratio_to(centre)));
-  }
-  return summary_about(centre + finite, window, theta);
+  const Ratio ratio = ratio_to(centre + finite);
+  return {ratio, log_mean_exp(window, ratio, theta)};
 }
 
 __device__ __forceinline__ acc_t output_of(const Summary& of, const Theta& theta) {

@@ -20,6 +20,8 @@ struct HeldWindow {
 
   __device__ __forceinline__ acc_t count() const { return elements; }
 
+  __device__ __forceinline__ bool any(bool condition) const { return condition; }
+
   template <class Term>
   __device__ __forceinline__ acc_t sum(const Term& term) const {
     acc_t terms[TAPS];

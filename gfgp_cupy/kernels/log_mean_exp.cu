@@ -59,9 +59,10 @@ __device__ __forceinline__ LogMeanExp log_mean_exp(
   const acc_t mean = window.mean([&](acc_t x) { return excess_of(deviation(x), by); });
   const acc_t q = by.theta * mean;
   // Most weights are near 0, and 1 + q would lose what they are.
-  if (q < (acc_t)-0.5) {
+  const bool are_small = q < (acc_t)-0.5;
+  if (window.any(are_small)) {
     const acc_t total = window.mean([&](acc_t x) { return weight_of(deviation(x), by); });
-    return {LN_2 * logarithm(total) * by.inverse, total};
+    if (are_small) return {LN_2 * logarithm(total) * by.inverse, total};
   }
   const acc_t series = fma(fma(fma(q, (acc_t)-0.25, (acc_t)(1.0 / 3)), q, (acc_t)-0.5), q, 1);
   return {fabs(q) < FEW ? mean * series : log1p(q) * by.inverse, 1 + q};

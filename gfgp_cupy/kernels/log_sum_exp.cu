@@ -16,7 +16,11 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   const acc_t least = window.smallest(), most = window.largest();
   const acc_t finite = (least - least) + (most - most);  // 0 or NaN
   acc_t centre = theta.theta < 0 ? least : most;
-  if (may_be_from_mean(most - least, theta)) centre = window.mean([](acc_t x) { return x; });
+  const bool from_mean = may_be_from_mean(most - least, theta);
+  if (window.any(from_mean)) {
+    const acc_t mean = window.mean([](acc_t x) { return x; });
+    if (from_mean) centre = mean;
+  }
   centre += finite;
   return {centre, log_mean_exp(window, [&](acc_t x) { return x - centre; }, theta)};
 }

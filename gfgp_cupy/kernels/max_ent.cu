@@ -1,10 +1,10 @@
 // Max-Ent pooling, the formula, and what the kernels ask of one.
 //
 // The kernels' files walk planes, load, store, and move data between threads; they know nothing of
-// what becomes of a window. This file and spread.cu, softmax.cu, tiling_softmax.cu,
-// streamed_softmax.cu, weighted_window.cu and shared_weights.cu hold the formula. In their place any
-// other pooling, of one parameter lam a window, has its own file and one for each kind of kernels,
-// which all poolings share: window_function.cu.
+// what becomes of a window. This file and spread.cu, softmax.cu, large_softmax.cu,
+// tiling_softmax.cu, streamed_softmax.cu, weighted_window.cu and shared_weights.cu hold the
+// formula. In their place any other pooling, of one parameter lam a window, has its own file and
+// one for each kind of kernels, which all poolings share: window_function.cu.
 //
 // Below, "sensitivity" is the derivative of a window's output by lam, `grad` the gradient of its
 // output. Results that are not wanted (WRITE_*) need not be computed.
@@ -13,10 +13,12 @@
 //   spread_of(sensitivity)          -> the number, in the input's type or 16 bits
 //   lam_part_of(spread, grad)       -> grad times sensitivity
 //
-// A window by itself, held in registers (softmax.cu, for overlapping.cu) or of any size
-// (streamed_softmax.cu, for general.cu, where x is `window, planes`):
+// A window by itself, held in registers (softmax.cu, of more than 25 elements large_softmax.cu, for
+// overlapping.cu) or of any size (streamed_softmax.cu, for general.cu, where x is
+// `window, planes`):
 //   State                           what is known of the window
-//   state_of(x, lam, inside)        `inside` has a bit for each element that takes part
+//   state_of(x, lam, inside)        `inside` has a bit for each element that takes part (of a large
+//                                   window it is what large_window.cu has)
 //   output_of(x, state), sensitivity_of(state)
 //   statistic_of(state, grad, k)    k < NUMBERS: the numbers from which
 //   received(x, lam, statistic)     -> what an element x gets of the window; statistic(k) reads one

@@ -10,6 +10,8 @@
 // CHANNELS of a sample) and a slice of shared memory of its own. The strips of a block's teams lie
 // at the same place of their planes, so that all teams reach every barrier together.
 //
+// Large windows, of more than 25 elements, are those of programs with large_window.cu.
+//
 // A program holds one kernel: the backward pass's where a gradient is to be written.
 //
 // Macros: CHANNELS_LAST; KERNEL_*, STRIDE_*, PADDING_*; CHANNELS (1 if contiguous); PACK, elements
@@ -153,12 +155,16 @@ __device__ __forceinline__ void start_rows(
 
 // Reads window (row, column)'s elements from the ring; the result has a bit for each that is
 // inside the plane. The others repeat one that is.
-__device__ __forceinline__ unsigned window_elements(
+#ifndef LARGE_WINDOW
+
+typedef unsigned Inside;
+
+__device__ __forceinline__ Inside window_elements(
     const scalar_t* rows, const Ring& ring, const Plane& plane, const Strip& strip, index_t row,
     index_t column, int channel, acc_t (&x)[TAPS]) {
   const index_t pitch = strip.tile_width * CHANNELS;
   const index_t top = row * STRIDE_H, left = column * STRIDE_W - PADDING_W;
-  unsigned inside = 0;
+  Inside inside = 0;
 #pragma unroll
   for (int i = 0; i < KERNEL_H; ++i) {
     const index_t h = top + i - PADDING_H;
@@ -175,6 +181,56 @@ __device__ __forceinline__ unsigned window_elements(
   }
   return inside;
 }
+
+#else
+
+// The lowest `end` bits without the lowest `begin`.
+__device__ __forceinline__ unsigned bits(int begin, int end) {
+  return (0xffffffffu << begin) & (0xffffffffu >> (32 - end));
+}
+
+// Which of them are inside, and where. The others repeat the nearest inside.
+__device__ __forceinline__ Inside window_elements(
+    const scalar_t* rows, const Ring& ring, const Plane& plane, const Strip& strip, index_t row,
+    index_t column, int channel, acc_t (&x)[TAPS]) {
+  const index_t pitch = strip.tile_width * CHANNELS;
+  const index_t top = row * STRIDE_H - PADDING_H, left = column * STRIDE_W - PADDING_W;
+  const int above = max(-top, (index_t)0), before = max(-left, (index_t)0);
+  const int below = min(plane.height - top, (index_t)KERNEL_H);
+  const int behind = min(plane.width - left, (index_t)KERNEL_W);
+  const scalar_t* tile = rows + channel - strip.tile_left * CHANNELS;
+  if (above == 0 && before == 0 && below == KERNEL_H && behind == KERNEL_W) {
+#pragma unroll
+    for (int i = 0; i < KERNEL_H; ++i) {
+      const scalar_t* from = tile + ring.at(top + i + PADDING_H) * pitch + left * CHANNELS;
+#pragma unroll
+      for (int j = 0; j < KERNEL_W; ++j) x[i * KERNEL_W + j] = widen(from[j * CHANNELS]);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < KERNEL_H; ++i) {
+      const index_t h = top + min(max(i, above), below - 1);
+      const scalar_t* from = tile + ring.at(h + PADDING_H) * pitch;
+#pragma unroll
+      for (int j = 0; j < KERNEL_W; ++j) {
+        const index_t w = left + min(max(j, before), behind - 1);
+        x[i * KERNEL_W + j] = widen(from[w * CHANNELS]);
+      }
+    }
+  }
+  Inside inside;
+  inside.rows = bits(above, below);
+  inside.columns = bits(before, behind);
+  inside.height = below - above;
+  inside.width = behind - before;
+  inside.begin = tile + ring.at(top + above + PADDING_H) * pitch + (left + before) * CHANNELS;
+  inside.end = rows + ring.count * pitch;
+  inside.pitch = pitch;
+  inside.ring = ring.count * pitch;
+  return inside;
+}
+
+#endif
 
 __device__ __forceinline__ index_t output_offset(
     const Plane& plane, const Strip& strip, index_t row, index_t column, int channel) {
@@ -238,7 +294,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_forward)(
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = strip.column_begin + item / CHANNELS % columns;
       acc_t x[TAPS];
-      const unsigned inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
+      const Inside inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
       const acc_t lambda = lams.at(row, column, channel);
       const State of = state_of(x, lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);
@@ -318,7 +374,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
       const index_t row = first + item / CHANNELS / columns;
       const index_t column = first_column + item / CHANNELS % columns;
       acc_t x[TAPS];
-      const unsigned inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
+      const Inside inside = window_elements(rows, ring, plane, strip, row, column, channel, x);
       const acc_t lambda = lams.at(row, column, channel);
       const State of = state_of(x, lambda, inside);
       const index_t at = output_offset(plane, strip, row, column, channel);

@@ -6,10 +6,13 @@ The functions are those of a :class:`.family.Family`.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from . import whole_planes
 from .family import BackwardTensors, ForwardTensors
 from .formula import Parts, numbers_of
 from .lanes import aligned_elements, largest_power_of_two
@@ -24,15 +27,26 @@ PARTS = Parts(
     adapter=("spread.cu", "held_window.cu", "overlapping_function.cu"),
     kernels=("overlapping.cu",),
 )
+LARGE_PARTS = Parts(
+    ground=("element.cu", "taps.cu", "large_window.cu"),
+    max_ent=("max_ent.cu", "spread.cu", "large_softmax.cu"),
+    adapter=("spread.cu", "large_function.cu"),
+    kernels=("overlapping.cu",),
+)
+"""Those of windows of more than ``FEW_TAPS`` elements."""
 
-MAX_TAPS = 25
-"""Elements of a window, which one thread holds in registers."""
+FEW_TAPS, MAX_TAPS = 25, 81
+"""Elements of a window, which one thread holds in registers: of float64 the fewer."""
+
+MAX_SIDE = 32
+"""Rows and columns of a window of more than ``FEW_TAPS`` elements, which have a bit each."""
 
 SHARED_BYTES = 48 * 1024
 """Shared memory of a block that every GPU grants without being asked."""
 
-CHANNEL_BYTES = 64
-"""channels_last: what a block reads of one pixel, two sectors of memory."""
+CHANNEL_BYTES, LARGE_CHANNEL_BYTES = 64, 32
+"""channels_last: what a block reads of one pixel, two sectors of memory; of large windows one, so
+that their many rows and columns fit."""
 
 MIN_BLOCK, MAX_BLOCK = 64, 256
 """Threads of a block; so many as its strip has windows, within these bounds."""
@@ -55,11 +69,21 @@ MIN_ROWS = 16
 MIN_COLUMNS = 16
 """channels_last: columns of windows in a strip, so that few input columns are read twice."""
 
+LARGE_COLUMNS = (32, 16, 8)
+"""channels_last: columns of large windows in a strip with its halo, the most that fit."""
+
 
 def serves(problem: Problem) -> bool:
     """Whether windows fit into registers and the rows a block works on into shared memory."""
-    kernel_h, kernel_w = problem.geometry.kernel_size
-    return 1 < kernel_h * kernel_w <= MAX_TAPS and _march(problem, 1).team_bytes <= SHARED_BYTES
+    kernel = problem.geometry.kernel_size
+    if _large(problem) and (
+        problem.dtype is torch.float64
+        or math.prod(kernel) > MAX_TAPS
+        or max(kernel) > MAX_SIDE
+        or whole_planes.serves(problem)
+    ):
+        return False
+    return math.prod(kernel) > 1 and _march(problem, 1).team_bytes <= SHARED_BYTES
 
 
 def forward(problem: Problem, tensors: ForwardTensors) -> list[Launch]:
@@ -92,6 +116,10 @@ def backward(problem: Problem, tensors: BackwardTensors) -> list[Launch]:
             problem.kernel("overlapping_backward"), defines, (*tensors, *numbers), march.team_bytes
         )
     ]
+
+
+def _large(problem: Problem) -> bool:
+    return math.prod(problem.geometry.kernel_size) > FEW_TAPS
 
 
 @dataclass(frozen=True)
@@ -147,6 +175,24 @@ class March:
 
 @functools.lru_cache(maxsize=4096)
 def _march(problem: Problem, aligned: int) -> March:
+    group = 1
+    if problem.channels_last:
+        channel_bytes = LARGE_CHANNEL_BYTES if _large(problem) else CHANNEL_BYTES
+        group = largest_power_of_two(
+            channel_bytes // problem.dtype.itemsize, dividing=problem.shape[1]
+        )
+    # With the halo, whole rounds of the block's threads; of large windows, what fits.
+    round_columns = MAX_BLOCK // group
+    rounds = -(-MIN_COLUMNS // round_columns)
+    choices = LARGE_COLUMNS if _large(problem) else (rounds * round_columns,)
+    marches = (_march_over(columns, problem, group, aligned) for columns in choices)
+    fitting = (march for march in marches if march.team_bytes <= SHARED_BYTES)
+    return next(fitting, None) or _march_over(choices[-1], problem, group, aligned)
+
+
+def _march_over(columns: int, problem: Problem, group: int, aligned: int) -> March:
+    """channels_last: over strips of so many columns of windows, the halo included, and ``group``
+    channels."""
     samples, channels, height, width = problem.shape
     out_h, out_w = problem.output_shape[2:]
     geometry = problem.geometry
@@ -156,15 +202,11 @@ def _march(problem: Problem, aligned: int) -> March:
     all_rows = (height + geometry.padding[0] - 1) // stride_h + 1
     all_columns = (width + geometry.padding[1] - 1) // stride_w + 1
     if problem.channels_last:
-        group = largest_power_of_two(CHANNEL_BYTES // size, dividing=channels)
         pack = min(aligned, group)
-        # With the halo, whole rounds of the block's threads.
-        round_columns = MAX_BLOCK // group
-        rounds = -(-MIN_COLUMNS // round_columns)
-        tile_w = min(max(1, rounds * round_columns - halo_w), all_columns)
+        tile_w = min(max(1, columns - halo_w), all_columns)
         tile_width = (tile_w + halo_w) * stride_w + max(kernel_w - stride_w, 0)
     else:
-        group, tile_w, tile_width = 1, all_columns, width
+        tile_w, tile_width = all_columns, width
         pack = largest_power_of_two(aligned, dividing=width)
     across = -(-all_columns // tile_w)
     groups = samples * (channels // group)
@@ -197,7 +239,7 @@ def _march(problem: Problem, aligned: int) -> March:
     teams = largest_power_of_two(most, dividing=groups)
     block = max(MIN_BLOCK, teams * team)
     return March(
-        source=PARTS.source(problem.function),
+        source=(LARGE_PARTS if _large(problem) else PARTS).source(problem.function),
         block=block,
         grid=groups * strips // teams,
         teams=teams,

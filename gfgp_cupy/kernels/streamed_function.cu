@@ -19,6 +19,8 @@ struct StreamedWindow {
     return (acc_t)elements_of(window);
   }
 
+  __device__ __forceinline__ bool any(bool condition) const { return condition; }
+
   template <class Term>
   __device__ __forceinline__ acc_t sum(const Term& term) const {
     Sum sum;

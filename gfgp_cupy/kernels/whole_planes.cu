@@ -180,6 +180,20 @@ __device__ __forceinline__ acc_t of_all_members(
   return part;
 }
 
+// Whether `condition` holds for a thread of those that wait for each other. All must call it.
+__device__ __forceinline__ bool of_any_member(bool condition, acc_t* partial) {
+  bool any = __any_sync(0xffffffffu, condition);
+#if WARPS > 1
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = any;
+  __syncthreads();
+  any = false;
+#pragma unroll
+  for (int warp = 0; warp < WARPS; ++warp) any = any || partial[warp] != 0;
+  __syncthreads();
+#endif
+  return any;
+}
+
 // The thread's window.
 struct PlaneWindow {
   const Own& own;
@@ -195,6 +209,10 @@ struct PlaneWindow {
   }
 
   __device__ __forceinline__ acc_t count() const { return sizes.elements; }
+
+  __device__ __forceinline__ bool any(bool condition) const {
+    return of_any_member(condition, partial);
+  }
 
   template <class Term>
   __device__ __forceinline__ acc_t sum(const Term& term) const {

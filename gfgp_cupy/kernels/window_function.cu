@@ -22,17 +22,20 @@
 //   sum(f), mean(f)          of f(x) over these; to a few roundings, and the mean does not overflow
 //                            where f(x) does not
 //   largest(), smallest()    of these; NaN is passed over
+//   any(condition)           whether it holds for this thread or one that waits for it
 //
 // Of a window with NaN or an infinite element all is to be NaN, what is sent back included.
 // Comparisons and min, max lose a NaN: x < y ? y : x keeps that of x, number - number is 0 or NaN.
 // Results that are not wanted are not computed, since nothing is left of unused numbers.
 //
 // Threads may share a window, and wait for each other where it adds up, beside threads whose theta
-// is another: call what a window has whatever theta and its numbers are, and choose from results.
+// is another: call what a window has whatever theta and its numbers are, and choose from results; or
+// where any(condition) holds.
 //
 // A file that goes with this one gives it a family's windows: tiling_function.cu (disjoint.cu),
 // marching_function.cu (marching_rows.cu, marching_channels.cu), overlapping_function.cu,
-// streamed_function.cu (general.cu); whole_planes.cu has them itself.
+// large_function.cu (overlapping.cu), streamed_function.cu (general.cu); whole_planes.cu has them
+// itself.
 
 // a / b, in float32 to 2 units in the last place without the subroutine of a division.
 __device__ __forceinline__ acc_t quotient(acc_t a, acc_t b) {

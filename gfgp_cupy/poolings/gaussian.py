@@ -16,7 +16,7 @@ from ..autocast import mean_dtype
 from ..autograd import mean_of_planes
 from ..axes import for_lines_and_volumes
 from ..functional import gaussian_pool1d, gaussian_pool2d, gaussian_pool3d
-from ..gaussian import GAUSSIAN, LEAST_VARIANCE, check_eps
+from ..gaussian import GAUSSIAN, LEAST_VARIANCE
 from ..geometry import Sizes
 from ..guided import HeadPool2d
 from ..head import PointConv2d, hidden_width, outside_autocast
@@ -24,6 +24,7 @@ from ..learned import LearnedPool2d
 from ..norms import make_norm
 from ..padding import place_windows
 from ..published_names import GAUSSIAN_NAMES, takes_published_names
+from ..window_function import check_eps
 from ..window_pooling import pool_guided, pool_windows
 
 __all__ = [

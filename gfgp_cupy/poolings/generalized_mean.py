@@ -12,7 +12,7 @@ from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
 from ..overrides import overridable
-from ..window_function import WindowFunction
+from ..window_function import WindowFunction, check_eps
 from ..window_pooling import pool_windows
 from .log_sum_exp import log_mean_exp
 
@@ -65,14 +65,14 @@ def generalized_mean_pool2d(
 
     Raises:
         TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`; ValueError where
-            ``eps`` is not above 0.
+            ``eps`` is not above 0 or not finite.
 
     Example:
         >>> x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
         >>> [round(generalized_mean_pool2d(x, p, 2).item(), 4) for p in (1.0, 3.0, 1000.0)]
         [2.5, 2.924, 3.9945]
     """
-    _check_eps(eps)
+    check_eps(eps)
     return pool_windows(
         GENERALIZED_MEAN.with_constant(eps), input, p, kernel_size, stride, padding, ceil_mode,
         count_include_pad, axes,
@@ -80,7 +80,9 @@ def generalized_mean_pool2d(
 
 
 def _composition(input: Tensor, p: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
-    logarithm = input.to(p.dtype).clamp(min=eps).log()
+    x = input.to(p.dtype)
+    # The product makes an element that is -infinity NaN.
+    logarithm = (x.clamp(min=eps) + 0 * x.detach()).log()
     return log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
 
 
@@ -94,11 +96,6 @@ GENERALIZED_MEAN = register(
         constant=1e-6,
     )
 )
-
-
-def _check_eps(eps: float) -> None:
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0, got {eps}")
 
 
 class GeneralizedMeanPool2d(LearnedPool2d):
@@ -134,7 +131,7 @@ class GeneralizedMeanPool2d(LearnedPool2d):
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
-        _check_eps(eps)
+        check_eps(eps)
         self.init_p = init_p
         self.eps = eps
         self.add_parameter(num_features, learnable, device, dtype)

@@ -117,8 +117,8 @@ def _expm1(exponent: Tensor) -> Tensor:
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:
     largest, smallest = (sign * largest_of_windows(sign * input, geometry) for sign in (1, -1))
-    # NaN where one is infinite: the exponential of -infinity would show in nothing.
-    return torch.where(lam < 0, smallest, largest) + (smallest - smallest)
+    # NaN where one is infinite: an exponential that is 0 would show in nothing.
+    return torch.where(lam < 0, smallest, largest) + ((smallest - smallest) + (largest - largest))
 
 
 def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:

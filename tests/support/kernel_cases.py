@@ -102,12 +102,13 @@ class KernelCase:
 
 
 TWO, THREE, FOUR = pool_geometry(2), pool_geometry(3, stride=2, padding=1), pool_geometry(4)
-ONE, LARGE = pool_geometry(1), pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
+ONE, LARGE = pool_geometry(1), pool_geometry((13, 7), stride=(1, 3), padding=(3, 2))
 OBLONG = pool_geometry((3, 2), stride=(1, 3), padding=(1, 0))
 CEIL = pool_geometry(5, stride=3, padding=2, ceil_mode=True)
 GAPS = pool_geometry(2, stride=3)
 FIVE = pool_geometry(5, stride=2, padding=2)
 SEVEN = pool_geometry(7, stride=2, padding=3)
+NINE = pool_geometry(9, stride=4, padding=4, ceil_mode=True)
 UNEVEN = pool_geometry((3, 5), stride=(1, 2), padding=(1, 2), ceil_mode=True)
 
 MAIN_CASES = (
@@ -145,6 +146,12 @@ MARCHING_CASES = (
 )
 """Planes down whose columns threads march."""
 
+REGISTER_CASES = (
+    KernelCase(SEVEN, FLOAT32, (16, 13, 16), "channels_last"),
+    KernelCase(NINE, BFLOAT16, (3, 15, 14)),
+)
+"""The largest windows that overlap and that a thread holds, by itself."""
+
 WHOLE_PLANE_CASES = (
     KernelCase(pool_geometry(7), FLOAT32, (3, 7, 7)),
     KernelCase(pool_geometry(6, padding=1), BFLOAT16, (20, 5, 4), "channels_last"),
@@ -175,6 +182,7 @@ FUSED_CASES = (
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
     *SMALL_CASES,
     *MARCHING_CASES,
+    *REGISTER_CASES,
     *WHOLE_PLANE_CASES,
 )
 """Also run as the fused layer runs them: with the spread, and the mean's gradient added."""

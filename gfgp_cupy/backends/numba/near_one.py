@@ -14,10 +14,11 @@ from .powers import (
     multiply_subtract,
     polynomial,
     power_of_two,
+    times_power_of_two,
 )
-from .simd import Vector, bits_where_less, chosen, intrinsic, multiply_add, zeros_like
+from .simd import LOG2_E, Vector, bits_where_less, chosen, intrinsic, multiply_add, zeros_like
 
-__all__ = ["log", "power_less_one"]
+__all__ = ["log", "power", "power_less_one"]
 
 # log(1 + t) = t + t² q(t) from √½ to √2. The coefficients of q, lowest first, are those of the
 # polynomial for log(1 + t) / t whose largest relative error is least, found as in powers.py:
@@ -87,6 +88,36 @@ def _log(x, excess):
         return multiply_add(
             k, zeros_like(k) + LOG_2, multiply_add(t * t, polynomial(t, coefficients), t)
         )
+
+    return implementation
+
+
+def power(x, exponent, rest):
+    """x^(exponent + rest) for normal x > 0, where ``rest`` is far smaller than ``exponent``; 0
+    where that is below the smallest normal number.
+
+    As :func:`log` has it, x = 2^k (1 + t): the exponents' product with k is taken exactly and that
+    with log(1 + t) is never large, so the error, of about 1 + |exponent| / 2 units in the last
+    place, does not grow with log x.
+    """
+    raise NotImplementedError("power is for compiled functions")
+
+
+@overload(power)
+def _power(x, exponent, rest):
+    if not isinstance(x, Vector):
+        return None
+    of_logarithm = _COEFFICIENTS[x.element]
+    whole_only, of_power, _ = constants_of(x.element)
+
+    def implementation(x, exponent, rest):
+        k, t = _exponent_and_excess(x, x - 1.0)
+        logarithm = multiply_add(t * t, polynomial(t, of_logarithm), t) * LOG2_E
+        n = (multiply_add(exponent, logarithm, exponent * k) + whole_only) - whole_only
+        f = multiply_add(
+            exponent, logarithm, multiply_add(rest, k, multiply_subtract(exponent, k, n))
+        )
+        return times_power_of_two(1.0 + f * polynomial(f, of_power), n)
 
     return implementation
 

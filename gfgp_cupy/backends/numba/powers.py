@@ -20,6 +20,7 @@ __all__ = [
     "power_of_two",
     "power_of_two_by_bits",
     "power_of_two_by_scaling",
+    "times_power_of_two",
 ]
 
 # 2^f = 1 + f q(f) for |f| <= 1/2. The coefficients of q, lowest first, are those whose largest
@@ -168,6 +169,32 @@ def _power_of_two_by_scaling(scale, x):
         f = multiply_subtract(scale, x, n)
         power = 1.0 + f * polynomial(f, coefficients)
         return _scaled(power, n, smallest)
+
+    return implementation
+
+
+def times_power_of_two(x, n):
+    """x · 2^n for x near 1 and whole n below half the mantissa's units; 0 where n is less than the
+    smallest normal number's exponent, infinity where it is more than the largest."""
+    raise NotImplementedError("times_power_of_two is for compiled functions")
+
+
+@overload(times_power_of_two)
+def _times_power_of_two(x, n):
+    if not isinstance(x, Vector):
+        return None
+    whole_only, _, smallest = constants_of(x.element)
+    if has_avx512():
+
+        def implementation(x, n):
+            return _scaled(x, n, smallest)
+    else:
+
+        def implementation(x, n):
+            shifted = n + whole_only
+            return _within_exponents(
+                _add_to_exponent(x, shifted), shifted, whole_only + smallest, whole_only - smallest
+            )
 
     return implementation
 

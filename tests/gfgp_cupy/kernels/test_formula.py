@@ -28,7 +28,7 @@ MEAN_OF_SQUARES = WindowFunction(
     cuda=Path(__file__).parent / "mean_of_squares.cu",
     spread="signed",
 )
-GENERAL = pool_geometry((7, 4), stride=(1, 3))
+GENERAL = pool_geometry((9, 10), stride=(1, 3))
 CASES = (
     KernelCase(pool_geometry(2), torch.bfloat16, (16, 10, 12), "channels_last"),
     KernelCase(pool_geometry(3), torch.float32, (3, 9, 12)),
@@ -63,7 +63,7 @@ def test_kernels_run_a_function_from_a_file_anywhere(case):
 def launches(function):
     """Those of general kernels, none of them executed."""
     described = []
-    input, lam = torch.empty(1, 2, 9, 9, device="meta"), torch.empty(1, 2, 1, 1, device="meta")
+    input, lam = torch.empty(1, 2, 9, 16, device="meta"), torch.empty(1, 2, 1, 1, device="meta")
     output = passes.forward(input, lam, GENERAL, described.append, function)
     passes.backward(output, input, lam, GENERAL, (True, False), described.append, function=function)
     return described

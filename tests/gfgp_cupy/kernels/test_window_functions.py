@@ -25,7 +25,8 @@ each_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNC
 FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = DTYPES
 HALF_AND_SINGLE = DTYPES[:3]
 TWO, THREE = pool_geometry(2), pool_geometry(3, stride=2, padding=1)
-LARGE = pool_geometry((7, 4), stride=(1, 3), padding=(3, 2))
+SEVEN = pool_geometry(7, stride=2, padding=3)
+LARGE = pool_geometry((13, 7), stride=(1, 3), padding=(3, 2))
 
 # What their kernels' names have in them, windows, sizes, layout, types that come to them.
 FAMILIES = {
@@ -34,6 +35,7 @@ FAMILIES = {
     "marching_rows": ("marching_rows", THREE, (4, 56, 56), "contiguous", HALF_AND_SINGLE),
     "marching_channels": ("marching_ch", THREE, (32, 28, 28), "channels_last", HALF_AND_SINGLE),
     "overlapping": ("overlapping", THREE, (4, 28, 28), "contiguous", (FLOAT64,)),
+    "large": ("overlapping", SEVEN, (16, 28, 28), "channels_last", HALF_AND_SINGLE),
     "general": ("general|statistics|gather", LARGE, (4, 9, 8), "contiguous", DTYPES),
 }
 SLACK = 1.15

@@ -4,18 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from gfgp_cupy import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d, use_backend
+from gfgp_cupy import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d
 from gfgp_cupy.poolings import ada_pool2d, edscw_pool2d, soft_pool2d
 from tests.support.random_numbers import random_numbers
 
 WINDOW = {"kernel_size": 3, "stride": 2, "padding": 1}
 
 
-@pytest.fixture(autouse=True)
-def by_the_formula():
-    """The shared suite holds the backends against it; to compile them here takes long."""
-    with use_backend("torch"):
-        yield
+pytestmark = pytest.mark.usefixtures("by_the_formula")
 
 
 def images(dtype=torch.float64):

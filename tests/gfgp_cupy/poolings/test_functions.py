@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gfgp_cupy.functional import max_ent_pool2d
+from gfgp_cupy.functional import gaussian_pool2d, max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.poolings import (
     gated_pool2d,
@@ -20,6 +20,8 @@ from tests.support.memory_layouts import LAYOUTS, arranged
 from tests.support.pooling_cases import CASES, GEOMETRIES, each_case, each_geometry, images
 from tests.support.random_numbers import random_numbers
 from tests.support.rounding import UNIT_ROUNDOFF
+
+pytestmark = pytest.mark.usefixtures("by_the_formula")
 
 OVERLAPPING = GEOMETRIES["3/2/1"]
 WINDOW = (3, 2, 1)
@@ -398,7 +400,8 @@ def test_unusable_parameter(name):
         function(x, torch.ones(1, device="meta"))
 
 
-@pytest.mark.parametrize("eps", [0.0, -1e-3, math.nan])
-def test_unusable_eps(eps):
-    with pytest.raises(ValueError, match=f"eps.*{eps}"):
-        generalized_mean_pool2d(torch.ones(1, 2, 2), 3.0, 2, eps=eps)
+@pytest.mark.parametrize("eps", [0.0, -1e-3, math.nan, math.inf])
+@pytest.mark.parametrize("pool", [generalized_mean_pool2d, gaussian_pool2d])
+def test_unusable_eps(pool, eps):
+    with pytest.raises(ValueError, match=f"^eps must be above 0 and finite, got {eps}$"):
+        pool(torch.ones(1, 2, 2), 3.0, 2, eps=eps)

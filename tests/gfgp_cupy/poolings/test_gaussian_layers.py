@@ -72,7 +72,7 @@ def test_options_of_the_layer_with_a_weight_of_its_own():
     ],
 )
 def test_the_least_variance_is_above_0(make):
-    with pytest.raises(ValueError, match="eps must be above 0, got"):
+    with pytest.raises(ValueError, match="eps must be above 0 and finite, got"):
         make()
 
 

@@ -58,6 +58,12 @@ def of_numba(function, x, theta, grad):
     return output, *numba.backward(grad, x, theta, TWO, (True, True), None, function)
 
 
+def of_composition(function, x, theta, grad):
+    x, theta = x.clone().requires_grad_(), theta.clone().requires_grad_()
+    output = function.compose(x, theta, TWO)
+    return output.detach(), *torch.autograd.grad(output, (x, theta), grad)
+
+
 def normal():
     return random_numbers((COUNT, 4), torch.float64, 0)
 
@@ -110,7 +116,7 @@ def test_last_digits(computed, dtype, function, exact, thetas):
                 ), where
 
 
-@pytest.mark.parametrize("computed", [of_kernels, of_numba])
+@pytest.mark.parametrize("computed", [of_kernels, of_numba, of_composition])
 @pytest.mark.parametrize("function", [LOG_SUM_EXP, GENERALIZED_MEAN], ids=lambda f: f.name)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_makes_its_window_nan(computed, function, value):
