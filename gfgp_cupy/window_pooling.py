@@ -148,7 +148,10 @@ def _pool(
         return pool(windows.padded, parameter, windows.geometry, backend, function)
     if not function.symbolic_padding:
         windows = windows.with_fixed_padding()
-    return function.compose(windows.padded, parameter, windows.geometry)
+    output = function.compose(windows.padded, parameter, windows.geometry)
+    if output.dim() == 5:  # PyTorch's pooling of volumes knows one layout
+        output = output.contiguous(memory_format=layout_of(windows.padded))
+    return output
 
 
 def _can_fuse(input: Tensor, backend: str | None) -> bool:

@@ -138,7 +138,7 @@ def automatic_backend(device: torch.device) -> str:
     wanted = MADE_FOR.get(device.type, name)
     if name != wanted:
         warnings.warn(
-            f"max-ent pooling on {device} runs on the slower '{name}' backend, because '{wanted}' "
+            f"pooling on {device} runs on the slower '{name}' backend, because '{wanted}' "
             f"cannot: {backend_module(wanted).unavailable(device)}",
             RuntimeWarning,
             stacklevel=7,

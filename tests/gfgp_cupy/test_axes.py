@@ -246,3 +246,11 @@ def test_window_functions_serve_all_axes_on_plain_operators():
     derivative = torch.func.jacfwd(lambda lam: pool_windows(MAX_ENT, input, lam, 2, axes=3).sum())
     gradient = torch.func.grad(lambda lam: pool_windows(MAX_ENT, input, lam, 2, axes=3).sum())
     torch.testing.assert_close(derivative(lam), gradient(lam))
+
+
+@pytest.mark.parametrize("name", ["max_ent_pool3d", "gaussian_pool3d", "mixed_pool3d"])
+def test_volumes_composed_of_operators_keep_their_memory_format(name):
+    input, theta = example(3, torch.float32)
+    with gfgp_cupy.use_backend("torch"):
+        output = of_axes(name, 3)(in_format(input, "channels_last"), theta, 2)
+    assert output.is_contiguous(memory_format=torch.channels_last_3d)
