@@ -36,6 +36,9 @@ TILING, OVERLAPPING = NETWORKS = (2, 2, 0), (3, 2, 1)
 WIDE, CUT, LARGE, GAPS, WHOLE = (4, 4, 0), (3, 3, 1), (7, 1, 3), (2, 3, 0), (16, 16, 0)
 """Others: more than 16 bytes wide, cut by padding, too large for registers, with gaps, a plane."""
 
+LARGER = (10, 3, 5)
+"""Which the general kernels alone take."""
+
 EVEN, ODD, STRIPS = (2, 16, 16, 16), (3, 5, 9, 11), (1, 16, 64, 128)
 """N, C, H, W that wide accesses divide, that they do not, and whose planes are cut into strips."""
 
@@ -63,7 +66,7 @@ def cases() -> Iterator[Case]:
         yield Case(window, torch.bfloat16, layout, lam_in_plane=True)
     for window in NETWORKS:
         yield Case(window, torch.float64, contiguous, lam_in_plane=True)
-    for window in (WIDE, LARGE, GAPS, WHOLE):
+    for window in (WIDE, LARGER, GAPS, WHOLE):
         yield Case(window, torch.float32, contiguous)
         yield Case(window, torch.bfloat16, channels_last)
     for window in (*NETWORKS, CUT, LARGE):
