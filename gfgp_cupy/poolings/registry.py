@@ -130,7 +130,7 @@ def _check_pytorch_has(
 
 def _of_axes(pool: str, layer: type[nn.Module], axes: int) -> Callable[..., nn.Module]:
     """The class of ``layer`` for windows of so many axes, which is beside it."""
-    if axes not in (1, 2, 3):
+    if type(axes) is not int or axes not in (1, 2, 3):
         raise ValueError(f"axes must be 1, 2 or 3, got {axes!r}")
     module = nn if pool in OF_PYTORCH else sys.modules[layer.__module__]
     found = getattr(module, layer.__name__.replace("2d", f"{axes}d"), None)
