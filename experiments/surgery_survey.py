@@ -107,20 +107,23 @@ def survey_all(
             f"{done}/{len(todo)} {row.network}: {row.outcome}", row.options, row.error, flush=True
         )
     if todo:
-        results.with_suffix(".json").write_text(json.dumps(environment(), indent=2) + "\n")
+        write_environment(results.with_suffix(".json"))
 
 
-def environment() -> dict[str, object]:
-    """Return the machine and the software of the rows."""
+def write_environment(file: Path) -> None:
+    """Write the machines and the software of the rows, to which others may have been added before
+    on other machines."""
+    before = json.loads(file.read_text())["device"].split(" and ") if file.exists() else []
     git = git_state()
-    return {
-        "device": device_name(torch.device("cpu")),
+    environment = {
+        "device": " and ".join(dict.fromkeys([*before, device_name(torch.device("cpu"))])),
         "python": sys.version.split()[0],
         "versions": versions_of("torch", "numpy", "numba", *LIBRARIES.values()),
         "backend": "torch",
         "git": {"commit": git.commit, "dirty": git.dirty},
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
+    file.write_text(json.dumps(environment, indent=2) + "\n")
 
 
 def write_page(results: Path, page: Path) -> None:

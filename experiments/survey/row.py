@@ -79,13 +79,13 @@ class SurveyRow:
 
     @property
     def pools_windows(self) -> bool:
-        """Whether it does so by max or average pooling of windows of two dimensions."""
+        """Whether it does so by max or average pooling of windows of one size."""
         return self.pools and (self.outcome != "partly" or self.replaced > 0 or self.left_windows)
 
     @property
     def left_windows(self) -> bool:
-        """Whether one of these stays, not only adaptive poolings or those of 1 or 3 dimensions."""
-        return re.search(r"(^|[ ;])(max|avg)_pool2d\(", self.left) is not None
+        """Whether one of these stays, not only adaptive poolings."""
+        return re.search(r"(^|[ ;])(max|avg)_pool[123]d\(", self.left) is not None
 
     @property
     def replaces_windows(self) -> bool:

@@ -39,7 +39,7 @@ def summary(rows: Sequence[SurveyRow]) -> str:
         f"pool a part of their map. In {len(wholly)} of these ({len(wholly) / len(pool):.1%}) "
         f"every such pooling is replaced: in {plain} without options, in {len(wholly) - plain} "
         f"with options. {outcomes['partly']} are replaced in part, and what stays is listed with "
-        f"the reason (max and average pooling of two-dimensional windows alone is replaced wholly "
+        f"the reason (max and average pooling, adaptive ones left out, is replaced wholly "
         f"in {of_windows} of {len(windows)}, {of_windows / len(windows):.1%}); "
         f"{outcomes['refused']} are refused; in {outcomes['silent']} a pooling stays "
         f"that is not listed; {outcomes['broken']} are broken. {len(trained)} ran forward and "

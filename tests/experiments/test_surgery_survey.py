@@ -167,7 +167,7 @@ def test_tables_by_hand():
             outcome="partly",
             heads=2,
             heads_trained=1,
-            left="a.b adaptive_avg_pool2d(to 2): adaptive; a.c max_pool3d(2/2): 3-D",
+            left="a.b adaptive_avg_pool2d(to 2): adaptive; a.c lp_pool3d(2/2): 3-D",
         ),
         replace(ROW, group="c", outcome="does not pool", partial=0),
         replace(ROW, group="c", outcome="does not run", partial=0),
