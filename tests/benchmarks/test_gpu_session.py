@@ -363,7 +363,7 @@ CASES = "window=(2, 2, 0), dtype=torch.float32, layout=torch.contiguous_format, 
 SHAPE = ("--shapes", "2x8x8:2/2/0", "--batch-size", "2")
 NETWORK = ("--arch", "resnet18", "--pools", "max_ent", "--image-size", "32", "--batch-size", "2")
 SHORTER = {
-    "first tests": ("-n1", "-k", "test_empty_batch and cupy-cuda and 3x8x12"),
+    "first tests": ("-n1", "-k", "test_empty_batch and cupy-cuda and 3x8x12 and float32"),
     "other tests": ("-n0", "-k", "test_on_a_gpu", "tests/gfgp_cupy/test_layers.py"),
     "tests alone": ("-n0", "-k", "more_than_2_31 and 1x1"),
     "compile for the sanitizer": ("--processes", "2", "--only", CASES),

@@ -22,8 +22,8 @@ POOLINGS = (
     ((8, 64, 64, 64), pool_geometry(10, 1, 5)),  # the general kernels
     ((8, 64, 56, 56), pool_geometry(56)),  # the largest planes that one block holds
 )
-IN_FLOAT64 = (POOLINGS[0], POOLINGS[2])
-"""Those of the published networks, for float64 is hardly trained in."""
+OF_NETWORKS = (POOLINGS[0], POOLINGS[2])
+"""Those of the published networks; others are not in float64, in which hardly anyone trains."""
 
 DTYPES = (torch.bfloat16, torch.float32)
 ARCHITECTURES = ("80", "90", "100")
@@ -45,8 +45,18 @@ ONCE_SPILLED = (
     (64, pool_geometry(7, 2, 3), torch.float32, CHANNELS_LAST, False),
 )
 CASES = (
-    *((*of, dtype, layout, False) for of in POOLINGS for dtype in DTYPES for layout in LAYOUTS),
-    *((*of, torch.float64, layout, False) for of in IN_FLOAT64 for layout in LAYOUTS),
+    *(
+        (*of, dtype, layout, False)
+        for of in OF_NETWORKS
+        for dtype in (*DTYPES, torch.float64)
+        for layout in LAYOUTS
+    ),
+    # Two of four a kind of windows, to save time.
+    *(
+        (*of, dtype, LAYOUTS[(number + place) % 2], False)
+        for number, of in enumerate(of for of in POOLINGS if of not in OF_NETWORKS)
+        for place, dtype in enumerate(DTYPES)
+    ),
     *(((64, channels, 64, 64), *others) for channels, *others in ONCE_SPILLED),
 )
 OF_FUNCTIONS = (
