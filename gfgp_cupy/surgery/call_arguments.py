@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..geometry import Sizes
 from ..torchscript import sizes_of
+from .equivalents import AVERAGES, MAXIMA
 
-__all__ = ["CALLS", "PoolingCall", "covers_the_map"]
-
-Pair = tuple[int, int]
+__all__ = ["CALLS", "PoolingCall", "covers_the_map", "read_call"]
 
 
 class PoolingCall(NamedTuple):
@@ -21,17 +21,17 @@ class PoolingCall(NamedTuple):
 
     Attributes:
         kind: ``"max"``, ``"avg"`` or ``"lp"``.
-        kernel_size, stride, padding, dilation: (height, width) pairs.
+        kernel_size, stride, padding, dilation: a number for each axis, such as (height, width).
         ceil_mode, return_indices, count_include_pad, divisor_override, norm_type: as PyTorch's
             functions take them; what a function does not take is at its default.
     """
 
     kind: str
-    kernel_size: Pair
-    stride: Pair
-    padding: Pair = (0, 0)
+    kernel_size: Sizes
+    stride: Sizes
+    padding: Sizes
     ceil_mode: bool = False
-    dilation: Pair = (1, 1)
+    dilation: Sizes = ()
     return_indices: bool = False
     count_include_pad: bool = False
     divisor_override: int | None = None
@@ -42,90 +42,110 @@ class PoolingCall(NamedTuple):
         """The module of PyTorch that does the same."""
         kernel, stride, padding = self.kernel_size, self.stride, self.padding
         if self.kind == "max":
-            return nn.MaxPool2d(
+            return MAXIMA[len(kernel) - 1](
                 kernel, stride, padding, self.dilation, self.return_indices, self.ceil_mode
             )
         if self.kind == "lp":
             assert self.norm_type is not None
             return nn.LPPool2d(self.norm_type, kernel, stride, self.ceil_mode)
-        return nn.AvgPool2d(
-            kernel, stride, padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+        average = AVERAGES[len(kernel) - 1](
+            kernel, stride, padding, self.ceil_mode, self.count_include_pad
         )
+        average.divisor_override = self.divisor_override  # which one of lines does not take
+        return average
 
 
 def covers_the_map(call: PoolingCall, input: Tensor) -> bool:
     """Whether the window is the whole of each map of ``input``, as a global pooling's is."""
-    height, width = sizes_of(input)[-2:]
-    return call.padding == (0, 0) and call.kernel_size == (height, width)
+    axes = len(call.kernel_size)
+    return call.padding == (0,) * axes and call.kernel_size == tuple(sizes_of(input)[-axes:])
 
 
-def _max_pool2d(
-    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = False,
+def _max_pool(
+    axes: int, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False,
 ) -> tuple[Tensor, PoolingCall | None]:  # fmt: skip
-    kernel, step = _pair(kernel_size), _stride(stride, kernel_size)
-    pad, gap = _pair(padding), _pair(dilation)
+    kernel, step = _sizes(axes, kernel_size), _stride(axes, stride, kernel_size)
+    pad, gap = _sizes(axes, padding), _sizes(axes, dilation)
     if kernel is None or step is None or pad is None or gap is None:
         return input, None
     return input, PoolingCall("max", kernel, step, pad, ceil_mode, gap, return_indices)
 
 
-def _max_pool2d_with_indices(
-    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = True,
+def _max_pool_with_indices(
+    axes: int, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = True,
 ) -> tuple[Tensor, PoolingCall | None]:  # fmt: skip
     # It returns them whatever return_indices is.
-    return _max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return _max_pool(axes, input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
-def _avg_pool2d(
-    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
+def _avg_pool(
+    axes: int, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> tuple[Tensor, PoolingCall | None]:  # fmt: skip
-    kernel, step, pad = _pair(kernel_size), _stride(stride, kernel_size), _pair(padding)
+    kernel, step = _sizes(axes, kernel_size), _stride(axes, stride, kernel_size)
+    pad = _sizes(axes, padding)
     if kernel is None or step is None or pad is None:
         return input, None
-    counts = count_include_pad and pad != (0, 0)
+    counts = count_include_pad and pad != (0,) * axes
     return input, PoolingCall(
         "avg", kernel, step, pad, ceil_mode,
         count_include_pad=counts, divisor_override=divisor_override,
     )  # fmt: skip
 
 
-def _lp_pool2d(
-    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
-) -> tuple[Tensor, PoolingCall | None]:
-    kernel, step = _pair(kernel_size), _stride(stride, kernel_size)
+def _lp_pool(
+    axes: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None,
+    ceil_mode: bool = False,
+) -> tuple[Tensor, PoolingCall | None]:  # fmt: skip
+    kernel, step = _sizes(axes, kernel_size), _stride(axes, stride, kernel_size)
     if kernel is None or step is None:
         return input, None
-    return input, PoolingCall("lp", kernel, step, ceil_mode=ceil_mode, norm_type=norm_type)
+    return input, PoolingCall("lp", kernel, step, (0,) * axes, ceil_mode, norm_type=norm_type)
 
 
-def _stride(stride: Any, kernel_size: Any) -> Pair | None:
+def _stride(axes: int, stride: Any, kernel_size: Any) -> Sizes | None:
     empty = stride is None or (isinstance(stride, (tuple, list)) and len(stride) == 0)
-    return _pair(kernel_size if empty else stride)
+    return _sizes(axes, kernel_size if empty else stride)
 
 
-def _pair(value: Any) -> Pair | None:
-    """``value`` for height and width; None if it is known when the network runs alone."""
+def _sizes(axes: int, value: Any) -> Sizes | None:
+    """``value`` for each axis; None if it is known when the network runs alone."""
     if isinstance(value, int):
-        return value, value
-    if isinstance(value, (tuple, list)) and len(value) in (1, 2):
-        first, last = value[0], value[-1]
-        if isinstance(first, int) and isinstance(last, int):
-            return first, last
+        return (value,) * axes
+    if isinstance(value, (tuple, list)) and len(value) in (1, axes):
+        values = tuple(value) if len(value) == axes else (value[0],) * axes
+        if all(isinstance(each, int) for each in values):
+            return values
     return None
 
 
 Reader = Callable[..., tuple[Tensor, PoolingCall | None]]
 
-CALLS: dict[Callable[..., Any], Reader] = {
-    F.max_pool2d: _max_pool2d,
-    F.max_pool2d_with_indices: _max_pool2d_with_indices,
-    torch.max_pool2d: _max_pool2d,
-    F.avg_pool2d: _avg_pool2d,
-    F.lp_pool2d: _lp_pool2d,
+CALLS: dict[Callable[..., Any], tuple[Reader, int]] = {
+    F.max_pool1d: (_max_pool, 1),
+    F.max_pool2d: (_max_pool, 2),
+    F.max_pool3d: (_max_pool, 3),
+    F.max_pool1d_with_indices: (_max_pool_with_indices, 1),
+    F.max_pool2d_with_indices: (_max_pool_with_indices, 2),
+    F.max_pool3d_with_indices: (_max_pool_with_indices, 3),
+    torch.max_pool1d: (_max_pool, 1),
+    torch.max_pool2d: (_max_pool, 2),
+    torch.max_pool3d: (_max_pool, 3),
+    F.avg_pool1d: (_avg_pool, 1),
+    F.avg_pool2d: (_avg_pool, 2),
+    F.avg_pool3d: (_avg_pool, 3),
+    F.lp_pool2d: (_lp_pool, 2),
 }
-"""The functions whose calls can be replaced. Given a call's arguments, each reader returns the
-input, and the rest as a :class:`PoolingCall`, or None if numbers in it are not known yet: under
-``torch.fx`` and ``torch.jit.trace``, those that depend on the size of the image."""
+"""The functions whose calls can be replaced, each with its reader and how many axes it pools."""
+
+
+def read_call(
+    function: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, PoolingCall | None]:
+    """The input of a call of one of :data:`CALLS`, and its other arguments; None if numbers in
+    those are not known yet: under ``torch.fx`` and ``torch.jit.trace``, those that depend on the
+    size of the image."""
+    reader, axes = CALLS[function]
+    return reader(axes, *args, **kwargs)

@@ -11,7 +11,7 @@ from torch import nn
 from .call_arguments import PoolingCall
 from .call_trace import CallSite
 from .decisions import Decision
-from .equivalents import AVERAGES, MAXIMA, OWN_FORWARD, axes_of, equivalent_window
+from .equivalents import AVERAGES, MAXIMA, OWN_FORWARD, equivalent_window
 from .functional_calls import called_by, calling_class, give_pooling_calls, shield
 from .left_alone import reason_by_channels, reason_by_kind, reason_by_use
 from .moved_stride import Pooled
@@ -150,21 +150,17 @@ def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | st
         calling_class(type(module))  # a class can refuse to be a base: before anything is touched
     if call.kind == "lp":  # a norm of each window: as little a mean as a maximum is
         return window_of(call.kernel_size, call.stride, ceil_mode=call.ceil_mode)
-    assert isinstance(site.stand_in, (nn.MaxPool2d, nn.AvgPool2d))
+    assert isinstance(site.stand_in, (*MAXIMA, *AVERAGES))
     return equivalent_window(site.stand_in)
-
-
-def _reason_against_kind(stand_in: nn.Module) -> str:
-    if isinstance(stand_in, (*MAXIMA, *AVERAGES)) and axes_of(stand_in) != 2:
-        return f"{axes_of(stand_in)}-D: of calls those of 2-D are replaced, of modules these, too"
-    return reason_by_kind(stand_in) or "no window of one size"
 
 
 def _decide(
     path: str, module: nn.Module, site: CallSite, sites: list[CallSite], selection: Selection
 ) -> Decision:
     if site.call is None:
-        return Left(path, site.description, _reason_against_kind(site.stand_in))
+        return Left(
+            path, site.description, reason_by_kind(site.stand_in) or "no window of one size"
+        )
     if type(module).__name__.startswith("DropBlock"):  # timm's, torchvision's, MMCV's
         return Left(path, site.description, "a mask of elements to drop, no feature map")
     window = _window(module, site.call, site)

@@ -16,13 +16,21 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..autocast import mean_dtype
-from .call_arguments import CALLS, PoolingCall, covers_the_map
+from .call_arguments import CALLS, PoolingCall, covers_the_map, read_call
 from .pooling_calls import NAME, CallKey, PoolingCalls, Slot
 from .window import describe
 
 __all__ = ["CallSite", "CallTrace"]
 
-POOLING = re.compile(r"((adaptive_|fractional_)?(max|avg)|lp)_pool[123]d(_with_indices)?")
+POOLING = re.compile(r"((adaptive_|fractional_)?(max|avg)|lp)_pool(?P<axes>[123])d(_with_indices)?")
+
+
+def channels_of(function: str, input: Tensor) -> int | None:
+    """How many channels the pooling function of this name has in its input; None without any."""
+    matched = POOLING.fullmatch(function)
+    assert matched is not None
+    axes = int(matched["axes"])
+    return input.shape[-1 - axes] if input.dim() > axes else None
 
 
 @dataclass
@@ -54,7 +62,9 @@ class CallSite:
 
     @property
     def num_features(self) -> int:
-        return self.inputs[0].shape[-3]
+        channels = channels_of(self.function, self.inputs[0])
+        assert channels is not None
+        return channels
 
     @property
     def key(self) -> CallKey:
@@ -129,7 +139,7 @@ class CallTrace(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self.running and POOLING.fullmatch(name):
             if func in CALLS:
-                input, call = CALLS[func](*args, **kwargs)
+                input, call = read_call(func, args, kwargs)
             else:
                 input, call = args[0] if args else kwargs["input"], None
             stand_in = _stand_in(name, args, kwargs) if call is None else call.as_module()
@@ -142,7 +152,7 @@ class CallTrace(TorchFunctionMode):
         forward = self.running[-1]
         if f".{NAME}." in f".{forward.path}.":
             return  # inside the pooling that has taken a call's place already
-        key = (call or repr(stand_in), input.shape[-3] if input.dim() > 2 else None)
+        key = (call or repr(stand_in), channels_of(name, input))
         frames = list(_frames_of_forward())
         line = (key, *((frame.f_code, frame.f_lasti) for frame in frames))
         slot = (forward.module.training, forward.count(key))

@@ -13,7 +13,7 @@ from torch.overrides import (
     _get_current_function_mode_stack,
 )
 
-from .call_arguments import CALLS
+from .call_arguments import CALLS, read_call
 from .pooling_calls import NAME, PoolingCalls
 from .subclasses import reduced_by
 
@@ -41,7 +41,7 @@ class _Running(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside or func not in CALLS:
             return func(*args, **kwargs)
-        input, call = CALLS[func](*args, **kwargs)
+        input, call = read_call(func, args, kwargs)
         if call is None:
             found = self.poolings.find_unknown(func)
         else:

@@ -107,7 +107,7 @@ class PoolingCalls(nn.ModuleList):
         # A forward that asks for targets in training was seen in evaluation mode alone.
         by_channels = self.sites[training].get(call) or self.sites[not training].get(call, {})
         if isinstance(input, Tensor):
-            channels = sizes_of(input)[-3]
+            channels = sizes_of(input)[-1 - len(call.kernel_size)]
         elif len(by_channels) == 1:  # torch.fx knows no shapes
             channels = next(iter(by_channels))
         else:
@@ -140,8 +140,9 @@ class PoolingCalls(nn.ModuleList):
     def _unseen(self, call: PoolingCall, channels: int, ordinal: int) -> str:
         again = f" {ordinal + 1} times in one forward" if ordinal else ""
         of = f" of {channels} channels" if channels else ""
+        function = f"{call.kind}_pool{len(call.kernel_size)}d"
         return (
-            f"{self._name()} calls {call.kind}_pool2d(kernel_size={call.kernel_size}, "
+            f"{self._name()} calls {function}(kernel_size={call.kernel_size}, "
             f"stride={call.stride}, padding={call.padding}, ceil_mode={call.ceil_mode}){of}"
             f"{again}, which it did not when replace_pooling(…, functional=True) replaced its "
             "calls: give that a sample_shape for which it does, or leave the module out with "

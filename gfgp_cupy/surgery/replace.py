@@ -90,12 +90,12 @@ def replace_pooling(
             the block, and those of their stems behind the activation: torchvision's ``resnet50``
             becomes the published one, its weights kept. An average pooling that strides in a
             block goes. Any other stride of 2 is a place without an equivalent.
-        functional: replace the calls of ``F.max_pool2d``, ``F.avg_pool2d``, ``F.lp_pool2d`` and
-            ``torch.max_pool2d`` in the forwards of modules, too. Each call gets a pooling of its
-            own, which belongs to the module of whose forward it is (``pooling_calls.0`` and so on
-            in its state dict). It is known by its arguments, its number of channels and how many
-            such calls come before it in one forward; one that was not seen without data is a
-            RuntimeError when it is made.
+        functional: replace the calls of ``F.max_pool2d``, ``F.avg_pool2d``, their kin of one and
+            of three axes, ``torch.max_pool2d`` likewise, and ``F.lp_pool2d`` in the forwards of
+            modules, too. Each call gets a pooling of its own, which belongs to the module of whose
+            forward it is (``pooling_calls.0`` and so on in its state dict). It is known by its
+            arguments, its number of channels and how many such calls come before it in one forward;
+            one that was not seen without data is a RuntimeError when it is made.
         stride_one: replace poolings of stride 1, too.
         where: is called with the path and the module of each pooling (and strided convolution), as
             ``model.named_modules()`` gives them; those for which it returns False are left alone.

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import gfgp_cupy
@@ -64,6 +65,85 @@ def test_as_was(network, shape):
         model, "max_ent_unguided", start="as_was", sample_shape=shape, unsupported="skip"
     )
     torch.testing.assert_close(model(images), expected, rtol=0, atol=0.02)
+
+
+class Calling(nn.Module):
+    """Pools by calls of functions."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        self.conv = conv(1, 4, 3, padding=1)
+        self.by_torch = getattr(torch, f"max_pool{axes}d")
+        self.maximum = getattr(F, f"max_pool{axes}d")
+        self.average = getattr(F, f"avg_pool{axes}d")
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        map = self.by_torch(self.conv(input), 2)
+        map = self.maximum(map, kernel_size=3, stride=2, padding=1)
+        return self.average(map, 2, ceil_mode=True, count_include_pad=False)
+
+
+def as_modules(model: Calling, axes: int) -> nn.Module:
+    """What pools by modules of the same windows."""
+    maximum = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[axes - 1]
+    average = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[axes - 1]
+    return nn.Sequential(
+        model.conv, maximum(2), maximum(3, 2, 1),
+        average(2, ceil_mode=True, count_include_pad=False),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_calls_are_replaced_as_modules_are(axes):
+    model, shape = Calling(axes), (2, 1, *(12,) * axes)
+    modules = copy.deepcopy(as_modules(model, axes))
+    options = {"pool": "max_ent_unguided", "sample_shape": shape, "start": "as_was"}
+    changes = replace_pooling(model, functional=True, **options)
+    replace_pooling(modules, **options)
+    assert [change.path for change in changes] == ["", "", ""]
+    assert [change.num_features for change in changes] == [4, 4, 4]
+    assert changes[1].was == f"F.max_pool{axes}d(3/2/1)"
+    layer = getattr(gfgp_cupy, f"MaxEntPool{axes}d")
+    assert all(type(pooling) is layer for pooling in model.pooling_calls)
+    images = torch.randn(2, *shape[1:])
+    torch.testing.assert_close(model(images), modules(images), rtol=0, atol=0)
+
+
+def test_a_call_that_was_not_seen_is_named_with_its_axes():
+    model = Calling(3)
+    replace_pooling(model, functional=True, sample_shape=(2, 1, 16, 16, 16))
+    model.average = lambda map, size, **_: F.max_pool3d(map, size)
+    with pytest.raises(RuntimeError, match=r"calls max_pool3d\(kernel_size=\(2, 2, 2\)"):
+        model(torch.randn(2, 1, 16, 16, 16))
+
+
+def test_a_call_that_returns_indices_is_refused_whatever_its_axes():
+    model = Calling(1)
+    model.maximum = lambda map, **window: F.max_pool1d(map, **window, return_indices=True)[0]
+    with pytest.raises(ValueError, match="return_indices=True"):
+        replace_pooling(model, functional=True, sample_shape=(2, 1, 12))
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_a_window_of_the_whole_map_stays(axes):
+    class Global(Calling):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return self.average(self.conv(input), input.shape[2:])
+
+    with pytest.warns(UserWarning, match="changed nothing"):
+        changes = replace_pooling(Global(axes), functional=True, sample_shape=(2, 1, *(6,) * axes))
+    assert [left.reason for left in changes.left] == ["global"]
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_calls_that_were_replaced_compile_and_export(axes):
+    model, images = Calling(axes), torch.randn(2, 1, *(12,) * axes)
+    replace_pooling(model, "max_ent_unguided", functional=True, sample_shape=tuple(images.shape))
+    expected = model(images)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images), expected)
+    torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), expected)
 
 
 def test_a_pooling_of_planes_cannot_take_the_place():
