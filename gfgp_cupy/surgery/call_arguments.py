@@ -40,19 +40,16 @@ class PoolingCall(NamedTuple):
     # Named tuples' properties cannot be compiled by PyTorch 2.6, and methods can.
     def as_module(self) -> nn.Module:
         """The module of PyTorch that does the same."""
-        kernel, stride, padding = self.kernel_size, self.stride, self.padding
+        window = (self.kernel_size, self.stride, self.padding)
+        kinds: dict[str, Any] = {"max": MAXIMA, "avg": AVERAGES, "lp": (None, nn.LPPool2d)}
+        of_axes = kinds[self.kind][len(self.kernel_size) - 1]
         if self.kind == "max":
-            return MAXIMA[len(kernel) - 1](
-                kernel, stride, padding, self.dilation, self.return_indices, self.ceil_mode
-            )
+            return of_axes(*window, self.dilation, self.return_indices, self.ceil_mode)
         if self.kind == "lp":
-            assert self.norm_type is not None
-            return nn.LPPool2d(self.norm_type, kernel, stride, self.ceil_mode)
-        average = AVERAGES[len(kernel) - 1](
-            kernel, stride, padding, self.ceil_mode, self.count_include_pad
-        )
-        average.divisor_override = self.divisor_override  # which one of lines does not take
-        return average
+            return of_axes(self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+        # An average of lines takes none.
+        divisor = () if self.divisor_override is None else (self.divisor_override,)
+        return of_axes(*window, self.ceil_mode, self.count_include_pad, *divisor)
 
 
 def covers_the_map(call: PoolingCall, input: Tensor) -> bool:
