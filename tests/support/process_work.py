@@ -4,6 +4,7 @@
 work.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -70,6 +71,7 @@ def stop(settings: Settings, process: Process) -> None:
     if process.is_main:
         time.sleep(3 * SECONDS_TO_LEAVE)
     note(settings, process, "left", int(received))
+    atexit.register(lambda: note(settings, process, "in a group", int(dist.is_initialized())))
     raise SystemExit(128 + int(received))
 
 

@@ -87,8 +87,12 @@ def _work_distributed(local_rank: int, work: Work, placement: Placement) -> None
 
 def _work_in_group(work: Work, placement: Placement, process: Process) -> None:
     _join_group(placement, process)
-    with peer_failure_in_one_line(process.rank, placement.timeout, placement.way_on):
-        work(process)
+    try:
+        with peer_failure_in_one_line(process.rank, placement.timeout, placement.way_on):
+            work(process)
+    except SystemExit:  # all processes stop; Gloo's threads must not outlive the interpreter
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
 
 
