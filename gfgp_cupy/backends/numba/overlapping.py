@@ -32,6 +32,7 @@ from .loading import given
 from .plan import Strip
 from .simd import (
     AHEAD,
+    align_stack,
     filled,
     first_lanes,
     interleaved,
@@ -73,6 +74,7 @@ def forward(block):
 def _pool(
     x, lams, outputs, spreads, with_spread, constant, sizes, strip, work, start_row, stop_row
 ):  # fmt: skip
+    align_stack()
     _begin(work, sizes, strip)
     first, third = 0, 2
     windows = sizes.segment * sizes.segments
@@ -124,6 +126,7 @@ def _send_back(
     grads, x, lams, means, x_grads, lam_grads, with_mean, with_input, parts, constant, sizes, strip,
     work, start_row, stop_row,
 ):  # fmt: skip
+    align_stack()
     _begin(work, sizes, strip)
     first, third = 0, 2
     windows = sizes.segment * sizes.segments

@@ -34,6 +34,7 @@ __all__ = [
     "AHEAD",
     "LOG2_E",
     "Vector",
+    "align_stack",
     "bits_where_less",
     "call_of",
     "chosen",
@@ -88,6 +89,20 @@ class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, vector: Vector) -> None:
         element = manager.lookup(vector.element).get_value_type()
         super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
+
+
+@intrinsic
+def align_stack(typing_context):
+    """Lets the stack frame of the function that calls this, which stays one, begin where a line of
+    the cache does, so that no vector that is kept there lies in two lines. LLVM aligns frames by
+    itself only for variables, not for what registers are too few for."""
+
+    def generate(context, builder, sig, args):
+        builder.function.attributes.alignstack = VECTOR_BYTES
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 # ---------------------------------------------------------------- arithmetic

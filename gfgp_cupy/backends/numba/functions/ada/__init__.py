@@ -3,17 +3,17 @@
 
 s is between −1 and 1, so e^s is a polynomial. Where x² + m² is in range, one division an element
 makes s and its derivatives; other windows, which are rare, take the quotient of the smaller of x
-and m by the larger (:mod:`.ada_quotients`). Where β is 1 there are no weights e^x.
+and m by the larger (:mod:`.quotients`). Where β is 1 there are no weights e^x.
 """
 
 from __future__ import annotations
 
-from ..compile import inlined
-from ..elements import largest, mean, smallest
-from ..powers import power_of_two
-from ..simd import LOG2_E, chosen, lanes_within, maximum, multiply_add, zeros_like
-from .ada_quotients import received_exactly, slope_exactly, weights_exactly
+from ...compile import inlined
+from ...elements import largest, mean, smallest
+from ...powers import power_of_two
+from ...simd import LOG2_E, chosen, lanes_within, maximum, multiply_add, zeros_like
 from .exp_of_likeness import exp_of_likeness
+from .quotients import received_exactly, slope_exactly, weights_exactly
 
 __all__ = ["message_of", "output_of", "received", "sensitivity_of", "summary_of", "theta_of"]
 
@@ -39,14 +39,14 @@ def summary_of(window, beta):
     likeness = 1.0 / mean(_weight_by_likeness, window, given)
     shift = likeness * mean(_distance_by_likeness, window, given)
     slope = likeness * mean(_slope_by_mean, window, (given[0], given[1], shift))
-    if not _all(simple, middle):
+    if not is_in_all_lanes(simple, middle):
         exactly = weights_exactly(window, middle)
         slope = chosen(simple, slope, slope_exactly(window, middle, exactly[0], exactly[1]))
         likeness = chosen(simple, likeness, exactly[0])
         shift = chosen(simple, shift, exactly[1])
     size = shift_by_size = zeros_like(middle)
     if not _is_one(beta):
-        size, shift_by_size = _by_size(window, most, middle)
+        size, shift_by_size = by_size_exactly(window, most, middle)
     return middle, likeness, shift, slope, most, size, shift_by_size, simple
 
 
@@ -60,7 +60,7 @@ def output_of(summary, beta):
 def sensitivity_of(window, summary, beta):
     shift_by_size = summary[6]
     if _is_one(beta):
-        shift_by_size = _by_size(window, summary[4], summary[0])[1]
+        shift_by_size = by_size_exactly(window, summary[4], summary[0])[1]
     return summary[2] - shift_by_size
 
 
@@ -84,11 +84,11 @@ def received(x, term, message):
     weight, inverse = _likeness(x, middle, middle * middle + NOTHING)
     slope = (middle + middle) * inverse * (distance * (x + middle) * inverse)
     gradient = likeness * (weight - weight * (slope * (distance - shift)))
-    if not _all(simple, x):
+    if not is_in_all_lanes(simple, x):
         gradient = chosen(simple, gradient, received_exactly(x, middle, likeness, shift))
     gradient = gradient + by_mean
     if not likeness_only:
-        weight_by_size = size * _weight_of_size(x, most)
+        weight_by_size = size * weight_of_size(x, most)
         gradient = gradient + (weight_by_size + weight_by_size * (distance - shift_by_size))
     return gradient
 
@@ -103,18 +103,18 @@ def _is_simple(middle, most, least):
 
 
 @inlined
-def _all(bits, vector):
+def is_in_all_lanes(bits, vector):
     """Whether the bits of all lanes are set."""
     return bits == lanes_within(zeros_like(vector), 0.0, 0.0)
 
 
 @inlined
 def _is_one(beta):
-    return _all(lanes_within(beta, 1.0, 1.0), beta)
+    return is_in_all_lanes(lanes_within(beta, 1.0, 1.0), beta)
 
 
 @inlined
-def _by_size(window, most, middle):
+def by_size_exactly(window, most, middle):
     """One over the mean of the weights e^x, and what the mean under them is more than m."""
     size = 1.0 / mean(_weight_by_size, window, most)
     return size, size * mean(_distance_by_size, window, (most, middle))
@@ -128,7 +128,7 @@ def _likeness(x, middle, square):
 
 
 @inlined
-def _weight_of_size(x, most):
+def weight_of_size(x, most):
     return power_of_two(zeros_like(x) + LOG2_E, x - most)
 
 
@@ -158,10 +158,10 @@ def _slope_by_mean(x, term, given):
 
 @inlined
 def _weight_by_size(x, term, most):
-    return _weight_of_size(x, most) * term
+    return weight_of_size(x, most) * term
 
 
 @inlined
 def _distance_by_size(x, term, given):
     most, middle = given
-    return _weight_of_size(x, most) * term * (x - middle)
+    return weight_of_size(x, most) * term * (x - middle)

@@ -1,13 +1,13 @@
 """AdaPool's likeness in any window: by the quotient of the smaller of x and m by the larger.
 
-As :mod:`.ada` has it, s = 2 x m / (x² + m²); the quotient's square is in range.
+As :mod:`.` has it, s = 2 x m / (x² + m²); the quotient's square is in range.
 """
 
 from __future__ import annotations
 
-from ..compile import compiled, inlined
-from ..elements import mean
-from ..simd import bits_where_less, chosen, equality, maximum, zeros_like
+from ...compile import compiled, inlined
+from ...elements import mean
+from ...simd import bits_where_less, chosen, equality, maximum, zeros_like
 from .exp_of_likeness import exp_of_likeness
 
 __all__ = ["received_exactly", "slope_exactly", "weights_exactly"]
@@ -47,8 +47,9 @@ def _compared(x, middle):
 
 @inlined
 def _likeness_weight(quotient):
-    """e^s."""
-    return exp_of_likeness(2.0 * quotient / (1.0 + quotient * quotient))
+    """e^s, itself, since a multiple of it times an element could be out of range."""
+    weight = exp_of_likeness(2.0 * quotient / (1.0 + quotient * quotient))
+    return weight / exp_of_likeness(zeros_like(quotient))
 
 
 @inlined
