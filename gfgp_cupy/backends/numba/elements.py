@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from numba.extending import overload
 
-from .compile import compiled
+from .compile import INLINED, compiled
 from .simd import load, maximum, minimum, multiply_add, zeros_like
 
 __all__ = ["Four", "Gathered", "Nine", "Window", "element", "largest", "mean", "smallest", "total"]
@@ -99,14 +99,6 @@ def element(window, position):
     )
 
 
-_OPTIONS = {
-    "error_model": "numpy",
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "forceinline": True,
-}
-
-
 def _by_kind(fold: Callable, four: Callable, nine: Callable, gathered: Callable) -> None:
     """Defines a fold for compiled functions: for each kind of window what computes it."""
     kinds = {Four: four, Nine: nine, Gathered: gathered}
@@ -119,7 +111,7 @@ def _by_kind(fold: Callable, four: Callable, nine: Callable, gathered: Callable)
 
     of_kind = of_summands if four.__code__.co_argcount == 3 else of_elements
     # Numba's declaration lacks these options.
-    overload(fold, jit_options=_OPTIONS)(of_kind)  # pyright: ignore[reportArgumentType]
+    overload(fold, jit_options=INLINED)(of_kind)  # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------- sums

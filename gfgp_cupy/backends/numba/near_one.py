@@ -14,11 +14,10 @@ from .powers import (
     multiply_subtract,
     polynomial,
     power_of_two,
-    times_power_of_two,
 )
-from .simd import LOG2_E, Vector, bits_where_less, chosen, intrinsic, multiply_add, zeros_like
+from .simd import Vector, bits_where_less, chosen, intrinsic, multiply_add, zeros_like
 
-__all__ = ["log", "power", "power_less_one"]
+__all__ = ["exponent_and_mantissa", "log", "power_less_one"]
 
 # log(1 + t) = t + t² q(t) from √½ to √2. The coefficients of q, lowest first, are those of the
 # polynomial for log(1 + t) / t whose largest relative error is least, found as in powers.py:
@@ -92,36 +91,6 @@ def _log(x, excess):
     return implementation
 
 
-def power(x, exponent, rest):
-    """x^(exponent + rest) for normal x > 0, where ``rest`` is far smaller than ``exponent``; 0
-    where that is below the smallest normal number.
-
-    As :func:`log` has it, x = 2^k (1 + t): the exponents' product with k is taken exactly and that
-    with log(1 + t) is never large, so the error, of about 1 + |exponent| / 2 units in the last
-    place, does not grow with log x.
-    """
-    raise NotImplementedError("power is for compiled functions")
-
-
-@overload(power)
-def _power(x, exponent, rest):
-    if not isinstance(x, Vector):
-        return None
-    of_logarithm = _COEFFICIENTS[x.element]
-    whole_only, of_power, _ = constants_of(x.element)
-
-    def implementation(x, exponent, rest):
-        k, t = _exponent_and_excess(x, x - 1.0)
-        logarithm = multiply_add(t * t, polynomial(t, of_logarithm), t) * LOG2_E
-        n = (multiply_add(exponent, logarithm, exponent * k) + whole_only) - whole_only
-        f = multiply_add(
-            exponent, logarithm, multiply_add(rest, k, multiply_subtract(exponent, k, n))
-        )
-        return times_power_of_two(1.0 + f * polynomial(f, of_power), n)
-
-    return implementation
-
-
 def power_less_one(scale, x):
     """2^(scale · x) − 1, right to 4 units in the last place where it is near 0, too, and to 5
     everywhere.
@@ -162,24 +131,43 @@ def _excess_of(power, n, part):
 
 
 @intrinsic
+def exponent_and_mantissa(typing_context, x):
+    """k and m of x = 2^k m with √½ <= m < √2."""
+
+    def generate(context, builder, sig, args):
+        exponent, mantissa = _parts_of(builder, x, args[0])
+        k = builder.sitofp(exponent, mantissa.type)
+        return context.make_tuple(builder, sig.return_type, (k, mantissa))
+
+    return types.UniTuple(x, 2)(x), generate
+
+
+@intrinsic
 def _exponent_and_excess(typing_context, x, excess):
     """k and t of x = 2^k (1 + t); where k is 0, t is ``excess``."""
 
     def generate(context, builder, sig, args):
         value, near = args
-        width, lanes = x.element.bitwidth, x.lanes
-        integers = ir.VectorType(ir.IntType(width), lanes)
-
-        def all_lanes(number):
-            return ir.Constant(integers, [number] * lanes)
-
-        bits, places = builder.bitcast(value, integers), all_lanes(MANTISSA_BITS[x.element])
-        above = builder.sub(bits, all_lanes(_BITS_OF_ROOT_OF_HALF[x.element]))
-        exponent = builder.ashr(above, places)
-        mantissa = builder.bitcast(builder.sub(bits, builder.shl(exponent, places)), value.type)
+        exponent, mantissa = _parts_of(builder, x, value)
         k = builder.sitofp(exponent, value.type)
-        t = builder.fsub(mantissa, ir.Constant(value.type, [1.0] * lanes))
-        t = builder.select(builder.icmp_signed("==", exponent, all_lanes(0)), near, t)
+        t = builder.fsub(mantissa, ir.Constant(value.type, [1.0] * x.lanes))
+        t = builder.select(
+            builder.icmp_signed("==", exponent, ir.Constant(exponent.type, None)), near, t
+        )
         return context.make_tuple(builder, sig.return_type, (k, t))
 
     return types.UniTuple(x, 2)(x, x), generate
+
+
+def _parts_of(builder, vector: Vector, value):
+    """The exponent, as an integer, and the mantissa."""
+    integers = ir.VectorType(ir.IntType(vector.element.bitwidth), vector.lanes)
+
+    def all_lanes(number):
+        return ir.Constant(integers, [number] * vector.lanes)
+
+    bits, places = builder.bitcast(value, integers), all_lanes(MANTISSA_BITS[vector.element])
+    above = builder.sub(bits, all_lanes(_BITS_OF_ROOT_OF_HALF[vector.element]))
+    exponent = builder.ashr(above, places)
+    mantissa = builder.sub(bits, builder.shl(exponent, places))
+    return exponent, builder.bitcast(mantissa, value.type)

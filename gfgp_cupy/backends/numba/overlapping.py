@@ -54,6 +54,10 @@ __all__ = ["backward", "forward"]
 arithmetic = given(__name__, "arithmetic")
 """What a window function does with nine elements: :mod:`.any_function.overlapping`, or its own."""
 
+HAS_FURTHER = hasattr(arithmetic, "made_of")
+"""Whether that makes of an element what stands for it, its term and two further numbers, which it
+reads itself for ∂y/∂θ. What rows are the first and the third follows those of terms."""
+
 
 @native
 def forward(block):
@@ -83,9 +87,9 @@ def _pool(
         top = 2 * (row - plane * sizes.out_height) - sizes.padding_h
         if row == start_row or top <= 0:
             _take_lambdas(work, sizes, strip, lams, plane)
-            _weigh_row(work, sizes, strip, constant, x, plane, top, first)
-        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1)
-        _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third)
+            _weigh_row(work, sizes, strip, constant, x, plane, top, first, with_spread)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1, with_spread)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third, with_spread)
         for column in range(sizes.segments):
             for lane in range(0, sizes.segment, lanes_for(work)):
                 k, left = column * sizes.segment + lane, sizes.segment - lane
@@ -138,10 +142,10 @@ def _send_back(
         top = 2 * (row - plane * sizes.out_height) - sizes.padding_h
         if row == begin or top <= 0:
             _take_lambdas(work, sizes, strip, lams, plane)
-            _weigh_row(work, sizes, strip, constant, x, plane, top, first)
+            _weigh_row(work, sizes, strip, constant, x, plane, top, first, parts > 0)
             _clear_gradients(work, strip, 2)
-        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1)
-        _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1, parts > 0)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third, parts > 0)
         own = row >= start_row
         of_lam_at = plane if parts == OF_EACH_PLANE else row
         first_row = top <= 0 or parts == OF_EACH_ROW
@@ -209,7 +213,7 @@ def _send_back(
 def _strip_of(block):
     return Strip(
         extra(block, 0), extra(block, 1), extra(block, 2), extra(block, 3), extra(block, 4),
-        extra(block, 5), extra(block, 6),
+        extra(block, 5), extra(block, 6), extra(block, 7),
     )  # fmt: skip
 
 
@@ -232,6 +236,8 @@ def _window(scratch, sizes, strip, k, first, third):
         elements_of_row(scratch, sizes, strip, 1, 2, k),
         elements_of_row(scratch, sizes, strip, third, 2, k),
     )
+    if HAS_FURTHER:
+        return x, (terms[0], terms[1], terms[2], (first, third))
     return x, terms
 
 
@@ -239,7 +245,8 @@ def _window(scratch, sizes, strip, k, first, third):
 def _begin(scratch, sizes, strip):
     """What stays: zeros where no window's gradient is written, and which columns are inside."""
     nothing = filled(scratch, 0.0)
-    for at in range(0, strip.size, lanes_for(scratch)):
+    stop = strip.size if HAS_FURTHER else strip.further * strip.length
+    for at in range(0, stop, lanes_for(scratch)):
         store(scratch, at, nothing)
     even = strip.inside * strip.length + strip.margin
     odd = even + strip.length
@@ -262,7 +269,7 @@ def _take_lambdas(scratch, sizes, strip, lam, plane):
 
 
 @compiled
-def _weigh_row(scratch, sizes, strip, constant, x, plane, y, slot):
+def _weigh_row(scratch, sizes, strip, constant, x, plane, y, slot, for_theta):
     """Brings input row ``y``, or the nearest inside, and its terms into a row of scratch."""
     lanes = lanes_for(scratch)
     even = 4 * slot * strip.length + strip.margin
@@ -277,8 +284,8 @@ def _weigh_row(scratch, sizes, strip, constant, x, plane, y, slot):
             a, b = separated(
                 load_part(x, begin + i, left), load_part(x, begin + i + lanes, left - lanes)
             )
-            _put(scratch, even + i // 2, to_terms, a, scale)
-            _put(scratch, odd + i // 2, to_terms, b, scale)
+            _put(scratch, strip, even + i // 2, a, scale, for_theta)
+            _put(scratch, strip, odd + i // 2, b, scale, for_theta)
     else:
         for column in range(sizes.width):
             to = (odd if column % 2 else even) + column // 2 * sizes.pixel
@@ -286,7 +293,7 @@ def _weigh_row(scratch, sizes, strip, constant, x, plane, y, slot):
             for channel in range(0, sizes.pixel, lanes):
                 scale = arithmetic.scale_of(load(scratch, strip.lam + channel), constant)
                 value = load_part(x, at + channel, sizes.pixel - channel)
-                _put(scratch, to + channel, to_terms, value, scale)
+                _put(scratch, strip, to + channel, value, scale, for_theta)
     if y != nearest:
         nothing = filled(scratch, 0.0)
         for i in range(0, 2 * strip.length, lanes):
@@ -320,10 +327,23 @@ def _fetch_next_rows(x, sizes, plane, top, k):
     prefetch_far(x, at + length + lanes)
 
 
-@compiled
-def _put(scratch, at, to_terms, value, scale):
-    store(scratch, at, value)
-    store(scratch, at + to_terms, arithmetic.term_of(value, scale))
+if HAS_FURTHER:
+
+    @compiled
+    def _put(scratch, strip, at, value, scale, for_theta):
+        element, term, further, furthest = arithmetic.made_of(value, scale)
+        store(scratch, at, element)
+        store(scratch, at + 2 * strip.length, term)
+        if for_theta:
+            store(scratch, at + strip.further * strip.length, further)
+            store(scratch, at + (strip.further + 2) * strip.length, furthest)
+
+else:
+
+    @compiled
+    def _put(scratch, strip, at, value, scale, for_theta):
+        store(scratch, at, value)
+        store(scratch, at + 2 * strip.length, arithmetic.term_of(value, scale))
 
 
 @compiled

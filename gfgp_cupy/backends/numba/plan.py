@@ -104,6 +104,8 @@ class Strip(NamedTuple):
             left, in their middle and on their right, for each of three input rows.
         lam: where λ begins, of the plane or of a pixel's channels.
         shares: the number of a row of one over how many columns of each window lie in the input.
+        further: that of the first of twelve rows for two further numbers of each element, laid out
+            as those before ``inside``.
         size: elements of scratch memory.
     """
 
@@ -113,6 +115,7 @@ class Strip(NamedTuple):
     sent: int
     lam: int
     shares: int
+    further: int
     size: int
 
 
@@ -266,7 +269,8 @@ def _strip(geometry: PoolGeometry, sizes: Sizes, pairs: int, element_size: int) 
         sent=15,
         lam=14 * length + margin,
         shares=24,
-        size=25 * length,
+        further=25,
+        size=37 * length,
     )
 
 

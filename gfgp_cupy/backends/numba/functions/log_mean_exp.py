@@ -23,12 +23,11 @@ from ..simd import (
     chosen,
     lanes_within,
     maximum,
-    multiply_add,
     zeros_like,
 )
 
 __all__ = [
-    "LEAST_REACH", "MOST_REACH", "Exponent", "excess_and_part_of_derivative", "exponent_of", "hold",
+    "LEAST_REACH", "MOST_REACH", "Exponent", "exponent_of", "hold",
     "log_over_theta", "part_of_derivative", "theta_of_derivative", "usable",
 ]  # fmt: skip
 
@@ -88,21 +87,6 @@ def part_of_derivative(distance, weight, theta):
 
 
 @inlined
-def excess_and_part_of_derivative(z, weight):
-    """e^z − 1 and z² χ(z), where ``weight`` is e^z.
-
-    Where z is small both are made of φ(z) = (e^z − 1 − z) / z².
-    """
-    square = z * z
-    near = bits_where_less(square, zeros_like(z) + 1.0)
-    phi = _phi(z)
-    return (
-        chosen(near, multiply_add(square, phi, z), weight - 1.0),
-        chosen(near, square * multiply_add(z - 1.0, phi, 1.0), (z - 1.0) * weight + 1.0),
-    )
-
-
-@inlined
 def theta_of_derivative(theta, reach, range):
     """θ, or where that leaves its limit at 0 alone as good as unchanged, one that does so, too, but
     with which no square is 0."""
@@ -152,54 +136,6 @@ def _chi_of(z):
     if not isinstance(z, Vector):
         return None
     coefficients = _COEFFICIENTS[z.element]
-
-    def implementation(z):
-        return polynomial(z, coefficients)
-
-    return implementation
-
-
-# φ(z) for |z| <= 1, the polynomial that meets it at Chebyshev's points: to 5.5e-9 and 4.5e-19.
-_COEFFICIENTS_OF_PHI = {
-    types.float32: (
-        0.49999999781421683,
-        0.16666666646842135,
-        0.04166673659523746,
-        0.00833333967591706,
-        0.0013885396911807102,
-        0.00019838101968683888,
-        2.535851224463976e-05,
-        2.8062802582276946e-06,
-    ),
-    types.float64: (
-        0.5,
-        0.16666666666666666,
-        0.041666666666666664,
-        0.008333333333333236,
-        0.0013888888888888835,
-        0.0001984126984137474,
-        2.4801587301645516e-05,
-        2.7557319174051555e-06,
-        2.755731919627328e-07,
-        2.505212058452295e-08,
-        2.0876763758519634e-09,
-        1.6057448519013338e-10,
-        1.1469860083749003e-11,
-        7.753289909061301e-13,
-        4.838397490830109e-14,
-    ),
-}
-
-
-def _phi(z):
-    raise NotImplementedError("_phi is for compiled functions")
-
-
-@overload(_phi)
-def _phi_of(z):
-    if not isinstance(z, Vector):
-        return None
-    coefficients = _COEFFICIENTS_OF_PHI[z.element]
 
     def implementation(z):
         return polynomial(z, coefficients)
