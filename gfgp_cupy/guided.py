@@ -14,6 +14,7 @@ from .bins import Bins
 from .fx import leaf_call
 from .geometry import Sizes
 from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
+from .ops import OPERATORS
 from .padding import place_windows
 from .pool2d import Pool2d
 from .window_function import WindowFunction
@@ -139,7 +140,13 @@ class GuidedPool2d(HeadPool2d):
     """What brings θ into its range, by its class or as ``"sigmoid"`` or ``"softplus"``."""
 
     function: WindowFunction | None = None
-    """By which the layer pools, if it does by one."""
+    """By which the layer pools, if it does by one; registered."""
+
+    function_name: str | None = None
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.function_name = None if cls.function is None else cls.function.name
 
     def __init__(
         self, num_features: int, kernel_size: int | Sizes,
@@ -179,21 +186,27 @@ class GuidedPool2d(HeadPool2d):
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1]."""
-        if self.function is None:
+        function = self._function()
+        if function is None:
             raise NotImplementedError
         return pool_windows(
-            self.function, input, self.parameter_of(parameter), *self.window, axes=self.axes
+            function, input, self.parameter_of(parameter), *self.window, axes=self.axes
         )
 
     def parameter_of(self, predicted: Tensor) -> Tensor:
         """The parameter of ``function``, of what the head predicts: by default that itself."""
         return predicted
 
+    def _function(self) -> WindowFunction | None:
+        # PyTorch 2.6 exports no attribute of a class but numbers, strings and functions.
+        return None if self.function_name is None else OPERATORS[self.function_name, 2].function
+
     def pool_guided(self, input: Tensor) -> Tensor:
-        if self.function is not None:
+        function = self._function()
+        if function is not None:
             head = outside_autocast(self.head, input.device)
             return pool_guided(
-                self.function, input, lambda mean: self.parameter_of(head(mean)), self.kernel_size,
+                function, input, lambda mean: self.parameter_of(head(mean)), self.kernel_size,
                 self.stride, self.padding, self.ceil_mode, self.count_include_pad, axes=self.axes,
             )  # fmt: skip
         windows = place_windows(

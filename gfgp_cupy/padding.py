@@ -68,9 +68,13 @@ class Windows(NamedTuple):
     def with_fixed_padding(self) -> Windows:
         """The same for PyTorch's own poolings, which take no symbolic padding, and so are compiled
         anew where "same" padding differs."""
-        padding, kernel = self.geometry.padding, self.geometry.kernel_size
+        kernel, stride, padding, ceil_mode = self.geometry
         fixed = tuple([_fixed(before, size) for before, size in zip(padding, kernel, strict=True)])
-        return self._replace(geometry=self.geometry._replace(padding=fixed))
+        # In full: PyTorch 2.6 does not compile a named tuple's _replace.
+        geometry = PoolGeometry(kernel, stride, fixed, ceil_mode)
+        return Windows(
+            self.input, self.padded, geometry, self.output_shape, self.axes, self.surplus
+        )
 
     def output_size(self) -> Sizes:
         """The sizes of the result's plane, in a jit trace computed of those of the input."""

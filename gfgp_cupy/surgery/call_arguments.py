@@ -113,7 +113,8 @@ def _sizes(axes: int, value: Any) -> Sizes | None:
         return (value,) * axes
     if isinstance(value, (tuple, list)) and len(value) in (1, axes):
         values = tuple(value) if len(value) == axes else (value[0],) * axes
-        if all(isinstance(each, int) for each in values):
+        # A list: PyTorch 2.6 does not compile a generator.
+        if all([isinstance(each, int) for each in values]):  # noqa: C419
             return values
     return None
 
