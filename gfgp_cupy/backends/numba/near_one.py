@@ -13,11 +13,12 @@ from .powers import (
     has_avx512,
     multiply_subtract,
     polynomial,
+    polynomial_by_halves,
     power_of_two,
 )
 from .simd import Vector, bits_where_less, chosen, intrinsic, multiply_add, zeros_like
 
-__all__ = ["exponent_and_mantissa", "log", "power_less_one"]
+__all__ = ["exponent_and_mantissa", "log", "log_by_halves", "power_less_one"]
 
 # log(1 + t) = t + t² q(t) from √½ to √2. The coefficients of q, lowest first, are those of the
 # polynomial for log(1 + t) / t whose largest relative error is least, found as in powers.py:
@@ -86,6 +87,27 @@ def _log(x, excess):
         k, t = _exponent_and_excess(x, excess)
         return multiply_add(
             k, zeros_like(k) + LOG_2, multiply_add(t * t, polynomial(t, coefficients), t)
+        )
+
+    return implementation
+
+
+def log_by_halves(x, excess):
+    """:func:`log`, sooner, with a few operations more: where nothing else is left to be computed
+    meanwhile."""
+    raise NotImplementedError("log_by_halves is for compiled functions")
+
+
+@overload(log_by_halves)
+def _log_by_halves(x, excess):
+    if not isinstance(x, Vector):
+        return None
+    coefficients = _COEFFICIENTS[x.element]
+
+    def implementation(x, excess):
+        k, t = _exponent_and_excess(x, excess)
+        return multiply_add(
+            k, zeros_like(k) + LOG_2, multiply_add(t * t, polynomial_by_halves(t, coefficients), t)
         )
 
     return implementation

@@ -17,6 +17,7 @@ __all__ = [
     "has_avx512",
     "multiply_subtract",
     "polynomial",
+    "polynomial_by_halves",
     "power_of_two",
     "power_of_two_by_bits",
     "power_of_two_by_scaling",
@@ -268,6 +269,34 @@ def polynomial(typing_context, x, coefficients):
             product = builder.fmul(total, point, flags=("contract",))
             total = builder.fadd(product, terms.pop(), flags=("contract",))
         return total
+
+    return x(x, coefficients), generate
+
+
+@intrinsic
+def polynomial_by_halves(typing_context, x, coefficients):
+    """:func:`polynomial` by Estrin's scheme: a few operations more, in a chain of dependences that
+    is as long as the number of coefficients has digits. For a polynomial that waits alone."""
+
+    def generate(context, builder, sig, args):
+        power, numbers = args
+        terms = [
+            in_all_lanes(
+                builder,
+                x,
+                context.cast(builder, builder.extract_value(numbers, i), number, x.element),
+            )
+            for i, number in enumerate(coefficients)
+        ]
+        while len(terms) > 1:
+            joined = []
+            for low, high in zip(terms[::2], terms[1::2], strict=False):
+                product = builder.fmul(high, power, flags=("contract",))
+                joined.append(builder.fadd(product, low, flags=("contract",)))
+            if len(terms) % 2:
+                joined.append(terms[-1])
+            power, terms = builder.fmul(power, power), joined
+        return terms[0]
 
     return x(x, coefficients), generate
 

@@ -77,7 +77,9 @@ def output_of(summary, exponent):
 def sensitivity_of(window, summary, exponent):
     centre, shift, inverse_total, theta, inverse = summary
     given = centre, shift, inverse_total, theta, exponent.scale
-    return mean(_part_of_derivative, window, given) * inverse * inverse
+    sensitivity = mean(_part_of_derivative, window, given) * inverse * inverse
+    # Of equal elements whose mean is rounded it may be just below 0, and has a root.
+    return maximum(zeros_like(sensitivity), sensitivity)
 
 
 @inlined
