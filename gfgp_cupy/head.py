@@ -167,9 +167,11 @@ def check_head_input(
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     channel, dimensions = -1 - axes, input.dim()
-    if dimensions not in (axes + 1, axes + 2) or sizes_of(input)[channel] != num_features:
+    # No tuple to look into: PyTorch 2.6 compiles "in" wrongly where ``axes`` is dynamic.
+    fits = axes < dimensions <= axes + 2
+    if not fits or sizes_of(input)[channel] != num_features:
         shape, names = tuple(sizes_of(input)), NAMES_OF_AXES[axes]
-        way_out = f": {advice(shape[channel])}" if dimensions in (axes + 1, axes + 2) else ""
+        way_out = f": {advice(shape[channel])}" if fits else ""
         raise ValueError(
             f"input must be [N, C, {names}] or [C, {names}] with C = num_features = "
             f"{num_features}, got shape {shape}{way_out}"

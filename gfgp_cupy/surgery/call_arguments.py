@@ -111,7 +111,7 @@ def _sizes(axes: int, value: Any) -> Sizes | None:
     """``value`` for each axis; None if it is known when the network runs alone."""
     if isinstance(value, int):
         return (value,) * axes
-    if isinstance(value, (tuple, list)) and len(value) in (1, axes):
+    if isinstance(value, (tuple, list)) and (len(value) == 1 or len(value) == axes):
         values = tuple(value) if len(value) == axes else (value[0],) * axes
         # A list: PyTorch 2.6 does not compile a generator.
         if all([isinstance(each, int) for each in values]):  # noqa: C419
