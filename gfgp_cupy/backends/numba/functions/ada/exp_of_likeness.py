@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import types
 from numba.extending import overload
 
@@ -42,7 +44,7 @@ _COEFFICIENTS = {
 }
 
 
-def exp_of_likeness(s):
+def exp_of_likeness(s) -> Any:
     """e^s times a number that is the same for all s, about 2^31 in float32 and 2^82 in float64, for
     a vector of numbers between −1 and 1; right to 3 units in the last place."""
     raise NotImplementedError("exp_of_likeness is for compiled functions")

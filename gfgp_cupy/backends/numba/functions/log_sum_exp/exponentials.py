@@ -59,7 +59,7 @@ def power_in_parts(scale, x):
     return _part_of(f), times_power_of_two(zeros_like(n) + 1.0, n)
 
 
-def _whole_and_rest(scale, x):
+def _whole_and_rest(scale, x) -> Any:
     """The whole number next to scale · x and what is left of that, as exact as in
     :func:`...powers.power_of_two`."""
     raise NotImplementedError("_whole_and_rest is for compiled functions")
