@@ -27,6 +27,9 @@ __all__ = [
 LEAST_TERM = 2.0**-120
 """What e^x counts as inside the plane, where it is less: outside it is 0."""
 
+MOST_SHARE_UNCUT = 1 / 8.5
+"""Of an element in a window that has all nine inside the plane: less than this."""
+
 
 class Means(NamedTuple):
     """Attributes:
@@ -72,9 +75,9 @@ def weigh(scratch, sizes, strip, k, left, top, x, terms, beta):
     rows = row_is_inside(sizes, top) + row_is_inside(sizes, top + 1) + row_is_inside(sizes, top + 2)
     share = load(scratch, share_of_columns(strip, k)) * (1.0 / rows)
     zero = zeros_like(share)
-    inside = (
-        _where_inside(x[0], terms[0]), _where_inside(x[1], terms[1]), _where_inside(x[2], terms[2]),
-    )  # fmt: skip
+    # Few windows are cut by the edge; the others need no masks.
+    uncut = all_hold(scratch, lanes_within(share, 0.0, MOST_SHARE_UNCUT), left)
+    inside = x if uncut else _rows_inside(x, terms)
     middle = _sum(inside) * share
     # First what does not wait for m; from the element in the middle, so that no digits are lost.
     centre, total = x[1][1], _sum(terms)
@@ -92,10 +95,9 @@ def weigh(scratch, sizes, strip, k, left, top, x, terms, beta):
         _quotients(twice, squares[1], square),
         _quotients(twice, squares[2], square),
     )
-    weights = (
-        _weights(x[0], h[0], terms[0]), _weights(x[1], h[1], terms[1]),
-        _weights(x[2], h[2], terms[2]),
-    )  # fmt: skip
+    weights = _weights(x[0], h[0]), _weights(x[1], h[1]), _weights(x[2], h[2])
+    if not uncut:
+        weights = _rows_inside(weights, terms)
     inverse = 1.0 / _sum(weights)
     shift = _moment(weights, x, middle) * inverse
     parts = (
@@ -194,6 +196,14 @@ def _moment_of_row(w, x, centre):
 
 
 @inlined
+def _rows_inside(rows, terms):
+    return (
+        _where_inside(rows[0], terms[0]), _where_inside(rows[1], terms[1]),
+        _where_inside(rows[2], terms[2]),
+    )  # fmt: skip
+
+
+@inlined
 def _where_inside(values, terms):
     """``values``, but 0 outside."""
     return (
@@ -221,13 +231,12 @@ def _quotients(twice, squares, square):
 
 
 @inlined
-def _weights(x, h, terms):
-    weights = (
+def _weights(x, h):
+    return (
         exp_of_likeness(x[0] * h[0]),
         exp_of_likeness(x[1] * h[1]),
         exp_of_likeness(x[2] * h[2]),
     )
-    return _where_inside(weights, terms)
 
 
 @inlined
