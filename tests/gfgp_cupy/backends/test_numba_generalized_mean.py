@@ -136,3 +136,25 @@ def test_what_is_not_finite_spoils_its_own_windows_alone(value, layout, geometry
     for one, other in zip(spoilt, clean, strict=True):
         assert one[hit].isnan().all()
         assert torch.equal(one[~hit], other[~hit])
+
+
+@each_layout
+@each_family
+@pytest.mark.parametrize("p", [0.5, 3.0])
+def test_windows_of_equal_elements_have_no_derivative_by_p(p, layout, geometry):
+    # Beside windows of which one element is the next number, or another one below the least.
+    x = torch.full(SHAPE, 1.7)
+    x[:, ::2] = -1.0
+    x[:, 1::4, 8:, ::6] = torch.tensor(1.7).nextafter(torch.tensor(2.0))
+    x[:, ::4, 8:, ::6] = -2.0
+    x[:, 2::4, 8:, ::6] = 0.3
+    assert_right(x, p, geometry, layout)
+    theta = torch.full((*SHAPE[:2], 1, 1), p)
+    x = x.contiguous(memory_format=layout)
+    _, by_p = backend.forward_with_spread(x, theta, geometry, GENERALIZED_MEAN)
+    window = geometry.kernel_size, geometry.stride, geometry.padding
+    of_range = torch.nn.functional.max_pool2d(
+        x.clamp(min=0), *window
+    ) + torch.nn.functional.max_pool2d(-x.clamp(min=0), *window)
+    assert (by_p[of_range == 0] == 0).all()
+    assert (by_p[of_range > 0] > 0).all()

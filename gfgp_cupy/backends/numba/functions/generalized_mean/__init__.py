@@ -8,9 +8,9 @@ and that times a window's factor is the gradient. Where such powers do not hold,
 from __future__ import annotations
 
 from ...compile import inlined
-from ...elements import mean
+from ...elements import largest, mean, smallest
 from ...simd import bits_where_less, chosen, lanes_within, maximum, zeros_like
-from .divergence import divergence_holds, part_of_divergence, sensitivity_by
+from .divergence import are_equal, divergence_holds, part_of_divergence, sensitivity_by
 from .logarithms import Logarithm, distance, logarithm, logarithm_and_root, power
 from .relative import (
     LEAST_POWER,
@@ -73,11 +73,19 @@ def sensitivity_of(window, summary, theta):
     exponent = theta.exponent
     of_powers = mean(_power, window, theta.eps)
     of_mean, p = logarithm(of_powers), exponent.theta
-    given = p, of_mean.whole, of_mean.part, 1.0 / of_powers, theta.eps
-    divergence = mean(_part_of_divergence, window, given)
+    given = p, of_mean.whole, of_mean.part, 0.5 / of_powers, theta.eps
+    half = mean(_part_of_divergence, window, given)
+    divergence = half + half
     sensitivity = sensitivity_by(divergence, summary.output, exponent.inverse)
     holding = divergence_holds(divergence, p * p) & _shared(window)
-    if holding == lanes_within(zeros_like(window.share), 0.0, 0.0):
+    all_lanes = lanes_within(zeros_like(window.share), 0.0, 0.0)
+    if holding == all_lanes:
+        return sensitivity
+    equal = mean_holds(of_powers, theta) & _shared(window)
+    equal = equal & are_equal(smallest(window), largest(window), theta.eps)
+    sensitivity = chosen(equal, zeros_like(sensitivity), sensitivity)
+    holding = holding | equal
+    if holding == all_lanes:
         return sensitivity
     return chosen(holding, sensitivity, relative_sensitivity_of(window, theta))
 
@@ -112,7 +120,7 @@ def _power(x, term, eps):
 
 @inlined
 def _part_of_divergence(x, term, given):
-    p, whole, part, inverse, eps = given
+    p, whole, part, half_inverse, eps = given
     x = maximum(eps, x)
-    z = distance(p, logarithm(x), Logarithm(whole, part))
-    return where_inside(term, part_of_divergence(x * term * inverse, z))
+    half = distance(p, logarithm(x), Logarithm(whole, part))
+    return where_inside(term, part_of_divergence(x * term * half_inverse, half))

@@ -42,7 +42,7 @@ def _logarithms(x):
 
 
 def powers(of_x, exponent):
-    """As :func:`.logarithms.power`."""
+    """As :func:`.logarithms.power`, and as :func:`.logarithms.multiple`: the powers' logarithms."""
     raise NotImplementedError("powers is for compiled functions")
 
 
@@ -61,7 +61,7 @@ def _powers(of_x, exponent):
             _power_of_two(b, q[1], n_b),
             _power_of_two(c, q[2], n_c),
             _power_of_two(d, q[3], n_d),
-        )
+        ), (Logarithm(n_a, a), Logarithm(n_b, b), Logarithm(n_c, c), Logarithm(n_d, d))
 
     return implementation
 

@@ -13,22 +13,33 @@ from numba.extending import overload
 
 from ...compile import INLINED, inlined
 from ...powers import multiply_subtract, polynomial
-from ...simd import Vector, bits_where_less, chosen, multiply_add, zeros_like
+from ...simd import (
+    Vector,
+    bits_where_less,
+    chosen,
+    lanes_within,
+    maximum,
+    multiply_add,
+    zeros_like,
+)
 
-__all__ = ["divergence_holds", "part_of_divergence", "sensitivity_by"]
+__all__ = ["are_equal", "divergence_holds", "part_of_divergence", "sensitivity_by"]
 
-LEAST_DIVERGENCE, OF_SQUARE = 2.0**-10, 2.0**-12
+LEAST_DIVERGENCE, OF_SQUARE = 0.75 * 2.0**-10, 2.0**-12
 """Least divergence that holds, and what is added to it times the square of what z's error grows
 with."""
 
 
 @inlined
-def part_of_divergence(weight, z):
-    """e z − u of an element with e = ``weight``."""
-    excess, square = weight - 1.0, z * z
-    near = z * excess * _ratio(z, square)
-    far = multiply_subtract(weight, z, excess)
-    return chosen(bits_where_less(square, zeros_like(z) + 1.0), near, far)
+def part_of_divergence(weight, half):
+    """Half of e z − u of an element with e / 2 = ``weight`` and z / 2 = ``half``.
+
+    Of halves, z ρ(z) takes an operation less.
+    """
+    excess, square = weight - 0.5, half * half
+    near = excess * _z_ratio(half, square)
+    far = multiply_subtract(weight, half + half, excess)
+    return chosen(bits_where_less(square, zeros_like(half) + 0.25), near, far)
 
 
 @inlined
@@ -40,39 +51,47 @@ def divergence_holds(divergence, square):
 
 
 @inlined
+def are_equal(least, most, eps):
+    """In which lanes the elements are all equal, at least ε: their divergence is 0. (Where a
+    network's ReLU comes before, many windows are.)"""
+    return lanes_within(maximum(eps, most) - maximum(eps, least), 0.0, 0.0)
+
+
+@inlined
 def sensitivity_by(divergence, output, inverse):
     return output * divergence * inverse * inverse
 
 
-# ρ(z) = 1/2 + z r(z²) for |z| <= 1. The coefficients of r, lowest first, are those with which ρ's
-# largest error is least, found as in powers.py: 2.4e-8 in float32 and 2.3e-19 in float64.
+# z ρ(z) = h + h² r(h²), where h = z / 2, for |z| <= 1. The coefficients of r, lowest first, are
+# those with which ρ's largest error is least, found as in powers.py: 2.4e-8 in float32 and 2.3e-19
+# in float64.
 _COEFFICIENTS = {
-    types.float32: (0.08333324756364428, -0.00138819740780623, 3.166892138920118e-05),
+    types.float32: (0.33333299025457713, -0.02221115852489968, 0.0020268109689088754),
     types.float64: (
-        0.08333333333333333,
-        -0.0013888888888887935,
-        3.3068783067444156e-05,
-        -8.267195682712484e-07,
-        2.0876728688180046e-08,
-        -5.283651292926391e-10,
-        1.3323858419197565e-11,
-        -3.047037332970418e-13,
+        0.3333333333333333,
+        -0.022222222222220697,
+        0.002116402116316426,
+        -0.0002116402094774396,
+        2.1377770176696367e-05,
+        -2.16418356958265e-06,
+        2.182980963401329e-07,
+        -1.996906386535493e-08,
     ),
 }
 
 
-def _ratio(z, square):
-    raise NotImplementedError("_ratio is for compiled functions")
+def _z_ratio(half, square):
+    raise NotImplementedError("_z_ratio is for compiled functions")
 
 
 # (Numba's declaration lacks these options.)
-@overload(_ratio, jit_options=INLINED)  # pyright: ignore[reportArgumentType]
-def _ratio_of(z, square):
-    if not isinstance(z, Vector):
+@overload(_z_ratio, jit_options=INLINED)  # pyright: ignore[reportArgumentType]
+def _z_ratio_of(half, square):
+    if not isinstance(half, Vector):
         return None
-    coefficients = _COEFFICIENTS[z.element]
+    coefficients = _COEFFICIENTS[half.element]
 
-    def implementation(z, square):
-        return multiply_add(z, polynomial(square, coefficients), 0.5)
+    def implementation(half, square):
+        return multiply_add(square, polynomial(square, coefficients), half)
 
     return implementation

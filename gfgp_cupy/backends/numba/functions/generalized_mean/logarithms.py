@@ -19,11 +19,13 @@ from ...simd import Vector, call_of, in_all_lanes, intrinsic, multiply_add, zero
 __all__ = [
     "COEFFICIENTS",
     "Logarithm",
+    "difference",
     "distance",
     "logarithm",
     "logarithm_and_root",
     "multiple",
     "power",
+    "product",
 ]
 
 # log₂(1 + t) = t q(t) from √½ to √2. The coefficients of q, lowest first, are those whose largest
@@ -75,9 +77,21 @@ class Logarithm(NamedTuple):
 
 @inlined
 def distance(exponent, of_x, of_y):
-    """log (x^exponent / y)."""
+    """log √(x^exponent / y)."""
     whole = multiply_subtract(exponent, of_x.whole, of_y.whole)
-    return multiply_add(exponent, of_x.part, whole - of_y.part) * LOG_2
+    return multiply_add(exponent, of_x.part, whole - of_y.part) * (0.5 * LOG_2)
+
+
+@inlined
+def difference(of_x, of_y):
+    """log √(x / y)."""
+    return ((of_x.whole - of_y.whole) + (of_x.part - of_y.part)) * (0.5 * LOG_2)
+
+
+@inlined
+def product(of_x, of_y):
+    """The logarithm of x y, whose rest may be as large as 1."""
+    return Logarithm(of_x.whole + of_y.whole, of_x.part + of_y.part)
 
 
 def logarithm(x):
@@ -104,7 +118,8 @@ def _logarithm(x):
 @inlined
 def multiple(of_x, exponent):
     """log₂ x^exponent as a whole number and the rest."""
-    n = nearest(multiply_add(exponent, of_x.part, exponent * of_x.whole))
+    # (The sum's rounding only lets the rest be a little more than 1/2.)
+    n = nearest(exponent * (of_x.whole + of_x.part))
     rest = multiply_subtract(exponent, of_x.whole, n)
     return n, multiply_add(exponent, of_x.part, rest)
 

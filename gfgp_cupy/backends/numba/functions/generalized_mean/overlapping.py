@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...compile import apart, compiled, inlined, stands_apart
-from ...elements import Nine
-from ...near_one import LOG_2
+from ...elements import Nine, largest, smallest
 from ...simd import (
     bits_where_less,
     chosen,
@@ -24,8 +23,8 @@ from ...simd import (
 )
 from ...strips import row_is_inside, share_of_columns
 from . import mean_holds
-from .divergence import divergence_holds, part_of_divergence, sensitivity_by
-from .logarithms import logarithm, logarithm_and_root, multiple, power
+from .divergence import are_equal, divergence_holds, part_of_divergence, sensitivity_by
+from .logarithms import Logarithm, difference, logarithm, logarithm_and_root, multiple, power
 from .relative import (
     reference_of,
     relative_sensitivity_of,
@@ -221,9 +220,9 @@ def _sensitivity_of(weighed, theta):
     place, p = weighed.place, theta.exponent.theta
     x, terms, columns = _rows(place, ELEMENTS), _rows(place, TERMS), _columns(place)
     whole, part = _rows(place, place.strip.further), _rows(place, place.strip.further + 2)
-    given = weighed.of_mean, weighed.inverse, columns
+    given = weighed.of_mean, 0.5 * weighed.inverse, columns
     top = place.top
-    divergence = weighed.share * (
+    divergence = (weighed.share + weighed.share) * (
         (
             _divergence(x[0], terms[0], whole[0], part[0], given) * row_is_inside(place.sizes, top)
             + _divergence(x[1], terms[1], whole[1], part[1], given)
@@ -236,6 +235,11 @@ def _sensitivity_of(weighed, theta):
     sensitivity = sensitivity_by(divergence, weighed.summary.output, inverse)
     holding = weighed.holding & divergence_holds(divergence, p * p)
     if holding & weighed.own != weighed.own:
+        window = Nine(weighed.share, weighed.share, x, terms)
+        equal = weighed.holding & are_equal(smallest(window), largest(window), theta.eps)
+        sensitivity = chosen(equal, zeros_like(sensitivity), sensitivity)
+        holding = holding | equal
+    if holding & weighed.own != weighed.own:
         exact = _sensitivity_exactly(place, weighed.share, theta)
         sensitivity = chosen(holding, sensitivity, exact)
     return sensitivity
@@ -244,17 +248,16 @@ def _sensitivity_of(weighed, theta):
 @inlined
 def _divergence(x, terms, whole, part, given):
     """Of a row."""
-    of_mean, inverse, columns = given
+    of_mean, half_inverse, columns = given
     return (
-        _part(x[0] * terms[0] * inverse, whole[0], part[0], of_mean) * columns[0]
-        + _part(x[1] * terms[1] * inverse, whole[1], part[1], of_mean) * columns[1]
-    ) + _part(x[2] * terms[2] * inverse, whole[2], part[2], of_mean) * columns[2]
+        _part(x[0] * terms[0] * half_inverse, whole[0], part[0], of_mean) * columns[0]
+        + _part(x[1] * terms[1] * half_inverse, whole[1], part[1], of_mean) * columns[1]
+    ) + _part(x[2] * terms[2] * half_inverse, whole[2], part[2], of_mean) * columns[2]
 
 
 @inlined
 def _part(weight, whole, part, of_mean):
-    z = ((whole - of_mean.whole) + (part - of_mean.part)) * LOG_2
-    return part_of_divergence(weight, z)
+    return part_of_divergence(weight, difference(Logarithm(whole, part), of_mean))
 
 
 @apart

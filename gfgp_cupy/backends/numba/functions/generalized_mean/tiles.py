@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...compile import apart, inlined, stands_apart
-from ...elements import Four, smallest
+from ...elements import Four, largest, smallest
 from ...simd import bits_where_less, chosen, filled, lanes_for, maximum, zeros_like
 from . import MOST_MEAN, mean_holds, message_of, received
 from .abreast import logarithms, powers
-from .divergence import divergence_holds, part_of_divergence, sensitivity_by
-from .logarithms import distance, logarithm_and_root
+from .divergence import are_equal, divergence_holds, part_of_divergence, sensitivity_by
+from .logarithms import difference, logarithm_and_root, product
 from .relative import (
     reference_of,
     relative_sensitivity_of,
@@ -29,7 +29,7 @@ class Weighed(NamedTuple):
     Attributes:
         window: its elements and their terms.
         summary: its output and slope.
-        logarithms, powers: of the elements.
+        logarithms, powers: of the powers x^p; and those.
         of_mean, inverse: the powers' mean's logarithm, and one over it.
         holding, own: the bits of the lanes in which those hold, and of those that have windows.
     """
@@ -49,7 +49,7 @@ def weigh(memory, x, theta, left):
     eps, less_one = theta.eps, theta.less_one
     a, b, c, d = maximum(eps, x[0]), maximum(eps, x[1]), maximum(eps, x[2]), maximum(eps, x[3])
     of_elements = logarithms((a, b, c, d))
-    terms = powers(of_elements, less_one)
+    terms, of_terms = powers(of_elements, less_one)
     of_p = a * terms[0], b * terms[1], c * terms[2], d * terms[3]
     mean = ((of_p[0] + of_p[1]) + (of_p[2] + of_p[3])) * 0.25
     of_mean, output = logarithm_and_root(mean, theta.exponent.inverse, theta.lost)
@@ -57,13 +57,18 @@ def weigh(memory, x, theta, left):
     window = Four(filled(memory, 0.25), filled(memory, 0.0), x, terms)
     summary = Summary(output, output * inverse)
     # An element that is -∞ has the power of ε.
-    holding = mean_holds(mean, theta) & bits_where_less(
-        zeros_like(mean) - MOST_MEAN, smallest(window)
-    )
+    total = (x[0] + x[1]) + (x[2] + x[3])
+    holding = mean_holds(mean, theta) & bits_where_less(zeros_like(mean) - MOST_MEAN, total)
     own = (1 << min(left, lanes_for(memory))) - 1
     if holding & own != own:
         window, summary = _weighed_exactly(window, summary, theta, holding)
-    return Weighed(window, summary, of_elements, of_p, of_mean, inverse, holding, own)
+    of_powers = (
+        product(of_elements[0], of_terms[0]),
+        product(of_elements[1], of_terms[1]),
+        product(of_elements[2], of_terms[2]),
+        product(of_elements[3], of_terms[3]),
+    )
+    return Weighed(window, summary, of_powers, of_p, of_mean, inverse, holding, own)
 
 
 @apart
@@ -126,19 +131,25 @@ def joined(of_theta):
 @inlined
 def _sensitivity_of(weighed, theta):
     logarithms, powers, p = weighed.logarithms, weighed.powers, theta.exponent.theta
-    of_mean, inverse = weighed.of_mean, weighed.inverse
-    divergence = 0.25 * (
+    of_mean, half_inverse = weighed.of_mean, 0.5 * weighed.inverse
+    # Half the mean of halves.
+    divergence = 0.5 * (
         (
-            part_of_divergence(powers[0] * inverse, distance(p, logarithms[0], of_mean))
-            + part_of_divergence(powers[1] * inverse, distance(p, logarithms[1], of_mean))
+            part_of_divergence(powers[0] * half_inverse, difference(logarithms[0], of_mean))
+            + part_of_divergence(powers[1] * half_inverse, difference(logarithms[1], of_mean))
         )
         + (
-            part_of_divergence(powers[2] * inverse, distance(p, logarithms[2], of_mean))
-            + part_of_divergence(powers[3] * inverse, distance(p, logarithms[3], of_mean))
+            part_of_divergence(powers[2] * half_inverse, difference(logarithms[2], of_mean))
+            + part_of_divergence(powers[3] * half_inverse, difference(logarithms[3], of_mean))
         )
     )
     sensitivity = sensitivity_by(divergence, weighed.summary.output, theta.exponent.inverse)
     holding = weighed.holding & divergence_holds(divergence, p * p)
+    if holding & weighed.own != weighed.own:
+        window = weighed.window
+        equal = weighed.holding & are_equal(smallest(window), largest(window), theta.eps)
+        sensitivity = chosen(equal, zeros_like(sensitivity), sensitivity)
+        holding = holding | equal
     if holding & weighed.own != weighed.own:
         exact = relative_sensitivity_of(_with_terms_of_one(weighed.window), theta)
         sensitivity = chosen(holding, sensitivity, exact)
