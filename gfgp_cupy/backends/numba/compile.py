@@ -12,12 +12,11 @@ from pathlib import Path
 import numba
 from numba import types
 from numba.core.ccallback import CFunc
-from numba.extending import intrinsic
 
 from .loading import given
 from .threads import Native
 
-__all__ = ["INLINED", "Compiled", "apart", "compiled", "inlined", "native", "stands_apart"]
+__all__ = ["INLINED", "Compiled", "compiled", "inlined", "native"]
 
 
 @dataclass(frozen=True)
@@ -79,21 +78,3 @@ INLINED = {
 inlined = numba.njit(**INLINED)
 """Compiled as a part of those that call it: for what is inside a loop and longer than LLVM would
 inline, so that its constants stay in registers and its results do not go by way of memory."""
-
-
-apart = numba.njit(**INLINED | {"forceinline": False})
-"""For functions that call :func:`stands_apart`. (Numba would have them inlined if one that is makes
-it compile them.)"""
-
-
-@intrinsic
-def stands_apart(typing_context):
-    """Of the function that calls this: it is rare and not to be inlined, so that those that call it
-    keep their registers for the rest, and compile faster."""
-
-    def generate(context, builder, sig, args):
-        builder.function.attributes.add("noinline")
-        builder.function.attributes.add("cold")
-        return context.get_dummy_value()
-
-    return types.void(), generate

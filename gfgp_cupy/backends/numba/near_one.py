@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.extending import overload
@@ -65,7 +67,7 @@ _BITS_OF_ROOT_OF_HALF = {types.float32: 0x3F3504F3, types.float64: 0x3FE6A09E667
 LOG_2 = 0.6931471805599453
 
 
-def log(x, excess):
+def log(x, excess) -> Any:
     """The natural logarithm of ``x``, right to 2 units in the last place where it is not below the
     smallest normal number.
 
@@ -92,7 +94,7 @@ def _log(x, excess):
     return implementation
 
 
-def log_by_halves(x, excess):
+def log_by_halves(x, excess) -> Any:
     """:func:`log`, sooner, with a few operations more: where nothing else is left to be computed
     meanwhile."""
     raise NotImplementedError("log_by_halves is for compiled functions")
@@ -113,7 +115,7 @@ def _log_by_halves(x, excess):
     return implementation
 
 
-def power_less_one(scale, x):
+def power_less_one(scale, x) -> Any:
     """2^(scale · x) − 1, right to 4 units in the last place where it is near 0, too, and to 5
     everywhere.
 

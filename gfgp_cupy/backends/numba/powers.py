@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -70,7 +72,7 @@ def constants_of(element: types.Float) -> tuple[float, tuple[float, ...], float]
     return whole_only, _COEFFICIENTS[element], _SMALLEST_EXPONENT[element]
 
 
-def exp2(x, halvings):
+def exp2(x, halvings) -> Any:
     """2^(x − halvings) for x <= 0 and a small whole number >= 0, and 0 where that is below the
     smallest normal number.
 
@@ -99,7 +101,7 @@ def _exp2(x, halvings):
     return implementation
 
 
-def power_of_two(scale, x):
+def power_of_two(scale, x) -> Any:
     """2^(scale · x). Rounded exponents below that of the smallest normal number give 0.
 
     As :func:`exp2`, but the fraction of scale · x is as exact as a number below 1/2, however large
@@ -132,7 +134,7 @@ def has_avx512() -> bool:
     return "+avx512f" in features.split(",")
 
 
-def power_of_two_by_bits(scale, x):
+def power_of_two_by_bits(scale, x) -> Any:
     """:func:`power_of_two` on any processor: the whole number is added to the exponent's bits."""
     raise NotImplementedError("power_of_two_by_bits is for compiled functions")
 
@@ -154,7 +156,7 @@ def _power_of_two_by_bits(scale, x):
     return implementation
 
 
-def power_of_two_by_scaling(scale, x):
+def power_of_two_by_scaling(scale, x) -> Any:
     """:func:`power_of_two` by an instruction of AVX-512."""
     raise NotImplementedError("power_of_two_by_scaling is for compiled functions")
 
@@ -174,7 +176,7 @@ def _power_of_two_by_scaling(scale, x):
     return implementation
 
 
-def times_power_of_two(x, n):
+def times_power_of_two(x, n) -> Any:
     """x · 2^n for x near 1 and whole n below half the mantissa's units; 0 where n is less than the
     smallest normal number's exponent, infinity where it is more than the largest."""
     raise NotImplementedError("times_power_of_two is for compiled functions")

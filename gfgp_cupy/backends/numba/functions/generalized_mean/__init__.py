@@ -7,6 +7,7 @@ and that times a window's factor is the gradient. Where such powers do not hold,
 
 from __future__ import annotations
 
+from ...apart import apart
 from ...compile import inlined
 from ...elements import largest, mean, smallest
 from ...simd import bits_where_less, chosen, lanes_within, maximum, zeros_like
@@ -59,7 +60,7 @@ def summary_of(window, theta):
     slope = output / of_powers
     if _all_shared(window):
         return Summary(output, slope)
-    shared, relative = _shared(window), relative_summary_of(window, theta)
+    shared, relative = _shared(window), apart(relative_summary_of, (window, theta))
     return Summary(chosen(shared, output, relative.output), chosen(shared, slope, relative.slope))
 
 
@@ -87,7 +88,7 @@ def sensitivity_of(window, summary, theta):
     holding = holding | equal
     if holding == all_lanes:
         return sensitivity
-    return chosen(holding, sensitivity, relative_sensitivity_of(window, theta))
+    return chosen(holding, sensitivity, apart(relative_sensitivity_of, (window, theta)))
 
 
 @inlined

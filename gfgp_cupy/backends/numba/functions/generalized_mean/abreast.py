@@ -3,6 +3,8 @@ wait for each other."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba.extending import overload
 
 from ...compile import INLINED, inlined
@@ -14,7 +16,7 @@ from .logarithms import COEFFICIENTS, Logarithm, multiple
 __all__ = ["logarithms", "powers"]
 
 
-def logarithms(x):
+def logarithms(x) -> Any:
     """As :func:`.logarithms.logarithm`."""
     raise NotImplementedError("logarithms is for compiled functions")
 
@@ -41,7 +43,7 @@ def _logarithms(x):
     return implementation
 
 
-def powers(of_x, exponent):
+def powers(of_x, exponent) -> Any:
     """As :func:`.logarithms.power`, and as :func:`.logarithms.multiple`: the powers' logarithms."""
     raise NotImplementedError("powers is for compiled functions")
 

@@ -8,6 +8,8 @@ are nearly equal, that is not enough.
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import types
 from numba.extending import overload
 
@@ -80,7 +82,7 @@ _COEFFICIENTS = {
 }
 
 
-def _z_ratio(half, square):
+def _z_ratio(half, square) -> Any:
     raise NotImplementedError("_z_ratio is for compiled functions")
 
 

@@ -94,7 +94,7 @@ def product(of_x, of_y):
     return Logarithm(of_x.whole + of_y.whole, of_x.part + of_y.part)
 
 
-def logarithm(x):
+def logarithm(x) -> Any:
     """Of normal x > 0. l is right to 2 units in the last place. Of all else it is some number, or
     NaN."""
     raise NotImplementedError("logarithm is for compiled functions")
@@ -135,7 +135,7 @@ def power(of_x, exponent):
     return _power_of_two(rest, n)
 
 
-def logarithm_and_root(x, exponent, lost):
+def logarithm_and_root(x, exponent, lost) -> Any:
     """The :func:`logarithm` of normal x > 0, and x^(exponent + lost), where ``lost`` is far smaller
     than ``exponent``, which is at most 2 and at least -2.
 
@@ -168,7 +168,7 @@ def _logarithm_and_root(x, exponent, lost):
     return implementation
 
 
-def _power_of_two(f, n):
+def _power_of_two(f, n) -> Any:
     raise NotImplementedError("_power_of_two is for compiled functions")
 
 

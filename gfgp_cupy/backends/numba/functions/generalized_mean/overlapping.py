@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...compile import apart, compiled, inlined, stands_apart
+from ...apart import apart
+from ...compile import compiled, inlined
 from ...elements import Nine, largest, smallest
 from ...simd import (
     bits_where_less,
@@ -115,7 +116,7 @@ def weigh(scratch, sizes, strip, k, left, top, x, terms, theta):
     holding = mean_holds(mean, theta)
     own = (1 << min(left, lanes_for(scratch))) - 1
     if holding & own != own:
-        terms, summary = _weighed_exactly(place, share, summary, theta, holding)
+        terms, summary = apart(_weighed_exactly, (place, share, summary, theta, holding))
     return terms, Weighed(place, share, summary, of_mean, inverse, holding, own)
 
 
@@ -124,10 +125,9 @@ def _sum_of_products(x, terms):
     return multiply_add(x[2], terms[2], multiply_add(x[1], terms[1], x[0] * terms[0]))
 
 
-@apart
+@compiled
 def _weighed_exactly(place, share, summary, theta, holding):
     """Terms relative to a centre where those that are relative to nothing do not hold."""
-    stands_apart()
     window = _window(place, share)
     x, inside = window.x, window.terms
     centre = reference_of(window, theta)
@@ -240,7 +240,7 @@ def _sensitivity_of(weighed, theta):
         sensitivity = chosen(equal, zeros_like(sensitivity), sensitivity)
         holding = holding | equal
     if holding & weighed.own != weighed.own:
-        exact = _sensitivity_exactly(place, weighed.share, theta)
+        exact = apart(_sensitivity_exactly, (place, weighed.share, theta))
         sensitivity = chosen(holding, sensitivity, exact)
     return sensitivity
 
@@ -260,9 +260,8 @@ def _part(weight, whole, part, of_mean):
     return part_of_divergence(weight, difference(Logarithm(whole, part), of_mean))
 
 
-@apart
+@compiled
 def _sensitivity_exactly(place, share, theta):
-    stands_apart()
     return relative_sensitivity_of(_window(place, share), theta)
 
 

@@ -7,7 +7,7 @@ windows their extreme or, near p = 0, the geometric mean.
 
 from __future__ import annotations
 
-from ...compile import apart, compiled, inlined, stands_apart
+from ...compile import compiled, inlined
 from ...elements import largest, mean, smallest
 from ...near_one import log, power_less_one
 from ...powers import power_of_two
@@ -64,19 +64,17 @@ def relative_term_of(x, centre, theta):
     return minimum(zeros_like(x) + MOST_TERM, term)
 
 
-@apart
+@compiled
 def relative_summary_of(window, theta):
     """Of windows whose terms are relative to their reference."""
-    stands_apart()
     total, shift, _, _ = _relative(window, theta, window.reference)
     output, ratio = _from_centre(window.reference, shift)
     return Summary(output, ratio / total)
 
 
-@apart
+@compiled
 def relative_sensitivity_of(window, theta):
     """∂y/∂p. Of the terms it matters only whether they are 0."""
-    stands_apart()
     centre = reference_of(window, theta)
     total, shift, reach, range = _relative(window, theta, centre)
     p = theta_of_derivative(theta.exponent.theta, reach, range)

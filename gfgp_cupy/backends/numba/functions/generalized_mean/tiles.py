@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ...compile import apart, inlined, stands_apart
+from ...apart import apart
+from ...compile import compiled, inlined
 from ...elements import Four, largest, smallest
 from ...simd import bits_where_less, chosen, filled, lanes_for, maximum, zeros_like
 from . import MOST_MEAN, mean_holds, message_of, received
@@ -61,7 +62,7 @@ def weigh(memory, x, theta, left):
     holding = mean_holds(mean, theta) & bits_where_less(zeros_like(mean) - MOST_MEAN, total)
     own = (1 << min(left, lanes_for(memory))) - 1
     if holding & own != own:
-        window, summary = _weighed_exactly(window, summary, theta, holding)
+        window, summary = apart(_weighed_exactly, (window, summary, theta, holding))
     of_powers = (
         product(of_elements[0], of_terms[0]),
         product(of_elements[1], of_terms[1]),
@@ -71,10 +72,9 @@ def weigh(memory, x, theta, left):
     return Weighed(window, summary, of_powers, of_p, of_mean, inverse, holding, own)
 
 
-@apart
+@compiled
 def _weighed_exactly(window, summary, theta, holding):
     """Terms relative to a centre where those that are relative to nothing do not hold."""
-    stands_apart()
     x, terms = window.x, window.terms
     centre = reference_of(_with_terms_of_one(window), theta)
     own = (
@@ -151,7 +151,7 @@ def _sensitivity_of(weighed, theta):
         sensitivity = chosen(equal, zeros_like(sensitivity), sensitivity)
         holding = holding | equal
     if holding & weighed.own != weighed.own:
-        exact = relative_sensitivity_of(_with_terms_of_one(weighed.window), theta)
+        exact = apart(relative_sensitivity_of, (_with_terms_of_one(weighed.window), theta))
         sensitivity = chosen(holding, sensitivity, exact)
     return sensitivity
 

@@ -78,7 +78,7 @@ def _whole_and_rest_of(scale, x):
     return implementation
 
 
-def _part_of(f):
+def _part_of(f) -> Any:
     """2^f − 1 for |f| <= 1/2."""
     raise NotImplementedError("_part_of is for compiled functions")
 
@@ -128,7 +128,7 @@ _COEFFICIENTS = {
 }
 
 
-def _bend_of(f):
+def _bend_of(f) -> Any:
     raise NotImplementedError("_bend_of is for compiled functions")
 
 

@@ -254,7 +254,7 @@ _COEFFICIENTS = {
 }
 
 
-def _chi(z):
+def _chi(z) -> Any:
     raise NotImplementedError("_chi is for compiled functions")
 
 
