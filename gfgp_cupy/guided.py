@@ -143,6 +143,7 @@ class GuidedPool2d(HeadPool2d):
     """By which the layer pools, if it does by one; registered."""
 
     function_name: str | None = None
+    """That function's, set where the class is made."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
