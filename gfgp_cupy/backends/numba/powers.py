@@ -252,20 +252,25 @@ def _within_exponents(typing_context, value, shifted, least, most):
     return value(value, value, element, element), generate
 
 
+def _in_lanes(context, builder, vector: Vector, kinds, numbers):
+    """The vectors, of one type, of each number in every lane."""
+    return [
+        in_all_lanes(
+            builder,
+            vector,
+            context.cast(builder, builder.extract_value(numbers, i), kind, vector.element),
+        )
+        for i, kind in enumerate(kinds)
+    ]
+
+
 @intrinsic
 def polynomial(typing_context, x, coefficients):
     """The polynomial with these coefficients, numbers of which the first is the constant one."""
 
     def generate(context, builder, sig, args):
         point, numbers = args
-        terms = [
-            in_all_lanes(
-                builder,
-                x,
-                context.cast(builder, builder.extract_value(numbers, i), number, x.element),
-            )
-            for i, number in enumerate(coefficients)
-        ]
+        terms = _in_lanes(context, builder, x, coefficients, numbers)
         total = terms.pop()
         while terms:
             product = builder.fmul(total, point, flags=("contract",))
@@ -282,14 +287,7 @@ def polynomial_by_halves(typing_context, x, coefficients):
 
     def generate(context, builder, sig, args):
         power, numbers = args
-        terms = [
-            in_all_lanes(
-                builder,
-                x,
-                context.cast(builder, builder.extract_value(numbers, i), number, x.element),
-            )
-            for i, number in enumerate(coefficients)
-        ]
+        terms = _in_lanes(context, builder, x, coefficients, numbers)
         while len(terms) > 1:
             joined = []
             for low, high in zip(terms[::2], terms[1::2], strict=False):

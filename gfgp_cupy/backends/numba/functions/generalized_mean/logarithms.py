@@ -13,8 +13,14 @@ from numba.extending import overload
 
 from ...compile import INLINED, inlined
 from ...near_one import LOG_2, exponent_and_mantissa
-from ...powers import constants_of, multiply_subtract, polynomial, times_power_of_two
-from ...simd import Vector, call_of, in_all_lanes, intrinsic, multiply_add, zeros_like
+from ...powers import (
+    constants_of,
+    multiply_subtract,
+    polynomial,
+    polynomial_by_halves,
+    times_power_of_two,
+)
+from ...simd import Vector, call_of, intrinsic, multiply_add, zeros_like
 
 __all__ = [
     "COEFFICIENTS",
@@ -160,9 +166,9 @@ def _logarithm_and_root(x, exponent, lost):
         about = t * multiply_add(t, zeros_like(t) + second, first)
         n = nearest(multiply_add(exponent, about, exponent * k))
         rest = multiply_add(lost, k, multiply_subtract(exponent, k, n))
-        q = _in_pairs(t, of_logarithm)
+        q = polynomial_by_halves(t, of_logarithm)
         f = multiply_add(exponent * t, q, rest)
-        power = multiply_add(f, _in_pairs(f, of_power), 1.0)
+        power = multiply_add(f, polynomial_by_halves(f, of_power), 1.0)
         return Logarithm(k, t * q), times_power_of_two(power, n)
 
     return implementation
@@ -180,36 +186,6 @@ def _power_of_two_of(f, n):
         return times_power_of_two(multiply_add(f, polynomial(f, coefficients), 1.0), n)
 
     return implementation
-
-
-@intrinsic
-def _in_pairs(typing_context, x, coefficients):
-    """As :func:`.powers.polynomial`, which takes fewer operations: by Estrin's scheme, of which few
-    wait for each other."""
-
-    def generate(context, builder, sig, args):
-        point, numbers = args
-        parts = [
-            in_all_lanes(
-                builder,
-                x,
-                context.cast(builder, builder.extract_value(numbers, i), number, x.element),
-            )
-            for i, number in enumerate(coefficients)
-        ]
-        while len(parts) > 1:
-            pairs = zip(parts[::2], parts[1::2], strict=False)
-            last = parts[len(parts) // 2 * 2 :]
-            parts = [
-                builder.fadd(
-                    builder.fmul(high, point, flags=("contract",)), low, flags=("contract",)
-                )
-                for low, high in pairs
-            ] + last
-            point = builder.fmul(point, point)
-        return parts[0]
-
-    return x(x, coefficients), generate
 
 
 @intrinsic
