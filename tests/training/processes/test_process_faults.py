@@ -64,10 +64,13 @@ def _limit():
         process.kill()
 
 
-def wait_until(condition, what):
+def wait_until(condition, what, command=None):
+    """Wait for the condition; fail at once where it holds no more once ``command`` has ended."""
     end = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < end, f"waited {LIMIT} s until {what}"
+        if command is not None and state(command.pid) == "Z" and not condition():
+            pytest.fail(f"the command ended before {what}: {command.said()}")
         time.sleep(0.02)
 
 
@@ -136,14 +139,31 @@ class Started:
         return found
 
     def wait_for_work(self):
-        wait_until(lambda: len(pids(self.out_dir)) == 2, "both processes are at work")
+        wait_until(lambda: len(pids(self.out_dir)) == 2, "both processes are at work", self)
         self.look()
 
     def end(self):
         """Wait for the end, of all that it has started; return exit code and what it said."""
         code = self.wait(LIMIT)
         assert_gone(*self.seen)
-        return code, said_by_program((self.out_dir / "stderr").read_text())
+        return code, self.said()
+
+    def said(self):
+        return said_by_program((self.out_dir / "stderr").read_text())
+
+    def end_what_is_left(self):
+        """Kill what still runs, which only a test that fails leaves; print what each was at."""
+        self.look()
+        self.seen.update(pids(self.out_dir))
+        left = [pid for pid in self.seen if state(pid) != "Z"]
+        for signum in (signal.SIGABRT, signal.SIGCONT, signal.SIGKILL):  # Python prints its stacks
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+            if left and signum == signal.SIGCONT:
+                time.sleep(2)
+        if left:
+            print(f"{left} were left of it, and said:", self.said(), sep="\n")
 
 
 @pytest.fixture
@@ -152,11 +172,7 @@ def started(tmp_path):
     started = []
     yield started
     for command in started:
-        command.look()
-        command.seen.update(pids(tmp_path))
-        for pid in command.seen:
-            if state(pid) != "Z":
-                os.kill(pid, signal.SIGKILL)
+        command.end_what_is_left()
 
 
 @pytest.fixture
@@ -171,6 +187,7 @@ def start(tmp_path, started):
                 cwd=REPOSITORY,
                 stdout=out,
                 stderr=err,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},
                 start_new_session=True,
             )
         started.append(Started(tmp_path, process.pid, process.wait))
@@ -396,7 +413,7 @@ def kill_after_first_epoch(command, victim, name=""):
     Return what the command's end says; what it has written is whole.
     """
     checkpoint = command.out_dir / "checkpoint-epoch1.pth.tar"
-    wait_until(checkpoint.exists, "the first epoch is over")
+    wait_until(checkpoint.exists, "the first epoch is over", command)
     command.look()
     os.kill(started_with(name, children_of(command.pid))[victim], signal.SIGKILL)
     end = command.end()
