@@ -15,13 +15,15 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["HANG", "exit_code", "run_warm", "start_warm"]
+__all__ = ["HANG", "WARM", "exit_code", "run_warm", "start_warm"]
 
 HANG = 300
 """Seconds that only a process which hangs takes."""
 
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(
+WARM = multiprocessing.get_context("forkserver")
+"""Whose processes start warm, for instance those of a pool."""
+
+WARM.set_forkserver_preload(
     [
         *("train_imagenet", "training.command", "matplotlib.pyplot"),
         *("sklearn.datasets", "sklearn.model_selection", "numba"),
@@ -49,7 +51,7 @@ def start_warm(
     """
     variables = {**os.environ, **(environment or {})}
     start_method = multiprocessing.get_start_method()
-    process = _server.Process(
+    process = WARM.Process(
         target=_run, args=(function, arguments, (stdout, stderr), variables, start_method)
     )
     process.start()

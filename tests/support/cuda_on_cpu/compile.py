@@ -1,7 +1,6 @@
 """Compiles a kernel for a GPU with NVRTC, as CuPy does at run time; no GPU needed."""
 
 import functools
-import multiprocessing
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +9,8 @@ from typing import NamedTuple
 
 import torch  # noqa: F401  loads the NVRTC of its own wheels, which is then the one CuPy finds
 from cupy_backends.cuda.libs import nvrtc
+
+from tests.support.warm_python import WARM
 
 # Those cupy.RawKernel adds by itself.
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
@@ -94,7 +95,7 @@ def in_processes(function: Callable, arguments: Iterable[tuple]) -> list:
 
     In processes: older NVRTCs compile one program at a time in each.
     """
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=WARM) as pool:
         return list(pool.map(function, *zip(*arguments, strict=True), chunksize=8))
 
 
