@@ -1,4 +1,5 @@
-"""One compilation of each of Numba's functions where several processes of tests need it at once."""
+"""Where Numba keeps what it compiles; one compilation of each of its functions where several
+processes of tests need it at once."""
 
 import fcntl
 import os
@@ -7,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numba
 from numba.core.ccallback import CFunc
 
-__all__ = ["compile_once"]
+__all__ = ["cache_in", "compile_once"]
 
 
 def compile_once() -> None:
@@ -23,6 +25,11 @@ def compile_once() -> None:
             compile_now(self)
 
     CFunc.compile = compile_alone
+
+
+def cache_in(folder: Path) -> None:
+    """From now on, as if this process had been started with ``NUMBA_CACHE_DIR=folder``."""
+    numba.config.CACHE_DIR = str(folder)
 
 
 @contextmanager

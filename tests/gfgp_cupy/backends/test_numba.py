@@ -6,12 +6,8 @@ What it computes is tested with the other backends', in test_pooling.py and test
 import ctypes
 import multiprocessing
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -31,10 +27,12 @@ from gfgp_cupy.backends.numba.powers import (
     power_of_two_by_scaling,
 )
 from gfgp_cupy.backends.numba.simd import lanes_for, load, pointer_to, store
+from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
-from tests.support.paths import REPOSITORY
+from tests.support.numba_compilation import cache_in
 from tests.support.random_numbers import random_numbers
+from tests.support.warm_python import run_warm
 
 CONTIGUOUS, CHANNELS_LAST = LAYOUTS = torch.contiguous_format, torch.channels_last
 
@@ -459,32 +457,16 @@ def test_forked_process_pools_with_threads_of_its_own(set_threads):
 # ---------------------------------------------------------------- the cache on disk
 
 
-def compiled_in_a_new_process(cache: Path) -> str:
-    """Of each function that a new process calls: whether it finds it on disk."""
-    program = """
-    import torch
-    from gfgp_cupy.functional import max_ent_pool2d
-    from gfgp_cupy.backends.numba.loading import family_of
-    from gfgp_cupy.max_ent import MAX_ENT
-
-    max_ent_pool2d(torch.ones(1, 1, 4, 4, requires_grad=True), 1.0, 2).sum().backward()
-    tiles = family_of("tiles", MAX_ENT.cpu, MAX_ENT.spread)
-    for function in (tiles.forward, tiles.backward):
-        print(function("float32").code.cache_hits)
-    """
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
 @pytest.mark.slow
 def test_second_process_compiles_nothing(tmp_path):
-    assert compiled_in_a_new_process(tmp_path) == "0\n0\n"
-    assert compiled_in_a_new_process(tmp_path) == "1\n1\n"
+    run_warm(check_found_on_disk, (tmp_path, 0), count=1)
+    run_warm(check_found_on_disk, (tmp_path, 1), count=1)
+
+
+def check_found_on_disk(rank, cache, hits):
+    """In a new process: each function that it calls is found on disk so many times."""
+    cache_in(cache)
+    max_ent_pool2d(torch.ones(1, 1, 4, 4, requires_grad=True), 1.0, 2).sum().backward()
+    tiles = family_of("tiles", MAX_ENT.cpu, MAX_ENT.spread)
+    found = [function("float32").code.cache_hits for function in (tiles.forward, tiles.backward)]
+    assert found == [hits, hits], found

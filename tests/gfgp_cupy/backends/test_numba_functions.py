@@ -2,10 +2,7 @@
 
 import dataclasses
 import inspect
-import os
-import subprocess
 import sys
-import textwrap
 
 import pytest
 import torch
@@ -18,8 +15,10 @@ from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
 from gfgp_cupy.poolings.mixed import MIXED
 from gfgp_cupy.spread import sensitivity_of
+from tests.support.numba_compilation import cache_in
 from tests.support.paths import REPOSITORY
 from tests.support.random_numbers import random_numbers
+from tests.support.warm_python import run_warm
 
 CONTIGUOUS, CHANNELS_LAST = LAYOUTS = torch.contiguous_format, torch.channels_last
 
@@ -236,30 +235,18 @@ def test_second_process_compiles_nothing_unless_the_functions_have_changed(tmp_p
     source = (REPOSITORY / "tests" / "support" / "max_ent_function.py").read_text()
     module = tmp_path / "outside_function.py"
     module.write_text(source)
-    assert hits_in_a_new_process(tmp_path) == "0"
-    assert hits_in_a_new_process(tmp_path) == "1"
+    run_warm(check_found_on_disk, (tmp_path, 0), count=1)
+    run_warm(check_found_on_disk, (tmp_path, 1), count=1)
     module.write_text(source.replace("return summary[1] +", "return 1.0 + summary[1] +"))
-    assert hits_in_a_new_process(tmp_path) == "0"
+    run_warm(check_found_on_disk, (tmp_path, 0), count=1)
 
 
-def hits_in_a_new_process(folder) -> str:
-    """How many functions for a module in ``folder`` a new process finds on disk, of one."""
-    program = """
-    from gfgp_cupy.backends.numba.loading import family_of
-
-    print(family_of("tiles", "outside_function", "root").forward("float32").code.cache_hits)
-    """
-    path = os.pathsep.join([str(folder), str(REPOSITORY)])
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env={**os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": path},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout.strip()
+def check_found_on_disk(rank, folder, hits):
+    """In a new process: it finds so many functions for a module in ``folder`` on disk, of one."""
+    cache_in(folder)
+    sys.path.insert(0, str(folder))
+    found = family_of("tiles", "outside_function", "root").forward("float32").code.cache_hits
+    assert found == hits, found
 
 
 def test_how_the_derivative_is_kept_has_its_own_code_on_disk():
