@@ -215,19 +215,17 @@ def test_committed_results_are_as_good_as_they_must_be():
     assert not [row for row in rows if row.outcome == "wholly" and "unsupported" in row.options]
 
 
-@pytest.mark.slow  # three processes that import torchvision and timm
-def test_networks_that_have_a_row_are_left_out(tmp_path):
+@pytest.mark.slow  # processes that import torchvision and timm
+def test_networks_that_have_a_row_are_left_out(tmp_path, capsys):
     pytest.importorskip("timm", reason="pip install timm")
     page, results = tmp_path / "page.md", tmp_path / "rows.csv"
     page.write_text(surgery_survey.PAGE.read_text())
     options = ["--only", "timm:resnet10t", "--results", str(results), "--page", str(page)]
-    assert "1/1 timm:resnet10t: wholly" in output_of_survey(*options)
+    command = [sys.executable, REPOSITORY / "experiments/surgery_survey.py", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1/1 timm:resnet10t: wholly" in done.stdout
     (row,) = read_rows(SurveyRow, results)
     assert row.trained and (row.replaced, row.options) == (4, "")
     assert "Of 1 networks that run, 1 pool" in page.read_text()
-    assert output_of_survey(*options) == ""
-
-
-def output_of_survey(*options):
-    command = [sys.executable, REPOSITORY / "experiments/surgery_survey.py", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert surgery_survey.main(options) == 0
+    assert capsys.readouterr().out == ""

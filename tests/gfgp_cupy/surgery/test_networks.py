@@ -35,7 +35,7 @@ class Network:
 
 NETWORKS = {
     "torchvision resnet18": Network(vision("resnet18"), 1, 7),
-    "torchvision vgg11_bn": Network(vision("vgg11_bn"), 5, 0, size=32),
+    "torchvision vgg11_bn": Network(vision("vgg11_bn", init_weights=False), 5, 0, size=32),
     "torchvision densenet121": Network(vision("densenet121"), 4, 1, size=32),
     "torchvision googlenet": Network(
         vision("googlenet", init_weights=False, aux_logits=True), 4, 1
