@@ -31,7 +31,6 @@ from training.evaluation import (
 )
 from training.images.datasets import Data
 from training.kernel_compilation import compile_kernels_of_run
-from training.loading.workers import lost_workers_reported
 from training.processes.launcher import launch
 from training.processes.out_of_memory import out_of_memory_in_one_line
 from training.processes.ranks import Process, broadcast_from_main
@@ -75,7 +74,6 @@ def out_of_memory_line(settings: Settings, process: Process) -> str:
 
 
 @out_of_memory_in_one_line(out_of_memory_line)
-@lost_workers_reported()
 @one_run_at_a_time
 def train_or_evaluate(settings: Settings, process: Process) -> None:
     """Train, or evaluate, as ``settings`` say, as one of the processes that do it together.

@@ -218,9 +218,3 @@ def test_what_libraries_raise_is_a_line(capsys):
         line = capsys.readouterr().err
         assert line.startswith("cannot write it (") and line.count("\n") == 1
         assert line.endswith("; training goes on\n") and str(outcome.error) in line
-
-
-def test_lost_worker_is_not_taken_for_a_full_disk():
-    message = "DataLoader worker (pid 7) is killed by signal: Killed. "
-    with pytest.raises(RuntimeError, match="worker"), going_on("cannot write it"):
-        raise RuntimeError(message)

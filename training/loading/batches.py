@@ -1,5 +1,6 @@
 """Batches of samples on the device of their process."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -13,9 +14,8 @@ from training.images.mixing import Mixing
 from training.loading.bad_images import BadImage, BadImages
 from training.loading.global_batches import GlobalBatches
 from training.loading.samples import Sample, TransformedImages
-from training.loading.workers import worker_start
+from training.loading.workers import SECONDS_BETWEEN_LOOKS, shares_of, worker_start
 from training.processes.ranks import Process
-from training.processes.stop_signals import hold_stop_signals
 from training.seeding import derive_seed
 
 
@@ -73,7 +73,7 @@ class BatchLoader:
         process: this process.
         seed: decides the random state that the workers start an epoch with.
         bad_images: counts those that are skipped; None makes the first one an error.
-        worker_timeout: seconds without a batch from the workers that are an error, if any.
+        worker_timeout: seconds without a batch from the workers that are an error.
         mixing: of the images of each batch, if any.
     """
 
@@ -85,7 +85,7 @@ class BatchLoader:
         process: Process,
         seed: int,
         bad_images: BadImages | None = None,
-        worker_timeout: int = 0,
+        worker_timeout: float = math.inf,
         mixing: Mixing | None = None,
     ) -> None:
         self.sampler = sampler
@@ -102,9 +102,10 @@ class BatchLoader:
             collate_fn=collate,
             pin_memory=process.device.type == "cuda",
             generator=self.generator,
-            timeout=worker_timeout if workers else 0,
+            timeout=min(SECONDS_BETWEEN_LOOKS, worker_timeout) if workers else 0,
             worker_init_fn=worker_start(),
         )
+        self.worker_timeout = worker_timeout
 
     @property
     def images(self) -> int:
@@ -126,8 +127,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         device = self.process.device
-        with hold_stop_signals():
-            shares = iter(self.loader)
+        shares = shares_of(self.loader, self.worker_timeout)
         sizes = enumerate(self.sampler.remaining_sizes, start=self.sampler.first_batch)
         for (samples, bad_images), (number, global_size) in zip(shares, sizes, strict=True):
             self._skip(bad_images)

@@ -6,13 +6,17 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import Any
+
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from training.errors import UserError
-from training.processes.stop_signals import STOP_SIGNALS
+from training.processes.stop_signals import STOP_SIGNALS, hold_stop_signals
 
-SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def worker_start() -> Callable[[int], None]:
@@ -48,42 +52,90 @@ def _leave_when_told(employer: int) -> None:
     os._exit(0)
 
 
-@contextmanager
-def lost_workers_reported() -> Iterator[None]:
-    """Raise UserError for a worker that died or hangs; other errors are left as they are.
+def shares_of(loader: DataLoader, seconds: float) -> Iterator[Any]:
+    """Yield what ``loader`` does, and look meanwhile whether its worker processes live.
 
-    PyTorch raises the death of a worker from the handler of SIGCHLD, wherever the process is at
-    that moment. So this goes around all that is done while workers run.
+    PyTorch would raise a worker's death from the handler of SIGCHLD, wherever this process is at
+    that moment: within a queue, say, whose lock then stays locked and holds up the process's end.
+    Here no process gets that handler.
+
+    Args:
+        loader: with a ``timeout`` of SECONDS_BETWEEN_LOOKS, if it has workers.
+        seconds: without a share that are an error.
+
+    Raises:
+        UserError: a worker died or hangs. Errors of its own code are left as they are.
     """
-    try:
-        yield
-    except Exception as error:
-        report = _report_of_chain(error)
-        if report is None:
-            raise
+    signal_handling._SIGCHLD_handler_set = True
+    with hold_stop_signals():
+        shares: Any = iter(loader)
+    if hasattr(shares, "_workers_done_event"):  # where there are processes
+        shares._workers_done_event = _EventWithoutLock(shares._workers_done_event)
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            share = next(shares)
+        except StopIteration:
+            return
+        except Exception as error:
+            if not str(error).startswith("DataLoader timed out"):
+                _raise_for_lost(shares, error)
+                raise
+            if time.monotonic() > end:
+                raise UserError(
+                    f"--worker-timeout {seconds}: no worker process delivered a batch within "
+                    f"{seconds} seconds; see that the storage of --data answers, or allow more time"
+                ) from error
+            continue
+        yield share
+        end = time.monotonic() + seconds
+
+
+class _EventWithoutLock:
+    """An event for other processes, of which one that is killed may hold the lock for ever."""
+
+    def __init__(self, event: Any) -> None:
+        self._event = event
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        self._event._flag.release()
+
+
+def _raise_for_lost(shares: Iterator[Any], error: Exception) -> None:
+    """Raise UserError if a lost worker is behind ``error``, which was not raised in its code.
+
+    One that dies closes its connections, which is an error here, a moment before it counts as dead.
+    """
+    workers = getattr(shares, "_workers", ())
+    if workers and "in DataLoader worker process" not in str(error):
+        end = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        while time.monotonic() < end:
+            for worker in workers:
+                if worker.exitcode:
+                    raise UserError(_died(f"pid {worker.pid} {_end(worker.exitcode)}")) from error
+            time.sleep(0.05)
+    report = report_of(str(error))
+    if report is not None:
         raise UserError(report) from error
 
 
-def _report_of_chain(error: BaseException | None) -> str | None:
-    """:func:`report_of` of the error, or of what it was raised from or came upon.
-
-    What meets the handler's error may raise another one that says less: the loader from it, or
-    Python where it is in the middle of starting a thread. The first one says most.
-    """
-    report, seen = None, set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        report = report_of(str(error)) or report
-        error = error.__cause__ or error.__context__
-    return report
+def _end(exit_code: int) -> str:
+    if exit_code > 0:
+        return f"exited unexpectedly with exit code {exit_code}"
+    return f"is killed by signal: {signal.strsignal(-exit_code)}"
 
 
 def report_of(message: str) -> str | None:
-    """Return what to tell about a ``DataLoader``'s error, or None if no worker was lost.
+    """Return what to tell about a ``DataLoader``'s error, or None if no worker has died.
 
     Example:
-        >>> report_of("DataLoader timed out after 600 seconds").partition(":")[0]
-        '--worker-timeout 600'
+        >>> report_of("DataLoader worker (pid 7) exited unexpectedly").partition(":")[0]
+        'a worker process has died (pid 7 exited unexpectedly)'
         >>> report_of("Caught ValueError in DataLoader worker process 0.") is None
         True
     """
@@ -92,16 +144,13 @@ def report_of(message: str) -> str | None:
             "a worker process cannot pass its images on: /dev/shm is full; give it more room "
             "(containers: --shm-size), or lower --workers or --batch-size"
         )
-    if died := re.match(
-        r"DataLoader worker \((pid.*?)\) (is killed by signal: [\w ]+|exited unexpectedly)", message
-    ):
-        return (
-            f"a worker process has died ({died[1]} {died[2]}): the machine may be short of memory, "
-            "or /dev/shm full; give it more, or lower --workers"
-        )
-    if late := re.match(r"DataLoader timed out after (\S+) seconds", message):
-        return (
-            f"--worker-timeout {late[1]}: no worker process delivered a batch within {late[1]} "
-            "seconds; see that the storage of --data answers, or allow more time"
-        )
+    if died := re.match(r"DataLoader worker \((pid.*?)\) exited unexpectedly", message):
+        return _died(f"{died[1]} exited unexpectedly")
     return None
+
+
+def _died(how: str) -> str:
+    return (
+        f"a worker process has died ({how}): the machine may be short of memory, or /dev/shm full; "
+        "give it more, or lower --workers"
+    )

@@ -16,7 +16,6 @@ from training.errors import UserError
 from training.loading.batches import BatchLoader
 from training.loading.global_batches import GlobalBatches
 from training.loading.samples import validation_images
-from training.loading.workers import lost_workers_reported
 from training.predict.formats import FORMATS, Prediction
 from training.predict.images import NamedBadImages, UnlabelledImages, image_paths
 from training.processes.ranks import Process
@@ -24,7 +23,6 @@ from training.processes.ranks import Process
 SEED = 0  # nothing is random in an evaluation
 
 
-@lost_workers_reported()
 def predict(options: argparse.Namespace) -> None:
     """Do what the command line ``options`` ask for.
 

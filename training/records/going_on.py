@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from training.atomic_write import WriteError
 from training.errors import UserError
-from training.loading.workers import report_of
 
 LONGEST_REASON = 300
 
@@ -37,8 +36,6 @@ def going_on(failure: str) -> Iterator[Outcome]:
     try:
         yield outcome
     except Exception as error:
-        if report_of(str(error)) is not None:
-            raise  # the end of a worker process, which is raised wherever this one happens to be
         outcome.error = error if isinstance(error, UserError) else _in_a_line(failure, error)
         print(f"{outcome.error}; training goes on", file=sys.stderr, flush=True)
 
