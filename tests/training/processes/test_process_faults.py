@@ -65,7 +65,7 @@ def _limit():
 
 
 def wait_until(condition, what, command=None):
-    """Wait for the condition; fail at once where it holds no more once ``command`` has ended."""
+    """Wait for the condition; fail at once if ``command`` ends before it holds."""
     end = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < end, f"waited {LIMIT} s until {what}"
