@@ -1,0 +1,158 @@
+"""Does guided pooling help? The runs of docs/results.md: ``python experiments/guided_pooling.py
+--help``.
+
+What is run, and why, is in ``experiments/pooling_study/plan.py``.
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+if __name__ == "__main__":
+    # From a clone, without installing: import from the repository, not from this script's folder.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+
+from experiments.pooling_study.pilot import pilot_run
+from experiments.pooling_study.plan import RECIPES, PlannedRun, plan_of
+from experiments.pooling_study.rows import Outcome, add_outcome, left_of
+from experiments.pooling_study.runs import Setting, make_run
+from experiments.pooling_study.tasks import DATA
+from experiments.rows import write_rows
+from training.argument_types import positive_float, positive_int
+from training.errors import UserError, exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the runs of the command line ``argv`` that are not in the results yet."""
+    options = make_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        work = run_pilot if options.pilot else run_plan
+        return exit_code("guided_pooling.py", lambda: work(options))
+    except KeyboardInterrupt:
+        print("guided_pooling.py: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Trains two networks under thirteen poolings on two tasks, as "
+        "experiments/pooling_study/plan.py says: 296 runs, about 24 hours of one processor core. "
+        "Every run that is finished is added to the files in --results, and one that was "
+        "interrupted goes on after its last pass, so that it can be stopped and started again at "
+        "any time.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu",
+        help="cuda makes the larger runs, of ResNet-18 at full width (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=positive_int, default=len(os.sched_getaffinity(0)), metavar="N",
+        help="runs at once, each with one thread (default: the processor's cores, %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=positive_float, default=math.inf, metavar="N",
+        help="begin no pass over the images after so many (default: all runs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pilot", action="store_true",
+        help="make the runs under max pooling that the plan was sized by, scored on training "
+        "images that they do not learn from",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", default=DATA, metavar="DIR",
+        help="folder with Fashion-MNIST's four files (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, default=Path("results/guided_pooling"), metavar="DIR",
+        help="(default: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def run_plan(options: argparse.Namespace) -> None:
+    """Make what is left of the plan, as many runs at once as ``options`` has jobs."""
+    options.results.mkdir(parents=True, exist_ok=True)
+    unfinished = options.results / "unfinished"
+    unfinished.mkdir(exist_ok=True)
+    planned = plan_of(options.device)
+    left = left_of(planned, options.results)
+    deadline = time.time() + 60 * options.minutes
+    setting = Setting.here(options.data, options.device, unfinished, deadline)
+    for run, outcome in outcomes(left, setting, options.jobs):
+        add_outcome(outcome, options.results)
+        setting.file_of(run).unlink()
+        finished = len(planned) - len(left_of(planned, options.results))
+        print(
+            f"{finished} of {len(planned)}: {run.task}, {run.network}, {run.pooling}, seed "
+            f"{run.seed}: top-1 error {outcome.run.top1_error:.2f}%, {outcome.run.seconds:.0f} s",
+            flush=True,
+        )
+
+
+def run_pilot(options: argparse.Namespace) -> None:
+    """Make the pilot's runs, which cannot be interrupted."""
+    options.results.mkdir(parents=True, exist_ok=True)
+    with processes(options.jobs) as pool:
+        made = [
+            pool.submit(pilot_run, *cell, recipe, options.data)
+            for cell, recipe in RECIPES["cpu"].items()
+        ]
+        write_rows([row for run in made for row in run.result()], options.results / "pilot.csv")
+
+
+def outcomes(
+    runs: Sequence[PlannedRun], setting: Setting, jobs: int
+) -> Iterator[tuple[PlannedRun, Outcome]]:
+    """Make ``runs`` in so many processes; return each that is finished before the deadline.
+
+    Raises:
+        UserError: of a run, or a process has died.
+    """
+    with processes(jobs) as pool:
+        made = {pool.submit(make_run, run, setting): run for run in runs}
+        for future in as_completed(made):
+            outcome = future.result()
+            if outcome is not None:
+                yield made[future], outcome
+
+
+@contextmanager
+def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield so many processes, of one thread each, which end with the block.
+
+    Raises:
+        UserError: one of them has died.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        jobs, context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        try:
+            yield pool
+        except BaseException as error:
+            # Nothing more is to be waited for.
+            for process in multiprocessing.active_children():
+                process.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise UserError(
+                    "a process that made a run has died, of too little memory as a rule: lower "
+                    f"--jobs {jobs}; the same command goes on"
+                ) from error
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

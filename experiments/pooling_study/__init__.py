@@ -1,0 +1,1 @@
+"""The study of docs/results.md: does guided pooling help?"""

@@ -1,0 +1,87 @@
+"""What is run, decided before any network was scored on test images.
+
+The commit that adds this file comes before the results. Fixed by the pilot, which saw max pooling
+and training images alone (``pilot.csv``): widths, passes, batch size and learning rate.
+
+**Measured** is the top-1 error on all test images after the last pass, never of the best one. Of
+what is recorded during training (the error on 2,000 test images after each pass, and λ) nothing
+decides anything.
+
+**The question**: is the error under guided Max-Ent pooling with a sigmoid, as published, another
+one than under max pooling, under average pooling, and under the same layer whose head sees a
+constant (the same parameters, no guidance)? For each seed the error is averaged over the four pairs
+of task and network, and the eight differences of two poolings are one paired t-test; Holm's
+correction is for these three tests. README's sentence is about these three intervals, whichever way
+they fall.
+
+**Beside it**, within each pair of task and network, guided Max-Ent pooling against each of the
+twelve others over the seeds that both have; Holm's correction is for these twelve. They say how
+large differences are, and are not counted as answers to the question.
+
+No run is left out, none is made again. If the plan is not finished, what is reported is of the
+seeds that every pair of task and network has.
+"""
+
+from dataclasses import dataclass
+
+from experiments.pooling_study.poolings import POOLINGS
+from experiments.pooling_study.training import Recipe
+
+GUIDED = "max_ent"
+COMPARED = ("max", "avg", "max_ent_constant")
+SEEDS, SEEDS_OF_THE_QUESTION = range(5), range(8)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One network to be trained.
+
+    Attributes:
+        task: one of ``tasks.TASKS``.
+        network: one of ``networks.NETWORKS``.
+        pooling: one of ``poolings.POOLINGS``.
+        seed: of the weights, the order of the images, and what happens to each.
+        recipe: how it is trained.
+    """
+
+    task: str
+    network: str
+    pooling: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What tells it from the others of a plan."""
+        return self.task, self.network, self.pooling, self.seed
+
+
+def plan_of(device: str) -> list[PlannedRun]:
+    """Return the runs for ``"cpu"``, or the larger ones for ``"cuda"``, in the order to make them.
+
+    Those of the question come first, and all of a seed before the next seed, so that what has been
+    run can be compared at any time.
+    """
+    of_the_question = (*COMPARED, GUIDED)
+    others = [pooling for pooling in POOLINGS if pooling not in of_the_question]
+    return [
+        PlannedRun(task, network, pooling, seed, recipe)
+        for poolings, seeds in ((of_the_question, SEEDS_OF_THE_QUESTION), (others, SEEDS))
+        for seed in seeds
+        for (task, network), recipe in RECIPES[device].items()
+        for pooling in poolings
+    ]
+
+
+RECIPES = {
+    "cpu": {
+        ("fashion", "small_cnn"): Recipe(width=8, passes=12, batch_size=128, lr=0.1),
+        ("fashion", "resnet18"): Recipe(width=8, passes=12, batch_size=128, lr=0.1),
+        ("canvas", "small_cnn"): Recipe(width=8, passes=12, batch_size=64, lr=0.1),
+        ("canvas", "resnet18"): Recipe(width=8, passes=12, batch_size=64, lr=0.1),
+    },
+    "cuda": {
+        ("fashion", "resnet18"): Recipe(width=64, passes=30, batch_size=128, lr=0.1),
+        ("canvas", "resnet18"): Recipe(width=64, passes=30, batch_size=64, lr=0.1),
+    },
+}

@@ -1,0 +1,133 @@
+"""Training and evaluation, one process and one thread of PyTorch a run."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.pooling_study.tasks import Images
+from gfgp_cupy.pool2d import Pool2d
+from training.seeding import derive_seed
+
+MOMENTUM, WEIGHT_DECAY, WARMUP_PASSES = 0.9, 5e-4, 1
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        width: channels of its first stage.
+        passes: over the training images.
+        batch_size: images a step; what is left after whole batches is left out.
+        lr: the learning rate that the first pass rises to, and from which a cosine falls to 0.
+    """
+
+    width: int
+    passes: int
+    batch_size: int
+    lr: float
+
+    def steps(self, images: Images) -> int:
+        """Return the steps of a pass."""
+        return len(images) // self.batch_size
+
+    def lr_at(self, progress: float) -> float:
+        """Return the learning rate after ``progress`` passes."""
+        if progress < WARMUP_PASSES:
+            return self.lr * progress / WARMUP_PASSES
+        share = (progress - WARMUP_PASSES) / (self.passes - WARMUP_PASSES)
+        return self.lr * (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean cross-entropy, and top-1 error in percent."""
+
+    loss: float
+    error: float
+
+
+def make_optimizer(network: nn.Module, head_decays: bool) -> torch.optim.SGD:
+    """Return SGD; λ and heads have the learning rate of all other parameters, as published.
+
+    Args:
+        network: to train.
+        head_decays: whether weight decay acts on the poolings' parameters, too.
+    """
+    of_poolings = {
+        parameter
+        for module in network.modules()
+        if isinstance(module, Pool2d)
+        for parameter in module.parameters()
+    }
+    others = [each for each in network.parameters() if each not in of_poolings]
+    groups = [{"params": others}]
+    if of_poolings:
+        kept = [each for each in network.parameters() if each in of_poolings]
+        groups.append({"params": kept, "weight_decay": WEIGHT_DECAY if head_decays else 0.0})
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+
+
+def batches_of(
+    images: Images, recipe: Recipe, seed: int, done: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return images and targets of each step of the pass after ``done``.
+
+    They are the same for every network. Each image is mirrored or not, and moved by up to its
+    margin.
+    """
+    random = torch.Generator().manual_seed(derive_seed(seed, "pass", done))
+    order = torch.randperm(len(images), generator=random)
+    for which in order.split(recipe.batch_size)[: recipe.steps(images)]:
+        moves = torch.randint(-images.margin, images.margin + 1, (2, len(which)), generator=random)
+        mirrored = torch.rand(len(which), generator=random) < 0.5
+        targets = images.targets[which.to(images.targets.device)]
+        yield images.cut(which, *moves, mirrored), targets
+
+
+def train_pass(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Images,
+    recipe: Recipe,
+    seed: int,
+    done: int,
+) -> Score:
+    """Train for the pass after ``done`` of them; return its means, of the images as seen."""
+    network.train()
+    # For a pooling that draws noise.
+    torch.manual_seed(derive_seed(seed, "noise", done))
+    loss_sum = wrong = torch.zeros((), device=images.targets.device)
+    steps = recipe.steps(images)
+    for step, (batch, targets) in enumerate(batches_of(images, recipe, seed, done)):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr_at(done + (step + 1) / steps)
+        logits = network(batch.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum = loss_sum + loss.detach()
+        wrong = wrong + (logits.argmax(1) != targets).sum()
+    seen = steps * recipe.batch_size
+    return Score(loss=loss_sum.item() / steps, error=100 * wrong.item() / seen)
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, images: Images, distance: int = 0) -> Score:
+    """Return the means over ``images``, by turns moved by ``distance`` down, right, up and left."""
+    network.eval()
+    loss_sum = wrong = torch.zeros((), device=images.targets.device)
+    directions = torch.tensor([(1, 0), (0, 1), (-1, 0), (0, -1)]) * distance
+    for which in torch.arange(len(images)).split(EVALUATION_BATCH):
+        moves = directions[which % len(directions)].T
+        logits = network(images.cut(which, *moves).contiguous(memory_format=torch.channels_last))
+        targets = images.targets[which.to(images.targets.device)]
+        loss_sum = loss_sum + F.cross_entropy(logits, targets, reduction="sum")
+        wrong = wrong + (logits.argmax(1) != targets).sum()
+    return Score(loss=loss_sum.item() / len(images), error=100 * wrong.item() / len(images))
