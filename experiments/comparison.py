@@ -1,13 +1,10 @@
 """Statistics of runs that share their seeds."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scipy import stats
-
-from experiments.rows import Row
-from training.errors import UserError
 
 CONFIDENCE = 0.95
 
@@ -87,31 +84,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def complete_seeds(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return the rows by pooling, each in the order of the seeds that every pooling has.
+def compare(
+    values: Mapping[str, Mapping[int, float]], pool: str, others: Sequence[str]
+) -> list[PairedDifference]:
+    """Return the differences of ``pool`` to each of ``others``, over the seeds that both have.
 
-    Raises:
-        UserError: fewer than two seeds are common to all, or the rows are of different recipes.
+    Args:
+        values: by pooling and seed.
+        pool, others: of ``values``. Those of ``others`` with which ``pool`` has fewer than two
+            seeds in common are left out.
     """
-    by_pool: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        by_pool.setdefault(row.pool, {})[row.seed] = row
-    all_rows = [row for of_pool in by_pool.values() for row in of_pool.values()]
-    if len({(row.recipe, row.eval_images) for row in all_rows}) > 1:
-        raise UserError("the rows are of different recipes or images, and cannot be compared")
-    common = set.intersection(*(set(of_pool) for of_pool in by_pool.values())) if by_pool else set()
-    if len(common) < 2:
-        raise UserError(
-            f"{len(common)} seeds have a row of every pooling; it takes two for a deviation"
-        )
-    return {pool: [of_pool[seed] for seed in sorted(common)] for pool, of_pool in by_pool.items()}
-
-
-def compare(values: dict[str, list[float]], pool: str) -> list[PairedDifference]:
-    """Return the differences of ``pool`` to every other one of ``values`` (by pooling and seed)."""
-    differences = [
-        PairedDifference.of(other, values[pool], values[other]) for other in values if other != pool
-    ]
+    differences = []
+    for other in others:
+        seeds = sorted(values[pool].keys() & values.get(other, {}).keys())
+        if len(seeds) >= 2:
+            of_pool, of_other = (
+                [by_seed[seed] for seed in seeds] for by_seed in (values[pool], values[other])
+            )
+            differences.append(PairedDifference.of(other, of_pool, of_other))
     adjusted = holm([difference.p for difference in differences])
     return [
         replace(difference, p_holm=p) for difference, p in zip(differences, adjusted, strict=True)

@@ -23,6 +23,8 @@ if __name__ == "__main__":
 
 import torch
 
+from experiments.pooling_study.costs import measure_costs
+from experiments.pooling_study.examples import keep_example_images
 from experiments.pooling_study.pilot import pilot_run
 from experiments.pooling_study.plan import RECIPES, PlannedRun, plan_of
 from experiments.pooling_study.rows import Outcome, add_outcome, left_of
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        work = run_pilot if options.pilot else run_plan
+        work = {"plan": run_plan, "pilot": run_pilot, "costs": run_costs}[options.work]
         return exit_code("guided_pooling.py", lambda: work(options))
     except KeyboardInterrupt:
         print("guided_pooling.py: interrupted; the same command goes on", file=sys.stderr)
@@ -67,9 +69,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="begin no pass over the images after so many (default: all runs)",
     )  # fmt: skip
     parser.add_argument(
-        "--pilot", action="store_true",
-        help="make the runs under max pooling that the plan was sized by, scored on training "
-        "images that they do not learn from",
+        "work", nargs="?", choices=("plan", "pilot", "costs"), default="plan",
+        help="the planned runs; the runs under max pooling that these were sized by, scored on "
+        "training images that they do not learn from; or the time of a step under each pooling, on "
+        "a machine with nothing else to do (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--data", default=DATA, metavar="DIR",
@@ -100,6 +103,7 @@ def run_plan(options: argparse.Namespace) -> None:
             f"{run.seed}: top-1 error {outcome.run.top1_error:.2f}%, {outcome.run.seconds:.0f} s",
             flush=True,
         )
+    keep_example_images(options.results, options.data)
 
 
 def run_pilot(options: argparse.Namespace) -> None:
@@ -111,6 +115,14 @@ def run_pilot(options: argparse.Namespace) -> None:
             for cell, recipe in RECIPES["cpu"].items()
         ]
         write_rows([row for run in made for row in run.result()], options.results / "pilot.csv")
+
+
+def run_costs(options: argparse.Namespace) -> None:
+    """Time a step under each pooling, in a process of its own."""
+    options.results.mkdir(parents=True, exist_ok=True)
+    with processes(1) as pool:
+        rows = pool.submit(measure_costs, options.data).result()
+    write_rows(rows, options.results / "costs.csv")
 
 
 def outcomes(

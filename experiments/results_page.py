@@ -1,6 +1,7 @@
 """Puts tables of the results into their pages: ``python experiments/results_page.py --help``."""
 
 import argparse
+import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -10,23 +11,28 @@ if __name__ == "__main__":
     # From a clone, without installing: import from the repository, not from this script's folder.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from experiments.comparison import compare, complete_seeds
-from experiments.figures import draw_errors
+from matplotlib.figure import Figure
+
 from experiments.head_norms import NormRow
-from experiments.lambdas import LayerLambdas
-from experiments.rows import Row, read_rows
+from experiments.pooling_study.answers import answer
+from experiments.pooling_study.costs import CostRow
+from experiments.pooling_study.examples import read_example_images
+from experiments.pooling_study.figures import draw_answers, draw_lambdas
+from experiments.pooling_study.rows import ExampleRow, LambdaRow, PassRow, RunRow, ShiftRow
+from experiments.pooling_study.tables import study_table
+from experiments.rows import read_rows
 from experiments.safe_start import StartRow
-from experiments.tables import (
-    differences_table,
-    lambdas_table,
-    norms_table,
-    results_table,
-    starts_table,
-)
+from experiments.tables import norms_table, starts_table
 from training.errors import UserError, exit_code
 from training.records.environment import REPOSITORY
 
 RESULTS = REPOSITORY / "experiments" / "results"
+STUDY = RESULTS / "guided_pooling"
+FIGURES = {
+    "results.png": ("runs.csv", "shifts.csv"),
+    "results-lambda.png": ("passes.csv", "lambdas.csv", "examples.csv", "example_images.csv"),
+}
+"""Each figure of the study, by its file in docs, and the files with its numbers."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,50 +40,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
 
     def write() -> None:
-        runs = complete_seeds(read_rows(Row, options.results))
-        lambdas = read_rows(LayerLambdas, options.lambdas)
-        page = options.page.read_text()
-        options.page.write_text(with_tables(page, tables(runs, lambdas)))
+        put(study_tables(options.study), options.docs / "results.md")
         networks = network_tables(
             read_rows(NormRow, options.norms), read_rows(StartRow, options.starts)
         )
-        page = options.networks_page.read_text()
-        options.networks_page.write_text(with_tables(page, networks))
-        draw_errors(runs).savefig(options.plot, dpi=100)
+        put(networks, options.docs / "networks.md")
+        for name, figure in study_figures(options.study).items():
+            metadata = {"Source": digest_of(options.study, FIGURES[name])}
+            figure.savefig(options.docs / name, dpi=100, metadata=metadata)
 
     return exit_code("results_page.py", write)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Makes the tables and the plot of fashion_mnist.py's results, and the "
+        description="Makes the tables and the figures of guided_pooling.py's results, and the "
         "tables of head_norms.py's and safe_start.py's.",
         allow_abbrev=False,
     )
     for name, path, text in (
-        ("--results", RESULTS / "fashion_mnist.csv", "of the runs"),
-        ("--lambdas", RESULTS / "fashion_mnist_lambdas.csv", "of their pooling layers"),
-        ("--page", REPOSITORY / "docs" / "results.md", "whose tables to replace"),
-        ("--norms", RESULTS / "head_norms.csv", "of the heads' norms"),
-        ("--starts", RESULTS / "safe_start.csv", "of the starts after replace_pooling"),
-        ("--networks-page", REPOSITORY / "docs" / "networks.md", "whose tables to replace"),
-        ("--plot", REPOSITORY / "docs" / "results.png", "to draw"),
+        ("--study", STUDY, "folder of guided_pooling.py's results"),
+        ("--norms", RESULTS / "head_norms.csv", "file of the heads' norms"),
+        ("--starts", RESULTS / "safe_start.csv", "file of the starts after replace_pooling"),
+        ("--docs", REPOSITORY / "docs", "folder of the pages whose tables to replace"),
     ):
         parser.add_argument(
-            name, type=Path, default=path, metavar="FILE", help=f"{text} (default: %(default)s)"
+            name, type=Path, default=path, metavar="PATH", help=f"{text} (default: %(default)s)"
         )
     return parser
 
 
-def tables(runs: dict[str, list[Row]], lambdas: Sequence[LayerLambdas]) -> dict[str, str]:
-    """Return the tables by name; of ``lambdas``, those of the seeds of ``runs`` alone."""
-    seeds = {row.seed for rows in runs.values() for row in rows}
-    errors = {pool: [row.top1_error for row in rows] for pool, rows in runs.items()}
-    return {
-        "results": results_table(runs),
-        "differences": differences_table(compare(errors, "max_ent")),
-        "lambdas": lambdas_table([each for each in lambdas if each.seed in seeds]),
-    }
+def put(tables: dict[str, str], page: Path) -> None:
+    """Give the file ``page`` its ``tables``; see ``with_tables``."""
+    page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
+def study_tables(study: Path) -> dict[str, str]:
+    """Return what stands on the study's page, by name."""
+    runs = read_rows(RunRow, study / "runs.csv")
+    costs = read_rows(CostRow, study / "costs.csv")
+    return {"answer": answer(runs), "results": study_table(runs, costs)}
+
+
+def study_figures(study: Path) -> dict[str, Figure]:
+    """Return the study's figures by their files' names."""
+    answers = draw_answers(
+        read_rows(RunRow, study / "runs.csv"), read_rows(ShiftRow, study / "shifts.csv")
+    )
+    lambdas = draw_lambdas(
+        read_rows(PassRow, study / "passes.csv"),
+        read_rows(LambdaRow, study / "lambdas.csv"),
+        read_rows(ExampleRow, study / "examples.csv"),
+        read_example_images(study),
+    )
+    return {"results.png": answers, "results-lambda.png": lambdas}
+
+
+def digest_of(study: Path, names: Sequence[str]) -> str:
+    """Return SHA-256 of the files of these names, which a figure carries as its source."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update((study / name).read_bytes())
+    return digest.hexdigest()
 
 
 def network_tables(norms: Sequence[NormRow], starts: Sequence[StartRow]) -> dict[str, str]:

@@ -2,64 +2,12 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from training.atomic_write import atomic_write
 from training.errors import UserError
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run: a network trained under a pooling and a seed, and evaluated after its last epoch.
-
-    Attributes:
-        pool, seed, arch: as the options of ``train_imagenet.py``.
-        top1_error, top5_error: of the evaluation, in percent.
-        loss: of the evaluation, the mean cross-entropy.
-        eval_images: number of images of the evaluation.
-        parameters: of the network.
-        epochs, batch_size, lr: as the options.
-        train_images: seen in training, over all epochs.
-        seconds: wall-clock time of the training command, with its start and its own validation.
-        commit: of the repository, and ``dirty`` whether its files differed from it.
-        torch, torchvision, numba, python: versions.
-        backend: of ``gfgp_cupy``.
-        device: name of the processor or the GPU.
-        threads: of PyTorch on the CPU.
-        started: UTC, ISO 8601.
-    """
-
-    pool: str
-    seed: int
-    arch: str
-    top1_error: float
-    top5_error: float
-    loss: float
-    eval_images: int
-    parameters: int
-    epochs: int
-    batch_size: int
-    lr: float
-    train_images: int
-    seconds: float
-    commit: str
-    dirty: str
-    torch: str
-    torchvision: str
-    numba: str
-    python: str
-    backend: str
-    device: str
-    threads: int
-    started: str
-
-    @property
-    def recipe(self) -> tuple[object, ...]:
-        """What ``Recipe.columns`` says of it."""
-        return self.arch, self.epochs, self.batch_size, self.lr, self.train_images
-
 
 AnyRow = TypeVar("AnyRow")
 

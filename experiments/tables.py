@@ -2,82 +2,9 @@
 
 from collections.abc import Sequence
 
-from experiments.comparison import PairedDifference, Spread
+from experiments.comparison import Spread
 from experiments.head_norms import NormRow
-from experiments.lambdas import LayerLambdas
-from experiments.rows import Row
 from experiments.safe_start import StartRow
-
-TITLES = {
-    "skip": "none: convolutions stride",
-    "max": "max",
-    "avg": "average",
-    "soft": "Max-Ent, λ = 1 (SoftPool)",
-    "max_ent_unguided": "Max-Ent, λ learned per channel",
-    "max_ent": "Max-Ent, λ by GFGP",
-}
-
-
-def results_table(runs: dict[str, list[Row]]) -> str:
-    """Return mean and standard deviation over the seeds of each pooling."""
-    columns = ("pooling", "`--pool`", "top-1 error, %", "top-5 error, %", "loss", "parameters")
-    return table(
-        columns,
-        [
-            (
-                TITLES.get(pool, pool),
-                f"`{pool}`",
-                _spread([row.top1_error for row in rows], 2),
-                _spread([row.top5_error for row in rows], 2),
-                _spread([row.loss for row in rows], 3),
-                f"{rows[0].parameters:,}",
-            )
-            for pool, rows in runs.items()
-        ],
-    )
-
-
-def differences_table(differences: Sequence[PairedDifference]) -> str:
-    """Return what each comparison came to, in points of the top-1 error."""
-    columns = ("compared with", "difference", "95% interval", "lower in", "p", "p, Holm")
-    return table(
-        columns,
-        [
-            (
-                f"`{each.pool}`",
-                f"{each.mean:+.2f}",
-                f"{each.low:+.2f} to {each.high:+.2f}",
-                f"{each.lower} of {each.seeds}",
-                f"{each.p:.2g}",
-                f"{each.p_holm:.2g}",
-            )
-            for each in differences
-        ],
-    )
-
-
-def lambdas_table(lambdas: Sequence[LayerLambdas]) -> str:
-    """Return the λ of each layer of each pooling, means over the seeds."""
-    between = ("between channels", "between images")
-    columns = ("`--pool`", "layer", "λ", "least, most", *between, "position")
-    groups: dict[tuple[str, str], list[LayerLambdas]] = {}
-    for each in lambdas:
-        groups.setdefault((each.pool, each.layer), []).append(each)
-    return table(
-        columns,
-        [
-            (
-                f"`{pool}`",
-                f"`{layer}`",
-                _spread([each.mean for each in seeds], 2),
-                f"{min(each.least for each in seeds):.2f}, {max(each.most for each in seeds):.2f}",
-                f"{_mean([each.between_channels for each in seeds]):.3f}",
-                f"{_mean([each.between_images for each in seeds]):.3f}",
-                _spread([each.position for each in seeds], 2),
-            )
-            for (pool, layer), seeds in groups.items()
-        ],
-    )
 
 
 def norms_table(rows: Sequence[NormRow]) -> str:
@@ -92,8 +19,8 @@ def norms_table(rows: Sequence[NormRow]) -> str:
             (
                 str(batch_size),
                 norm,
-                _spread([row.top1_error for row in seeds], 1),
-                _spread([row.loss for row in seeds], 2),
+                spread([row.top1_error for row in seeds], 1),
+                spread([row.loss for row in seeds], 2),
                 f"{_mean([row.between_images for row in seeds]):.3f}",
                 f"{_mean([row.between_modes for row in seeds]):.3f}",
             )
@@ -114,10 +41,10 @@ def starts_table(rows: Sequence[StartRow]) -> str:
             (
                 network,
                 start,
-                _spread([row.before for row in seeds], 2),
-                _spread([row.after for row in seeds], 2),
-                _spread([row.tuned for row in seeds], 2),
-                _spread([row.loss_tuned for row in seeds], 3),
+                spread([row.before for row in seeds], 2),
+                spread([row.after for row in seeds], 2),
+                spread([row.tuned for row in seeds], 2),
+                spread([row.loss_tuned for row in seeds], 3),
                 _means_of_lambdas([row.lambda_tuned for row in seeds]) or "–",
             )
             for (network, start), seeds in groups.items()
@@ -133,9 +60,15 @@ def _means_of_lambdas(rows: Sequence[str]) -> str:
     )
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    spread = Spread.of(values)
-    return f"{spread.mean:.{digits}f} ± {spread.deviation:.{digits}f}"
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return mean and standard deviation of two values or more.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0], 1)
+        '2.0 ± 1.0'
+    """
+    found = Spread.of(values)
+    return f"{found.mean:.{digits}f} ± {found.deviation:.{digits}f}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,6 +1,6 @@
 """The runs under max pooling that the study was sized by.
 
-``python experiments/guided_pooling.py --pilot`` makes them. They learn from five sixths of the
+``python experiments/guided_pooling.py pilot`` makes them. They learn from five sixths of the
 training images and are scored on the rest, never on test images.
 """
 

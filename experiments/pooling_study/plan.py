@@ -1,6 +1,7 @@
 """What is run, decided before any network was scored on test images.
 
-The commit that adds this file comes before the results. Fixed by the pilot, which saw max pooling
+(The code was tried with networks of a few steps, which were.) The commits of this file come before
+the results. Fixed by the pilot, which saw max pooling
 and training images alone (``pilot.csv``): widths, passes, batch size and learning rate.
 
 **Measured** is the top-1 error on all test images after the last pass, never of the best one. Of
@@ -14,9 +15,10 @@ of task and network, and the eight differences of two poolings are one paired t-
 correction is for these three tests. README's sentence is about these three intervals, whichever way
 they fall.
 
-**Beside it**, within each pair of task and network, guided Max-Ent pooling against each of the
-twelve others over the seeds that both have; Holm's correction is for these twelve. They say how
-large differences are, and are not counted as answers to the question.
+**Beside it**, guided Max-Ent pooling against each of the nine others, averaged likewise, over five
+seeds; Holm's correction is for these nine. They say how large differences are, and are not counted
+as answers to the question. Within each pair of task and network, differences have intervals and no
+tests.
 
 No run is left out, none is made again. If the plan is not finished, what is reported is of the
 seeds that every pair of task and network has.

@@ -1,0 +1,92 @@
+"""What the runs say: the comparisons that ``plan`` decided on."""
+
+from collections.abc import Mapping, Sequence
+
+from experiments.comparison import PairedDifference, compare
+from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES
+from experiments.pooling_study.poolings import POOLINGS
+from experiments.pooling_study.rows import RunRow
+
+SIGNIFICANT = 0.05
+CELLS = tuple(RECIPES["cpu"])
+"""The pairs of task and network."""
+
+BESIDE = tuple(pooling for pooling in POOLINGS if pooling not in (GUIDED, *COMPARED))
+NAMES = {
+    "max": "max pooling",
+    "avg": "average pooling",
+    "max_ent_constant": "the same layer without guidance (its head sees a constant)",
+}
+
+
+def errors_in(runs: Sequence[RunRow], cell: tuple[str, str]) -> dict[str, dict[int, float]]:
+    """Return the top-1 errors of a pair of task and network, by pooling and seed."""
+    errors: dict[str, dict[int, float]] = {}
+    for run in runs:
+        if (run.task, run.network) == cell:
+            errors.setdefault(run.pooling, {})[run.seed] = run.top1_error
+    return errors
+
+
+def mean_errors(runs: Sequence[RunRow]) -> dict[str, dict[int, float]]:
+    """Return the means over the pairs of task and network, by pooling and seed.
+
+    Only seeds that every pair has.
+    """
+    by_cell = [errors_in(runs, cell) for cell in CELLS]
+    means: dict[str, dict[int, float]] = {}
+    for pooling in POOLINGS:
+        of_pooling = [errors.get(pooling, {}) for errors in by_cell]
+        common = set.intersection(*(set(errors) for errors in of_pooling))
+        for seed in sorted(common):
+            mean = sum(errors[seed] for errors in of_pooling) / len(CELLS)
+            means.setdefault(pooling, {})[seed] = mean
+    return means
+
+
+def differences(
+    errors: Mapping[str, Mapping[int, float]], others: Sequence[str]
+) -> list[PairedDifference]:
+    """Return guided Max-Ent pooling's errors less those of each of ``others``, with Holm's p."""
+    return compare(errors, GUIDED, others) if GUIDED in errors else []
+
+
+def answer(runs: Sequence[RunRow]) -> str:
+    """Return the answer to the question as a sentence, whichever way it falls.
+
+    There must be two seeds or more of each pooling of the question.
+    """
+    found = differences(mean_errors(runs), COMPARED)
+    parts = [
+        f"{each.mean:+.2f} ({each.low:+.2f} to {each.high:+.2f}) from {NAMES[each.pool]}"
+        for each in found
+    ]
+    verdicts = {
+        "significantly fewer errors than": [each for each in found if _is_lower(each)],
+        "significantly more errors than": [each for each in found if _is_higher(each)],
+        "no significant difference from": [
+            each for each in found if not (_is_lower(each) or _is_higher(each))
+        ],
+    }
+    said = [
+        f"{verdict} {_listed([NAMES[each.pool] for each in those])}"
+        for verdict, those in verdicts.items()
+        if those
+    ]
+    return (
+        "Averaged over two small networks and two tasks, guided Max-Ent pooling differs by "
+        f"{_listed(parts)} (points of top-1 error, 95% intervals, {found[0].seeds} seeds): "
+        f"{'; '.join(said)}."
+    )
+
+
+def _is_lower(difference: PairedDifference) -> bool:
+    return difference.mean < 0 and difference.p_holm < SIGNIFICANT
+
+
+def _is_higher(difference: PairedDifference) -> bool:
+    return difference.mean > 0 and difference.p_holm < SIGNIFICANT
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

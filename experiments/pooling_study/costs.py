@@ -1,0 +1,86 @@
+"""What a step of training costs under each pooling: one interleaved run on one thread."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from experiments.pooling_study.networks import create_network
+from experiments.pooling_study.plan import RECIPES
+from experiments.pooling_study.poolings import POOLINGS
+from experiments.pooling_study.tasks import TASKS
+from experiments.pooling_study.training import batches_of, make_optimizer
+from training.records.environment import device_name, versions_of
+
+ROUNDS = 31
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """A step of training: forward and backward pass, and the optimizer's step.
+
+    Attributes:
+        task, network, pooling: as in the study.
+        batch_size: images a step.
+        milliseconds: median over the rounds, in each of which every pooling has one step.
+        rounds: that were timed, after two that were not.
+        device: name of the processor, one thread of which computes.
+        torch, numba: versions.
+    """
+
+    task: str
+    network: str
+    pooling: str
+    batch_size: int
+    milliseconds: float
+    rounds: int
+    device: str
+    torch: str
+    numba: str
+
+
+def measure_costs(data: str, rounds: int = ROUNDS) -> list[CostRow]:
+    """Time each pair of task and network of the study on this process's one thread.
+
+    ``data`` is the folder of Fashion-MNIST's files.
+    """
+    versions = versions_of("torch", "numba")
+    rows = []
+    for (task, network), recipe in RECIPES["cpu"].items():
+        images, targets = next(batches_of(TASKS[task](data).train, recipe, seed=0, done=0))
+        images = images.contiguous(memory_format=torch.channels_last)
+        models = {
+            pooling: create_network(network, recipe.width, pooling, seed=0).to(
+                memory_format=torch.channels_last
+            )
+            for pooling in POOLINGS
+        }
+        optimizers = {
+            pooling: make_optimizer(model, POOLINGS[pooling].head_decays)
+            for pooling, model in models.items()
+        }
+        times: dict[str, list[float]] = {pooling: [] for pooling in POOLINGS}
+        for _ in range(2 + rounds):
+            for pooling, model in models.items():
+                start = time.perf_counter()
+                F.cross_entropy(model(images), targets).backward()
+                optimizers[pooling].step()
+                optimizers[pooling].zero_grad()
+                times[pooling].append(time.perf_counter() - start)
+        rows += [
+            CostRow(
+                task=task,
+                network=network,
+                pooling=pooling,
+                batch_size=recipe.batch_size,
+                milliseconds=round(1e3 * statistics.median(seconds[2:]), 3),
+                rounds=rounds,
+                device=device_name(torch.device("cpu")),
+                torch=str(versions["torch"]),
+                numba=str(versions["numba"]),
+            )
+            for pooling, seconds in times.items()
+        ]
+    return rows

@@ -1,0 +1,166 @@
+"""What is made of the study's rows: comparisons, table, figures and pages."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import results_page
+from experiments.comparison import PairedDifference, holm
+from experiments.pooling_study.answers import CELLS, answer, differences, mean_errors
+from experiments.pooling_study.costs import CostRow
+from experiments.pooling_study.examples import keep_example_images, read_example_images
+from experiments.pooling_study.plan import COMPARED
+from experiments.pooling_study.rows import ExampleRow, RunRow
+from experiments.pooling_study.tables import study_table
+from experiments.rows import read_rows, write_rows
+from tests.training.images.test_fashion_mnist import write_files
+from training.records.environment import REPOSITORY
+
+ROW = RunRow(
+    task="fashion",
+    network="small_cnn",
+    pooling="max",
+    seed=0,
+    top1_error=8.5,
+    loss=0.25,
+    parameters=23_794,
+    width=8,
+    passes=12,
+    batch_size=128,
+    lr=0.1,
+    seconds=250.5,
+    commit="0123abc",
+    dirty="False",
+    torch="2.14.1",
+    numba="0.68.1",
+    python="3.11.7",
+    backend="numba",
+    device='Processor, with a comma and a "quote"',
+    started="2026-01-02T03:04:05+00:00",
+)
+
+
+def runs_of(errors):
+    """Rows of the top-1 errors by pooling, a list over the seeds of one error a cell."""
+    return [
+        replace(ROW, task=task, network=network, pooling=pooling, seed=seed, top1_error=error)
+        for pooling, by_seed in errors.items()
+        for seed, by_cell in enumerate(by_seed)
+        for (task, network), error in zip(CELLS, by_cell, strict=True)
+    ]
+
+
+QUESTION = {
+    "max": [(9, 9, 20, 20), (9, 10, 21, 20), (8, 10, 20, 22)],
+    "avg": [(9, 9, 18, 18), (8, 10, 18, 19), (8, 11, 17, 18)],
+    "max_ent_constant": [(9, 9, 19, 19), (9, 9, 19, 20), (8, 10, 18, 19)],
+    "max_ent": [(8, 9, 18, 19), (8, 9, 19, 18), (8, 9, 18, 19)],
+}
+
+
+def test_errors_are_averaged_over_the_pairs_of_the_seeds_that_all_have():
+    rows = runs_of({"max": QUESTION["max"]})
+    assert mean_errors(rows) == {"max": {0: 14.5, 1: 15, 2: 15}}
+    lacking = [row for row in rows if (row.seed, row.task) != (1, "canvas")]
+    assert mean_errors(lacking) == {"max": {0: 14.5, 2: 15}}
+
+
+def test_question_by_hand():
+    found = differences(mean_errors(runs_of(QUESTION)), COMPARED)
+    guided = [13.5, 13.5, 13.5]
+    by_hand = [
+        PairedDifference.of("max", guided, [14.5, 15, 15]),
+        PairedDifference.of("avg", guided, [13.5, 13.75, 13.5]),
+        PairedDifference.of("max_ent_constant", guided, [14, 14.25, 13.75]),
+    ]
+    adjusted = holm([each.p for each in by_hand])
+    assert found == [replace(each, p_holm=p) for each, p in zip(by_hand, adjusted, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [
+        (0, "significantly fewer errors than max pooling; no significant difference from average"),
+        (5, "significantly more errors than max pooling, average pooling and the same layer"),
+    ],
+)
+def test_answer_says_which_way_it_falls(shift, said):
+    errors = {**QUESTION, "max_ent": [[each + shift for each in by] for by in QUESTION["max_ent"]]}
+    found = answer(runs_of(errors))
+    assert said in found
+    assert f"differs by {-4 / 3 + shift:+.2f} (" in found
+    assert "3 seeds)" in found
+
+
+def test_answer_can_be_that_nothing_differs():
+    same = [(8, 9, 18, 19), (8, 9, 19, 18), (8, 9, 18, 20)]
+    noisy = [(8, 9, 19, 18), (8, 9, 18, 18), (8, 9, 19, 20)]
+    found = answer(runs_of({**dict.fromkeys(COMPARED, same), "max_ent": noisy}))
+    assert "significantly" not in found
+    assert "no significant difference from max pooling, average pooling and" in found
+
+
+def test_table_by_hand():
+    costs = [
+        CostRow(task, network, pooling, 64, milliseconds, 3, "", "", "")
+        for task, network in CELLS
+        for pooling, milliseconds in (("max", 10.0), ("avg", 12.5))
+    ]
+    errors = {**QUESTION, "skip": [(9, 9, 20, 21), (9, 9, 20, 20)], "soft": [(1, 2, 3, 4)]}
+    lines = study_table(runs_of(errors), costs).splitlines()
+    skip, largest, average = lines[2:5]
+    assert skip.startswith(
+        "| none: convolutions stride | 9.00 ± 0.00 | 9.00 ± 0.00 | 20.00 ± 0.00 |"
+    )
+    assert "| 2 | -1.12 (-2.71 to +0.46) | 0.07 |" in skip
+    assert largest.startswith(
+        "| max | 8.67 ± 0.58 | 9.67 ± 0.58 | 20.33 ± 0.58 | 20.67 ± 1.15 | 3 |"
+    )
+    assert largest.endswith("| 23,794, 23,794 | 1.00 |")
+    assert average.endswith("| 1.25 |")
+    # One seed has no deviation.
+    assert len(lines) == 2 + 5
+
+
+def test_example_images_come_back_as_they_are(tmp_path):
+    pixels, _ = write_files(tmp_path)["t10k"]
+    keep_example_images(tmp_path, str(tmp_path))
+    assert not (tmp_path / "example_images.csv").exists()
+    rows = [
+        ExampleRow("fashion", "small_cnn", "max_ent", 0, 1, 0, 5, 0.75),
+        ExampleRow("fashion", "small_cnn", "max_ent", 0, 1, -1, 2, 0.25),
+        ExampleRow("canvas", "small_cnn", "max_ent", 0, 1, 0, 1, 0.5),
+        ExampleRow("fashion", "small_cnn", "gauss", 0, 1, 0, 0, 0.5),
+    ]
+    write_rows(rows, tmp_path / "examples.csv")
+    keep_example_images(tmp_path, str(tmp_path))
+    found = read_example_images(tmp_path)
+    assert sorted(found) == [2, 5]
+    assert all(np.array_equal(found[index], pixels[index]) for index in found)
+
+
+def test_committed_page_has_the_committed_results():
+    page = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    tables = results_page.study_tables(results_page.STUDY)
+    assert results_page.with_tables(page, tables) == page
+
+
+@pytest.mark.parametrize("name", results_page.FIGURES)
+def test_committed_figures_are_of_the_committed_results(name):
+    with Image.open(REPOSITORY / "docs" / name) as figure:
+        expected = results_page.digest_of(results_page.STUDY, results_page.FIGURES[name])
+        assert figure.info["Source"] == expected
+
+
+def test_figures_show_every_run_of_the_question():
+    answers = results_page.study_figures(results_page.STUDY)["results.png"]
+    runs = read_rows(RunRow, results_page.STUDY / "runs.csv")
+    labels = [text.get_text() for text in answers.axes[0].get_yticklabels()]
+    assert len(labels) == len(mean_errors(runs)) - 1
+
+
+def test_readme_has_the_answer():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert answer(read_rows(RunRow, results_page.STUDY / "runs.csv")) in " ".join(readme.split())

@@ -1,0 +1,232 @@
+"""The study's runs: the plan, one run, and the command that can be stopped at any time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import groupby
+
+import pytest
+
+from experiments import guided_pooling
+from experiments.pooling_study import runs, tasks
+from experiments.pooling_study.costs import measure_costs
+from experiments.pooling_study.pilot import pilot_run, split
+from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, PlannedRun, plan_of
+from experiments.pooling_study.poolings import POOLINGS
+from experiments.pooling_study.rows import (
+    ExampleRow,
+    LambdaRow,
+    PassRow,
+    RunRow,
+    ShiftRow,
+    add_outcome,
+    left_of,
+)
+from experiments.pooling_study.runs import Setting, make_run
+from experiments.pooling_study.tasks import Task
+from experiments.pooling_study.training import Recipe, train_pass
+from experiments.rows import read_rows
+from tests.experiments.pooling_study.images import random_images
+from tests.training.images.test_fashion_mnist import write_files
+from training.errors import UserError
+from training.records.environment import REPOSITORY
+
+RECIPE = Recipe(width=4, passes=3, batch_size=16, lr=0.05)
+NEVER = float("inf")
+
+
+@pytest.fixture
+def setting(tmp_path, monkeypatch):
+    """Of tasks with few images."""
+    task = Task(random_images(100, margin=2), random_images(60, margin=8))
+    monkeypatch.setattr(runs, "TASKS", {"fashion": lambda data: task})
+    runs._task_on.cache_clear()
+    yield Setting.here("none", "cpu", tmp_path, NEVER)
+    runs._task_on.cache_clear()
+
+
+def planned(pooling, network="small_cnn", seed=0):
+    return PlannedRun("fashion", network, pooling, seed, RECIPE)
+
+
+def test_plan_is_every_pooling_under_the_same_seeds():
+    found = plan_of("cpu")
+    assert len(found) == len({run.key for run in found}) == 4 * (4 * 8 + 9 * 5)
+    for cell, recipe in RECIPES["cpu"].items():
+        of_cell = [run for run in found if (run.task, run.network) == cell]
+        assert {run.recipe for run in of_cell} == {recipe}
+        seeds = {
+            pooling: [run.seed for run in of_cell if run.pooling == pooling] for pooling in POOLINGS
+        }
+        for pooling in POOLINGS:
+            of_the_question = pooling in (GUIDED, *COMPARED)
+            assert seeds[pooling] == list(range(8 if of_the_question else 5))
+    # Wherever it is stopped, few runs are of no use.
+    order = [run.seed for run in found[: 4 * 4 * 8]]
+    assert [(seed, len(list(those))) for seed, those in groupby(order)] == [
+        (seed, 16) for seed in range(8)
+    ]
+
+
+def test_larger_plan_is_of_full_width():
+    assert {run.recipe.width for run in plan_of("cuda")} == {64}
+    assert {run.recipe.passes for run in plan_of("cuda")} == {30}
+
+
+@pytest.mark.parametrize(
+    ("pooling", "layers"), [("max", 0), ("max_ent", 3), ("max_ent_constant", 3), ("gauss", 3)]
+)
+def test_rows_of_a_run(setting, pooling, layers):
+    outcome = make_run(planned(pooling), setting)
+    assert outcome.run.key == ("fashion", "small_cnn", pooling, 0)
+    assert outcome.run.recipe == RECIPE
+    assert (outcome.run.backend, outcome.run.device != "") == ("numba", True)
+    assert [row.done for row in outcome.passes] == [1, 2, 3]
+    assert outcome.passes[-1].train_loss < outcome.passes[0].train_loss
+    # All test images are among those of the passes, and of the distances.
+    assert outcome.passes[-1].test_error == outcome.run.top1_error
+    assert [row.distance for row in outcome.shifts] == list(range(9))
+    assert outcome.shifts[0].top1_error == pytest.approx(outcome.run.top1_error, abs=0.01)
+    assert [(row.done, row.layer) for row in outcome.lambdas] == [
+        (done, layer) for done in range(4 if layers else 0) for layer in range(1, layers + 1)
+    ]
+    has_guidance = pooling in ("max_ent", "gauss")
+    assert len(outcome.examples) == (12 * layers if has_guidance else 0)
+
+
+def test_only_the_first_seed_has_examples(setting):
+    assert make_run(planned("max_ent", seed=1), setting).examples == []
+
+
+@pytest.mark.parametrize("pooling", ["max_ent", "gauss"])  # the latter draws noise
+def test_interrupted_run_ends_as_if_it_had_not_been(setting, monkeypatch, pooling):
+    whole = make_run(planned(pooling), setting)
+    setting.file_of(planned(pooling)).unlink()
+
+    def interrupted(*args):
+        if args[-1] == 2:
+            raise KeyboardInterrupt
+        return train_pass(*args)
+
+    monkeypatch.setattr(runs, "train_pass", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_run(planned(pooling), setting)
+    monkeypatch.setattr(runs, "train_pass", train_pass)
+    outcome = make_run(planned(pooling), setting)
+    ours, theirs = (replace(each.run, seconds=0.0, started="") for each in (outcome, whole))
+    assert ours == theirs
+    assert outcome.passes == whole.passes
+    assert outcome.lambdas == whole.lambdas
+    assert outcome.shifts == whole.shifts
+
+
+def test_no_pass_is_begun_after_the_deadline(setting, monkeypatch):
+    over = replace(setting, deadline=time.time() - 1)
+    monkeypatch.setattr(runs, "create_network", None)
+    assert make_run(planned("max"), over) is None
+    monkeypatch.undo()
+
+
+def test_pass_after_which_the_deadline_comes_is_kept(setting, monkeypatch):
+    clock = iter([0.0, 0.0, 2.0, 2.0])
+    monkeypatch.setattr(runs.time, "time", lambda: next(clock))
+    assert make_run(planned("max"), replace(setting, deadline=1.0)) is None
+    monkeypatch.undo()
+
+
+def test_finished_runs_are_not_made_again(tmp_path, setting):
+    first, second = planned("max_ent"), planned("max")
+    outcome = make_run(first, setting)
+    add_outcome(outcome, tmp_path)
+    assert left_of([first, second], tmp_path) == [second]
+    # As after an interruption between the files: nothing is there twice.
+    add_outcome(make_run(second, setting), tmp_path)
+    add_outcome(outcome, tmp_path)
+    for name, kind, count in (
+        ("runs", RunRow, 2),
+        ("passes", PassRow, 6),
+        ("lambdas", LambdaRow, 12),
+        ("shifts", ShiftRow, 18),
+        ("examples", ExampleRow, 36),
+    ):
+        assert len(read_rows(kind, tmp_path / f"{name}.csv")) == count
+    other = replace(first, recipe=replace(RECIPE, lr=0.1))
+    with pytest.raises(UserError, match="choose another folder"):
+        left_of([other], tmp_path)
+
+
+def test_pilot_is_scored_on_images_that_it_does_not_learn_from(monkeypatch):
+    images = random_images(60)
+    learned, held_out = split(images)
+    assert (len(learned), len(held_out)) == (50, 10)
+    assert held_out.targets.tolist() == images.targets[50:].tolist()
+    monkeypatch.setattr(
+        "experiments.pooling_study.pilot.TASKS", {"fashion": lambda data: Task(images, None)}
+    )
+    rows = pilot_run("fashion", "small_cnn", RECIPE, "none")
+    assert [(row.done, row.passes, row.lr) for row in rows] == [
+        (1, 3, 0.05),
+        (2, 3, 0.05),
+        (3, 3, 0.05),
+    ]
+
+
+def test_costs_are_of_every_pooling_in_every_pair(monkeypatch):
+    task = Task(random_images(300), None)
+    monkeypatch.setattr(
+        "experiments.pooling_study.costs.TASKS", dict.fromkeys(tasks.TASKS, lambda data: task)
+    )
+    rows = measure_costs("none", rounds=1)
+    assert [(row.task, row.network, row.pooling) for row in rows] == [
+        (*cell, pooling) for cell in RECIPES["cpu"] for pooling in POOLINGS
+    ]
+    assert all(row.milliseconds > 0 for row in rows)
+
+
+COMMAND = [sys.executable, str(REPOSITORY / "experiments" / "guided_pooling.py")]
+
+
+@pytest.mark.slow  # starts processes: some 10 s on an idle core
+def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path):
+    write_files(tmp_path, train=200, val=20)
+    results = tmp_path / "results"
+    command = [*COMMAND, "--data", str(tmp_path), "--results", str(results), "--jobs", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--minutes", "1e-6"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    running = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    first = running.stdout.readline()
+    running.send_signal(signal.SIGTERM)
+    out, err = running.communicate()
+    assert first.startswith("1 of 308: fashion, small_cnn, max, seed 0: top-1 error ")
+    assert (running.returncode, err) == (
+        130,
+        "guided_pooling.py: interrupted; the same command goes on\n",
+    )
+    finished = 1 + len(out.splitlines())
+    assert len(read_rows(RunRow, results / "runs.csv")) >= finished
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    following = running.stdout.readline()
+    running.send_signal(signal.SIGTERM)
+    running.communicate()
+    assert int(following.split()[0]) > finished
+
+
+@pytest.mark.slow  # starts a process: 6 s on an idle core
+def test_what_a_run_fails_with_is_told(tmp_path, capsys):
+    options = ["--data", str(tmp_path), "--results", str(tmp_path / "results"), "--jobs", "1"]
+    assert guided_pooling.main(options) == 2
+    assert "holds no train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # starts a process: 6 s on an idle core
+def test_process_that_dies_is_told_and_nothing_waits_for_it():
+    with pytest.raises(UserError, match="has died"), guided_pooling.processes(1) as pool:
+        pool.submit(os._exit, 1).result()
