@@ -16,7 +16,7 @@ __all__ = ["second_phases"]
 
 PYTHON = sys.executable
 
-TRAINER_NEEDS = ("matplotlib", "PIL", "torchvision", "tqdm")
+STUDY_NEEDS = ("PIL", "torchvision")
 
 
 def second_phases(folder: Path, scratch: Path, first: Path, data: Path) -> list[Phase]:
@@ -37,28 +37,21 @@ def what_comparison_lacks(data: Path) -> str | None:
     """What the comparison cannot do without, or ``None`` if all is there."""
     if not any(data.glob("train-images-idx3-ubyte*")):
         return f"{data} holds no Fashion-MNIST"
-    missing = [name for name in TRAINER_NEEDS if importlib.util.find_spec(name) is None]
-    return f"train_imagenet.py needs {', '.join(missing)}" if missing else None
+    missing = [name for name in STUDY_NEEDS if importlib.util.find_spec(name) is None]
+    return f"experiments/guided_pooling.py needs {', '.join(missing)}" if missing else None
 
 
 def comparison(folder: Path, scratch: Path, data: Path) -> list[list[Stage]]:
-    """One process a pooling, whose file gets a row with each seed."""
-    # It imports what may be missing where the comparison cannot be made.
-    from experiments.fashion_mnist import POOLS
-
-    return [
-        [Stage(
-            f"Fashion-MNIST, {pool}",
-            (
-                PYTHON, "experiments/fashion_mnist.py", "--device", "cuda", "--pools", pool,
-                "--data", data, "--runs", scratch / pool,
-                "--results", folder / f"fashion_mnist-{pool}.csv",
-                "--lambdas", scratch / f"{pool}.csv",
-            ),
-            130,
-        )]
-        for pool in POOLS
-    ]  # fmt: skip
+    """The larger runs of the study of guided pooling, as many as there is time for."""
+    return [[Stage(
+        "guided pooling",
+        (
+            PYTHON, "experiments/guided_pooling.py", "--device", "cuda", "--jobs", "4",
+            "--minutes", "1.8", "--data", data, "--results", folder / "guided_pooling",
+            "--unfinished", scratch / "unfinished",
+        ),
+        130,
+    )]]  # fmt: skip
 
 
 def read_pooling(folder: Path) -> list[PoolingResults]:

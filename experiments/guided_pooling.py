@@ -82,14 +82,19 @@ def make_parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=Path("results/guided_pooling"), metavar="DIR",
         help="(default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--unfinished", type=Path, metavar="DIR",
+        help="where the networks of runs are that are not finished (default: unfinished in "
+        "--results)",
+    )  # fmt: skip
     return parser
 
 
 def run_plan(options: argparse.Namespace) -> None:
     """Make what is left of the plan, as many runs at once as ``options`` has jobs."""
     options.results.mkdir(parents=True, exist_ok=True)
-    unfinished = options.results / "unfinished"
-    unfinished.mkdir(exist_ok=True)
+    unfinished = options.unfinished or options.results / "unfinished"
+    unfinished.mkdir(parents=True, exist_ok=True)
     planned = plan_of(options.device)
     left = left_of(planned, options.results)
     deadline = time.time() + 60 * options.minutes
