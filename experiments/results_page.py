@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
 
     def write() -> None:
-        put(study_tables(options.study), options.docs / "results.md")
+        of_study = study_tables(options.study)
+        put(of_study, options.docs / "results.md")
+        put({"answer": of_study["answer"]}, options.docs.parent / "README.md")
         networks = network_tables(
             read_rows(NormRow, options.norms), read_rows(StartRow, options.starts)
         )
@@ -62,7 +64,11 @@ def make_parser() -> argparse.ArgumentParser:
         ("--study", STUDY, "folder of guided_pooling.py's results"),
         ("--norms", RESULTS / "head_norms.csv", "file of the heads' norms"),
         ("--starts", RESULTS / "safe_start.csv", "file of the starts after replace_pooling"),
-        ("--docs", REPOSITORY / "docs", "folder of the pages whose tables to replace"),
+        (
+            "--docs",
+            REPOSITORY / "docs",
+            "folder of the pages whose tables to replace, beside README.md",
+        ),
     ):
         parser.add_argument(
             name, type=Path, default=path, metavar="PATH", help=f"{text} (default: %(default)s)"

@@ -160,14 +160,6 @@ def test_table_of_speed_is_that_of_the_results():
         assert shown == [float(f"{milliseconds:.3g}") for milliseconds in expected]
 
 
-def test_own_errors_are_those_of_the_page_with_the_results():
-    results = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
-    errors = re.findall(r"[\d.]+ ± [\d.]+", TEXT)
-    assert len(errors) == 3
-    for error in errors:
-        assert f"| {error} |" in results
-
-
 @pytest.mark.slow
 def test_picture_is_what_the_library_draws(tmp_path):
     committed = REPOSITORY / "docs/idea.png"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from experiments.comparison import PairedDifference, compare
-from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES
+from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, SEEDS_OF_THE_QUESTION, plan_of
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
 
@@ -52,7 +52,7 @@ def differences(
 
 
 def answer(runs: Sequence[RunRow]) -> str:
-    """Return the answer to the question as a sentence, whichever way it falls.
+    """Return the answer to the question, whichever way it falls, and what it is still to come from.
 
     There must be two seeds or more of each pooling of the question.
     """
@@ -76,7 +76,18 @@ def answer(runs: Sequence[RunRow]) -> str:
     return (
         "Averaged over two small networks and two tasks, guided Max-Ent pooling differs by "
         f"{_listed(parts)} (points of top-1 error, 95% intervals, {found[0].seeds} seeds): "
-        f"{'; '.join(said)}."
+        f"{'; '.join(said)}." + _what_is_left(runs)
+    )
+
+
+def _what_is_left(runs: Sequence[RunRow]) -> str:
+    planned = {run.key for run in plan_of("cpu")}
+    made = len(planned & {run.key for run in runs})
+    if made == len(planned):
+        return ""
+    return (
+        f" **This is not the end of it:** {made} of {len(planned)} planned runs have been made, of "
+        f"{len(SEEDS_OF_THE_QUESTION)} seeds."
     )
 
 

@@ -2,7 +2,8 @@
 
 (The code was tried with networks of a few steps, which were.) The commits of this file come before
 the results. Fixed by the pilot, which saw max pooling
-and training images alone (``pilot.csv``): widths, passes, batch size and learning rate.
+and training images alone (``pilot.csv``): widths, passes, batch size and learning rate; ResNet-18 on the canvas has 16 passes, for in the last
+of 12 it still gained half a point.
 
 **Measured** is the top-1 error on all test images after the last pass, never of the best one. Of
 what is recorded during training (the error on 2,000 test images after each pass, and λ) nothing
@@ -80,7 +81,7 @@ RECIPES = {
         ("fashion", "small_cnn"): Recipe(width=8, passes=12, batch_size=128, lr=0.1),
         ("fashion", "resnet18"): Recipe(width=8, passes=12, batch_size=128, lr=0.1),
         ("canvas", "small_cnn"): Recipe(width=8, passes=12, batch_size=64, lr=0.1),
-        ("canvas", "resnet18"): Recipe(width=8, passes=12, batch_size=64, lr=0.1),
+        ("canvas", "resnet18"): Recipe(width=8, passes=16, batch_size=64, lr=0.1),
     },
     "cuda": {
         ("fashion", "resnet18"): Recipe(width=64, passes=30, batch_size=128, lr=0.1),
