@@ -94,6 +94,18 @@ def test_answer_says_which_way_it_falls(shift, said):
     assert "3 seeds)" in found
 
 
+def test_answer_allows_for_the_number_of_comparisons():
+    errors = {
+        "max": [(8, 8, 8, 8.4), (8, 8, 8, 8.6), (8, 8, 8, 8.0)],
+        "avg": [(8, 8, 8, 8), (7, 8, 8, 8), (7, 7, 8, 8)],
+        "max_ent_constant": [(7, 7, 8, 8), (7, 8, 8, 8), (8, 8, 8, 8)],
+        "max_ent": [(7, 8, 8, 8), (7, 8, 8, 8), (7, 8, 8, 8)],
+    }
+    found = differences(mean_errors(runs_of(errors)), COMPARED)
+    assert found[0].p < 0.05 < found[0].p_holm
+    assert "no significant difference from max pooling" in answer(runs_of(errors))
+
+
 def test_answer_can_be_that_nothing_differs():
     same = [(8, 9, 18, 19), (8, 9, 19, 18), (8, 9, 18, 20)]
     noisy = [(8, 9, 19, 18), (8, 9, 18, 18), (8, 9, 19, 20)]

@@ -93,8 +93,8 @@ def test_constant_head_has_the_guided_ones_parameters_and_no_guidance():
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_weight_decay_leaves_heads_alone_where_it_should(pooling):
     network = create_network("small_cnn", 4, pooling, seed=0)
-    head_decays = POOLINGS[pooling].head_decays
-    optimizer = make_optimizer(network, head_decays)
+    head_decays = not pooling.endswith("_no_decay")
+    optimizer = make_optimizer(network, POOLINGS[pooling].head_decays)
     decay = {
         parameter: group["weight_decay"]
         for group in optimizer.param_groups

@@ -163,15 +163,18 @@ def test_pilot_is_scored_on_images_that_it_does_not_learn_from(monkeypatch):
     learned, held_out = split(images)
     assert (len(learned), len(held_out)) == (50, 10)
     assert held_out.targets.tolist() == images.targets[50:].tolist()
-    monkeypatch.setattr(
-        "experiments.pooling_study.pilot.TASKS", {"fashion": lambda data: Task(images, None)}
-    )
+    unknown = images.targets % 9
+    unknown[50:] = 9
+    task = Task(replace(images, targets=unknown), None)
+    monkeypatch.setattr("experiments.pooling_study.pilot.TASKS", {"fashion": lambda data: task})
     rows = pilot_run("fashion", "small_cnn", RECIPE, "none")
     assert [(row.done, row.passes, row.lr) for row in rows] == [
         (1, 3, 0.05),
         (2, 3, 0.05),
         (3, 3, 0.05),
     ]
+    # Of those of a class that there is nothing to learn of.
+    assert rows[-1].held_out_error == 100
 
 
 def test_costs_are_of_every_pooling_in_every_pair(monkeypatch):
@@ -211,6 +214,8 @@ def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path):
         "guided_pooling.py: interrupted; the same command goes on\n",
     )
     finished = 1 + len(out.splitlines())
+    # Nothing is run to its end before the command ends.
+    assert len([*(results / "unfinished").iterdir()]) <= 2
     assert len(read_rows(RunRow, results / "runs.csv")) >= finished
     running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     following = running.stdout.readline()

@@ -46,6 +46,12 @@ def test_canvas_has_its_image_whole_in_the_middle_over_noise_and_fragments():
     assert len(corners) == 4
 
 
+def test_lighter_pixel_is_seen_where_things_overlap():
+    dark = tasks.clutter(np.zeros((2, 28, 28), np.uint8), 64, 8, np.random.default_rng(0))
+    noise = np.random.default_rng(0).integers(0, tasks.NOISE, (2, 80, 80), dtype=np.uint8)
+    assert np.array_equal(dark, noise)
+
+
 def test_tasks_are_the_same_every_time_and_hold_all_images(tmp_path):
     write_files(tmp_path)
     for name, margins in (("fashion", (2, 8)), ("canvas", (2, 8))):
