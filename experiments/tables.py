@@ -61,12 +61,14 @@ def _means_of_lambdas(rows: Sequence[str]) -> str:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """Return mean and standard deviation of two values or more.
+    """Return mean and standard deviation; a single value has none.
 
     Example:
-        >>> spread([1.0, 2.0, 3.0], 1)
-        '2.0 ± 1.0'
+        >>> spread([1.0, 2.0, 3.0], 1), spread([1.0], 1)
+        ('2.0 ± 1.0', '1.0')
     """
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     found = Spread.of(values)
     return f"{found.mean:.{digits}f} ± {found.deviation:.{digits}f}"
 

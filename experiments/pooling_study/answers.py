@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from experiments.comparison import PairedDifference, compare
-from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, SEEDS_OF_THE_QUESTION, plan_of
+from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, plan_of
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
 
@@ -52,11 +52,10 @@ def differences(
 
 
 def answer(runs: Sequence[RunRow]) -> str:
-    """Return the answer to the question, whichever way it falls, and what it is still to come from.
-
-    There must be two seeds or more of each pooling of the question.
-    """
+    """Return the answer to the question, whichever way it falls, and what is still to be run."""
     found = differences(mean_errors(runs), COMPARED)
+    if len(found) < len(COMPARED):
+        return "**There is no answer yet:** " + _what_is_made(runs)
     parts = [
         f"{each.mean:+.2f} ({each.low:+.2f} to {each.high:+.2f}) from {NAMES[each.pool]}"
         for each in found
@@ -80,15 +79,16 @@ def answer(runs: Sequence[RunRow]) -> str:
     )
 
 
-def _what_is_left(runs: Sequence[RunRow]) -> str:
+def _what_is_made(runs: Sequence[RunRow]) -> str:
     planned = {run.key for run in plan_of("cpu")}
-    made = len(planned & {run.key for run in runs})
-    if made == len(planned):
+    made = planned & {run.key for run in runs}
+    return f"{len(made)} of {len(planned)} planned runs have been made."
+
+
+def _what_is_left(runs: Sequence[RunRow]) -> str:
+    if {run.key for run in plan_of("cpu")} <= {run.key for run in runs}:
         return ""
-    return (
-        f" **This is not the end of it:** {made} of {len(planned)} planned runs have been made, of "
-        f"{len(SEEDS_OF_THE_QUESTION)} seeds."
-    )
+    return " **This is not the end of it:** " + _what_is_made(runs)
 
 
 def _is_lower(difference: PairedDifference) -> bool:

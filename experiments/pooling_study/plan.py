@@ -1,8 +1,8 @@
 """What is run, decided before any network was scored on test images.
 
 (The code was tried with networks of a few steps, which were.) The commits of this file come before
-the results. Fixed by the pilot, which saw max pooling
-and training images alone (``pilot.csv``): widths, passes, batch size and learning rate; ResNet-18 on the canvas has 16 passes, for in the last
+the results. Fixed by the pilot, which saw max pooling and training images alone (``pilot.csv``):
+widths, passes, batch size and learning rate; ResNet-18 on the canvas has 16 passes, for in the last
 of 12 it still gained half a point.
 
 **Measured** is the top-1 error on all test images after the last pass, never of the best one. Of

@@ -32,25 +32,23 @@ COLUMNS = (
 
 
 def study_table(runs: Sequence[RunRow], costs: Sequence[CostRow]) -> str:
-    """Return errors, differences and costs of each pooling that two seeds of all pairs have."""
+    """Return errors, differences and costs of each pooling that a seed of all pairs has."""
     means = mean_errors(runs)
     compared = {
         each.pool: each for family in (COMPARED, BESIDE) for each in differences(means, family)
     }
     by_cell = [errors_in(runs, cell) for cell in CELLS]
-    rows = []
-    for pooling, by_seed in means.items():
-        if len(by_seed) >= 2:
-            rows.append(
-                (
-                    POOLINGS[pooling].title,
-                    *(spread([cell[pooling][seed] for seed in by_seed], 2) for cell in by_cell),
-                    str(len(by_seed)),
-                    *_difference_cells(compared.get(pooling)),
-                    _parameters(runs, pooling),
-                    _relative_cost(costs, pooling),
-                )
-            )
+    rows = [
+        (
+            POOLINGS[pooling].title,
+            *(spread([cell[pooling][seed] for seed in by_seed], 2) for cell in by_cell),
+            str(len(by_seed)),
+            *_difference_cells(compared.get(pooling)),
+            _parameters(runs, pooling),
+            _relative_cost(costs, pooling),
+        )
+        for pooling, by_seed in means.items()
+    ]
     return table(COLUMNS, rows)
 
 
