@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,28 +33,32 @@ from experiments.pooling_study.runs import Setting, make_run
 from experiments.pooling_study.tasks import DATA
 from experiments.rows import write_rows
 from training.argument_types import positive_float, positive_int
+from training.atomic_write import remove_leftovers
+from training.checkpoints.lock import locked
 from training.errors import UserError, exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs of the command line ``argv`` that are not in the results yet."""
     options = make_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         work = {"plan": run_plan, "pilot": run_pilot, "costs": run_costs}[options.work]
         return exit_code("guided_pooling.py", lambda: work(options))
     except KeyboardInterrupt:
         print("guided_pooling.py: interrupted; the same command goes on", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Trains two networks under thirteen poolings on two tasks, as "
-        "experiments/pooling_study/plan.py says: 296 runs, about 24 hours of one processor core. "
-        "Every run that is finished is added to the files in --results, and one that was "
-        "interrupted goes on after its last pass, so that it can be stopped and started again at "
-        "any time.",
+        "experiments/pooling_study/plan.py says: "
+        f"{len(plan_of('cpu'))} runs, about 32 hours of one processor core. Every run that is "
+        "finished is added to the files in --results, and one that was interrupted goes on after "
+        "its last pass, so that it can be stopped and started again at any time.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -91,10 +96,20 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run_plan(options: argparse.Namespace) -> None:
-    """Make what is left of the plan, as many runs at once as ``options`` has jobs."""
-    options.results.mkdir(parents=True, exist_ok=True)
+    """Make what is left of the plan, as many runs at once as ``options`` has jobs.
+
+    Raises:
+        UserError: another command is making them, or a run fails.
+    """
+    with locked(options.results):
+        make_what_is_left(options)
+
+
+def make_what_is_left(options: argparse.Namespace) -> None:
     unfinished = options.unfinished or options.results / "unfinished"
     unfinished.mkdir(parents=True, exist_ok=True)
+    for folder in (options.results, unfinished):
+        remove_leftovers(folder)
     planned = plan_of(options.device)
     left = left_of(planned, options.results)
     deadline = time.time() + 60 * options.minutes
@@ -102,13 +117,13 @@ def run_plan(options: argparse.Namespace) -> None:
     for run, outcome in outcomes(left, setting, options.jobs):
         add_outcome(outcome, options.results)
         setting.file_of(run).unlink()
+        keep_example_images(options.results, options.data)
         finished = len(planned) - len(left_of(planned, options.results))
         print(
             f"{finished} of {len(planned)}: {run.task}, {run.network}, {run.pooling}, seed "
             f"{run.seed}: top-1 error {outcome.run.top1_error:.2f}%, {outcome.run.seconds:.0f} s",
             flush=True,
         )
-    keep_example_images(options.results, options.data)
 
 
 def run_pilot(options: argparse.Namespace) -> None:
@@ -146,6 +161,20 @@ def outcomes(
                 yield made[future], outcome
 
 
+def begin_process() -> None:
+    """Compute with one thread, and stop when the command stops, even if that is killed."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it, too, and stops this
+    threading.Thread(target=_stop_after_parent, daemon=True).start()
+
+
+def _stop_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Yield so many processes, of one thread each, which end with the block.
@@ -154,9 +183,7 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
         UserError: one of them has died.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        jobs, context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=begin_process) as pool:
         try:
             yield pool
         except BaseException as error:

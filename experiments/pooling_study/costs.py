@@ -58,7 +58,7 @@ def measure_costs(data: str, rounds: int = ROUNDS) -> list[CostRow]:
             for pooling in POOLINGS
         }
         optimizers = {
-            pooling: make_optimizer(model, POOLINGS[pooling].head_decays)
+            pooling: make_optimizer(model, POOLINGS[pooling].decays)
             for pooling, model in models.items()
         }
         times: dict[str, list[float]] = {pooling: [] for pooling in POOLINGS}

@@ -44,7 +44,7 @@ def pilot_run(task: str, network: str, recipe: Recipe, data: str) -> list[PilotR
     """Train ``network`` on most of the training images of ``task``; see ``Setting.data``."""
     learned, held_out = split(TASKS[task](data).train)
     model = create_network(network, recipe.width, "max", SEED).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, head_decays=True)
+    optimizer = make_optimizer(model, decays=True)
     rows = []
     for done in range(recipe.passes):
         train = train_pass(model, optimizer, learned, recipe, SEED, done)

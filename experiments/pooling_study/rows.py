@@ -33,8 +33,8 @@ class RunRow(OfRun):
         loss: likewise, the mean cross-entropy.
         parameters: of the network.
         width, passes, batch_size, lr: of the recipe.
-        seconds: in training passes, beside as many other runs as the machine has cores.
-        commit: of the repository, and ``dirty`` whether its files differed from it.
+        seconds: in training passes, beside other runs.
+        commit: of the repository when it was begun, and ``dirty`` whether its files differed.
         torch, numba, python: versions.
         backend: of ``gfgp_cupy``.
         device: name of the processor or the GPU.
@@ -70,7 +70,8 @@ class PassRow(OfRun):
     Attributes:
         done: passes so far, this one among them.
         train_loss, train_error: means over the pass, of the images as they were seen.
-        test_error: in percent, on 2,000 of the test images.
+        test_error: in percent, on 2,000 of the test images. (Of ``max_ent_constant`` see
+            ``ConstantHeadPool2d``: before the last passes it is that of another λ.)
     """
 
     done: int
@@ -83,8 +84,8 @@ class PassRow(OfRun):
 class LambdaRow(OfRun):
     """What a pooling layer pools with after so many passes, on 500 of the test images.
 
-    Of poolings without a parameter there are no rows. For the generalised mean's p, mixed pooling's
-    proportion and Gaussian pooling's w read λ likewise.
+    Of ``skip``, ``max``, ``avg`` and ``soft`` there are no rows. For the generalised mean's p,
+    mixed pooling's proportion and Gaussian pooling's w read λ likewise.
 
     Attributes:
         done: passes so far; 0 before the first.

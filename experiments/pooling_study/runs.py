@@ -2,7 +2,7 @@
 
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -24,9 +24,10 @@ from experiments.pooling_study.rows import (
     ShiftRow,
 )
 from experiments.pooling_study.tasks import TASKS, TEST_MARGIN, Images, Task
-from experiments.pooling_study.training import evaluate, make_optimizer, train_pass
+from experiments.pooling_study.training import Recipe, evaluate, make_optimizer, train_pass
 from gfgp_cupy.backends import select_backend
 from training.atomic_write import atomic_write
+from training.errors import UserError
 from training.records.environment import device_name, git_state, versions_of
 
 IMAGES_OF_A_PASS, IMAGES_OF_A_SHIFT = 2_000, 4_000
@@ -42,7 +43,7 @@ class Setting:
         device: ``"cpu"`` or ``"cuda"``.
         unfinished: folder for the networks of runs that are not finished.
         deadline: as ``time.time`` has it; no pass is begun after it.
-        commit, dirty: as ``RunRow`` has them.
+        commit: of the repository, and ``dirty`` whether its files differ from it.
     """
 
     data: str
@@ -68,19 +69,29 @@ class Setting:
 
 @dataclass
 class Progress:
-    """What an interrupted run goes on from."""
+    """What an interrupted run goes on from.
 
+    ``recipe``, ``commit``, ``dirty`` and ``started`` are those of its beginning.
+    """
+
+    recipe: dict[str, Any]
+    commit: str
+    dirty: str
+    started: str
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
     passes: list[dict[str, Any]]
     lambdas: list[dict[str, Any]]
-    seconds: float
-    started: str
-    done: int = field(default=0)
+    seconds: float = 0.0
+    done: int = 0
 
 
 def make_run(planned: PlannedRun, setting: Setting) -> Outcome | None:
-    """Train a network and score it; None if the deadline came first, and the next call goes on."""
+    """Train a network and score it; None if the deadline came first, and the next call goes on.
+
+    Raises:
+        UserError: it has been begun by another recipe.
+    """
     if setting.is_over:
         return None
     device = torch.device(setting.device)
@@ -88,17 +99,31 @@ def make_run(planned: PlannedRun, setting: Setting) -> Outcome | None:
     recipe, pooling = planned.recipe, POOLINGS[planned.pooling]
     network = create_network(planned.network, recipe.width, planned.pooling, planned.seed)
     network.to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(network, pooling.head_decays)
+    optimizer = make_optimizer(network, pooling.decays)
     run = OfRun(*planned.key)
     kept = setting.file_of(planned)
     if kept.exists():
         progress = Progress(**torch.load(kept, weights_only=True))
+        if progress.recipe != asdict(recipe):
+            raise UserError(
+                f"{kept}: was begun by {Recipe(**progress.recipe)}, and the plan is {recipe}; "
+                "remove it"
+            )
         network.load_state_dict(progress.network)
         optimizer.load_state_dict(progress.optimizer)
     else:
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         lambdas = lambda_rows(run, network, task.test, done=0)
-        progress = Progress({}, {}, [], [asdict(row) for row in lambdas], 0.0, started)
+        progress = Progress(
+            recipe=asdict(recipe),
+            commit=setting.commit,
+            dirty=setting.dirty,
+            started=started,
+            network={},
+            optimizer={},
+            passes=[],
+            lambdas=[asdict(row) for row in lambdas],
+        )
     while progress.done < recipe.passes:
         if setting.is_over:
             return None
@@ -128,8 +153,8 @@ def make_run(planned: PlannedRun, setting: Setting) -> Outcome | None:
         parameters=sum(each.numel() for each in network.parameters()),
         **asdict(recipe),
         seconds=round(progress.seconds, 1),
-        commit=setting.commit,
-        dirty=setting.dirty,
+        commit=progress.commit,
+        dirty=progress.dirty,
         torch=str(versions["torch"]),
         numba=str(versions["numba"]),
         python=platform.python_version(),

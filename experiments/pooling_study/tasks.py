@@ -1,7 +1,7 @@
 """What the networks learn: Fashion-MNIST, and the same images lost on a cluttered canvas.
 
-Every image is kept with a margin, from which what the network sees is cut: so that an image can be
-shifted without inventing pixels.
+Every image is kept with a margin, from which what the network sees is cut when it is moved. Around
+Fashion-MNIST's images that is black, as their background is; canvases go on.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ TEST_MARGIN = 8
 CANVAS_SIZE = 64
 CANVAS_TRAIN_IMAGES = 20_000
 NOISE = 64
-FRAGMENTS, FRAGMENT_SIZE = 8, 12
+FRAGMENTS, FRAGMENT_SIZE = 9, 12
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,25 @@ def cluttered_canvas(data: str) -> Task:
         images, targets = read_split(data, name)
         images, targets = images[:count], targets[:count]
         random = np.random.default_rng(derive_seed(0, f"canvas {name}"))
-        splits.append(_as_images(clutter(images, CANVAS_SIZE, margin, random), targets, margin))
+        # All with the same margin, and thus as much clutter.
+        canvases = clutter(images, CANVAS_SIZE, TEST_MARGIN, random)
+        first, end = TEST_MARGIN - margin, canvases.shape[1] - (TEST_MARGIN - margin)
+        splits.append(_as_images(canvases[:, first:end, first:end], targets, margin))
     return Task(*splits)
 
 
 def clutter(images: np.ndarray, size: int, margin: int, random: np.random.Generator) -> np.ndarray:
     """Return ``images`` [N, h, w] on canvases [N, size + 2 margin, size + 2 margin] of bytes.
 
-    A canvas is noise, evenly distributed below 64. Eight squares of 12×12 pixels, each of another
-    image of ``images``, lie anywhere on it, and over them the image, wherever it lies within the
-    ``size`` × ``size`` pixels in the middle. Of what overlaps, the lighter pixel is seen.
+    A canvas is noise, evenly distributed below 64. Nine squares of 12×12 pixels, each cut out of
+    another image of ``images``, lie anywhere on it, and the image anywhere within the ``size`` ×
+    ``size`` pixels in the middle. Of what overlaps, the lighter pixel is seen.
     """
     whole = size + 2 * margin
     height, width = images.shape[1:]
     canvases = random.integers(0, NOISE, (len(images), whole, whole), dtype=np.uint8)
-    sources = random.integers(0, len(images), (len(images), FRAGMENTS))
+    distances = random.integers(1, len(images), (len(images), FRAGMENTS))
+    sources = (np.arange(len(images))[:, None] + distances) % len(images)
     corner = np.array([height, width]) - FRAGMENT_SIZE
     cut_at = random.integers(0, corner + 1, (len(images), FRAGMENTS, 2))
     put_at = random.integers(0, whole - FRAGMENT_SIZE + 1, (len(images), FRAGMENTS, 2))

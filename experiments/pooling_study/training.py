@@ -52,12 +52,12 @@ class Score:
     error: float
 
 
-def make_optimizer(network: nn.Module, head_decays: bool) -> torch.optim.SGD:
+def make_optimizer(network: nn.Module, decays: bool) -> torch.optim.SGD:
     """Return SGD; λ and heads have the learning rate of all other parameters, as published.
 
     Args:
         network: to train.
-        head_decays: whether weight decay acts on the poolings' parameters, too.
+        decays: whether weight decay acts on the poolings' parameters, too.
     """
     of_poolings = {
         parameter
@@ -69,7 +69,7 @@ def make_optimizer(network: nn.Module, head_decays: bool) -> torch.optim.SGD:
     groups = [{"params": others}]
     if of_poolings:
         kept = [each for each in network.parameters() if each in of_poolings]
-        groups.append({"params": kept, "weight_decay": WEIGHT_DECAY if head_decays else 0.0})
+        groups.append({"params": kept, "weight_decay": WEIGHT_DECAY if decays else 0.0})
     return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
 
 

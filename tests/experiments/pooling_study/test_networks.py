@@ -93,8 +93,9 @@ def test_constant_head_has_the_guided_ones_parameters_and_no_guidance():
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_weight_decay_leaves_heads_alone_where_it_should(pooling):
     network = create_network("small_cnn", 4, pooling, seed=0)
-    head_decays = not pooling.endswith("_no_decay")
-    optimizer = make_optimizer(network, POOLINGS[pooling].head_decays)
+    learned_itself = {"mixed", "gem", "max_ent_unguided"}
+    decays = not (pooling.endswith("_no_decay") or pooling in learned_itself)
+    optimizer = make_optimizer(network, POOLINGS[pooling].decays)
     decay = {
         parameter: group["weight_decay"]
         for group in optimizer.param_groups
@@ -104,5 +105,5 @@ def test_weight_decay_leaves_heads_alone_where_it_should(pooling):
     for module in network.modules():
         if isinstance(module, Pool2d):
             for parameter in module.parameters():
-                assert (decay.pop(parameter) > 0) == head_decays
+                assert (decay.pop(parameter) > 0) == decays
     assert set(decay.values()) == {5e-4}
