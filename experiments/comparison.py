@@ -68,7 +68,8 @@ class PairedDifference:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return ``p_values`` such that at a level α one or more false ones come up α of the time.
+    """Return ``p_values`` such that at a level α one or more false ones come up α of the time at
+    most.
 
     S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. Statistics, 1979.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from experiments.comparison import PairedDifference, compare
-from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, plan_of
+from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, SEEDS_OF_THE_QUESTION, plan_of
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
 
@@ -60,23 +60,27 @@ def answer(runs: Sequence[RunRow]) -> str:
         f"{each.mean:+.2f} ({each.low:+.2f} to {each.high:+.2f}) from {NAMES[each.pool]}"
         for each in found
     ]
-    verdicts = {
-        "significantly fewer errors than": [each for each in found if _is_lower(each)],
-        "significantly more errors than": [each for each in found if _is_higher(each)],
-        "no significant difference from": [
-            each for each in found if not (_is_lower(each) or _is_higher(each))
-        ],
-    }
-    said = [
-        f"{verdict} {_listed([NAMES[each.pool] for each in those])}"
-        for verdict, those in verdicts.items()
-        if those
-    ]
+    whole = all(each.seeds == len(SEEDS_OF_THE_QUESTION) for each in found)
     return (
         "Averaged over two small networks and two tasks, guided Max-Ent pooling differs by "
-        f"{_listed(parts)} (points of top-1 error, 95% intervals, {found[0].seeds} seeds): "
-        f"{'; '.join(said)}." + _what_is_left(runs)
+        f"{_listed(parts)} (points of top-1 error, 95% intervals, {found[0].seeds} seeds)"
+        f"{f': {_verdict(found)}' if whole else ''}.{_what_is_left(runs)}"
     )
+
+
+def _verdict(found: Sequence[PairedDifference]) -> str:
+    lower = [each for each in found if each.p_holm < SIGNIFICANT and each.mean < 0]
+    higher = [each for each in found if each.p_holm < SIGNIFICANT and each.mean > 0]
+    said = [
+        f"{verdict} {_listed([NAMES[each.pool] for each in those])}"
+        for verdict, those in (
+            ("significantly fewer errors than", lower),
+            ("significantly more errors than", higher),
+            ("no significant difference from", [x for x in found if x not in lower + higher]),
+        )
+        if those
+    ]
+    return f"{'; '.join(said)} (5%, Holm's correction for {len(found)})"
 
 
 def _what_is_made(runs: Sequence[RunRow]) -> str:
@@ -89,14 +93,6 @@ def _what_is_left(runs: Sequence[RunRow]) -> str:
     if {run.key for run in plan_of("cpu")} <= {run.key for run in runs}:
         return ""
     return " **This is not the end of it:** " + _what_is_made(runs)
-
-
-def _is_lower(difference: PairedDifference) -> bool:
-    return difference.mean < 0 and difference.p_holm < SIGNIFICANT
-
-
-def _is_higher(difference: PairedDifference) -> bool:
-    return difference.mean > 0 and difference.p_holm < SIGNIFICANT
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from experiments.pooling_study.answers import (
     mean_errors,
 )
 from experiments.pooling_study.examples import CELL_OF_EXAMPLES, examples_shown
+from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, GUIDED
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import ExampleRow, LambdaRow, PassRow, RunRow, ShiftRow
@@ -71,7 +72,7 @@ def draw_lambdas(
             axes.set_axis_off()
     lower.suptitle(
         f"{TITLES_OF_CELLS[CELL_OF_EXAMPLES]}, seed {shown[0].seed}: the test images with the "
-        "highest and the lowest λ of poolings 1, 2 and 3 (from above), mean over the channels",
+        "highest and the lowest λ of each pooling (from above), mean over the channels",
         fontsize="medium",
     )
     return figure
@@ -116,10 +117,11 @@ def _draw_intervals(
 
 def _draw_shifts(axes: Axes, shifts: Sequence[ShiftRow], task: str) -> None:
     """Draw errors over the distance, means over networks and seeds, of the question's poolings."""
+    of_both = _finished_by_both(shifts)
     for pooling in (GUIDED, *COMPARED):
         by_distance: dict[int, list[float]] = {}
         for row in shifts:
-            if row.pooling == pooling:
+            if row.pooling == pooling and row.seed in of_both:
                 by_distance.setdefault(row.distance, []).append(row.top1_error)
         distances = sorted(by_distance)
         errors = [fmean(by_distance[distance]) for distance in distances]
@@ -129,6 +131,20 @@ def _draw_shifts(axes: Axes, shifts: Sequence[ShiftRow], task: str) -> None:
     names = {"fashion": "Fashion-MNIST", "canvas": "canvas"}
     axes.set_title(f"{names[task]}, mean of both networks", fontsize="medium")
     axes.grid(alpha=0.3)
+
+
+def _finished_by_both(shifts: Sequence[ShiftRow]) -> set[int]:
+    """Return the seeds of ``shifts`` that both networks have of every pooling of the question."""
+    made = {(row.network, row.pooling, row.seed) for row in shifts}
+    return {
+        row.seed
+        for row in shifts
+        if all(
+            (network, pooling, row.seed) in made
+            for network in NETWORKS
+            for pooling in (GUIDED, *COMPARED)
+        )
+    }
 
 
 def _draw_training(axes: Axes, passes: Sequence[PassRow], lambdas: Sequence[LambdaRow]) -> None:
@@ -154,7 +170,8 @@ def _draw_training(axes: Axes, passes: Sequence[PassRow], lambdas: Sequence[Lamb
     beside.plot(done, errors, "--", color="gray", label="test error")
     beside.set_yscale("log")
     beside.set_ylabel("top-1 error, %")
-    axes.legend(fontsize="x-small", loc="upper right")
+    if lambdas:
+        axes.legend(fontsize="x-small", loc="upper right")
 
 
 def _of(rows: Iterable, cell: tuple[str, str]) -> list:
