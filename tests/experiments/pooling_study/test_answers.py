@@ -11,10 +11,13 @@ from experiments.comparison import PairedDifference, holm
 from experiments.pooling_study.answers import CELLS, answer, differences, mean_errors
 from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.examples import keep_example_images, read_example_images
+from experiments.pooling_study.figures import draw_answers
+from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, plan_of
-from experiments.pooling_study.rows import ExampleRow, RunRow
+from experiments.pooling_study.poolings import POOLINGS
+from experiments.pooling_study.rows import ExampleRow, RunRow, ShiftRow
 from experiments.pooling_study.tables import study_table
-from experiments.rows import read_rows, write_rows
+from experiments.rows import write_rows
 from tests.training.images.test_fashion_mnist import write_files
 from training.records.environment import REPOSITORY
 
@@ -200,8 +203,21 @@ def test_committed_figures_are_of_the_committed_results(name):
         assert figure.info["Source"] == expected
 
 
-def test_figures_show_every_run_of_the_question():
-    answers = results_page.study_figures(results_page.STUDY)["results.png"]
-    runs = read_rows(RunRow, results_page.STUDY / "runs.csv")
-    labels = [text.get_text() for text in answers.axes[0].get_yticklabels()]
-    assert len(labels) == len(mean_errors(runs)) - 1
+def test_figure_shows_every_difference_and_the_moved_images_of_seeds_that_all_have():
+    shifts = [
+        ShiftRow("canvas", network, pooling, seed, distance, error + seed)
+        for network in NETWORKS
+        for pooling in QUESTION
+        for seed in (0, 1, 2)
+        for distance, error in ((0, 20.0), (1, 30.0))
+        if (pooling, seed, network) != ("avg", 2, "resnet18")
+    ]
+    figure = draw_answers(runs_of(QUESTION), shifts)
+    differences_axes, _, canvas = figure.axes
+    labels = [text.get_text() for text in differences_axes.get_yticklabels()]
+    assert labels == [POOLINGS[other].title for other in COMPARED]
+    shown = [container[0].get_xdata().tolist() for container in differences_axes.containers]
+    means = differences(mean_errors(runs_of(QUESTION)), COMPARED)
+    assert shown[0] == [each.mean for each in means]
+    assert [len(of_cell) for of_cell in shown] == [3] * 5
+    assert [list(line.get_ydata()) for line in canvas.lines] == [[20.5, 30.5]] * 4
