@@ -5,8 +5,7 @@
 
 The first: the tests that need a GPU, NVIDIA's compute-sanitizer and the run-time compilation of all
 that is timed, side by side; then, one after the other, the tests that need the GPU to themselves,
-the benchmarks and the report. The second, in less than 150 seconds: the comparison on
-Fashion-MNIST if its files are there (``--data``), and otherwise Nsight Compute's profile of the
+the benchmarks and the report. The second, in less than 150 seconds: Nsight Compute's profile of the
 slowest pass that the first has measured.
 
 Every stage has a time limit, and the later ones run whatever became of it. Of what requirements.txt
@@ -58,8 +57,6 @@ FEW_THREADS = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "2"}
 
 EACH_TENSOR_ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
@@ -72,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # It needs PyTorch, whose import the first session leaves to its stages.
             from benchmarks.second_session import second_phases
 
-            phases = second_phases(folder, Path(scratch), options.after, options.data.resolve())
+            phases = second_phases(options.after)
         outcomes = run_phases(phases, folder / "session.log")
     return 0 if all(outcome.verdict == "passed" for outcome in outcomes) else 1
 
@@ -85,13 +82,6 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="run what comes next, by the results of the first session in that folder",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=FASHION_MNIST,
-        metavar="DIR",
-        help="folder with Fashion-MNIST's four files (default: %(default)s)",
     )
     return parser
 

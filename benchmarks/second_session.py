@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Iterable
@@ -16,42 +15,14 @@ __all__ = ["second_phases"]
 
 PYTHON = sys.executable
 
-STUDY_NEEDS = ("PIL", "torchvision")
 
-
-def second_phases(folder: Path, scratch: Path, first: Path, data: Path) -> list[Phase]:
-    """The comparison on Fashion-MNIST if ``data`` has its files, or the profile of the slowest pass
-    of the results in ``first``.
+def second_phases(first: Path) -> list[Phase]:
+    """The profile of the slowest pass of the results in ``first``.
 
     Raises:
-        SystemExit: there is neither.
+        SystemExit: there are none.
     """
-    missing = what_comparison_lacks(data)
-    if missing is None:
-        return [Phase(comparison(folder, scratch, data), 130)]
-    print(f"{missing}: the slowest pass is profiled instead", flush=True)
     return [Phase([[profile(*slowest_pass(read_pooling(first)))]], 130)]
-
-
-def what_comparison_lacks(data: Path) -> str | None:
-    """What the comparison cannot do without, or ``None`` if all is there."""
-    if not any(data.glob("train-images-idx3-ubyte*")):
-        return f"{data} holds no Fashion-MNIST"
-    missing = [name for name in STUDY_NEEDS if importlib.util.find_spec(name) is None]
-    return f"experiments/guided_pooling.py needs {', '.join(missing)}" if missing else None
-
-
-def comparison(folder: Path, scratch: Path, data: Path) -> list[list[Stage]]:
-    """The larger runs of the study of guided pooling, as many as there is time for."""
-    return [[Stage(
-        "guided pooling",
-        (
-            PYTHON, "experiments/guided_pooling.py", "--device", "cuda", "--jobs", "4",
-            "--minutes", "1.8", "--data", data, "--results", folder / "guided_pooling",
-            "--unfinished", scratch / "unfinished",
-        ),
-        130,
-    )]]  # fmt: skip
 
 
 def read_pooling(folder: Path) -> list[PoolingResults]:

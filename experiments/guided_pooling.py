@@ -37,10 +37,14 @@ from training.atomic_write import remove_leftovers
 from training.checkpoints.lock import locked
 from training.errors import UserError, exit_code
 
+RESULTS = {"cpu": "results/guided_pooling", "cuda": "results/guided_pooling_cuda"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs of the command line ``argv`` that are not in the results yet."""
     options = make_parser().parse_args(argv)
+    if options.results is None:
+        options.results = Path(RESULTS[options.device])
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         work = {"plan": run_plan, "pilot": run_pilot, "costs": run_costs}[options.work]
@@ -84,8 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder with Fashion-MNIST's four files (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--results", type=Path, default=Path("results/guided_pooling"), metavar="DIR",
-        help="(default: %(default)s)",
+        "--results", type=Path, metavar="DIR",
+        help="(default: results/guided_pooling, with --device cuda results/guided_pooling_cuda)",
     )  # fmt: skip
     parser.add_argument(
         "--unfinished", type=Path, metavar="DIR",
@@ -101,6 +105,8 @@ def run_plan(options: argparse.Namespace) -> None:
     Raises:
         UserError: another command is making them, or a run fails.
     """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here; leave it out")
     with locked(options.results):
         make_what_is_left(options)
 

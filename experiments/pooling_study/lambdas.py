@@ -23,7 +23,7 @@ def lambda_rows(run: OfRun, network: nn.Module, images: Images, done: int) -> li
     if not has_parameters(network):
         return []
     some = images.every(IMAGES_OF_LAMBDAS)
-    seen = some.unmoved(torch.arange(len(some)))
+    seen = some.unmoved(some.indices)
     positions = positions_of(network, seen)
     return [
         lambda_row(run, done, layer, lam, position)
@@ -81,7 +81,7 @@ def example_rows(run: OfRun, network: nn.Module, images: Images) -> list[Example
     """
     batches = [
         lambdas_of(network, images.unmoved(which))
-        for which in torch.arange(len(images)).split(EVALUATION_BATCH)
+        for which in images.indices.split(EVALUATION_BATCH)
     ]
     rows = []
     for layer, path in enumerate(batches[0], start=1):

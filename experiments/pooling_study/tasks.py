@@ -42,6 +42,10 @@ class Images:
     def size(self) -> int:
         return self.images.shape[-1] - 2 * self.margin
 
+    @property
+    def indices(self) -> Tensor:
+        return torch.arange(len(self), device=self.targets.device)
+
     def to(self, device: torch.device) -> "Images":
         return Images(self.images.to(device), self.targets.to(device), self.margin)
 
@@ -62,18 +66,17 @@ class Images:
         """Return what a network sees of the images ``which`` [B]: [B, 1, size, size] from -1 to 1.
 
         Args:
-            which: [B] indices.
+            which: [B] indices, on the device of the images as all that follows.
             down, right: [B] by how many pixels each image is moved, at most ``margin``.
             mirrored: [B] of bool, whether left and right change places; none of them by default.
         """
-        pixels = torch.arange(self.size)
+        pixels = torch.arange(self.size, device=which.device)
         columns = pixels.expand(len(which), -1)
         if mirrored is not None:
             columns = torch.where(mirrored[:, None], self.size - 1 - pixels, columns)
         rows = (pixels + self.margin - down[:, None])[:, :, None]
         columns = (columns + self.margin - right[:, None])[:, None, :]
-        index = (which[:, None, None], rows, columns)
-        bytes_ = self.images[:, 0][tuple(each.to(self.images.device) for each in index)]
+        bytes_ = self.images[:, 0][which[:, None, None], rows, columns]
         return bytes_[:, None].float() / 127.5 - 1
 
 

@@ -83,11 +83,14 @@ def batches_of(
     """
     random = torch.Generator().manual_seed(derive_seed(seed, "pass", done))
     order = torch.randperm(len(images), generator=random)
+    drawn = []
     for which in order.split(recipe.batch_size)[: recipe.steps(images)]:
         moves = torch.randint(-images.margin, images.margin + 1, (2, len(which)), generator=random)
         mirrored = torch.rand(len(which), generator=random) < 0.5
-        targets = images.targets[which.to(images.targets.device)]
-        yield images.cut(which, *moves, mirrored), targets
+        # All of a pass at once: a step that had to wait for a copy would keep a GPU waiting.
+        drawn.append([each.to(images.targets.device) for each in (which, moves, mirrored)])
+    for which, moves, mirrored in drawn:
+        yield images.cut(which, *moves, mirrored), images.targets[which]
 
 
 def train_pass(
@@ -122,12 +125,13 @@ def train_pass(
 def evaluate(network: nn.Module, images: Images, distance: int = 0) -> Score:
     """Return the means over ``images``, by turns moved by ``distance`` down, right, up and left."""
     network.eval()
-    loss_sum = wrong = torch.zeros((), device=images.targets.device)
-    directions = torch.tensor([(1, 0), (0, 1), (-1, 0), (0, -1)]) * distance
-    for which in torch.arange(len(images)).split(EVALUATION_BATCH):
+    device = images.targets.device
+    loss_sum = wrong = torch.zeros((), device=device)
+    directions = torch.tensor([(1, 0), (0, 1), (-1, 0), (0, -1)], device=device) * distance
+    for which in images.indices.split(EVALUATION_BATCH):
         moves = directions[which % len(directions)].T
         logits = network(images.cut(which, *moves).contiguous(memory_format=torch.channels_last))
-        targets = images.targets[which.to(images.targets.device)]
+        targets = images.targets[which]
         loss_sum = loss_sum + F.cross_entropy(logits, targets, reduction="sum")
         wrong = wrong + (logits.argmax(1) != targets).sum()
     return Score(loss=loss_sum.item() / len(images), error=100 * wrong.item() / len(images))

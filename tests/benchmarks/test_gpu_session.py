@@ -30,7 +30,6 @@ from benchmarks.results import (
     write_results,
 )
 from benchmarks.stages import Phase
-from experiments import guided_pooling
 from tests.support import gpu_memory
 from tests.support.gpu_memory import GIB, claim_gpu_memory
 from training.records.environment import REPOSITORY
@@ -40,7 +39,6 @@ START_SECONDS = 10
 """For the scripts' own start and for writing what there is to write."""
 
 MOST_FILES = 8
-FILES_OF_THE_STUDY = 6  # of its runs, passes, λ, shifts, examples, and the examples' images
 
 PARSERS = {
     "benchmarks/operators.py": operators.make_parser,
@@ -48,7 +46,6 @@ PARSERS = {
     "benchmarks/summary.py": summary.make_parser,
     "benchmarks/sanitizer_target.py": sanitizer_target.make_parser,
     "benchmarks/profile_target.py": profile_target.make_parser,
-    "experiments/guided_pooling.py": guided_pooling.make_parser,
 }
 
 
@@ -65,9 +62,12 @@ def first(tmp_path):
 
 
 def second(tmp_path):
-    """The phases of a second session that finds Fashion-MNIST."""
-    (tmp_path / "train-images-idx3-ubyte.gz").touch()
-    return second_session.second_phases(tmp_path / "out", tmp_path / "scratch", tmp_path, tmp_path)
+    """The phases of a second session."""
+    write_results(
+        results({("64x8x8:2/2/0", "max_ent_pool2d", "forward"): 0.5}),
+        tmp_path / "pooling-float32-contiguous.json",
+    )
+    return second_session.second_phases(tmp_path)
 
 
 def stages_of(phases):
@@ -100,10 +100,7 @@ def test_sessions_leave_at_most_eight_files(first, tmp_path):
         written = {
             word for stage in stages_of(phases) for word in words(stage) if word.startswith(out)
         }
-        files = sum(
-            FILES_OF_THE_STUDY if word.endswith("/guided_pooling") else 1 for word in written
-        )
-        assert files + len(["session.log"]) <= MOST_FILES
+        assert len(written) + len(["session.log"]) <= MOST_FILES
 
 
 def test_commands_are_understood(first, tmp_path):
@@ -114,7 +111,7 @@ def test_commands_are_understood(first, tmp_path):
             if script in command:
                 make_parser().parse_args(command[command.index(script) + 1 :])
                 understood.add(script)
-    assert understood == PARSERS.keys() - {"benchmarks/profile_target.py"}
+    assert understood == PARSERS.keys()
 
 
 def test_the_report_is_of_the_results_that_are_there(tmp_path):
@@ -335,12 +332,7 @@ def test_the_slowest_pass_is_profiled(tmp_path):
         ("64x9x9:3/2/1", "max_ent_pool2d", "backward"): 0.4,
         ("64x9x9:3/2/1", "max_ent_pool2d", "both"): 0.3,
     }, dtype="bfloat16", layout="channels_last"), other)  # fmt: skip
-    (((stage,),),) = (
-        phase.tracks
-        for phase in second_session.second_phases(
-            tmp_path, tmp_path, tmp_path, tmp_path / "nothing"
-        )
-    )
+    (((stage,),),) = (phase.tracks for phase in second_session.second_phases(tmp_path))
     command = words(stage)
     target = command[command.index("benchmarks/profile_target.py") + 1 :]
     options = profile_target.make_parser().parse_args(target)
@@ -349,16 +341,9 @@ def test_the_slowest_pass_is_profiled(tmp_path):
     assert Path(command[0]).name == "ncu"
 
 
-def test_without_results_or_data_the_second_session_says_what_it_needs(tmp_path):
+def test_without_results_the_second_session_says_what_it_needs(tmp_path):
     with pytest.raises(SystemExit, match=f"--after {tmp_path}: holds no results"):
-        second_session.second_phases(tmp_path, tmp_path, tmp_path, tmp_path)
-
-
-def test_a_comparison_without_its_packages_is_not_begun(tmp_path, monkeypatch):
-    (tmp_path / "train-images-idx3-ubyte").touch()
-    assert second_session.what_comparison_lacks(tmp_path) is None
-    monkeypatch.setattr(second_session, "STUDY_NEEDS", ("PIL", "no_such_package"))
-    assert "no_such_package" in second_session.what_comparison_lacks(tmp_path)
+        second_session.second_phases(tmp_path)
 
 
 # ---------------------------------------------------------------- both sessions on a stand-in GPU
@@ -428,7 +413,7 @@ def shortened(make_phases):
 
 
 @pytest.mark.slow
-def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch, capfd):
+def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch):
     """Every stage's command, imports, arguments, files and report; no number is looked at."""
     (tmp_path / "bin").mkdir()
     for name, options in TOOLS.items():
@@ -462,10 +447,6 @@ def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch, capfd):
     assert read_results(one / "networks.json").times[0].seconds.repeats == 2
     assert "| max_ent | training |" in (one / "report.md").read_text()
 
-    nothing = str(tmp_path / "nothing")
-    assert gpu_session.main([str(two), "--after", str(one), "--data", nothing]) == 0, (
-        two / "session.log"
-    ).read_text()
+    assert gpu_session.main([str(two), "--after", str(one)]) == 0, (two / "session.log").read_text()
     assert [path.name for path in two.iterdir()] == ["session.log"]
     assert "ncu| ========= ncu" in (two / "session.log").read_text()
-    assert f"{nothing} holds no Fashion-MNIST" in capfd.readouterr().out

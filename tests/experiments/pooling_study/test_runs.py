@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import groupby
 
 import pytest
+import torch
 
 from experiments import guided_pooling
 from experiments.pooling_study import runs, tasks
@@ -31,6 +32,7 @@ from experiments.pooling_study.training import Recipe, train_pass
 from experiments.rows import read_rows
 from tests.experiments.pooling_study.images import random_images
 from tests.training.images.test_fashion_mnist import write_files
+from training.checkpoints.lock import locked
 from training.errors import UserError
 from training.records.environment import REPOSITORY
 
@@ -38,13 +40,13 @@ RECIPE = Recipe(width=4, passes=3, batch_size=16, lr=0.05)
 NEVER = float("inf")
 
 
-@pytest.fixture
-def setting(tmp_path, monkeypatch):
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def setting(request, tmp_path, monkeypatch):
     """Of tasks with few images."""
     task = Task(random_images(100, margin=2), random_images(60, margin=8))
     monkeypatch.setattr(runs, "TASKS", {"fashion": lambda data: task})
     runs._task_on.cache_clear()
-    yield Setting.here("none", "cpu", tmp_path, NEVER)
+    yield Setting.here("none", request.param, tmp_path, NEVER)
     runs._task_on.cache_clear()
 
 
@@ -83,7 +85,7 @@ def test_rows_of_a_run(setting, pooling, layers):
     outcome = make_run(planned(pooling), setting)
     assert outcome.run.key == ("fashion", "small_cnn", pooling, 0)
     assert outcome.run.recipe == RECIPE
-    assert (outcome.run.backend, outcome.run.device != "") == ("numba", True)
+    assert outcome.run.backend == {"cpu": "numba", "cuda": "cupy"}[setting.device]
     assert [row.done for row in outcome.passes] == [1, 2, 3]
     assert outcome.passes[-1].train_loss < outcome.passes[0].train_loss
     # All test images are among those of the passes, and of the distances.
@@ -131,10 +133,20 @@ def test_no_pass_is_begun_after_the_deadline(setting, monkeypatch):
 
 
 def test_pass_after_which_the_deadline_comes_is_kept(setting, monkeypatch):
-    clock = iter([0.0, 0.0, 2.0, 2.0])
-    monkeypatch.setattr(runs.time, "time", lambda: next(clock))
-    assert make_run(planned("max"), replace(setting, deadline=1.0)) is None
-    monkeypatch.undo()
+    over = iter([False, False, True])
+    monkeypatch.setattr(Setting, "is_over", property(lambda _: next(over)))
+    assert make_run(planned("max"), setting) is None
+    assert setting.file_of(planned("max")).exists()
+
+
+def test_run_that_was_begun_by_another_recipe_does_not_go_on(setting, monkeypatch):
+    over = iter([False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(Setting, "is_over", property(lambda _: next(over)))
+        assert make_run(planned("max"), setting) is None
+    other = replace(planned("max"), recipe=replace(RECIPE, passes=5))
+    with pytest.raises(UserError, match=r"begun by Recipe\(width=4, passes=3.*remove it"):
+        make_run(other, setting)
 
 
 def test_finished_runs_are_not_made_again(tmp_path, setting):
@@ -229,6 +241,21 @@ def test_what_a_run_fails_with_is_told(tmp_path, capsys):
     options = ["--data", str(tmp_path), "--results", str(tmp_path / "results"), "--jobs", "1"]
     assert guided_pooling.main(options) == 2
     assert "holds no train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # starts a process: 6 s on an idle core
+def test_second_command_is_kept_out(tmp_path):
+    with locked(tmp_path):
+        command = [*COMMAND, "--results", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
+
+
+def test_gpu_that_is_not_there_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert guided_pooling.main(["--device", "cuda", "--results", str(tmp_path)]) == 2
+    assert "--device cuda: PyTorch finds no GPU here" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # starts a process: 6 s on an idle core
