@@ -32,7 +32,10 @@ COLUMNS = (
 
 
 def study_table(runs: Sequence[RunRow], costs: Sequence[CostRow]) -> str:
-    """Return errors, differences and costs of each pooling that a seed of all pairs has."""
+    """Return errors, differences and costs of each pooling that a seed of all pairs has.
+
+    Where there is none, a sentence that says so.
+    """
     means = mean_errors(runs)
     compared = {
         each.pool: each for family in (COMPARED, BESIDE) for each in differences(means, family)
@@ -49,7 +52,7 @@ def study_table(runs: Sequence[RunRow], costs: Sequence[CostRow]) -> str:
         )
         for pooling, by_seed in means.items()
     ]
-    return table(COLUMNS, rows)
+    return table(COLUMNS, rows) if rows else "No seed has been run in all four pairs yet."
 
 
 def _difference_cells(difference: PairedDifference | None) -> tuple[str, str]:

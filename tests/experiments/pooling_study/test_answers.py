@@ -172,6 +172,11 @@ def test_table_by_hand():
     )
 
 
+def test_table_without_a_whole_seed_says_so():
+    rows = [row for row in runs_of({"max": QUESTION["max"]}) if row.task == "fashion"]
+    assert study_table(rows, []) == "No seed has been run in all four pairs yet."
+
+
 def test_example_images_come_back_as_they_are(tmp_path):
     pixels, _ = write_files(tmp_path)["t10k"]
     keep_example_images(tmp_path, str(tmp_path))
