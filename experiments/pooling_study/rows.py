@@ -33,7 +33,8 @@ class RunRow(OfRun):
         loss: likewise, the mean cross-entropy.
         parameters: of the network.
         width, passes, batch_size, lr: of the recipe.
-        seconds: in training passes, beside other runs.
+        seconds: wall-clock time of the training passes, beside other runs and with what time the
+            process was suspended; ``costs.csv`` is what compares poolings.
         commit: of the repository when it was begun, and ``dirty`` whether its files differed.
         torch, numba, python: versions.
         backend: of ``gfgp_cupy``.
