@@ -35,7 +35,7 @@ class PairedDifference:
         pool: the one that the other is compared with.
         mean: of the differences, the other's value less that of ``pool``.
         low, high: 95% confidence interval of the mean.
-        lower: number of seeds in which the other's value is the lower one, of ``seeds``.
+        seeds: number of differences.
         p: of this comparison alone.
         p_holm: the same, allowing for all comparisons of the family; see ``holm``.
     """
@@ -44,7 +44,6 @@ class PairedDifference:
     mean: float
     low: float
     high: float
-    lower: int
     seeds: int
     p: float
     p_holm: float
@@ -60,7 +59,6 @@ class PairedDifference:
             mean=statistics.fmean(value - other for value, other in pairs),
             low=float(interval.low),
             high=float(interval.high),
-            lower=sum(value < other for value, other in pairs),
             seeds=len(pairs),
             p=float(test.pvalue),
             p_holm=float(test.pvalue),

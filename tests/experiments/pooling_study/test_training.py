@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments.pooling_study.tasks import Images
-from experiments.pooling_study.training import Recipe, batches_of, evaluate
+from experiments.pooling_study.training import Recipe, batches_of, evaluate, train_pass
 from tests.experiments.pooling_study.images import random_images
 
 
@@ -33,6 +33,23 @@ def test_batches_are_those_of_seed_and_pass_and_hold_each_image_once():
     )
     seen = torch.cat([batch[:, 0, 0, 0] for batch, _ in batches_of(marked, recipe, 1, 0)])
     assert len(seen.unique()) == 40
+
+
+def test_pass_by_hand():
+    recipe = Recipe(width=8, passes=3, batch_size=8, lr=0.2)
+    images = random_images(50)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16 * 16, 10))
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    frozen = torch.optim.SGD(network.parameters(), lr=0.0)
+    for group in frozen.param_groups:
+        group["params"] = []
+    found = train_pass(network, frozen, images, recipe, seed=0, done=1)
+    # Whatever it sees, all classes are as likely and the first is chosen.
+    seen = torch.cat([targets for _, targets in batches_of(images, recipe, seed=0, done=1)])
+    assert found.loss == pytest.approx(math.log(10))
+    assert found.error == pytest.approx(100 * (seen != 0).double().mean().item())
+    assert [group["lr"] for group in frozen.param_groups] == [recipe.lr_at(2)]
 
 
 def test_evaluation_by_hand():
