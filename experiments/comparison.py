@@ -50,10 +50,15 @@ class PairedDifference:
 
     @classmethod
     def of(cls, pool: str, values: Sequence[float], others: Sequence[float]) -> "PairedDifference":
-        """Return the comparison of ``values`` with ``others``, those of ``pool``, by itself."""
+        """Return the comparison of ``values`` with ``others``, those of ``pool``, by itself.
+
+        Where all are the same in pairs, p is 1, although the test's statistic is 0 / 0.
+        """
+        pairs = list(zip(values, others, strict=True))
+        if all(value == other for value, other in pairs):
+            return cls(pool, mean=0.0, low=0.0, high=0.0, seeds=len(pairs), p=1.0, p_holm=1.0)
         test = stats.ttest_rel(values, others)
         interval = test.confidence_interval(CONFIDENCE)
-        pairs = list(zip(values, others, strict=True))
         return cls(
             pool=pool,
             mean=statistics.fmean(value - other for value, other in pairs),
@@ -65,20 +70,25 @@ class PairedDifference:
         )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], family: int) -> list[float]:
     """Return ``p_values`` such that at a level α one or more false ones come up α of the time at
     most.
+
+    Args:
+        p_values: of comparisons.
+        family: how many comparisons there are, those that are still to be made among them; their p
+            count as larger than all others, which errs on the safe side.
 
     S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. Statistics, 1979.
 
     Example:
-        >>> holm([0.01, 0.5, 0.02])
+        >>> holm([0.01, 0.5, 0.02], family=3)
         [0.03, 0.5, 0.04]
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        largest = max(largest, min(1.0, (family - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
 
@@ -91,7 +101,7 @@ def compare(
     Args:
         values: by pooling and seed.
         pool, others: of ``values``. Those of ``others`` with which ``pool`` has fewer than two
-            seeds in common are left out.
+            seeds in common are left out, but count for Holm's correction.
     """
     differences = []
     for other in others:
@@ -101,7 +111,7 @@ def compare(
                 [by_seed[seed] for seed in seeds] for by_seed in (values[pool], values[other])
             )
             differences.append(PairedDifference.of(other, of_pool, of_other))
-    adjusted = holm([difference.p for difference in differences])
+    adjusted = holm([difference.p for difference in differences], family=len(others))
     return [
         replace(difference, p_holm=p) for difference, p in zip(differences, adjusted, strict=True)
     ]

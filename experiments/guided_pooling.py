@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
         "experiments/pooling_study/plan.py says: "
         f"{len(plan_of('cpu'))} runs, about 32 hours of one processor core. Every run that is "
         "finished is added to the files in --results, and one that was interrupted goes on after "
-        "its last pass, so that it can be stopped and started again at any time.",
+        "its last epoch, so that it can be stopped and started again at any time.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -75,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--minutes", type=positive_float, default=math.inf, metavar="N",
-        help="begin no pass over the images after so many (default: all runs)",
+        help="begin no epoch after so many (default: all runs)",
     )  # fmt: skip
     parser.add_argument(
         "work", nargs="?", choices=("plan", "pilot", "costs"), default="plan",

@@ -18,7 +18,7 @@ from experiments.pooling_study.answers import answer
 from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.examples import read_example_images
 from experiments.pooling_study.figures import draw_answers, draw_lambdas
-from experiments.pooling_study.rows import ExampleRow, LambdaRow, PassRow, RunRow, ShiftRow
+from experiments.pooling_study.rows import EpochRow, ExampleRow, LambdaRow, RunRow, ShiftRow
 from experiments.pooling_study.tables import study_table
 from experiments.rows import read_rows
 from experiments.safe_start import StartRow
@@ -30,7 +30,7 @@ RESULTS = REPOSITORY / "experiments" / "results"
 STUDY = RESULTS / "guided_pooling"
 FIGURES = {
     "results.png": ("runs.csv", "shifts.csv"),
-    "results-lambda.png": ("passes.csv", "lambdas.csv", "examples.csv", "example_images.csv"),
+    "results-lambda.png": ("epochs.csv", "lambdas.csv", "examples.csv", "example_images.csv"),
 }
 """Each figure of the study, by its file in docs, and the files with its numbers."""
 
@@ -94,7 +94,7 @@ def study_figures(study: Path) -> dict[str, Figure]:
         read_rows(RunRow, study / "runs.csv"), read_rows(ShiftRow, study / "shifts.csv")
     )
     lambdas = draw_lambdas(
-        read_rows(PassRow, study / "passes.csv"),
+        read_rows(EpochRow, study / "epochs.csv"),
         read_rows(LambdaRow, study / "lambdas.csv"),
         read_rows(ExampleRow, study / "examples.csv"),
         read_example_images(study),

@@ -104,12 +104,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     fast: the group's ``lr_scale``, as timm calls it, is what ``set_learning_rate`` multiplies by.
     Where ``recipe.weight_decay_on`` is ``"weights"``, neither they nor any norm or bias decay.
     """
-    of_poolings = {
-        parameter
-        for module in model.modules()
-        if isinstance(module, Pool2d)
-        for parameter in module.parameters()
-    }
+    of_poolings = parameters_of_poolings(model)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         in_pooling = parameter in of_poolings
@@ -125,6 +120,16 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         }
         for (lr_scale, decays), parameters in groups.items()
     ]
+
+
+def parameters_of_poolings(model: nn.Module) -> set[nn.Parameter]:
+    """Return what the poolings of ``model`` learn: a λ, p or weight, or its head."""
+    return {
+        parameter
+        for module in model.modules()
+        if isinstance(module, Pool2d)
+        for parameter in module.parameters()
+    }
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -19,7 +19,7 @@ from experiments.pooling_study.examples import CELL_OF_EXAMPLES, examples_shown
 from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, GUIDED
 from experiments.pooling_study.poolings import POOLINGS
-from experiments.pooling_study.rows import ExampleRow, LambdaRow, PassRow, RunRow, ShiftRow
+from experiments.pooling_study.rows import EpochRow, ExampleRow, LambdaRow, RunRow, ShiftRow
 
 TITLES_OF_CELLS = {
     ("fashion", "small_cnn"): "Fashion-MNIST, small CNN",
@@ -44,7 +44,7 @@ def draw_answers(runs: Sequence[RunRow], shifts: Sequence[ShiftRow]) -> Figure:
 
 
 def draw_lambdas(
-    passes: Sequence[PassRow],
+    epochs: Sequence[EpochRow],
     lambdas: Sequence[LambdaRow],
     examples: Sequence[ExampleRow],
     images: Mapping[int, np.ndarray],
@@ -52,14 +52,14 @@ def draw_lambdas(
     """Return λ of the guided networks over training, and the images with the most and least of it.
 
     Args:
-        passes, lambdas, examples: rows of the study.
+        epochs, lambdas, examples: rows of the study.
         images: [H, W] of bytes of each image of ``examples_shown``, by its index.
     """
     shown = examples_shown(examples)
     figure = Figure(figsize=(10, 9), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(5, 4))
     for axes, cell in zip(upper.subplots(2, 2, sharex=True).flat, CELLS, strict=True):
-        _draw_training(axes, _of(passes, cell), _of(lambdas, cell))
+        _draw_training(axes, _of(epochs, cell), _of(lambdas, cell))
         axes.set_title(TITLES_OF_CELLS[cell], fontsize="medium")
     layers = sorted({row.layer for row in shown})
     columns = len(shown) // len(layers)
@@ -147,8 +147,8 @@ def _finished_by_both(shifts: Sequence[ShiftRow]) -> set[int]:
     }
 
 
-def _draw_training(axes: Axes, passes: Sequence[PassRow], lambdas: Sequence[LambdaRow]) -> None:
-    """Draw λ of each layer over the passes, mean over the seeds, and the test error beside it."""
+def _draw_training(axes: Axes, epochs: Sequence[EpochRow], lambdas: Sequence[LambdaRow]) -> None:
+    """Draw λ of each layer over the epochs, mean over the seeds, and the test error beside it."""
     for layer in sorted({row.layer for row in lambdas}):
         of_layer = [row for row in lambdas if row.layer == layer]
         done = sorted({row.done for row in of_layer})
@@ -163,9 +163,9 @@ def _draw_training(axes: Axes, passes: Sequence[PassRow], lambdas: Sequence[Lamb
         axes.plot(done, mean + channels, ":", color=line.get_color(), linewidth=0.8)
         axes.plot(done, mean - channels, ":", color=line.get_color(), linewidth=0.8)
     axes.set_ylabel("λ")
-    axes.set_xlabel("passes")
-    done = sorted({row.done for row in passes})
-    errors = [fmean(row.test_error for row in passes if row.done == at) for at in done]
+    axes.set_xlabel("epochs")
+    done = sorted({row.done for row in epochs})
+    errors = [fmean(row.test_error for row in epochs if row.done == at) for at in done]
     beside = axes.twinx()
     beside.plot(done, errors, "--", color="gray", label="test error")
     beside.set_yscale("log")

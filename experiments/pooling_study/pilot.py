@@ -10,27 +10,27 @@ import torch
 
 from experiments.pooling_study.networks import create_network
 from experiments.pooling_study.tasks import TASKS, Images
-from experiments.pooling_study.training import Recipe, evaluate, make_optimizer, train_pass
+from experiments.pooling_study.training import Recipe, evaluate, make_optimizer, train_epoch
 
 SEED = 1000  # none of the study's
 
 
 @dataclass(frozen=True)
 class PilotRow:
-    """A pass of a run of the pilot.
+    """An epoch of a run of the pilot.
 
     Attributes:
         task, network: as in the study; the pooling is max.
-        width, passes, batch_size, lr: of the recipe.
-        done: passes so far, this one among them.
-        train_loss, train_error: means over the pass, of the images as they were seen.
+        width, epochs, batch_size, lr: of the recipe.
+        done: epochs so far, this one among them.
+        train_loss, train_error: means over the epoch, of the images as they were seen.
         held_out_loss, held_out_error: after it, of the images held out, in percent.
     """
 
     task: str
     network: str
     width: int
-    passes: int
+    epochs: int
     batch_size: int
     lr: float
     done: int
@@ -46,15 +46,15 @@ def pilot_run(task: str, network: str, recipe: Recipe, data: str) -> list[PilotR
     model = create_network(network, recipe.width, "max", SEED).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, decays=True)
     rows = []
-    for done in range(recipe.passes):
-        train = train_pass(model, optimizer, learned, recipe, SEED, done)
+    for done in range(recipe.epochs):
+        train = train_epoch(model, optimizer, learned, recipe, SEED, done)
         score = evaluate(model, held_out)
         rows.append(
             PilotRow(
                 task=task,
                 network=network,
                 width=recipe.width,
-                passes=recipe.passes,
+                epochs=recipe.epochs,
                 batch_size=recipe.batch_size,
                 lr=recipe.lr,
                 done=done + 1,

@@ -3,7 +3,7 @@
 Poolings, networks, measure and tests were fixed before the first run, and the recipes but for two
 numbers. While the first eleven runs were made (of ``max``, ``avg``, ``max_ent`` and
 ``max_ent_constant``, seed 0), three things changed, and none for what they came to: ResNet-18 on
-the canvas has 16 passes, not 12, for in the pilot's twelfth it still gained half a point; the
+the canvas has 16 epochs, not 12, for in the pilot's twelfth it still gained half a point; the
 canvas's test images, which had had less clutter than those to train on, have as much, and the three
 runs on the canvas were thrown away; a λ, p or proportion that is learned itself does not decay.
 (An earlier study of 180 steps, which is gone, had scored six of these poolings on the same test
@@ -13,8 +13,8 @@ The pilot (``pilot.csv``) saw max pooling and training images alone. It is there
 pooling trains with these numbers and has converged in the end; other numbers were not tried, nor
 those of other poolings.
 
-**Measured** is the top-1 error on all test images after the last pass, never of the best one. Of
-what is recorded during training (the error on 2,000 test images after each pass, and λ) nothing
+**Measured** is the top-1 error on all test images after the last epoch, never of the best one. Of
+what is recorded during training (the error on 2,000 test images after each epoch, and λ) nothing
 decides anything.
 
 **The question**: is the error under guided Max-Ent pooling with a sigmoid, as published, another
@@ -87,13 +87,13 @@ def plan_of(device: str) -> list[PlannedRun]:
 
 RECIPES = {
     "cpu": {
-        ("fashion", "small_cnn"): Recipe(width=8, passes=12, batch_size=128, lr=0.1),
-        ("fashion", "resnet18"): Recipe(width=8, passes=12, batch_size=128, lr=0.1),
-        ("canvas", "small_cnn"): Recipe(width=8, passes=12, batch_size=64, lr=0.1),
-        ("canvas", "resnet18"): Recipe(width=8, passes=16, batch_size=64, lr=0.1),
+        ("fashion", "small_cnn"): Recipe(width=8, epochs=12, batch_size=128, lr=0.1),
+        ("fashion", "resnet18"): Recipe(width=8, epochs=12, batch_size=128, lr=0.1),
+        ("canvas", "small_cnn"): Recipe(width=8, epochs=12, batch_size=64, lr=0.1),
+        ("canvas", "resnet18"): Recipe(width=8, epochs=16, batch_size=64, lr=0.1),
     },
     "cuda": {
-        ("fashion", "resnet18"): Recipe(width=64, passes=30, batch_size=128, lr=0.1),
-        ("canvas", "resnet18"): Recipe(width=64, passes=30, batch_size=64, lr=0.1),
+        ("fashion", "resnet18"): Recipe(width=64, epochs=30, batch_size=128, lr=0.1),
+        ("canvas", "resnet18"): Recipe(width=64, epochs=30, batch_size=64, lr=0.1),
     },
 }

@@ -29,11 +29,11 @@ class RunRow(OfRun):
     """A finished run.
 
     Attributes:
-        top1_error: on all test images after the last pass, in percent.
+        top1_error: on all test images after the last epoch, in percent.
         loss: likewise, the mean cross-entropy.
         parameters: of the network.
-        width, passes, batch_size, lr: of the recipe.
-        seconds: wall-clock time of the training passes, beside other runs and with what time the
+        width, epochs, batch_size, lr: of the recipe.
+        seconds: wall-clock time of the training epochs, beside other runs and with what time the
             process was suspended; ``costs.csv`` is what compares poolings.
         commit: of the repository when it was begun, and ``dirty`` whether its files differed.
         torch, numba, python: versions.
@@ -46,7 +46,7 @@ class RunRow(OfRun):
     loss: float
     parameters: int
     width: int
-    passes: int
+    epochs: int
     batch_size: int
     lr: float
     seconds: float
@@ -61,18 +61,18 @@ class RunRow(OfRun):
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe(self.width, self.passes, self.batch_size, self.lr)
+        return Recipe(self.width, self.epochs, self.batch_size, self.lr)
 
 
 @dataclass(frozen=True)
-class PassRow(OfRun):
-    """A run after so many passes.
+class EpochRow(OfRun):
+    """A run after so many epochs.
 
     Attributes:
-        done: passes so far, this one among them.
-        train_loss, train_error: means over the pass, of the images as they were seen.
+        done: epochs so far, this one among them.
+        train_loss, train_error: means over the epoch, of the images as they were seen.
         test_error: in percent, on 2,000 of the test images. (Of ``max_ent_constant`` see
-            ``ConstantHeadPool2d``: before the last passes it is that of another λ.)
+            ``ConstantHeadPool2d``: before the last epochs it is that of another λ.)
     """
 
     done: int
@@ -83,13 +83,13 @@ class PassRow(OfRun):
 
 @dataclass(frozen=True)
 class LambdaRow(OfRun):
-    """What a pooling layer pools with after so many passes, on 500 of the test images.
+    """What a pooling layer pools with after so many epochs, on 500 of the test images.
 
     Of ``skip``, ``max``, ``avg`` and ``soft`` there are no rows. For the generalised mean's p,
     mixed pooling's proportion and Gaussian pooling's w read λ likewise.
 
     Attributes:
-        done: passes so far; 0 before the first.
+        done: epochs so far; 0 before the first.
         layer: which of the network's poolings, from 1 on in the order in which an image passes.
         mean, least, most: of λ over images and channels.
         between_channels: standard deviation over the channels of λ's mean over the images.
@@ -144,7 +144,7 @@ class Outcome:
     """All rows of a run."""
 
     run: RunRow
-    passes: list[PassRow]
+    epochs: list[EpochRow]
     lambdas: list[LambdaRow]
     shifts: list[ShiftRow]
     examples: list[ExampleRow]
@@ -178,7 +178,7 @@ def add_outcome(outcome: Outcome, folder: Path) -> None:
     Rows that an interrupted call left of the same run are replaced.
     """
     for name, kind, rows in (
-        ("passes", PassRow, outcome.passes),
+        ("epochs", EpochRow, outcome.epochs),
         ("lambdas", LambdaRow, outcome.lambdas),
         ("shifts", ShiftRow, outcome.shifts),
         ("examples", ExampleRow, outcome.examples),

@@ -16,21 +16,21 @@ from experiments.pooling_study.networks import create_network
 from experiments.pooling_study.plan import PlannedRun
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import (
+    EpochRow,
     LambdaRow,
     OfRun,
     Outcome,
-    PassRow,
     RunRow,
     ShiftRow,
 )
 from experiments.pooling_study.tasks import TASKS, TEST_MARGIN, Images, Task
-from experiments.pooling_study.training import Recipe, evaluate, make_optimizer, train_pass
+from experiments.pooling_study.training import Recipe, evaluate, make_optimizer, train_epoch
 from gfgp_cupy.backends import select_backend
 from training.atomic_write import atomic_write
 from training.errors import UserError
 from training.records.environment import device_name, git_state, versions_of
 
-IMAGES_OF_A_PASS, IMAGES_OF_A_SHIFT = 2_000, 4_000
+IMAGES_OF_AN_EPOCH, IMAGES_OF_A_SHIFT = 2_000, 4_000
 SEED_OF_EXAMPLES = 0
 
 
@@ -42,7 +42,7 @@ class Setting:
         data: folder of Fashion-MNIST's files.
         device: ``"cpu"`` or ``"cuda"``.
         unfinished: folder for the networks of runs that are not finished.
-        deadline: as ``time.time`` has it; no pass is begun after it.
+        deadline: as ``time.time`` has it; no epoch is begun after it.
         commit: of the repository, and ``dirty`` whether its files differ from it.
     """
 
@@ -80,7 +80,7 @@ class Progress:
     started: str
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
-    passes: list[dict[str, Any]]
+    epochs: list[dict[str, Any]]
     lambdas: list[dict[str, Any]]
     seconds: float = 0.0
     done: int = 0
@@ -121,24 +121,24 @@ def make_run(planned: PlannedRun, setting: Setting) -> Outcome | None:
             started=started,
             network={},
             optimizer={},
-            passes=[],
+            epochs=[],
             lambdas=[asdict(row) for row in lambdas],
         )
-    while progress.done < recipe.passes:
+    while progress.done < recipe.epochs:
         if setting.is_over:
             return None
         start = time.perf_counter()
-        train = train_pass(network, optimizer, task.train, recipe, planned.seed, progress.done)
+        train = train_epoch(network, optimizer, task.train, recipe, planned.seed, progress.done)
         progress.seconds += time.perf_counter() - start
         progress.done += 1
-        row = PassRow(
+        row = EpochRow(
             *planned.key,
             done=progress.done,
             train_loss=round(train.loss, 4),
             train_error=round(train.error, 3),
-            test_error=round(evaluate(network, task.test.every(IMAGES_OF_A_PASS)).error, 2),
+            test_error=round(evaluate(network, task.test.every(IMAGES_OF_AN_EPOCH)).error, 2),
         )
-        progress.passes.append(asdict(row))
+        progress.epochs.append(asdict(row))
         lambdas = lambda_rows(run, network, task.test, progress.done)
         progress.lambdas += [asdict(row) for row in lambdas]
         progress.network, progress.optimizer = network.state_dict(), optimizer.state_dict()
@@ -164,7 +164,7 @@ def make_run(planned: PlannedRun, setting: Setting) -> Outcome | None:
     )
     return Outcome(
         run=finished,
-        passes=[PassRow(**row) for row in progress.passes],
+        epochs=[EpochRow(**row) for row in progress.epochs],
         lambdas=[LambdaRow(**row) for row in progress.lambdas],
         shifts=shift_rows(run, network, task.test),
         examples=example_rows(run, network, task.test) if run.seed == SEED_OF_EXAMPLES else [],

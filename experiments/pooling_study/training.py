@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.pooling_study.tasks import Images
-from gfgp_cupy.pool2d import Pool2d
+from training.optimizer import parameters_of_poolings
 from training.seeding import derive_seed
 
-MOMENTUM, WEIGHT_DECAY, WARMUP_PASSES = 0.9, 5e-4, 1
+MOMENTUM, WEIGHT_DECAY, WARMUP_EPOCHS = 0.9, 5e-4, 1
 EVALUATION_BATCH = 500
 
 
@@ -22,25 +22,25 @@ class Recipe:
 
     Attributes:
         width: channels of its first stage.
-        passes: over the training images.
+        epochs: passes over the training images.
         batch_size: images a step; what is left after whole batches is left out.
-        lr: the learning rate that the first pass rises to, and from which a cosine falls to 0.
+        lr: the learning rate that the first epoch rises to, and from which a cosine falls to 0.
     """
 
     width: int
-    passes: int
+    epochs: int
     batch_size: int
     lr: float
 
     def steps(self, images: Images) -> int:
-        """Return the steps of a pass."""
+        """Return the steps of an epoch."""
         return len(images) // self.batch_size
 
     def lr_at(self, progress: float) -> float:
-        """Return the learning rate after ``progress`` passes."""
-        if progress < WARMUP_PASSES:
-            return self.lr * progress / WARMUP_PASSES
-        share = (progress - WARMUP_PASSES) / (self.passes - WARMUP_PASSES)
+        """Return the learning rate after ``progress`` epochs."""
+        if progress < WARMUP_EPOCHS:
+            return self.lr * progress / WARMUP_EPOCHS
+        share = (progress - WARMUP_EPOCHS) / (self.epochs - WARMUP_EPOCHS)
         return self.lr * (1 + math.cos(math.pi * share)) / 2
 
 
@@ -59,12 +59,7 @@ def make_optimizer(network: nn.Module, decays: bool) -> torch.optim.SGD:
         network: to train.
         decays: whether weight decay acts on the poolings' parameters, too.
     """
-    of_poolings = {
-        parameter
-        for module in network.modules()
-        if isinstance(module, Pool2d)
-        for parameter in module.parameters()
-    }
+    of_poolings = parameters_of_poolings(network)
     others = [each for each in network.parameters() if each not in of_poolings]
     groups = [{"params": others}]
     if of_poolings:
@@ -76,7 +71,7 @@ def make_optimizer(network: nn.Module, decays: bool) -> torch.optim.SGD:
 def batches_of(
     images: Images, recipe: Recipe, seed: int, done: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return images and targets of each step of the pass after ``done``.
+    """Return images and targets of each step of the epoch after ``done``.
 
     They are the same for every network. Each image is mirrored or not, and moved by up to its
     margin.
@@ -87,13 +82,13 @@ def batches_of(
     for which in order.split(recipe.batch_size)[: recipe.steps(images)]:
         moves = torch.randint(-images.margin, images.margin + 1, (2, len(which)), generator=random)
         mirrored = torch.rand(len(which), generator=random) < 0.5
-        # All of a pass at once: a step that had to wait for a copy would keep a GPU waiting.
+        # All of an epoch at once: a step that had to wait for a copy would keep a GPU waiting.
         drawn.append([each.to(images.targets.device) for each in (which, moves, mirrored)])
     for which, moves, mirrored in drawn:
         yield images.cut(which, *moves, mirrored), images.targets[which]
 
 
-def train_pass(
+def train_epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     images: Images,
@@ -101,7 +96,7 @@ def train_pass(
     seed: int,
     done: int,
 ) -> Score:
-    """Train for the pass after ``done`` of them; return its means, of the images as seen."""
+    """Train for the epoch after ``done`` of them; return its means, of the images as seen."""
     network.train()
     # For a pooling that draws noise.
     torch.manual_seed(derive_seed(seed, "noise", done))

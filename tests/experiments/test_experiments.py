@@ -28,8 +28,15 @@ def test_paired_difference_by_hand():
 
 def test_holm_by_hand():
     # In order: 4 × 0.01, 3 × 0.02, 2 × 0.03 (as large as the one before), 1 × 0.9.
-    assert holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.03, 0.01, 0.9, 0.02], 4) == pytest.approx([0.06, 0.04, 0.9, 0.06])
+    assert holm([0.6, 0.7], 2) == [1.0, 1.0]
+    # Two that have been made of three: 3 × 0.01, 2 × 0.02.
+    assert holm([0.02, 0.01], 3) == pytest.approx([0.04, 0.03])
+
+
+def test_no_difference_at_all_is_none():
+    found = PairedDifference.of("max", [10.0, 20.0], [10.0, 20.0])
+    assert found == PairedDifference("max", 0.0, 0.0, 0.0, seeds=2, p=1.0, p_holm=1.0)
 
 
 def test_comparison_is_over_common_seeds_and_allows_for_the_number_of_others():
@@ -45,7 +52,7 @@ def test_comparison_is_over_common_seeds_and_allows_for_the_number_of_others():
         PairedDifference.of("a", [1.0, 2.0, 4.5], [5.0, 7.0, 8.0]),
         PairedDifference.of("c", [1.0, 2.0, 4.5], [5.5, 6.5, 8.5]),
     ]
-    adjusted = holm([each.p for each in alone])
+    adjusted = holm([each.p for each in alone], family=4)
     assert found == [replace(each, p_holm=p) for each, p in zip(alone, adjusted, strict=True)]
 
 

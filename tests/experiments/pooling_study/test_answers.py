@@ -30,7 +30,7 @@ ROW = RunRow(
     loss=0.25,
     parameters=23_794,
     width=8,
-    passes=12,
+    epochs=12,
     batch_size=128,
     lr=0.1,
     seconds=250.5,
@@ -78,7 +78,7 @@ def test_question_by_hand():
         PairedDifference.of("avg", guided, [13.5, 13.75, 13.5]),
         PairedDifference.of("max_ent_constant", guided, [14, 14.25, 13.75]),
     ]
-    adjusted = holm([each.p for each in by_hand])
+    adjusted = holm([each.p for each in by_hand], family=3)
     assert found == [replace(each, p_holm=p) for each, p in zip(by_hand, adjusted, strict=True)]
 
 
@@ -159,7 +159,7 @@ def test_table_by_hand():
     assert skip.startswith(
         "| none: convolutions stride | 9.00 ± 0.00 | 9.00 ± 0.00 | 20.00 ± 0.00 |"
     )
-    assert "| 2 | -1.12 (-2.71 to +0.46) | 0.07 |" in skip
+    assert "| 2 | -1.12 (-2.71 to +0.46) | 0.63 |" in skip
     assert largest.startswith(
         "| max | 8.67 ± 0.58 | 9.67 ± 0.58 | 20.33 ± 0.58 | 20.67 ± 1.15 | 3 |"
     )

@@ -1,15 +1,18 @@
 """The study's networks are the same but for their poolings."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from experiments.pooling_study.lambdas import lambda_rows
+from experiments.pooling_study.lambdas import lambda_rows, pooling_layers
 from experiments.pooling_study.networks import NETWORKS, create_network
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import OfRun
-from experiments.pooling_study.training import make_optimizer
+from experiments.pooling_study.training import Recipe, make_optimizer, train_epoch
 from gfgp_cupy.pool2d import Pool2d
 from tests.experiments.pooling_study.images import random_images
+from training.records.lambdas import lambdas_of
 
 RUN = OfRun("fashion", "small_cnn", "max_ent", 0)
 
@@ -88,6 +91,25 @@ def test_constant_head_has_the_guided_ones_parameters_and_no_guidance():
         assert all(0 < row.least <= row.mean <= row.most < 1 for row in rows)
         assert all(row.between_channels > 1e-3 for row in rows)
         assert all((row.between_images > 1e-4) == has_guidance for row in rows)
+
+
+def test_constant_heads_lambda_lags_in_evaluation_until_the_learning_rate_is_0():
+    network = create_network("small_cnn", 4, "max_ent_constant", seed=0)
+    optimizer = make_optimizer(network, decays=True)
+    recipe, images = Recipe(width=4, epochs=4, batch_size=10, lr=0.2), random_images(100)
+    (*_, layer) = pooling_layers(network)
+
+    def lag():
+        found = [*lambdas_of(network, images.unmoved(torch.arange(2))).values()][-1]
+        return (found - layer.head.norm2.bias.sigmoid()).abs().max().item()
+
+    for done in range(2):
+        train_epoch(network, optimizer, images, recipe, seed=0, done=done)
+    assert lag() > 0.05
+    for done in range(20):
+        train_epoch(network, optimizer, images, replace(recipe, lr=0.0), seed=0, done=done)
+    # Two norms, one behind the other, divide float32's rounding by the root of their epsilon.
+    assert lag() < 0.01
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

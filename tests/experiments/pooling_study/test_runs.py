@@ -18,9 +18,9 @@ from experiments.pooling_study.pilot import pilot_run, split
 from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, PlannedRun, plan_of
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import (
+    EpochRow,
     ExampleRow,
     LambdaRow,
-    PassRow,
     RunRow,
     ShiftRow,
     add_outcome,
@@ -28,7 +28,7 @@ from experiments.pooling_study.rows import (
 )
 from experiments.pooling_study.runs import Setting, make_run
 from experiments.pooling_study.tasks import Task
-from experiments.pooling_study.training import Recipe, train_pass
+from experiments.pooling_study.training import Recipe, train_epoch
 from experiments.rows import read_rows
 from tests.experiments.pooling_study.images import random_images
 from tests.training.images.test_fashion_mnist import write_files
@@ -36,7 +36,7 @@ from training.checkpoints.lock import locked
 from training.errors import UserError
 from training.records.environment import REPOSITORY
 
-RECIPE = Recipe(width=4, passes=3, batch_size=16, lr=0.05)
+RECIPE = Recipe(width=4, epochs=3, batch_size=16, lr=0.05)
 NEVER = float("inf")
 
 
@@ -75,7 +75,7 @@ def test_plan_is_every_pooling_under_the_same_seeds():
 
 def test_larger_plan_is_of_full_width():
     assert {run.recipe.width for run in plan_of("cuda")} == {64}
-    assert {run.recipe.passes for run in plan_of("cuda")} == {30}
+    assert {run.recipe.epochs for run in plan_of("cuda")} == {30}
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_rows_of_a_run(setting, pooling, layers):
     assert outcome.run.key == ("fashion", "small_cnn", pooling, 0)
     assert outcome.run.recipe == RECIPE
     assert outcome.run.backend == {"cpu": "numba", "cuda": "cupy"}[setting.device]
-    assert [row.done for row in outcome.passes] == [1, 2, 3]
-    assert outcome.passes[-1].train_loss < outcome.passes[0].train_loss
-    # All test images are among those of the passes, and of the distances.
-    assert outcome.passes[-1].test_error == outcome.run.top1_error
+    assert [row.done for row in outcome.epochs] == [1, 2, 3]
+    assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
+    # All test images are among those of the epochs, and of the distances.
+    assert outcome.epochs[-1].test_error == outcome.run.top1_error
     assert [row.distance for row in outcome.shifts] == list(range(9))
     assert outcome.shifts[0].top1_error == pytest.approx(outcome.run.top1_error, abs=0.01)
     assert [(row.done, row.layer) for row in outcome.lambdas] == [
@@ -111,28 +111,28 @@ def test_interrupted_run_ends_as_if_it_had_not_been(setting, monkeypatch, poolin
     def interrupted(*args):
         if args[-1] == 2:
             raise KeyboardInterrupt
-        return train_pass(*args)
+        return train_epoch(*args)
 
-    monkeypatch.setattr(runs, "train_pass", interrupted)
+    monkeypatch.setattr(runs, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_run(planned(pooling), setting)
-    monkeypatch.setattr(runs, "train_pass", train_pass)
+    monkeypatch.setattr(runs, "train_epoch", train_epoch)
     outcome = make_run(planned(pooling), setting)
     ours, theirs = (replace(each.run, seconds=0.0, started="") for each in (outcome, whole))
     assert ours == theirs
-    assert outcome.passes == whole.passes
+    assert outcome.epochs == whole.epochs
     assert outcome.lambdas == whole.lambdas
     assert outcome.shifts == whole.shifts
 
 
-def test_no_pass_is_begun_after_the_deadline(setting, monkeypatch):
+def test_no_epoch_is_begun_after_the_deadline(setting, monkeypatch):
     over = replace(setting, deadline=time.time() - 1)
     monkeypatch.setattr(runs, "create_network", None)
     assert make_run(planned("max"), over) is None
     monkeypatch.undo()
 
 
-def test_pass_after_which_the_deadline_comes_is_kept(setting, monkeypatch):
+def test_epoch_after_which_the_deadline_comes_is_kept(setting, monkeypatch):
     over = iter([False, False, True])
     monkeypatch.setattr(Setting, "is_over", property(lambda _: next(over)))
     assert make_run(planned("max"), setting) is None
@@ -144,8 +144,8 @@ def test_run_that_was_begun_by_another_recipe_does_not_go_on(setting, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Setting, "is_over", property(lambda _: next(over)))
         assert make_run(planned("max"), setting) is None
-    other = replace(planned("max"), recipe=replace(RECIPE, passes=5))
-    with pytest.raises(UserError, match=r"begun by Recipe\(width=4, passes=3.*remove it"):
+    other = replace(planned("max"), recipe=replace(RECIPE, epochs=5))
+    with pytest.raises(UserError, match=r"begun by Recipe\(width=4, epochs=3.*remove it"):
         make_run(other, setting)
 
 
@@ -159,7 +159,7 @@ def test_finished_runs_are_not_made_again(tmp_path, setting):
     add_outcome(outcome, tmp_path)
     for name, kind, count in (
         ("runs", RunRow, 2),
-        ("passes", PassRow, 6),
+        ("epochs", EpochRow, 6),
         ("lambdas", LambdaRow, 12),
         ("shifts", ShiftRow, 18),
         ("examples", ExampleRow, 36),
@@ -180,7 +180,7 @@ def test_pilot_is_scored_on_images_that_it_does_not_learn_from(monkeypatch):
     task = Task(replace(images, targets=unknown), None)
     monkeypatch.setattr("experiments.pooling_study.pilot.TASKS", {"fashion": lambda data: task})
     rows = pilot_run("fashion", "small_cnn", RECIPE, "none")
-    assert [(row.done, row.passes, row.lr) for row in rows] == [
+    assert [(row.done, row.epochs, row.lr) for row in rows] == [
         (1, 3, 0.05),
         (2, 3, 0.05),
         (3, 3, 0.05),

@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from experiments.pooling_study.tasks import Images
-from experiments.pooling_study.training import Recipe, batches_of, evaluate, train_pass
+from experiments.pooling_study.training import Recipe, batches_of, evaluate, train_epoch
 from tests.experiments.pooling_study.images import random_images
 
 
-def test_learning_rate_rises_in_the_first_pass_and_falls_along_a_cosine():
-    recipe = Recipe(width=8, passes=5, batch_size=4, lr=0.2)
+def test_learning_rate_rises_in_the_first_epoch_and_falls_along_a_cosine():
+    recipe = Recipe(width=8, epochs=5, batch_size=4, lr=0.2)
     found = [recipe.lr_at(progress) for progress in (0.25, 1, 2, 3, 5)]
     cosine = [0.1 * (1 + math.cos(math.pi * share)) for share in (0, 0.25, 0.5, 1)]
     assert found == pytest.approx([0.05, *cosine])
 
 
-def test_batches_are_those_of_seed_and_pass_and_hold_each_image_once():
+def test_batches_are_those_of_seed_and_epoch_and_hold_each_image_once():
     images, recipe = random_images(50), Recipe(8, 3, 8, 0.1)
     first = list(batches_of(images, recipe, seed=1, done=0))
     assert len(first) == recipe.steps(images) == 6
@@ -35,8 +35,8 @@ def test_batches_are_those_of_seed_and_pass_and_hold_each_image_once():
     assert len(seen.unique()) == 40
 
 
-def test_pass_by_hand():
-    recipe = Recipe(width=8, passes=3, batch_size=8, lr=0.2)
+def test_epoch_by_hand():
+    recipe = Recipe(width=8, epochs=3, batch_size=8, lr=0.2)
     images = random_images(50)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16 * 16, 10))
     for parameter in network.parameters():
@@ -44,7 +44,7 @@ def test_pass_by_hand():
     frozen = torch.optim.SGD(network.parameters(), lr=0.0)
     for group in frozen.param_groups:
         group["params"] = []
-    found = train_pass(network, frozen, images, recipe, seed=0, done=1)
+    found = train_epoch(network, frozen, images, recipe, seed=0, done=1)
     # Whatever it sees, all classes are as likely and the first is chosen.
     seen = torch.cat([targets for _, targets in batches_of(images, recipe, seed=0, done=1)])
     assert found.loss == pytest.approx(math.log(10))
