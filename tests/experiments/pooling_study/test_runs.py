@@ -31,6 +31,7 @@ from experiments.pooling_study.tasks import Task
 from experiments.pooling_study.training import Recipe, train_epoch
 from experiments.rows import read_rows
 from tests.experiments.pooling_study.images import random_images
+from tests.support.warm_python import exit_code, start_warm
 from tests.training.images.test_fashion_mnist import write_files
 from training.checkpoints.lock import locked
 from training.errors import UserError
@@ -205,15 +206,14 @@ COMMAND = [sys.executable, str(REPOSITORY / "experiments" / "guided_pooling.py")
 
 
 @pytest.mark.slow  # starts processes: some 10 s on an idle core
-def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path):
+def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, capsys):
     write_files(tmp_path, train=200, val=20)
     results = tmp_path / "results"
-    command = [*COMMAND, "--data", str(tmp_path), "--results", str(results), "--jobs", "1"]
+    options = ["--data", str(tmp_path), "--results", str(results), "--jobs", "1"]
+    assert guided_pooling.main([*options, "--minutes", "1e-6"]) == 0
+    assert capsys.readouterr() == ("", "")
+    command = [*COMMAND, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--minutes", "1e-6"], env=environment, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     running = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -243,13 +243,12 @@ def test_what_a_run_fails_with_is_told(tmp_path, capsys):
     assert "holds no train-images-idx3-ubyte" in capsys.readouterr().err
 
 
-@pytest.mark.slow  # starts a process: 6 s on an idle core
 def test_second_command_is_kept_out(tmp_path):
-    with locked(tmp_path):
-        command = [*COMMAND, "--results", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert str(tmp_path) in done.stderr
+    results, out, err = (tmp_path / name for name in ("results", "stdout", "stderr"))
+    command = (guided_pooling.main, ["--results", str(results)])
+    with locked(results):  # of this process, so the command must be another
+        assert exit_code(start_warm(*command, stdout=out, stderr=err)) == 2
+    assert str(results) in err.read_text()
 
 
 def test_gpu_that_is_not_there_is_told(tmp_path, capsys, monkeypatch):
