@@ -6,6 +6,7 @@ from statistics import fmean
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.comparison import PairedDifference
 from experiments.pooling_study.answers import (
@@ -61,6 +62,7 @@ def draw_lambdas(
     for axes, cell in zip(upper.subplots(2, 2, sharex=True).flat, CELLS, strict=True):
         _draw_training(axes, _of(epochs, cell), _of(lambdas, cell))
         axes.set_title(TITLES_OF_CELLS[cell], fontsize="medium")
+    upper.supxlabel("epochs", fontsize="medium")
     layers = sorted({row.layer for row in shown})
     columns = len(shown) // len(layers)
     grid = lower.subplots(len(layers), columns, squeeze=False)
@@ -163,12 +165,14 @@ def _draw_training(axes: Axes, epochs: Sequence[EpochRow], lambdas: Sequence[Lam
         axes.plot(done, mean + channels, ":", color=line.get_color(), linewidth=0.8)
         axes.plot(done, mean - channels, ":", color=line.get_color(), linewidth=0.8)
     axes.set_ylabel("λ")
-    axes.set_xlabel("epochs")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     done = sorted({row.done for row in epochs})
     errors = [fmean(row.test_error for row in epochs if row.done == at) for at in done]
     beside = axes.twinx()
     beside.plot(done, errors, "--", color="gray", label="test error")
     beside.set_yscale("log")
+    for set_formatter in (beside.yaxis.set_major_formatter, beside.yaxis.set_minor_formatter):
+        set_formatter("{x:.0f}")
     beside.set_ylabel("top-1 error, %")
     if lambdas:
         axes.legend(fontsize="x-small", loc="upper right")
