@@ -3,7 +3,7 @@
 Poolings, networks, measure and tests were fixed before the first run, and the recipes but for two
 numbers. While the first eleven runs were made (of ``max``, ``avg``, ``max_ent`` and
 ``max_ent_constant``, seed 0), three things changed, and none for what they came to: ResNet-18 on
-the canvas has 16 epochs, not 12, for in the pilot's twelfth it still gained half a point; the
+the canvas has 16 epochs, not 12, for in a pilot's twelfth it still gained half a point; the
 canvas's test images, which had had less clutter than those to train on, have as much, and the three
 runs on the canvas were thrown away; a λ, p or proportion that is learned itself does not decay.
 (An earlier study of 180 steps, which is gone, had scored six of these poolings on the same test

@@ -24,11 +24,12 @@ from .simd import intrinsic
 
 __all__ = [
     "constant_of",
-    "extra",
+    "extras_of",
     "integers",
     "is_given",
     "lam_parts",
     "next_part",
+    "number",
     "rows_of",
     "scratch_of",
     "sizes_of",
@@ -38,10 +39,25 @@ __all__ = [
 
 @intrinsic
 def number(typing_context, block, i):
+    """Number ``i`` of the block."""
+
     def generate(context, builder, sig, args):
         return builder.load(_place(builder, *args))
 
     return types.intp(block, types.intp), generate
+
+
+@intrinsic
+def _fields(typing_context, block, kind, start):
+    """Numbers from ``start`` on, as the named tuple ``kind``."""
+    fields = types.NamedUniTuple(types.intp, len(kind.instance_class._fields), kind.instance_class)
+
+    def generate(context, builder, sig, args):
+        first = _place(builder, args[0], args[2])
+        places = [builder.gep(first, [ir.Constant(args[2].type, i)]) for i in range(len(fields))]
+        return context.make_tuple(builder, fields, [builder.load(place) for place in places])
+
+    return fields(block, kind, types.intp), generate
 
 
 @intrinsic
@@ -54,6 +70,18 @@ def tensor(typing_context, block, i):
         return builder.inttoptr(address, args[0].type)
 
     return block(block, types.intp), generate
+
+
+@intrinsic
+def is_given(typing_context, block, i):
+    """Whether there is a tensor ``i``."""
+
+    def generate(context, builder, sig, args):
+        first = ir.Constant(args[1].type, TENSORS)
+        address = builder.load(_place(builder, args[0], builder.add(args[1], first)))
+        return builder.icmp_signed("!=", address, ir.Constant(address.type, 0))
+
+    return types.boolean(block, types.intp), generate
 
 
 @intrinsic
@@ -121,11 +149,6 @@ def scratch_of(block, part):
 
 
 @compiled
-def is_given(block, i):
-    return number(block, TENSORS + i) != 0
-
-
-@compiled
 def lam_parts(block):
     return number(block, LAM_PARTS)
 
@@ -137,30 +160,11 @@ def constant_of(block):
 
 
 @compiled
-def extra(block, i):
-    """Number ``i`` of those that the plan has beside the sizes."""
-    return number(block, EXTRA + i)
+def sizes_of(block):
+    return _fields(block, Sizes, SIZES)
 
 
 @compiled
-def sizes_of(block):
-    return Sizes(
-        number(block, SIZES),
-        number(block, SIZES + 1),
-        number(block, SIZES + 2),
-        number(block, SIZES + 3),
-        number(block, SIZES + 4),
-        number(block, SIZES + 5),
-        number(block, SIZES + 6),
-        number(block, SIZES + 7),
-        number(block, SIZES + 8),
-        number(block, SIZES + 9),
-        number(block, SIZES + 10),
-        number(block, SIZES + 11),
-        number(block, SIZES + 12),
-        number(block, SIZES + 13),
-        number(block, SIZES + 14),
-        number(block, SIZES + 15),
-        number(block, SIZES + 16),
-        number(block, SIZES + 17),
-    )
+def extras_of(block, kind):
+    """The numbers that the plan has beside the sizes, as the named tuple ``kind``."""
+    return _fields(block, kind, EXTRA)

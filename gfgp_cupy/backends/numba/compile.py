@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numba
+import numpy as np
 from numba import types
 from numba.core.ccallback import CFunc
 
 from .loading import given
 from .threads import Native
 
-__all__ = ["INLINED", "Compiled", "compiled", "inlined", "native"]
+__all__ = ["INLINED", "ONE", "ZERO", "Compiled", "compiled", "inlined", "native"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,13 @@ _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 compiled = numba.njit(  # pyright: ignore[reportCallIssue]
     error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
 )
-"""Compiled for other compiled functions to call."""
+"""Compiled for other compiled functions to call.
+
+Numba compiles such a function once more for each Python integer that it is called with, so let
+those be NumPy's, such as ``ZERO`` and ``ONE``.
+"""
+
+ZERO, ONE = np.int64(0), np.int64(1)
 
 INLINED = {
     "error_model": "numpy",

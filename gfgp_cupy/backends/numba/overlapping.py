@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from .arguments import (
     constant_of,
-    extra,
+    extras_of,
     is_given,
     lam_parts,
     next_part,
@@ -27,7 +27,7 @@ from .arguments import (
     tensor,
 )
 from .block import OF_EACH_PLANE, OF_EACH_ROW
-from .compile import compiled, native
+from .compile import ZERO, compiled, inlined, native
 from .loading import given
 from .plan import Strip
 from .simd import (
@@ -47,7 +47,16 @@ from .simd import (
     store_part,
     sum_of_lanes,
 )
-from .strips import elements_of_row, share_of_columns
+from .strips import (
+    ELEMENTS,
+    FIRST,
+    MIDDLE,
+    TERMS,
+    THIRD,
+    columns_inside,
+    elements_of_row,
+    share_of_columns,
+)
 
 __all__ = ["backward", "forward"]
 
@@ -62,7 +71,7 @@ reads itself for ∂y/∂θ. What rows are the first and the third follows those
 @native
 def forward(block):
     """As :func:`.windows.forward`."""
-    sizes, strip = sizes_of(block), _strip_of(block)
+    sizes, strip = sizes_of(block), extras_of(block, Strip)
     part = next_part(block)
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
@@ -80,7 +89,7 @@ def _pool(
 ):  # fmt: skip
     align_stack()
     _begin(work, sizes, strip)
-    first, third = 0, 2
+    first, third = FIRST, THIRD
     windows = sizes.segment * sizes.segments
     for row in range(start_row, stop_row):
         plane = row // sizes.out_height
@@ -88,7 +97,7 @@ def _pool(
         if row == start_row or top <= 0:
             _take_lambdas(work, sizes, strip, lams, plane)
             _weigh_row(work, sizes, strip, constant, x, plane, top, first, with_spread)
-        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1, with_spread)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, MIDDLE, with_spread)
         _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third, with_spread)
         for column in range(sizes.segments):
             for lane in range(0, sizes.segment, lanes_for(work)):
@@ -112,7 +121,7 @@ def _pool(
 @native
 def backward(block):
     """As :func:`.windows.backward`; of λ's gradient there are sums over rows or planes."""
-    sizes, strip = sizes_of(block), _strip_of(block)
+    sizes, strip = sizes_of(block), extras_of(block, Strip)
     part = next_part(block)
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
@@ -132,7 +141,7 @@ def _send_back(
 ):  # fmt: skip
     align_stack()
     _begin(work, sizes, strip)
-    first, third = 0, 2
+    first, third = FIRST, THIRD
     windows = sizes.segment * sizes.segments
     row_sum = filled(work, 0.0)
     # The row above reaches into the first own row of the input.
@@ -143,8 +152,8 @@ def _send_back(
         if row == begin or top <= 0:
             _take_lambdas(work, sizes, strip, lams, plane)
             _weigh_row(work, sizes, strip, constant, x, plane, top, first, parts > 0)
-            _clear_gradients(work, strip, 2)
-        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, 1, parts > 0)
+            _clear_gradients(work, strip, THIRD)
+        _weigh_row(work, sizes, strip, constant, x, plane, top + 1, MIDDLE, parts > 0)
         _weigh_row(work, sizes, strip, constant, x, plane, top + 2, third, parts > 0)
         own = row >= start_row
         of_lam_at = plane if parts == OF_EACH_PLANE else row
@@ -169,20 +178,23 @@ def _send_back(
                 message = arithmetic.message_of(elements, terms, weighed, theta, grad, parts > 0)
                 sent, part = arithmetic.send(elements[0], terms[0], message)
                 if with_input:
-                    carried = _load_sent(work, strip, 2, k)
+                    carried = _load_sent(work, strip, THIRD, k)
                     sent = (sent[0] + carried[0], sent[1] + carried[1], sent[2] + carried[2])
-                    _give(x_grads, work, sizes, strip, plane, top, own, 0, column, lane, sent, mean)
+                    _give(
+                        x_grads, work, sizes, strip, plane, top, own, FIRST, column, lane, sent,
+                        mean,
+                    )  # fmt: skip
                 sent, further = arithmetic.send(elements[1], terms[1], message)
                 part = arithmetic.joined(part, further)
                 if with_input:
                     _give(
-                        x_grads, work, sizes, strip, plane, top + 1, own, 1, column, lane, sent,
-                        mean,
+                        x_grads, work, sizes, strip, plane, top + 1, own, MIDDLE, column, lane,
+                        sent, mean,
                     )  # fmt: skip
                 sent, further = arithmetic.send(elements[2], terms[2], message)
                 part = arithmetic.joined(part, further)
                 if with_input:
-                    _store_sent(work, strip, 2, k, left, sent)
+                    _store_sent(work, strip, THIRD, k, left, sent)
                 if sizes.pixel == 1:
                     row_sum = row_sum + first_lanes(part, left)
                 elif parts > 0 and own:
@@ -194,47 +206,39 @@ def _send_back(
             lam_grads[of_lam_at] = sum_of_lanes(row_sum)
         if with_input and own:
             if sizes.pixel == 1:
-                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top, 0, 0)
-                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top + 1, 1, 0)
+                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top, FIRST, ZERO)
+                _give_row(
+                    x_grads, work, sizes, strip, means, with_mean, plane, top + 1, MIDDLE, ZERO
+                )
             else:
                 # The columns that no window has in its middle or on its left.
                 rest = 2 * sizes.segments - sizes.padding_w
-                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top, 0, rest)
-                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top + 1, 1, rest)
+                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top, FIRST, rest)
+                _give_row(
+                    x_grads, work, sizes, strip, means, with_mean, plane, top + 1, MIDDLE, rest
+                )
             if (row + 1) % sizes.out_height == 0:
-                _give_row(x_grads, work, sizes, strip, means, with_mean, plane, top + 2, 2, 0)
-                _clear_gradients(work, strip, 2)
-                for y in range(top + 3, sizes.height):
-                    _give_row(x_grads, work, sizes, strip, means, with_mean, plane, y, 2, 0)
+                for y in range(top + 2, sizes.height):
+                    _give_row(x_grads, work, sizes, strip, means, with_mean, plane, y, THIRD, ZERO)
+                    _clear_gradients(work, strip, THIRD)
         first, third = third, first
-
-
-@compiled
-def _strip_of(block):
-    return Strip(
-        extra(block, 0), extra(block, 1), extra(block, 2), extra(block, 3), extra(block, 4),
-        extra(block, 5), extra(block, 6), extra(block, 7),
-    )  # fmt: skip
-
-
-# ---------------------------------------------------------------- windows
 
 
 # ---------------------------------------------------------------- scratch memory
 
 
-@compiled
+@inlined
 def _window(scratch, sizes, strip, k, first, third):
     """A vector of windows, rows of three: their elements and terms."""
     x = (
-        elements_of_row(scratch, sizes, strip, first, 0, k),
-        elements_of_row(scratch, sizes, strip, 1, 0, k),
-        elements_of_row(scratch, sizes, strip, third, 0, k),
+        elements_of_row(scratch, sizes, strip, first, ELEMENTS, k),
+        elements_of_row(scratch, sizes, strip, MIDDLE, ELEMENTS, k),
+        elements_of_row(scratch, sizes, strip, third, ELEMENTS, k),
     )
     terms = (
-        elements_of_row(scratch, sizes, strip, first, 2, k),
-        elements_of_row(scratch, sizes, strip, 1, 2, k),
-        elements_of_row(scratch, sizes, strip, third, 2, k),
+        elements_of_row(scratch, sizes, strip, first, TERMS, k),
+        elements_of_row(scratch, sizes, strip, MIDDLE, TERMS, k),
+        elements_of_row(scratch, sizes, strip, third, TERMS, k),
     )
     if HAS_FURTHER:
         return x, (terms[0], terms[1], terms[2], (first, third))
@@ -255,7 +259,7 @@ def _begin(scratch, sizes, strip):
         for i in range(sizes.pixel):
             scratch[at + i] = 1.0
     for k in range(0, sizes.segment * sizes.segments, lanes_for(scratch)):
-        left, middle, right = elements_of_row(scratch, sizes, strip, 0, strip.inside, k)
+        left, middle, right = columns_inside(scratch, sizes, strip, k)
         store(scratch, share_of_columns(strip, k), 1.0 / (left + middle + right))
 
 
@@ -358,7 +362,7 @@ def _sent_row(strip, slot):
     return (strip.sent + 3 * slot) * strip.length + strip.margin
 
 
-@compiled
+@inlined
 def _store_sent(scratch, strip, slot, k, left, sent):
     """What windows from ``k`` on send to their elements of a row."""
     at = _sent_row(strip, slot) + k
@@ -367,7 +371,7 @@ def _store_sent(scratch, strip, slot, k, left, sent):
     store_part(scratch, at + 2 * strip.length, sent[2], left)
 
 
-@compiled
+@inlined
 def _load_sent(scratch, strip, slot, k):
     at = _sent_row(strip, slot) + k
     return (
@@ -436,7 +440,7 @@ def _give_row(x_grads, scratch, sizes, strip, means, with_mean, plane, y, slot, 
             store_part(x_grads, at + channel, value, left)
 
 
-@compiled
+@inlined
 def _give(x_grads, scratch, sizes, strip, plane, y, own, slot, column, lane, sent, mean):
     """Passes on what windows send to their elements of row ``y``: to the gradient in
     channels_last; to scratch memory where the neighbouring lanes are other windows."""

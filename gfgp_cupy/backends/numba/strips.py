@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from .compile import compiled
+import numpy as np
+
+from .compile import ONE, ZERO, compiled
 from .simd import load
 
-__all__ = ["elements_of_row", "row_is_inside", "share_of_columns"]
+__all__ = [
+    "ELEMENTS", "FIRST", "MIDDLE", "TERMS", "THIRD", "columns_inside", "elements_of_row",
+    "row_is_inside", "share_of_columns",
+]  # fmt: skip
+
+FIRST, MIDDLE, THIRD = ZERO, ONE, np.int64(2)
+"""Slots of rows."""
+
+ELEMENTS, TERMS = ZERO, np.int64(2)
+"""Kinds of rows."""
 
 
 @compiled
 def elements_of_row(scratch, sizes, strip, slot, kind, k):
-    """Left, middle and right elements of windows from ``k`` on: of row ``slot``, its elements
-    (kind 0) or terms (kind 2)."""
+    """Left, middle and right elements of windows from ``k`` on: of row ``slot``, its elements or
+    terms."""
     even = (4 * slot + kind) * strip.length + strip.margin + k
     odd = even + strip.length
     if sizes.padding_w == 0:
         return load(scratch, even), load(scratch, odd), load(scratch, even + sizes.pixel)
     return load(scratch, odd - sizes.pixel), load(scratch, even), load(scratch, odd)
+
+
+@compiled
+def columns_inside(scratch, sizes, strip, k):
+    """Whether left, middle and right columns of windows from ``k`` on are inside: 1 or 0."""
+    return elements_of_row(scratch, sizes, strip, FIRST, strip.inside, k)
 
 
 @compiled

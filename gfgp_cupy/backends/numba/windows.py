@@ -18,18 +18,19 @@ from __future__ import annotations
 
 from .arguments import (
     constant_of,
-    extra,
+    extras_of,
     integers,
     is_given,
     lam_parts,
     next_part,
+    number,
     rows_of,
     scratch_of,
     sizes_of,
     tensor,
 )
-from .block import OF_EACH_WINDOW
-from .compile import compiled, native
+from .block import EXTRA, OF_EACH_WINDOW
+from .compile import ONE, ZERO, compiled, native
 from .loading import given
 from .plan import Rows
 from .simd import (
@@ -48,27 +49,27 @@ __all__ = ["backward", "forward"]
 arithmetic = given(__name__, "arithmetic")
 """What a window function does with gathered elements: :mod:`.any_function.windows`, or its own."""
 
-COLUMNS = len(Rows._fields)
-"""Where among the block's further numbers the address of a plan's ``columns`` stands."""
+COLUMNS = EXTRA + len(Rows._fields)
+"""Where in the block the address of a plan's ``columns`` stands."""
 
 
 @native
 def forward(block):
     """Pools the output rows of the block's parts. Tensors: input, λ, each window's output, and
     perhaps its spread."""
-    sizes, rows = sizes_of(block), _rows_of(block)
+    sizes, rows = sizes_of(block), extras_of(block, Rows)
     x, lams, outputs, spreads = (
         tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3),
     )  # fmt: skip
     with_spread = is_given(block, 3)
-    inside = integers(block, extra(block, COLUMNS))
+    inside = integers(block, number(block, COLUMNS))
     at_once = max(1, rows.windows // sizes.segment)
     constant = constant_of(block)
     part = next_part(block)
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
         work = scratch_of(block, part)
-        _fill(work, 0, filled(work, 0.0), rows.size)
+        _fill(work, ZERO, filled(work, 0.0), rows.size)
         # Stays, where no window is cut.
         _fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
         stop = stop_row * sizes.segments
@@ -100,21 +101,21 @@ def backward(block):
     row. The mean's gradient, one number a plane (a channel of a sample), is added to each element's
     gradient.
     """
-    sizes, rows = sizes_of(block), _rows_of(block)
+    sizes, rows = sizes_of(block), extras_of(block, Rows)
     grads, x, lams, means, x_grads, lam_grads = (
         tensor(block, 0), tensor(block, 1), tensor(block, 2), tensor(block, 3), tensor(block, 4),
         tensor(block, 5),
     )  # fmt: skip
     with_mean, with_input, with_lam = is_given(block, 3), is_given(block, 4), is_given(block, 5)
     of_each_window = lam_parts(block) == OF_EACH_WINDOW
-    inside = integers(block, extra(block, COLUMNS))
+    inside = integers(block, number(block, COLUMNS))
     at_once = max(1, rows.windows // sizes.segment)
     constant = constant_of(block)
     part = next_part(block)
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
         work = scratch_of(block, part)
-        _fill(work, 0, filled(work, 0.0), rows.size)
+        _fill(work, ZERO, filled(work, 0.0), rows.size)
         # Stays, where no window is cut.
         _fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
         own_start, own_stop = _first_input_row(sizes, start_row), _first_input_row(sizes, stop_row)
@@ -148,18 +149,6 @@ def backward(block):
         if with_input:
             _begin_rows(sizes, x_grads, means, with_mean, begun, own_stop)
         part = next_part(block)
-
-
-@compiled
-def _rows_of(block):
-    return Rows(
-        extra(block, 0), extra(block, 1), extra(block, 2), extra(block, 3), extra(block, 4),
-        extra(block, 5), extra(block, 6), extra(block, 7), extra(block, 8), extra(block, 9),
-        extra(block, 10), extra(block, 11),
-    )  # fmt: skip
-
-
-# ---------------------------------------------------------------- windows, a vector at a time
 
 
 # ---------------------------------------------------------------- between tensors and scratch
@@ -323,7 +312,8 @@ def _collect(
             _copy(grad_lam, (segment + done) * sizes.segment + first, scratch, at, length)
         elif sizes.pixel > 1:
             begin, end = row * sizes.pixel + first, (row + 1) * sizes.pixel
-            _add(grad_lam, begin, _lane_step(sizes), end, scratch, at, length, 1, length, 0)
+            step, run_step = _lane_step(sizes), _run_step(sizes)
+            _add(grad_lam, begin, step, end, scratch, at, length, ONE, length, run_step)
         else:
             grad_lam[row] += _sum(scratch, at, length)
 

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from numba.core.event import Listener, install_listener
 
 from gfgp_cupy.backends import numba as backend
 from gfgp_cupy.backends import torch as reference
@@ -464,9 +465,34 @@ def test_second_process_compiles_nothing(tmp_path):
 
 
 def check_found_on_disk(rank, cache, hits):
-    """In a new process: each function that it calls is found on disk so many times."""
+    """In a new process: each function that it calls is found on disk so many times, and none is
+    compiled for a Python number."""
     cache_in(cache)
-    max_ent_pool2d(torch.ones(1, 1, 4, 4, requires_grad=True), 1.0, 2).sum().backward()
-    tiles = family_of("tiles", MAX_ENT.cpu, MAX_ENT.spread)
-    found = [function("float32").code.cache_hits for function in (tiles.forward, tiles.backward)]
-    assert found == [hits, hits], found
+    compiled = Compilations()
+    with install_listener("numba:compile", compiled):
+        for kernel_size, stride in FAMILIES.values():
+            input = torch.ones(1, 1, 4, 4, requires_grad=True)
+            max_ent_pool2d(input, 1.0, kernel_size, stride).sum().backward()
+    for name in FAMILIES:
+        family = family_of(name, MAX_ENT.cpu, MAX_ENT.spread)
+        codes = [function("float32").code for function in (family.forward, family.backward)]
+        assert [code.cache_hits for code in codes] == [hits, hits], name
+    assert (len(compiled.functions) > 0) == (hits == 0)
+    assert not [each for each in compiled.functions if "Literal" in each]
+
+
+FAMILIES = {"tiles": (2, 2), "overlapping": (3, 2), "windows": (3, 1)}
+"""A kernel size and a stride for each."""
+
+
+class Compilations(Listener):
+    """The functions that Numba compiles, and the types of their arguments."""
+
+    def __init__(self):
+        self.functions = []
+
+    def on_start(self, event):
+        self.functions.append(f"{event.data['dispatcher']} {event.data['args']}")
+
+    def on_end(self, event):
+        pass

@@ -7,7 +7,7 @@ from ..elements import Nine
 from ..loading import given
 from ..shared_weights import all_hold
 from ..simd import chosen, load, square_root, zeros_like
-from ..strips import elements_of_row, row_is_inside, share_of_columns
+from ..strips import columns_inside, row_is_inside, share_of_columns
 
 __all__ = [
     "joined", "kept_of", "message_of", "output_of", "scale_of", "send", "term_of", "theta_of",
@@ -89,7 +89,7 @@ if hasattr(function, "term_of"):
         window = _nine(scratch, sizes, strip, k, top, x, terms)
         holding = function.holds(window, theta)
         if not all_hold(scratch, holding, left):
-            columns = elements_of_row(scratch, sizes, strip, 0, strip.inside, k)
+            columns = columns_inside(scratch, sizes, strip, k)
             window = _with_own_terms(window, theta, holding, columns, sizes, top)
         return window.terms, (window, function.summary_of(window, theta))
 

@@ -10,7 +10,7 @@ from ..compile import compiled, inlined
 from ..powers import exp2, power_of_two
 from ..shared_weights import all_hold, holds, shared_scale
 from ..simd import LOG2_E, chosen, maximum, multiply_add, square_root, with_sign_of, zeros_like
-from ..strips import elements_of_row, row_is_inside
+from ..strips import columns_inside, row_is_inside
 
 __all__ = [
     "joined", "kept_of", "message_of", "output_of", "scale_of", "send", "term_of", "theta_of",
@@ -42,7 +42,7 @@ def weigh(scratch, sizes, strip, k, left, top, x, w, lam):
     total, inverse, centre, correction, mean = _centre(x, w, nowhere)
     holding = holds(total, mean)
     if not all_hold(scratch, holding, left):
-        columns = elements_of_row(scratch, sizes, strip, 0, strip.inside, k)
+        columns = columns_inside(scratch, sizes, strip, k)
         inside = (
             row_is_inside(sizes, top), row_is_inside(sizes, top + 1), row_is_inside(sizes, top + 2),
         )  # fmt: skip

@@ -22,7 +22,7 @@ from ...simd import (
     multiply_add,
     zeros_like,
 )
-from ...strips import row_is_inside, share_of_columns
+from ...strips import ELEMENTS, FIRST, MIDDLE, TERMS, row_is_inside, share_of_columns
 from . import mean_holds
 from .divergence import are_equal, divergence_holds, part_of_divergence, sensitivity_by
 from .logarithms import Logarithm, difference, logarithm, logarithm_and_root, multiple, power
@@ -38,10 +38,6 @@ __all__ = [
     "joined", "kept_of", "made_of", "message_of", "output_of", "scale_of", "send", "theta_of",
     "weigh",
 ]  # fmt: skip
-
-
-ELEMENTS, TERMS = 0, 2
-"""Kinds of rows."""
 
 
 class Place(NamedTuple):
@@ -268,13 +264,13 @@ def _sensitivity_exactly(place, share, theta):
 @inlined
 def _rows(place, kind):
     """Nine elements, or what else there is of each."""
-    return _row(place, place.first, kind), _row(place, 1, kind), _row(place, place.third, kind)
+    return _row(place, place.first, kind), _row(place, MIDDLE, kind), _row(place, place.third, kind)
 
 
 @inlined
 def _columns(place):
     """Which of the three columns are inside."""
-    return _row(place, 0, place.strip.inside)
+    return _row(place, FIRST, place.strip.inside)
 
 
 @inlined

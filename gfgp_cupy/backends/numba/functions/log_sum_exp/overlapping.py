@@ -35,7 +35,7 @@ from ...simd import (
     square_root,
     zeros_like,
 )
-from ...strips import elements_of_row, row_is_inside, share_of_columns
+from ...strips import columns_inside, row_is_inside, share_of_columns
 from ..log_mean_exp import exponent_of, hold, log_over_theta, part_of_derivative, usable
 from . import summary_of
 from .exponentials import power_in_parts
@@ -130,7 +130,7 @@ def weigh(scratch, sizes, strip, k, left, top, x, terms, exponent):
         exponent.inverse, nowhere + 1.0, holding, scratch, left,
     )  # fmt: skip
     if not usually(all_hold(scratch, holding, left)):
-        columns = elements_of_row(scratch, sizes, strip, 0, strip.inside, k)
+        columns = columns_inside(scratch, sizes, strip, k)
         rows_inside = (
             filled(scratch, row_is_inside(sizes, top)),
             filled(scratch, row_is_inside(sizes, top + 1)),
