@@ -38,6 +38,9 @@ def draw_answers(runs: Sequence[RunRow], shifts: Sequence[ShiftRow]) -> Figure:
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     panels = figure.subplot_mosaic([["differences", "fashion"], ["differences", "canvas"]])
     _draw_differences(panels["differences"], runs)
+    # Outside, where it covers no interval.
+    handles = panels["differences"].get_legend_handles_labels()
+    figure.legend(*handles, fontsize="small", loc="outside lower left", ncols=5)
     for task in ("fashion", "canvas"):
         _draw_shifts(panels[task], [row for row in shifts if row.task == task], task)
     panels["fashion"].legend(fontsize="small")
@@ -101,7 +104,6 @@ def _draw_differences(axes: Axes, runs: Sequence[RunRow]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("error under guided Max-Ent pooling less that under …, points")
     axes.set_title("left of 0: guided is better (95% intervals)", fontsize="medium")
-    axes.legend(fontsize="small")
 
 
 def _draw_intervals(
