@@ -65,8 +65,7 @@ def tensor(typing_context, block, i):
     """The memory of tensor ``i``."""
 
     def generate(context, builder, sig, args):
-        first = ir.Constant(args[1].type, TENSORS)
-        address = builder.load(_place(builder, args[0], builder.add(args[1], first)))
+        address = _address(builder, *args)
         return builder.inttoptr(address, args[0].type)
 
     return block(block, types.intp), generate
@@ -77,8 +76,7 @@ def is_given(typing_context, block, i):
     """Whether there is a tensor ``i``."""
 
     def generate(context, builder, sig, args):
-        first = ir.Constant(args[1].type, TENSORS)
-        address = builder.load(_place(builder, args[0], builder.add(args[1], first)))
+        address = _address(builder, *args)
         return builder.icmp_signed("!=", address, ir.Constant(address.type, 0))
 
     return types.boolean(block, types.intp), generate
@@ -121,6 +119,11 @@ def _take(typing_context, block):
         return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.intp(block), generate
+
+
+def _address(builder, block, i):
+    """Of tensor ``i``; 0 if there is none."""
+    return builder.load(_place(builder, block, builder.add(i, ir.Constant(i.type, TENSORS))))
 
 
 def _place(builder, block, i):

@@ -218,6 +218,7 @@ def _send_back(
                     x_grads, work, sizes, strip, means, with_mean, plane, top + 1, MIDDLE, rest
                 )
             if (row + 1) % sizes.out_height == 0:
+                # The last row that windows reach, and those below it, to which nothing is sent.
                 for y in range(top + 2, sizes.height):
                     _give_row(x_grads, work, sizes, strip, means, with_mean, plane, y, THIRD, ZERO)
                     _clear_gradients(work, strip, THIRD)
