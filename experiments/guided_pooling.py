@@ -147,7 +147,7 @@ def run_costs(options: argparse.Namespace) -> None:
     """Time a step under each pooling, in a process of its own."""
     options.results.mkdir(parents=True, exist_ok=True)
     with processes(1) as pool:
-        rows = pool.submit(measure_costs, options.data).result()
+        rows = pool.submit(measure_costs, RECIPES["cpu"], options.data).result()
     write_rows(rows, options.results / "costs.csv")
 
 

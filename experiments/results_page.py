@@ -14,11 +14,18 @@ if __name__ == "__main__":
 from matplotlib.figure import Figure
 
 from experiments.head_norms import NormRow
-from experiments.pooling_study.answers import answer
+from experiments.pooling_study.answers import LARGER_CELLS, answer
 from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.examples import read_example_images
 from experiments.pooling_study.figures import draw_answers, draw_lambdas
-from experiments.pooling_study.rows import EpochRow, ExampleRow, LambdaRow, RunRow, ShiftRow
+from experiments.pooling_study.rows import (
+    EpochRow,
+    ExampleRow,
+    LambdaRow,
+    RunRow,
+    ShiftRow,
+    read_runs,
+)
 from experiments.pooling_study.tables import study_table
 from experiments.rows import read_rows
 from experiments.safe_start import StartRow
@@ -27,7 +34,7 @@ from training.errors import UserError, exit_code
 from training.records.environment import REPOSITORY
 
 RESULTS = REPOSITORY / "experiments" / "results"
-STUDY = RESULTS / "guided_pooling"
+STUDY, LARGER_STUDY = RESULTS / "guided_pooling", RESULTS / "guided_pooling_cuda"
 FIGURES = {
     "results.png": ("runs.csv", "shifts.csv"),
     "results-lambda.png": ("epochs.csv", "lambdas.csv", "examples.csv", "example_images.csv"),
@@ -40,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
 
     def write() -> None:
-        of_study = study_tables(options.study)
+        of_study = study_tables(options.study, options.larger)
         put(of_study, options.docs / "results.md")
         put({"answer": of_study["answer"]}, options.docs.parent / "README.md")
         networks = network_tables(
@@ -62,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for name, path, text in (
         ("--study", STUDY, "folder of guided_pooling.py's results"),
+        ("--larger", LARGER_STUDY, "folder of its results with --device cuda, if there is one"),
         ("--norms", RESULTS / "head_norms.csv", "file of the heads' norms"),
         ("--starts", RESULTS / "safe_start.csv", "file of the starts after replace_pooling"),
         (
@@ -81,11 +89,15 @@ def put(tables: dict[str, str], page: Path) -> None:
     page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
-def study_tables(study: Path) -> dict[str, str]:
+def study_tables(study: Path, larger: Path) -> dict[str, str]:
     """Return what stands on the study's page, by name."""
     runs = read_rows(RunRow, study / "runs.csv")
     costs = read_rows(CostRow, study / "costs.csv")
-    return {"answer": answer(runs), "results": study_table(runs, costs)}
+    return {
+        "answer": answer(runs),
+        "results": study_table(runs, costs),
+        "larger": study_table(read_runs(larger), [], LARGER_CELLS),
+    }
 
 
 def study_figures(study: Path) -> dict[str, Figure]:

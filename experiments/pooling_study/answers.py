@@ -8,8 +8,15 @@ from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
 
 SIGNIFICANT = 0.05
-CELLS = tuple(RECIPES["cpu"])
-"""The pairs of task and network."""
+CELLS, LARGER_CELLS = tuple(RECIPES["cpu"]), tuple(RECIPES["cuda"])
+"""The pairs of task and network, and those of full width."""
+
+TITLES_OF_CELLS = {
+    ("fashion", "small_cnn"): "Fashion-MNIST, small CNN",
+    ("fashion", "resnet18"): "Fashion-MNIST, ResNet-18",
+    ("canvas", "small_cnn"): "canvas, small CNN",
+    ("canvas", "resnet18"): "canvas, ResNet-18",
+}
 
 BESIDE = tuple(pooling for pooling in POOLINGS if pooling not in (GUIDED, *COMPARED))
 NAMES = {
@@ -28,18 +35,20 @@ def errors_in(runs: Sequence[RunRow], cell: tuple[str, str]) -> dict[str, dict[i
     return errors
 
 
-def mean_errors(runs: Sequence[RunRow]) -> dict[str, dict[int, float]]:
-    """Return the means over the pairs of task and network, by pooling and seed.
+def mean_errors(
+    runs: Sequence[RunRow], cells: Sequence[tuple[str, str]] = CELLS
+) -> dict[str, dict[int, float]]:
+    """Return the means over ``cells``, pairs of task and network, by pooling and seed.
 
     Only seeds that every pair has.
     """
-    by_cell = [errors_in(runs, cell) for cell in CELLS]
+    by_cell = [errors_in(runs, cell) for cell in cells]
     means: dict[str, dict[int, float]] = {}
     for pooling in POOLINGS:
         of_pooling = [errors.get(pooling, {}) for errors in by_cell]
         common = set.intersection(*(set(errors) for errors in of_pooling))
         for seed in sorted(common):
-            mean = sum(errors[seed] for errors in of_pooling) / len(CELLS)
+            mean = sum(errors[seed] for errors in of_pooling) / len(cells)
             means.setdefault(pooling, {})[seed] = mean
     return means
 

@@ -2,16 +2,16 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from experiments.pooling_study.networks import create_network
-from experiments.pooling_study.plan import RECIPES
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.tasks import TASKS
-from experiments.pooling_study.training import batches_of, make_optimizer
+from experiments.pooling_study.training import Recipe, batches_of, make_optimizer
 from training.records.environment import device_name, versions_of
 
 ROUNDS = 31
@@ -41,14 +41,14 @@ class CostRow:
     numba: str
 
 
-def measure_costs(data: str, rounds: int = ROUNDS) -> list[CostRow]:
-    """Time each pair of task and network of the study on this process's one thread.
+def measure_costs(recipes: Mapping[tuple[str, str], Recipe], data: str) -> list[CostRow]:
+    """Time each pair of task and network that has a recipe on this process's one thread.
 
     ``data`` is the folder of Fashion-MNIST's files.
     """
     versions = versions_of("torch", "numba")
     rows = []
-    for (task, network), recipe in RECIPES["cpu"].items():
+    for (task, network), recipe in recipes.items():
         images, targets = next(batches_of(TASKS[task](data).train, recipe, seed=0, done=0))
         images = images.contiguous(memory_format=torch.channels_last)
         models = {
@@ -62,7 +62,7 @@ def measure_costs(data: str, rounds: int = ROUNDS) -> list[CostRow]:
             for pooling, model in models.items()
         }
         times: dict[str, list[float]] = {pooling: [] for pooling in POOLINGS}
-        for _ in range(2 + rounds):
+        for _ in range(2 + ROUNDS):
             for pooling, model in models.items():
                 start = time.perf_counter()
                 F.cross_entropy(model(images), targets).backward()
@@ -76,7 +76,7 @@ def measure_costs(data: str, rounds: int = ROUNDS) -> list[CostRow]:
                 pooling=pooling,
                 batch_size=recipe.batch_size,
                 milliseconds=round(1e3 * statistics.median(seconds[2:]), 3),
-                rounds=rounds,
+                rounds=ROUNDS,
                 device=device_name(torch.device("cpu")),
                 torch=str(versions["torch"]),
                 numba=str(versions["numba"]),

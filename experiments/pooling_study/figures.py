@@ -12,6 +12,7 @@ from experiments.comparison import PairedDifference
 from experiments.pooling_study.answers import (
     BESIDE,
     CELLS,
+    TITLES_OF_CELLS,
     differences,
     errors_in,
     mean_errors,
@@ -21,13 +22,6 @@ from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, GUIDED
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import EpochRow, ExampleRow, LambdaRow, RunRow, ShiftRow
-
-TITLES_OF_CELLS = {
-    ("fashion", "small_cnn"): "Fashion-MNIST, small CNN",
-    ("fashion", "resnet18"): "Fashion-MNIST, ResNet-18",
-    ("canvas", "small_cnn"): "canvas, small CNN",
-    ("canvas", "resnet18"): "canvas, ResNet-18",
-}
 
 
 def draw_answers(runs: Sequence[RunRow], shifts: Sequence[ShiftRow]) -> Figure:

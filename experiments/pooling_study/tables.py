@@ -1,4 +1,4 @@
-"""The study's one table."""
+"""The study's table, of one or the other plan."""
 
 import statistics
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from experiments.comparison import PairedDifference
 from experiments.pooling_study.answers import (
     BESIDE,
     CELLS,
+    TITLES_OF_CELLS,
     differences,
     errors_in,
     mean_errors,
@@ -17,42 +18,38 @@ from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
 from experiments.tables import spread, table
 
-COLUMNS = (
-    "pooling",
-    "Fashion-MNIST, small CNN",
-    "Fashion-MNIST, ResNet-18",
-    "canvas, small CNN",
-    "canvas, ResNet-18",
-    "seeds",
-    "guided less this one, mean of the four",
-    "p, Holm",
-    "parameters",
-    "step",
-)
 
+def study_table(
+    runs: Sequence[RunRow],
+    costs: Sequence[CostRow],
+    cells: Sequence[tuple[str, str]] = CELLS,
+) -> str:
+    """Return errors, differences and costs of each pooling that a seed of all ``cells`` has.
 
-def study_table(runs: Sequence[RunRow], costs: Sequence[CostRow]) -> str:
-    """Return errors, differences and costs of each pooling that a seed of all pairs has.
-
-    Where there is none, a sentence that says so.
+    Where there is none, a sentence that says so. Where no cost is known, there is no column of it.
     """
-    means = mean_errors(runs)
+    columns = (
+        *("pooling", *(TITLES_OF_CELLS[cell] for cell in cells), "seeds"),
+        *("guided less this one, mean of the pairs", "p, Holm", "parameters"),
+        *(["step"] if costs else []),
+    )
+    means = mean_errors(runs, cells)
     compared = {
         each.pool: each for family in (COMPARED, BESIDE) for each in differences(means, family)
     }
-    by_cell = [errors_in(runs, cell) for cell in CELLS]
+    by_cell = [errors_in(runs, cell) for cell in cells]
     rows = [
         (
             POOLINGS[pooling].title,
             *(spread([cell[pooling][seed] for seed in by_seed], 2) for cell in by_cell),
             str(len(by_seed)),
             *_difference_cells(compared.get(pooling)),
-            _parameters(runs, pooling),
-            _relative_cost(costs, pooling),
+            _parameters(runs, pooling, cells),
+            *([_relative_cost(costs, pooling)] if costs else []),
         )
         for pooling, by_seed in means.items()
     ]
-    return table(COLUMNS, rows) if rows else "No seed has been run in all four pairs yet."
+    return table(columns, rows) if rows else "No seed has been run in every pair yet."
 
 
 def _difference_cells(difference: PairedDifference | None) -> tuple[str, str]:
@@ -62,9 +59,10 @@ def _difference_cells(difference: PairedDifference | None) -> tuple[str, str]:
     return f"{difference.mean:+.2f} ({interval})", f"{difference.p_holm:.2g}"
 
 
-def _parameters(runs: Sequence[RunRow], pooling: str) -> str:
+def _parameters(runs: Sequence[RunRow], pooling: str, cells: Sequence[tuple[str, str]]) -> str:
     of_network = {run.network: run.parameters for run in runs if run.pooling == pooling}
-    return ", ".join(f"{of_network[network]:,}" for network in ("small_cnn", "resnet18"))
+    networks = dict.fromkeys(network for _, network in cells)
+    return ", ".join(f"{of_network[network]:,}" for network in networks)
 
 
 def _relative_cost(costs: Sequence[CostRow], pooling: str) -> str:

@@ -2,6 +2,7 @@
 processes of tests need it at once."""
 
 import fcntl
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,13 +17,20 @@ __all__ = ["cache_in", "compile_once"]
 
 def compile_once() -> None:
     """From now on, a function that another process is compiling is waited for, and then found in
-    Numba's cache on disk."""
+    Numba's cache on disk; and no garbage is collected meanwhile, for there is hardly any among so
+    much that is new."""
     compile_now = CFunc.compile
 
     def compile_alone(self: CFunc) -> None:
         function = self.__wrapped__
         with _locked(f"{function.__module__}-{function.__qualname__}-{self._sig}"):
-            compile_now(self)
+            collects = gc.isenabled()
+            gc.disable()
+            try:
+                compile_now(self)
+            finally:
+                if collects:
+                    gc.enable()
 
     CFunc.compile = compile_alone
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from experiments import guided_pooling
-from experiments.pooling_study import runs, tasks
-from experiments.pooling_study.costs import measure_costs
-from experiments.pooling_study.pilot import pilot_run, split
+from experiments.pooling_study import runs
+from experiments.pooling_study.costs import CostRow
+from experiments.pooling_study.pilot import PilotRow, pilot_run, split
 from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, PlannedRun, plan_of
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import (
@@ -190,32 +190,27 @@ def test_pilot_is_scored_on_images_that_it_does_not_learn_from(monkeypatch):
     assert rows[-1].held_out_error == 100
 
 
-def test_costs_are_of_every_pooling_in_every_pair(monkeypatch):
-    task = Task(random_images(300), None)
-    monkeypatch.setattr(
-        "experiments.pooling_study.costs.TASKS", dict.fromkeys(tasks.TASKS, lambda data: task)
-    )
-    rows = measure_costs("none", rounds=1)
-    assert [(row.task, row.network, row.pooling) for row in rows] == [
-        (*cell, pooling) for cell in RECIPES["cpu"] for pooling in POOLINGS
-    ]
-    assert all(row.milliseconds > 0 for row in rows)
-
-
 COMMAND = [sys.executable, str(REPOSITORY / "experiments" / "guided_pooling.py")]
 
 
-@pytest.mark.slow  # starts processes: some 10 s on an idle core
-def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, capsys):
+@pytest.fixture
+def options(tmp_path):
+    """Of a command that finds few images."""
     write_files(tmp_path, train=200, val=20)
-    results = tmp_path / "results"
-    options = ["--data", str(tmp_path), "--results", str(results), "--jobs", "1"]
+    return ["--data", str(tmp_path), "--results", str(tmp_path / "results"), "--jobs", "1"]
+
+
+@pytest.mark.slow  # starts processes: some 10 s on an idle core
+def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, options, capsys):
+    results, lines = tmp_path / "results", tmp_path / "lines"
     assert guided_pooling.main([*options, "--minutes", "1e-6"]) == 0
     assert capsys.readouterr() == ("", "")
-    command = [*COMMAND, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     first = running.stdout.readline()
     running.send_signal(signal.SIGTERM)
@@ -229,18 +224,35 @@ def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, cap
     # Nothing is run to its end before the command ends.
     assert len([*(results / "unfinished").iterdir()]) <= 2
     assert len(read_rows(RunRow, results / "runs.csv")) >= finished
-    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    following = running.stdout.readline()
-    running.send_signal(signal.SIGTERM)
-    running.communicate()
+    os.mkfifo(lines)
+    again = start_warm(guided_pooling.main, options, stdout=lines, stderr=tmp_path / "stderr")
+    with lines.open() as stream:
+        following = stream.readline()
+        again.terminate()
+        assert exit_code(again) == 130
     assert int(following.split()[0]) > finished
 
 
-@pytest.mark.slow  # starts a process: 6 s on an idle core
-def test_what_a_run_fails_with_is_told(tmp_path, capsys):
-    options = ["--data", str(tmp_path), "--results", str(tmp_path / "results"), "--jobs", "1"]
-    assert guided_pooling.main(options) == 2
-    assert "holds no train-images-idx3-ubyte" in capsys.readouterr().err
+def make_pilot_and_costs(options):
+    guided_pooling.RECIPES = {"cpu": {("fashion", "small_cnn"): RECIPE}}
+    return guided_pooling.main([*options, "pilot"]) or guided_pooling.main([*options, "costs"])
+
+
+def test_pilot_and_costs_have_their_files(tmp_path, options):
+    results, out, err = (tmp_path / name for name in ("results", "stdout", "stderr"))
+    assert exit_code(start_warm(make_pilot_and_costs, options, stdout=out, stderr=err)) == 0
+    assert {path.name for path in results.iterdir()} == {"pilot.csv", "costs.csv"}
+    assert [row.done for row in read_rows(PilotRow, results / "pilot.csv")] == [1, 2, 3]
+    costs = read_rows(CostRow, results / "costs.csv")
+    assert [row.pooling for row in costs] == list(POOLINGS)
+    assert all(row.milliseconds > 0 for row in costs)
+
+
+def test_what_a_run_fails_with_is_told(tmp_path):
+    results, out, err = (tmp_path / name for name in ("results", "stdout", "stderr"))
+    options = ["--data", str(tmp_path), "--results", str(results), "--jobs", "1"]
+    assert exit_code(start_warm(guided_pooling.main, options, stdout=out, stderr=err)) == 2
+    assert "holds no train-images-idx3-ubyte" in err.read_text()
 
 
 def test_second_command_is_kept_out(tmp_path):
@@ -257,7 +269,12 @@ def test_gpu_that_is_not_there_is_told(tmp_path, capsys, monkeypatch):
     assert "--device cuda: PyTorch finds no GPU here" in capsys.readouterr().err
 
 
-@pytest.mark.slow  # starts a process: 6 s on an idle core
-def test_process_that_dies_is_told_and_nothing_waits_for_it():
-    with pytest.raises(UserError, match="has died"), guided_pooling.processes(1) as pool:
+def wait_for_a_process_that_dies():
+    with guided_pooling.processes(1) as pool:
         pool.submit(os._exit, 1).result()
+
+
+def test_process_that_dies_is_told_and_nothing_waits_for_it(tmp_path):
+    out, err = tmp_path / "stdout", tmp_path / "stderr"
+    assert exit_code(start_warm(wait_for_a_process_that_dies, stdout=out, stderr=err)) == 1
+    assert "UserError: a process that made a run has died" in err.read_text()

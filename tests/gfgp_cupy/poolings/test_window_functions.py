@@ -267,17 +267,19 @@ def test_huge_values(function, make):
 # ---------------------------------------------------------------- through the public API
 
 
-@pytest.mark.parametrize(
-    ("function", "backend"),
-    [
-        pytest.param(*each.values, id=each.id, marks=pytest.mark.slow if numba else ())
-        for each in ON_BACKENDS
-        for numba in [each.values[1] == "numba"]
-    ],
-)
-@pytest.mark.parametrize("name", ["disjoint", "overlapping"])
+def in_float64():
+    """Each backend and windows of each kind; on Numba, which takes seconds to compile for float64,
+    windows of one kind a function."""
+    for number, each in enumerate(ON_BACKENDS):
+        numba = each.values[1] == "numba"
+        names = ("disjoint", "overlapping")
+        for name in names[number // 2 % 2 :: 2] if numba else names:
+            marks = pytest.mark.slow if numba else ()
+            yield pytest.param(*each.values, name, id=f"{each.id}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("function", "backend", "name"), [*in_float64()])
 def test_derivatives_of_both_orders(function, backend, name):
-    """In float64, for which Numba takes seconds to compile."""
     geometry = GEOMETRIES[name]
     window = (geometry.kernel_size, geometry.stride, geometry.padding)
     inputs = images(function, (1, 2, 4, 4)), usual_parameter(function, (1, 2, 1, 1))

@@ -33,6 +33,15 @@ FLAGS = (
     "-Wno-unknown-pragmas",
     "-Werror=attributes",
 )
+# A specialisation runs for milliseconds, so that compiling it is what takes the time. What a device
+# function cannot have either is left out, and so is the C++ library that would be there for it.
+QUICK = (
+    "-O0",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-asynchronous-unwind-tables",
+    "-nostdlib",
+)
 
 _one_launch_at_a_time = threading.Lock()
 
@@ -223,13 +232,12 @@ def _load(name: str, source: str, defines: tuple[str, ...]) -> ctypes.CDLL:
         f'#include "{HEADER}"\n#line 1 "{name}.cu"\n{source}\n'
         f'#line 1 "{name}"\nGFGP_HOST_KERNEL({name})\n'
     )
-    # -O0: a specialisation runs for milliseconds, so that compiling it is what takes the time.
     # With -z defs, a name that neither the source nor the engine defines is an error here.
     library = ctypes.CDLL(
         compile_library(
             text,
-            ("-O0", *(f"-D{define}" for define in defines)),
-            ("-Wl,-z,defs", str(_engine_path()), "-lm"),
+            (*QUICK, *(f"-D{define}" for define in defines)),
+            ("-Wl,-z,defs", str(_engine_path()), "-lm", "-lc", "-lgcc"),
         )
     )
     library.gfgp_kernel_kinds.restype = ctypes.c_char_p
