@@ -38,6 +38,8 @@ from training.checkpoints.lock import locked
 from training.errors import UserError, exit_code
 
 RESULTS = {"cpu": "results/guided_pooling", "cuda": "results/guided_pooling_cuda"}
+JOBS = {"cpu": len(os.sched_getaffinity(0)), "cuda": 4}
+"""Runs at once. More than a few only share a GPU's time: all of them would end late."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     if options.results is None:
         options.results = Path(RESULTS[options.device])
+    if options.jobs is None:
+        options.jobs = JOBS[options.device]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         work = {"plan": run_plan, "pilot": run_pilot, "costs": run_costs}[options.work]
@@ -70,8 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="cuda makes the larger runs, of ResNet-18 at full width (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=positive_int, default=len(os.sched_getaffinity(0)), metavar="N",
-        help="runs at once, each with one thread (default: the processor's cores, %(default)s)",
+        "--jobs", type=positive_int, metavar="N",
+        help="runs at once, each with one thread (default: the processor's cores, {cpu}; with "
+        "--device cuda {cuda})".format(**JOBS),
     )  # fmt: skip
     parser.add_argument(
         "--minutes", type=positive_float, default=math.inf, metavar="N",
@@ -107,7 +112,7 @@ def run_plan(options: argparse.Namespace) -> None:
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here; leave it out")
-    with locked(options.results):
+    with locked(options.results, "--results"):
         make_what_is_left(options)
 
 
@@ -118,22 +123,30 @@ def make_what_is_left(options: argparse.Namespace) -> None:
         remove_leftovers(folder)
     planned = plan_of(options.device)
     left = left_of(planned, options.results)
+    finished = len(planned) - len(left)
     deadline = time.time() + 60 * options.minutes
     setting = Setting.here(options.data, options.device, unfinished, deadline)
     for run, outcome in outcomes(left, setting, options.jobs):
         add_outcome(outcome, options.results)
         setting.file_of(run).unlink()
         keep_example_images(options.results, options.data)
-        finished = len(planned) - len(left_of(planned, options.results))
+        finished += 1
         print(
             f"{finished} of {len(planned)}: {run.task}, {run.network}, {run.pooling}, seed "
             f"{run.seed}: top-1 error {outcome.run.top1_error:.2f}%, {outcome.run.seconds:.0f} s",
             flush=True,
         )
+    if finished < len(planned):
+        begun = len([*unfinished.glob("*.pt")])
+        print(
+            f"--minutes {options.minutes:g}: {finished} of {len(planned)} runs are finished, and "
+            f"{begun} are begun, in {unfinished}; the same command goes on"
+        )
 
 
 def run_pilot(options: argparse.Namespace) -> None:
     """Make the pilot's runs, which cannot be interrupted."""
+    refuse_gpu(options)
     options.results.mkdir(parents=True, exist_ok=True)
     with processes(options.jobs) as pool:
         made = [
@@ -145,10 +158,17 @@ def run_pilot(options: argparse.Namespace) -> None:
 
 def run_costs(options: argparse.Namespace) -> None:
     """Time a step under each pooling, in a process of its own."""
+    refuse_gpu(options)
     options.results.mkdir(parents=True, exist_ok=True)
     with processes(1) as pool:
         rows = pool.submit(measure_costs, RECIPES["cpu"], options.data).result()
     write_rows(rows, options.results / "costs.csv")
+
+
+def refuse_gpu(options: argparse.Namespace) -> None:
+    """Raise a UserError if ``options`` ask for a GPU, which only the plan's runs have a use for."""
+    if options.device == "cuda":
+        raise UserError(f"--device cuda: {options.work} is of the runs on a CPU; leave it out")
 
 
 def outcomes(
@@ -186,7 +206,7 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Yield so many processes, of one thread each, which end with the block.
 
     Raises:
-        UserError: one of them has died.
+        UserError: one of them has died, or the GPU has too little memory.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=begin_process) as pool:
@@ -196,10 +216,10 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
             # Nothing more is to be waited for.
             for process in multiprocessing.active_children():
                 process.kill()
-            if isinstance(error, BrokenProcessPool):
+            if isinstance(error, BrokenProcessPool | torch.OutOfMemoryError):
                 raise UserError(
-                    "a process that made a run has died, of too little memory as a rule: lower "
-                    f"--jobs {jobs}; the same command goes on"
+                    "a process that made a run has died, or had too little memory, which is why it "
+                    f"would die as a rule: lower --jobs {jobs}; the same command goes on"
                 ) from error
             raise
 

@@ -14,10 +14,11 @@ if __name__ == "__main__":
 from matplotlib.figure import Figure
 
 from experiments.head_norms import NormRow
-from experiments.pooling_study.answers import LARGER_CELLS, answer
+from experiments.pooling_study.answers import answer, convergence, what_is_learned
 from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.examples import read_example_images
 from experiments.pooling_study.figures import draw_answers, draw_lambdas
+from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.rows import (
     EpochRow,
     ExampleRow,
@@ -26,7 +27,7 @@ from experiments.pooling_study.rows import (
     ShiftRow,
     read_runs,
 )
-from experiments.pooling_study.tables import study_table
+from experiments.pooling_study.tables import larger_table, study_table
 from experiments.rows import read_rows
 from experiments.safe_start import StartRow
 from experiments.tables import norms_table, starts_table
@@ -40,6 +41,11 @@ FIGURES = {
     "results-lambda.png": ("epochs.csv", "lambdas.csv", "examples.csv", "example_images.csv"),
 }
 """Each figure of the study, by its file in docs, and the files with its numbers."""
+
+DRAWN_BY = (
+    *("comparison.py", "pooling_study/answers.py", "pooling_study/examples.py"),
+    *("pooling_study/figures.py", "pooling_study/poolings.py"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +102,9 @@ def study_tables(study: Path, larger: Path) -> dict[str, str]:
     return {
         "answer": answer(runs),
         "results": study_table(runs, costs),
-        "larger": study_table(read_runs(larger), [], LARGER_CELLS),
+        "learned": what_is_learned(read_rows(LambdaRow, study / "lambdas.csv")),
+        "convergence": convergence(read_rows(PilotRow, study / "pilot.csv")),
+        "larger": larger_table(read_runs(larger)),
     }
 
 
@@ -115,10 +123,12 @@ def study_figures(study: Path) -> dict[str, Figure]:
 
 
 def digest_of(study: Path, names: Sequence[str]) -> str:
-    """Return SHA-256 of the files of these names, which a figure carries as its source."""
+    """Return SHA-256 of the files of these names, and of the code that draws, which a figure
+    carries as its source."""
     digest = hashlib.sha256()
-    for name in names:
-        digest.update((study / name).read_bytes())
+    code = [REPOSITORY / "experiments" / name for name in DRAWN_BY]
+    for path in (*(study / name for name in names), *code):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

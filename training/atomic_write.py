@@ -41,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise WriteError(
             f"cannot write {path} ({error.strerror or error}): free the space or the folder's "
-            "permissions, or choose another --out-dir"
+            "permissions, or choose another folder"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """What the runs say: the comparisons that ``plan`` decided on."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from experiments.comparison import PairedDifference, compare
+from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, SEEDS_OF_THE_QUESTION, plan_of
 from experiments.pooling_study.poolings import POOLINGS
-from experiments.pooling_study.rows import RunRow
+from experiments.pooling_study.rows import LambdaRow, RunRow
 
 SIGNIFICANT = 0.05
 CELLS, LARGER_CELLS = tuple(RECIPES["cpu"]), tuple(RECIPES["cuda"])
@@ -22,7 +24,7 @@ BESIDE = tuple(pooling for pooling in POOLINGS if pooling not in (GUIDED, *COMPA
 NAMES = {
     "max": "max pooling",
     "avg": "average pooling",
-    "max_ent_constant": "the same layer without guidance (its head sees a constant)",
+    "max_ent_constant": "the same layer whose head sees a constant",
 }
 
 
@@ -66,14 +68,58 @@ def answer(runs: Sequence[RunRow]) -> str:
     if len(found) < len(COMPARED):
         return "**There is no answer yet:** " + _what_is_made(runs)
     parts = [
-        f"{each.mean:+.2f} ({each.low:+.2f} to {each.high:+.2f}) from {NAMES[each.pool]}"
+        f"{abs(each.mean):.2f} {'lower' if each.mean < 0 else 'higher'} than under "
+        f"{NAMES[each.pool]} ({each.low:+.2f} to {each.high:+.2f})"
         for each in found
     ]
-    whole = all(each.seeds == len(SEEDS_OF_THE_QUESTION) for each in found)
+    seeds = min(each.seeds for each in found)
+    whole = seeds == len(SEEDS_OF_THE_QUESTION)
     return (
-        "Averaged over two small networks and two tasks, guided Max-Ent pooling differs by "
-        f"{_listed(parts)} (points of top-1 error, 95% intervals, {found[0].seeds} seeds)"
-        f"{f': {_verdict(found)}' if whole else ''}.{_what_is_left(runs)}"
+        "Averaged over two small networks and two tasks, the top-1 error in percent under guided "
+        f"Max-Ent pooling is {_listed(parts)}, with 95% intervals of the differences over {seeds} "
+        f"seeds{f': {_verdict(found)}' if whole else ''}.{_what_is_left(runs)}"
+    )
+
+
+def convergence(pilot: Sequence[PilotRow]) -> str:
+    """Return what the last epoch of each of the pilot's runs still gained."""
+    parts = []
+    for cell in CELLS:
+        *_, before, last = (row for row in pilot if (row.task, row.network) == cell)
+        parts.append(
+            f"from {before.held_out_error:.2f} to {last.held_out_error:.2f}% "
+            f"({TITLES_OF_CELLS[cell]})"
+        )
+    return f"In its last epoch the error of the images held out went {_listed(parts)}."
+
+
+def what_is_learned(lambdas: Sequence[LambdaRow]) -> str:
+    """Return λ after the last epoch, and what it makes of the outputs."""
+    return " ".join(
+        f"{subject}, {_learned_by(pooling, lambdas)}."
+        for subject, pooling in (
+            ("After the last epoch of guided Max-Ent pooling", GUIDED),
+            ("Where the head sees a constant", "max_ent_constant"),
+        )
+    )
+
+
+def _learned_by(pooling: str, lambdas: Sequence[LambdaRow]) -> str:
+    last = [
+        row
+        for row in lambdas
+        if row.pooling == pooling and row.done == RECIPES["cpu"][row.task, row.network].epochs
+    ]
+    groups: dict[tuple[str, str, int], list[LambdaRow]] = {}
+    for row in last:
+        groups.setdefault((row.task, row.network, row.layer), []).append(row)
+    means = [fmean(row.mean for row in rows) for rows in groups.values()]
+    positions = [fmean(row.position for row in rows) for rows in groups.values()]
+    least, most = min(row.least for row in last), max(row.most for row in last)
+    return (
+        f"λ is {min(means):.2f} to {max(means):.2f} on average, by layer, and {least:.2f} to "
+        f"{most:.2f} for single images and channels; the outputs are {100 * min(positions):.0f} to "
+        f"{100 * max(positions):.0f}% of the way from average to max pooling"
     )
 
 

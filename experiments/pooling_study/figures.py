@@ -90,6 +90,8 @@ def _draw_differences(axes: Axes, runs: Sequence[RunRow]) -> None:
         found = {each.pool: each for each in differences(errors, others)}
         places = [place + 0.16 * index for place, other in enumerate(others) if other in found]
         _draw_intervals(axes, places, list(found.values()), color, title)
+    of_means = differences(means, COMPARED) + differences(means, BESIDE)
+    _limit_to_the_question(axes, of_means, others)
     axes.axvline(0, color="gray", linewidth=0.8)
     axes.set_yticks(
         [place + 0.32 for place in range(len(others))],
@@ -98,6 +100,25 @@ def _draw_differences(axes: Axes, runs: Sequence[RunRow]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("error under guided Max-Ent pooling less that under …, points")
     axes.set_title("left of 0: guided is better (95% intervals)", fontsize="medium")
+
+
+def _limit_to_the_question(
+    axes: Axes, found: Sequence[PairedDifference], others: Sequence[str]
+) -> None:
+    """Show twice as much as the question's intervals take, and of a mean that is farther its
+    number."""
+    reached = [max(-each.low, each.high) for each in found if each.pool in COMPARED]
+    limit = 2 * max(reached, default=1.0)
+    axes.set_xlim(-limit, limit)
+    for each in found:
+        if abs(each.mean) > limit:
+            side = 1 if each.mean > 0 else -1
+            axes.annotate(
+                f"{each.mean:+.1f}",
+                (side * limit, others.index(each.pool)),
+                ha="right" if side > 0 else "left",
+                fontsize="small",
+            )
 
 
 def _draw_intervals(

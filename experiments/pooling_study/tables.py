@@ -1,68 +1,87 @@
-"""The study's table, of one or the other plan."""
+"""The study's tables, of one plan and the other."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from experiments.comparison import PairedDifference
 from experiments.pooling_study.answers import (
     BESIDE,
     CELLS,
+    LARGER_CELLS,
     TITLES_OF_CELLS,
     differences,
     errors_in,
     mean_errors,
 )
 from experiments.pooling_study.costs import CostRow
+from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
 from experiments.tables import spread, table
 
+DIFFERENCE = "guided less this one, mean of the pairs"
+NOTHING = "No seed has been run in every pair yet."
 
-def study_table(
-    runs: Sequence[RunRow],
-    costs: Sequence[CostRow],
-    cells: Sequence[tuple[str, str]] = CELLS,
-) -> str:
-    """Return errors, differences and costs of each pooling that a seed of all ``cells`` has.
 
-    Where there is none, a sentence that says so. Where no cost is known, there is no column of it.
+def study_table(runs: Sequence[RunRow], costs: Sequence[CostRow]) -> str:
+    """Return errors, differences and costs of each pooling that a seed of all pairs has.
+
+    Where there is none, a sentence that says so.
     """
-    columns = (
-        *("pooling", *(TITLES_OF_CELLS[cell] for cell in cells), "seeds"),
-        *("guided less this one, mean of the pairs", "p, Holm", "parameters"),
-        *(["step"] if costs else []),
-    )
+    titles = (TITLES_OF_CELLS[cell] for cell in CELLS)
+    columns = ("pooling", *titles, "seeds", DIFFERENCE, "p, Holm", "parameters", "step")
+    rows = [
+        (
+            *cells,
+            f"{difference.p_holm:.2g}" if difference else "",
+            _parameters(runs, pooling),
+            _relative_cost(costs, pooling),
+        )
+        for pooling, cells, difference in _lines(runs, CELLS)
+    ]
+    return table(columns, rows) if rows else NOTHING
+
+
+def larger_table(runs: Sequence[RunRow]) -> str:
+    """Return the same of the larger networks, but tests and the time of a step."""
+    titles = (TITLES_OF_CELLS[cell] for cell in LARGER_CELLS)
+    columns = ("pooling", *titles, "seeds", DIFFERENCE, "parameters")
+    rows = [
+        (*cells, _parameters(runs, pooling)) for pooling, cells, _ in _lines(runs, LARGER_CELLS)
+    ]
+    return table(columns, rows) if rows else NOTHING
+
+
+def _lines(
+    runs: Sequence[RunRow], cells: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, list[str], PairedDifference | None]]:
+    """Yield each pooling that a seed of all ``cells`` has: its name, what its line begins with, and
+    the comparison with it."""
     means = mean_errors(runs, cells)
     compared = {
         each.pool: each for family in (COMPARED, BESIDE) for each in differences(means, family)
     }
     by_cell = [errors_in(runs, cell) for cell in cells]
-    rows = [
-        (
-            POOLINGS[pooling].title,
-            *(spread([cell[pooling][seed] for seed in by_seed], 2) for cell in by_cell),
-            str(len(by_seed)),
-            *_difference_cells(compared.get(pooling)),
-            _parameters(runs, pooling, cells),
-            *([_relative_cost(costs, pooling)] if costs else []),
-        )
-        for pooling, by_seed in means.items()
-    ]
-    return table(columns, rows) if rows else "No seed has been run in every pair yet."
+    for pooling, by_seed in means.items():
+        errors = (spread([cell[pooling][seed] for seed in by_seed], 2) for cell in by_cell)
+        difference = compared.get(pooling)
+        begins = [POOLINGS[pooling].title, *errors, str(len(by_seed))]
+        yield pooling, [*begins, _difference_cell(difference, len(by_seed))], difference
 
 
-def _difference_cells(difference: PairedDifference | None) -> tuple[str, str]:
+def _difference_cell(difference: PairedDifference | None, seeds: int) -> str:
+    """Return it with its interval, and of how many seeds it is if not of the line's ``seeds``."""
     if difference is None:
-        return "", ""
+        return ""
+    of_others = f"; {difference.seeds} seeds" if difference.seeds != seeds else ""
     interval = f"{difference.low:+.2f} to {difference.high:+.2f}"
-    return f"{difference.mean:+.2f} ({interval})", f"{difference.p_holm:.2g}"
+    return f"{difference.mean:+.2f} ({interval}{of_others})"
 
 
-def _parameters(runs: Sequence[RunRow], pooling: str, cells: Sequence[tuple[str, str]]) -> str:
+def _parameters(runs: Sequence[RunRow], pooling: str) -> str:
     of_network = {run.network: run.parameters for run in runs if run.pooling == pooling}
-    networks = dict.fromkeys(network for _, network in cells)
-    return ", ".join(f"{of_network[network]:,}" for network in networks)
+    return ", ".join(f"{of_network[each]:,}" for each in NETWORKS if each in of_network)
 
 
 def _relative_cost(costs: Sequence[CostRow], pooling: str) -> str:

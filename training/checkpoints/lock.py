@@ -35,8 +35,10 @@ def one_run_at_a_time(
 
 
 @contextmanager
-def locked(out_dir: Path) -> Iterator[None]:
-    """Keep other processes out of ``out_dir`` for the block; make the folder, if need be.
+def locked(folder: Path, option: str = "--out-dir") -> Iterator[None]:
+    """Keep other processes out of ``folder`` for the block; make it, if need be.
+
+    ``option`` is what errors call it.
 
     The lock is a POSIX record lock: the system gives it up with the process, however that ends, and
     processes that are forked from it, such as those of a ``DataLoader``, have no part in it. What
@@ -45,45 +47,45 @@ def locked(out_dir: Path) -> Iterator[None]:
     Raises:
         UserError: another process has the lock, or the folder cannot be written.
     """
-    made = _make(out_dir)
+    made = _make(folder, option)
     try:
-        descriptor = _lock(out_dir)
+        descriptor = _lock(folder, option)
         try:
             yield
         finally:
             # Before it is unlocked: a process that has opened the file sees that it is gone.
-            (out_dir / LOCK_NAME).unlink(missing_ok=True)
+            (folder / LOCK_NAME).unlink(missing_ok=True)
             os.close(descriptor)
     finally:
         with suppress(OSError):  # there is something in it, or it is gone with all of it
-            for folder in made:
-                folder.rmdir()
+            for each in made:
+                each.rmdir()
 
 
-def _make(out_dir: Path) -> list[Path]:
+def _make(folder: Path, option: str) -> list[Path]:
     """Make the folder; return what was made, from the innermost on."""
-    missing = [each for each in (out_dir, *out_dir.parents) if not each.exists()]
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(out_dir, error) from error
+        raise _unwritable(folder, option, error) from error
     return missing
 
 
-def _lock(out_dir: Path) -> int:
+def _lock(folder: Path, option: str) -> int:
     """Return the descriptor of the locked file; it is unlocked when that is closed."""
-    path = out_dir / LOCK_NAME
+    path = folder / LOCK_NAME
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise _unwritable(out_dir, error) from error
+            raise _unwritable(folder, option, error) from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in WITHOUT_LOCKS:
                 print(
-                    f"--out-dir {out_dir}: the file system has no locks ({error.strerror}); see "
+                    f"{option} {folder}: the file system has no locks ({error.strerror}); see "
                     "that no other process trains there",
                     file=sys.stderr,
                     flush=True,
@@ -94,8 +96,8 @@ def _lock(out_dir: Path) -> int:
             if error.errno not in HELD:
                 raise
             raise UserError(
-                f"--out-dir {out_dir}: {holder or 'another process'} trains there; wait for its "
-                "end or stop it, or choose another --out-dir"
+                f"{option} {folder}: {holder or 'another process'} trains there; wait for its end "
+                f"or stop it, or choose another {option}"
             ) from error
         if _is_still(path, descriptor):
             break
@@ -113,5 +115,5 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _unwritable(out_dir: Path, error: OSError) -> UserError:
-    return UserError(f"--out-dir {out_dir}: cannot be written ({error.strerror}); choose another")
+def _unwritable(folder: Path, option: str, error: OSError) -> UserError:
+    return UserError(f"{option} {folder}: cannot be written ({error.strerror}); choose another")

@@ -1,12 +1,14 @@
 """What the study's networks learn: images that are moved, and the canvas."""
 
+import gzip
+
 import numpy as np
 import torch
 
 from experiments.pooling_study import tasks
 from experiments.pooling_study.tasks import Images
 from tests.experiments.pooling_study.images import random_images
-from tests.training.images.test_fashion_mnist import write_files
+from tests.training.images.test_fashion_mnist import idx_bytes, write_files
 
 
 def test_cut_moves_and_mirrors_each_image():
@@ -60,6 +62,15 @@ def test_tasks_are_the_same_every_time_and_hold_all_images(tmp_path):
         assert torch.equal(found.test.images, again.test.images)
         assert (found.train.margin, found.test.margin) == margins
         assert found.train.size == found.test.size == {"fashion": 28, "canvas": 64}[name]
-    assert not torch.equal(
-        found.train.images[:6, :, 2:-2, 2:-2], found.test.images[:6, :, 8:-8, 8:-8]
-    )
+
+
+def test_canvas_to_test_on_is_another_one(tmp_path):
+    """Where the images are the same, and black."""
+    write_files(tmp_path, train=6, val=6)
+    black = gzip.compress(idx_bytes(np.zeros((6, 28, 28))))
+    for split in ("train", "t10k"):
+        (tmp_path / f"{split}-images-idx3-ubyte.gz").write_bytes(black)
+    task = tasks.cluttered_canvas(str(tmp_path))
+    learned, scored = task.train.images[..., 2:-2, 2:-2], task.test.images[..., 8:-8, 8:-8]
+    assert learned.shape == scored.shape
+    assert not torch.equal(learned, scored)
