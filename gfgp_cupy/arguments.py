@@ -123,11 +123,21 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
         raise ValueError(
             f"{name} of shape {tuple(sizes_of(value))} does not broadcast to {shape}, which it "
             f"must for input of shape {tuple(sizes_of(input))}"
+            f"{_advice(name, tuple(sizes_of(value)), shape)}"
         )
     if value.dtype != dtype:
         value = value.to(dtype)
     missing = len(shape) - value.dim()
     return value.reshape((1,) * missing + value.shape) if missing else value
+
+
+def _advice(name: str, given: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """How to pass one number a channel, or a sample and channel, if that is what is ``given``."""
+    for what, leading in (("channel", shape[1:2]), ("sample and channel", shape[:2])):
+        if given == leading:
+            axes = ", None" * (len(shape) - 2)
+            return f": if it is one a {what}, pass {name}[...{axes}]"
+    return ""
 
 
 def _broadcasts(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:

@@ -17,7 +17,7 @@ from . import ops
 from .backends import backend_module
 from .geometry import PoolGeometry
 from .kernels import Launch, passes
-from .tracing import explained, fake_images, skeleton_of
+from .tracing import check_sample_shape, explained, fake_images, skeleton_of
 
 __all__ = ["CompiledKernels", "compile_kernels"]
 
@@ -74,7 +74,7 @@ def compile_kernels(
             evaluation mode without gradients.
 
     Raises:
-        TypeError: ``model`` is no module.
+        TypeError: ``model`` is no module, or a shape no tuple of ints.
         ValueError: no shape, a network that cannot be copied or run on images without data, or a
             backend asked for by name that cannot serve its device.
 
@@ -89,6 +89,8 @@ def compile_kernels(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not sample_shapes:
         raise ValueError("sample_shapes must be one or more, such as (64, 3, 224, 224), got none")
+    for shape in sample_shapes:
+        check_sample_shape("each of sample_shapes", shape)
     start = time.perf_counter()
     backends: dict[torch.device, str] = {}
     launches: dict[torch.device, list[Launch]] = {}

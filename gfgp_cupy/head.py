@@ -172,6 +172,9 @@ def check_head_input(
     if not fits or sizes_of(input)[channel] != num_features:
         shape, names = tuple(sizes_of(input)), NAMES_OF_AXES[axes]
         way_out = f": {advice(shape[channel])}" if fits else ""
+        if 1 < axes == dimensions - 1 and shape[1] == num_features:
+            fewer = NAMES_OF_AXES[axes - 1]
+            way_out = f": if it is [N, C, {fewer}], use the layer of {axes - 1}-d windows"
         raise ValueError(
             f"input must be [N, C, {names}] or [C, {names}] with C = num_features = "
             f"{num_features}, got shape {shape}{way_out}"
@@ -181,9 +184,9 @@ def check_head_input(
         if _trains_batch_norm(head):
             raise ValueError(
                 "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
-                "value a channel and sample. Use at least 2 samples a process, SyncBatchNorm, a "
-                f"norm_layer of single samples, or eval() mode; got input of shape "
-                f"{tuple(sizes_of(input))}"
+                "value a channel and sample. Use at least 2 samples a process (a DataLoader with "
+                "drop_last=True has no smaller last batch), SyncBatchNorm, a norm_layer of single "
+                f"samples, or eval() mode; got input of shape {tuple(sizes_of(input))}"
             )
     # What is compiled is compiled for any number of samples: they are not to be compared there. A
     # network that is run without data trains on nothing.

@@ -23,7 +23,8 @@ class LambdaRecord(Mapping[str, Tensor]):
     """The parameter of each layer that has run, by the layer's path, in the order they ran.
 
     Each is a tensor [N, C] on the CPU, float32 (float64 in networks of that type), with the
-    samples of all batches one after the other. Where a parameter is more than one number a sample
+    samples of all batches one after the other, and of each call where a layer is called several
+    times in one forward. Where a parameter is more than one number a sample
     and channel it has two more dimensions: [N, C, oH, oW] of a weight for each window
     (``stochasticity="HWCN"`` in training), [N, C, kH, kW] of the gates of
     :class:`~gfgp_cupy.GatedPool2d`.

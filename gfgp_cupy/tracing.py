@@ -17,7 +17,14 @@ from torch._subclasses.fake_tensor import (  # no public names, but documented
     UnsupportedOperatorException,
 )
 
-__all__ = ["WANT_OF_DATA", "explained", "fake_images", "skeleton_of", "without_log"]
+__all__ = [
+    "WANT_OF_DATA",
+    "check_sample_shape",
+    "explained",
+    "fake_images",
+    "skeleton_of",
+    "without_log",
+]
 
 WANT_OF_DATA = (
     DataDependentOutputException,
@@ -45,6 +52,18 @@ def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     kept = (value for value in attributes if isinstance(value, Tensor))
     tensors = chain(model.parameters(), model.buffers(), kept)
     return deepcopy(model, {id(tensor): fake.from_tensor(tensor) for tensor in tensors})
+
+
+def check_sample_shape(name: str, shape: object) -> None:
+    """Checks a shape of images, for :func:`fake_images`.
+
+    Raises:
+        TypeError: ``shape`` is no tuple or list of ints.
+    """
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(size, int) for size in shape):
+        of_a_tensor = isinstance(shape, Tensor)
+        got = "a tensor: pass its .shape" if of_a_tensor else repr(shape)
+        raise TypeError(f"{name} must be ints [N, C, H, W], such as (2, 3, 224, 224), got {got}")
 
 
 def fake_images(

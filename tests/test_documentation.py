@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
+from gfgp_cupy import replace_pooling
 from tests.support.command_line import run_here
 from tests.support.paths import REPOSITORY
 
@@ -75,3 +77,24 @@ def test_network_is_saved_and_trained_on(tmp_path, monkeypatch):
     after = names["net"].state_dict()
     assert any(".head." in name for name in before)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_poolings_are_left_out_of_the_weight_decay():
+    """As the page's example has it, and as far as it says of those that are not."""
+    text = (REPOSITORY / "docs/networks.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"### Weight decay\n.*?```python\n(.*?)```", text, re.DOTALL)
+    names = {"torchvision": torchvision, "torch": torch, "replace_pooling": replace_pooling}
+    exec(code.replace("models.densenet121()", "models.squeezenet1_1()"), names)
+    others, of_poolings = names["optimizer"].param_groups
+    assert (others["weight_decay"], of_poolings["weight_decay"]) == (5e-4, 0.0)
+    learned = [p for name, p in names["net"].named_parameters() if name.endswith(".lam")]
+    assert len(learned) == 3
+    assert list(map(id, of_poolings["params"])) == list(map(id, learned))
+    assert len(others["params"]) == len(list(names["net"].parameters())) - 3
+
+    lam = torch.nn.Parameter(torch.ones(()))
+    decaying = torch.optim.SGD([lam], lr=0.1, momentum=0.9, weight_decay=5e-4)
+    lam.grad = torch.zeros(())
+    for _ in range(2000):
+        decaying.step()
+    assert round(lam.item(), 2) == 0.37

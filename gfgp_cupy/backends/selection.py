@@ -8,7 +8,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import ModuleType
 
@@ -27,11 +27,11 @@ ENVIRONMENT_VARIABLE = "GFGP_CUPY_BACKEND"
 _requested: ContextVar[str | None] = ContextVar("gfgp_cupy_backend", default=None)
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
+def use_backend(name: str) -> AbstractContextManager[None]:
     """Chooses the backend for calls inside the ``with`` block, in this thread or task.
 
-    A forward pass's backward pass runs on the same backend, wherever it is called.
+    Without ``with`` it does nothing. A forward pass's backward pass runs on the same backend,
+    wherever it is called.
 
     Args:
         name: ``"auto"`` (the fastest that works for the tensor's device), ``"cupy"``, ``"numba"``
@@ -50,6 +50,11 @@ def use_backend(name: str) -> Iterator[None]:
         tensor([[[[1.]]]])
     """
     _check_name("name", name)
+    return _requesting(name)
+
+
+@contextmanager
+def _requesting(name: str) -> Iterator[None]:
     token = _requested.set(name)
     try:
         yield

@@ -69,8 +69,9 @@ def check_pool(pool: str | Callable[..., nn.Module]) -> None:
 def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     if isinstance(pool, str):
         return partial(_by_name, pool)
-    if isinstance(pool, type) and "kernel_size" in inspect.signature(pool).parameters:
-        return partial(_by_keyword, pool)
+    made = pool.func if isinstance(pool, partial) else pool
+    if isinstance(made, type) and "kernel_size" in inspect.signature(pool).parameters:
+        return partial(_by_keyword, pool, made.__name__)
     return partial(_a_module, pool)
 
 
@@ -88,17 +89,22 @@ def _a_module(pool: Callable[..., object], *window: Any, **options: Any) -> nn.M
     return made
 
 
-def _by_keyword(pool: type[nn.Module], *window: Any, **options: Any) -> nn.Module:
-    """A layer of a class that takes its window by name, as this library's and PyTorch's do."""
+def _by_keyword(
+    pool: Callable[..., nn.Module], name: str, *window: Any, **options: Any
+) -> nn.Module:
+    """A layer of a class, of that ``name``, that takes its window by name, as this library's and
+    PyTorch's do."""
     given = dict(zip(WINDOW, window, strict=True)) | options
     parameters = inspect.signature(pool).parameters
     if "count_include_pad" in given and "count_include_pad" not in parameters:
         raise ValueError(
-            f"pool={pool.__name__} takes no count_include_pad, which a padding that counts in the "
+            f"pool={name} takes no count_include_pad, which a padding that counts in the "
             "mean needs: pass a callable that takes it, or leave such poolings out with where"
         )
-    # What else a place may need and does not get shows in the size of the output.
-    return pool(**{name: value for name, value in given.items() if name in parameters})
+    # What else a place may need and does not get, or not as a partial has it, shows in the size of
+    # the output.
+    takes = parameters.keys() - getattr(pool, "keywords", {}).keys()
+    return pool(**{key: value for key, value in given.items() if key in takes})
 
 
 def _check_output(plan: Plan, pooling: nn.Module) -> None:

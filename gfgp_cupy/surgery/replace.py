@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..choices import check_choice
+from ..tracing import check_sample_shape
 from .call_plans import PlanOfCall, decide_calls, shield_others
 from .decisions import Decision, decide
 from .making import check_pool, make_all
@@ -82,7 +83,8 @@ def replace_pooling(
             ``count_include_pad=True`` where padding counts, and returns the pooling; its output
             must be of the place's size. ``padding`` may be ``"same"``. A class that takes
             ``kernel_size``, as this library's and PyTorch's do, is given of these, by name, what it
-            takes; ``functools.partial(GFGPMaxEntPool2d, norm_layer=…)`` is a callable, too.
+            takes, and so is a ``functools.partial`` of one, with what that has set:
+            ``partial(GFGPMaxEntPool2d, norm_layer=…)``, ``partial(MaxEntPool2d, learnable=False)``.
         strided_convs: replace the strides of convolutions, too. Where a library folds several of
             them into one (``timm.utils.reparameterize_model``), the pooling stands behind them all.
         strides: ``"after_blocks"`` moves the strides of torchvision's and timm's residual blocks
@@ -121,8 +123,8 @@ def replace_pooling(
         if nothing was changed.
 
     Raises:
-        TypeError: ``model`` is no module, ``pool`` is one or makes something else, or ``optimizer``
-            is none.
+        TypeError: ``model`` is no module, ``pool`` is one or makes something else, ``optimizer``
+            is none, or ``sample_shape`` no tuple of ints.
         ValueError: ``pool`` is unknown or makes poolings of another size; ``model`` or a part of it
             is distributed, scripted or int8; its forward fails on images of ``sample_shape``; the
             optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
@@ -146,6 +148,7 @@ def replace_pooling(
     check_pool(pool)
     check_start(start)
     check_choice("unsupported", unsupported, ("raise", "skip"))
+    check_sample_shape("sample_shape", sample_shape)
     optimizers = checked_optimizers(optimizer)
 
     selection = Selection(

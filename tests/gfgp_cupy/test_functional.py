@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from gfgp_cupy import use_backend
 from gfgp_cupy.backends import backend_module
-from gfgp_cupy.functional import max_ent_pool2d
+from gfgp_cupy.functional import max_ent_pool1d, max_ent_pool2d, max_ent_pool3d
 from gfgp_cupy.geometry import pool_geometry
 from tests.support import slow_loops
 from tests.support.implementations import each_backend
@@ -159,6 +159,20 @@ def test_lam_of_another_type_gets_a_gradient_of_its_own(backend, dtype, lam_dtyp
 
 
 # ---------------------------------------------------------------- other calls
+
+
+@pytest.mark.parametrize(("shape", "what"), [((5,), "channel"), ((2, 5), "sample and channel")])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_lam_of_channels_first_is_told_how_to_be_passed(shape, what, axes):
+    pool = {1: max_ent_pool1d, 2: max_ent_pool2d, 3: max_ent_pool3d}[axes]
+    lam, x = torch.rand(shape), torch.rand(2, 5, *[8] * axes)
+    with pytest.raises(ValueError, match="does not broadcast") as error:
+        pool(x, lam, 2)
+    advice = str(error.value).rpartition("if it is one a ")[2]
+    assert advice.startswith(f"{what}, pass lam[")
+    passed = eval(advice.rpartition("pass ")[2], {"lam": lam})
+    full = lam.expand(2, 5)[(..., *[None] * axes)]
+    assert torch.equal(pool(x, passed, 2), pool(x, full, 2))
 
 
 @each_backend

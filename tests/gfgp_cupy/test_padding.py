@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import gradcheck
 
 import gfgp_cupy
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, SoftPool2d, use_backend
+from gfgp_cupy import GFGPMaxEntPool2d, GFGPMaxEntPool3d, MaxEntPool2d, SoftPool2d, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
 from gfgp_cupy.geometry import PoolGeometry
 from gfgp_cupy.padding import place_windows
@@ -451,6 +451,20 @@ def test_a_window_in_place_of_num_features_is_explained(create, meant):
         with pytest.raises(ValueError, match="num_features comes first: ") as caught:
             create(layer)(numbers((2, 8, 6, 6), torch.float32))
         assert str(caught.value).endswith(f"{layer.__name__}{meant}")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "said"),
+    [
+        (GFGPMaxEntPool2d, (2, 8, 6), r"if it is \[N, C, L\], use the layer of 1-d windows$"),
+        (GFGPMaxEntPool3d, (2, 8, 6, 6), r"\[N, C, H, W\], use the layer of 2-d windows$"),
+        (GFGPMaxEntPool2d, (8, 2, 6), "make the layer with num_features=8"),
+    ],
+)
+def test_an_input_of_fewer_axes_is_explained(layer, shape, said):
+    features = 8 if shape[1] == 8 else 4
+    with pytest.raises(ValueError, match=said):
+        layer(features, 2)(torch.zeros(shape))
 
 
 def test_advice_for_other_channels_works():

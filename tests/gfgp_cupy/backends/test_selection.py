@@ -98,6 +98,11 @@ def test_a_block_ends_with_an_exception_too():
     assert select_backend(CPU) == AUTOMATIC
 
 
+def test_name_is_checked_without_a_block_too():
+    with pytest.raises(ValueError, match=r"name must be .*'nonsense'"):
+        use_backend("nonsense")
+
+
 def test_other_threads_are_not_affected():
     entered, checked = threading.Event(), threading.Event()
     seen = {}

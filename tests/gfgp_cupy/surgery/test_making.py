@@ -1,5 +1,7 @@
 """``pool`` as a class or another callable, and the check of what it makes."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from gfgp_cupy import (
     GFGPMaxEntPool2d,
     MaxEntPool2d,
     MaxEntPoolingCuda2d,
+    compile_kernels,
     replace_pooling,
 )
 from gfgp_cupy.poolings import GatedPool2d, GFGPMixedPool2d, MixedPool2d, SoftPool2d
@@ -41,6 +44,48 @@ def test_classes(pool, dtype):
     assert new.ceil_mode is True
     assert model(x).shape == shape
     assert all(parameter.dtype == dtype for parameter in new.parameters())
+
+
+@pytest.mark.parametrize(
+    ("pool", "shown"),
+    [
+        (partial(MaxEntPool2d, learnable=False), {"learnable": False}),
+        (partial(MaxEntPool2d, init_lambda=5.0), {"init_lambda": 5.0, "num_features": 4}),
+        (partial(MaxEntPool2d, num_features=None), {"num_features": None}),
+        (partial(GFGPMaxEntPool2d, activation="softplus"), {"activation": "softplus"}),
+        (partial(SoftPool2d), {}),
+        (partial(nn.AvgPool2d, count_include_pad=False), {"count_include_pad": False}),
+    ],
+)
+def test_a_partial_class_has_what_it_sets_and_the_places_window(pool, shown):
+    model = network()
+    shape = model(torch.zeros(IMAGES)).shape
+    replace(model, pool)
+    new = model[1]
+    assert type(new) is pool.func
+    assert new.ceil_mode is True
+    assert model(torch.zeros(IMAGES)).shape == shape
+    for name, value in shown.items():
+        assert getattr(new, name) == value
+
+
+def test_a_partial_class_of_another_window_is_refused():
+    with pytest.raises(ValueError, match="it must pool the window that it is given"):
+        replace(network(), partial(MaxEntPool2d, stride=1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [(32, "got 32"), (torch.zeros(IMAGES), r"pass its \.shape"), ((2, 3.5), "3.5")],
+)
+def test_shapes_of_samples_are_ints(shape, said):
+    for name, call in (("sample_shape", call_replace), ("sample_shapes", compile_kernels)):
+        with pytest.raises(TypeError, match=rf"{name} must be ints \[N, C, H, W\].*{said}"):
+            call(network(), shape)
+
+
+def call_replace(model, shape):
+    replace_pooling(model, sample_shape=shape)
 
 
 def test_what_a_class_learns_is_one_a_channel():
