@@ -28,7 +28,8 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Shape"]
 
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(torch|collections|contextlib|os|pathlib)\..*")]  # theirs to document
+# Theirs to document.
+nitpick_ignore_regex = [("py:.*", r"(torch|collections|contextlib|os|pathlib)\..*")]
 # As nn.ModuleDict's signature calls it; and tuples of a size an axis.
 nitpick_ignore = [("py:class", "Module"), ("py:class", "Sizes")]
 

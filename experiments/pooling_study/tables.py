@@ -15,7 +15,7 @@ from experiments.pooling_study.answers import (
 )
 from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.networks import NETWORKS
-from experiments.pooling_study.plan import COMPARED
+from experiments.pooling_study.plan import COMPARED, SEEDS, SEEDS_OF_THE_QUESTION
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
 from experiments.tables import spread, table
@@ -34,7 +34,7 @@ def study_table(runs: Sequence[RunRow], costs: Sequence[CostRow]) -> str:
     rows = [
         (
             *cells,
-            f"{difference.p_holm:.2g}" if difference else "",
+            _p_cell(difference),
             _parameters(runs, pooling),
             _relative_cost(costs, pooling),
         )
@@ -77,6 +77,14 @@ def _difference_cell(difference: PairedDifference | None, seeds: int) -> str:
     of_others = f"; {difference.seeds} seeds" if difference.seeds != seeds else ""
     interval = f"{difference.low:+.2f} to {difference.high:+.2f}"
     return f"{difference.mean:+.2f} ({interval}{of_others})"
+
+
+def _p_cell(difference: PairedDifference | None) -> str:
+    """Return p once there are all planned seeds: who looks before may stop where it pleases."""
+    if difference is None:
+        return ""
+    planned = SEEDS_OF_THE_QUESTION if difference.pool in COMPARED else SEEDS
+    return f"{difference.p_holm:.2g}" if difference.seeds == len(planned) else ""
 
 
 def _parameters(runs: Sequence[RunRow], pooling: str) -> str:
