@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         work = {"plan": run_plan, "pilot": run_pilot, "costs": run_costs}[options.work]
         return exit_code("guided_pooling.py", lambda: work(options))
     except KeyboardInterrupt:
-        print("guided_pooling.py: interrupted; the same command goes on", file=sys.stderr)
+        again = "goes on" if options.work == "plan" else "begins again"
+        print(f"guided_pooling.py: interrupted; the same command {again}", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -217,9 +218,10 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
             for process in multiprocessing.active_children():
                 process.kill()
             if isinstance(error, BrokenProcessPool | torch.OutOfMemoryError):
+                advice = f"lower --jobs {jobs}" if jobs > 1 else "free some"
                 raise UserError(
-                    "a process that made a run has died, or had too little memory, which is why it "
-                    f"would die as a rule: lower --jobs {jobs}; the same command goes on"
+                    "a process that made a run died or had too little memory, which is what they "
+                    f"die of as a rule: {advice}"
                 ) from error
             raise
 

@@ -174,7 +174,7 @@ def check_head_input(
         way_out = f": {advice(shape[channel])}" if fits else ""
         if 1 < axes == dimensions - 1 and shape[1] == num_features:
             fewer = NAMES_OF_AXES[axes - 1]
-            way_out = f": if it is [N, C, {fewer}], use the layer of {axes - 1}-d windows"
+            way_out += f"; if it is [N, C, {fewer}], that takes a layer of {axes - 1}-d windows"
         raise ValueError(
             f"input must be [N, C, {names}] or [C, {names}] with C = num_features = "
             f"{num_features}, got shape {shape}{way_out}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,9 @@ def check_sample_shape(name: str, shape: object) -> None:
     Raises:
         TypeError: ``shape`` is no tuple or list of ints.
     """
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(size, int) for size in shape):
+    if not isinstance(shape, (tuple, list)) or not all(
+        isinstance(size, SupportsIndex) for size in shape
+    ):
         of_a_tensor = isinstance(shape, Tensor)
         got = "a tensor: pass its .shape" if of_a_tensor else repr(shape)
         raise TypeError(f"{name} must be ints [N, C, H, W], such as (2, 3, 224, 224), got {got}")

@@ -85,31 +85,37 @@ def convergence(pilot: Sequence[PilotRow]) -> str:
     """Return what the last epoch of each of the pilot's runs still gained."""
     parts = []
     for cell in CELLS:
-        *_, before, last = (row for row in pilot if (row.task, row.network) == cell)
-        parts.append(
-            f"from {before.held_out_error:.2f} to {last.held_out_error:.2f}% "
-            f"({TITLES_OF_CELLS[cell]})"
-        )
-    return f"In its last epoch the error of the images held out went {_listed(parts)}."
+        errors = [row.held_out_error for row in pilot if (row.task, row.network) == cell]
+        if len(errors) < 2:
+            return "The pilot has not been run in every pair yet."
+        parts.append(f"from {errors[-2]:.2f} to {errors[-1]:.2f}% ({TITLES_OF_CELLS[cell]})")
+    return f"In the last epoch of the pilot the error of the images held out went {_listed(parts)}."
 
 
 def what_is_learned(lambdas: Sequence[LambdaRow]) -> str:
-    """Return λ after the last epoch, and what it makes of the outputs."""
+    """Return λ after the last epoch, and what it makes of the outputs.
+
+    Only of seeds that every pair has.
+    """
     return " ".join(
-        f"{subject}, {_learned_by(pooling, lambdas)}."
-        for subject, pooling in (
-            ("After the last epoch of guided Max-Ent pooling", GUIDED),
-            ("Where the head sees a constant", "max_ent_constant"),
+        (
+            _learned_by(GUIDED, "With guidance", "single images and channels", lambdas),
+            _learned_by("max_ent_constant", "Without", "single channels", lambdas),
         )
     )
 
 
-def _learned_by(pooling: str, lambdas: Sequence[LambdaRow]) -> str:
+def _learned_by(pooling: str, subject: str, single: str, lambdas: Sequence[LambdaRow]) -> str:
     last = [
         row
         for row in lambdas
         if row.pooling == pooling and row.done == RECIPES["cpu"][row.task, row.network].epochs
     ]
+    seeds = ({row.seed for row in last if (row.task, row.network) == cell} for cell in CELLS)
+    common = set.intersection(*seeds)
+    last = [row for row in last if row.seed in common]
+    if not last:
+        return f"{subject} no seed has been run in every pair yet."
     groups: dict[tuple[str, str, int], list[LambdaRow]] = {}
     for row in last:
         groups.setdefault((row.task, row.network, row.layer), []).append(row)
@@ -117,9 +123,9 @@ def _learned_by(pooling: str, lambdas: Sequence[LambdaRow]) -> str:
     positions = [fmean(row.position for row in rows) for rows in groups.values()]
     least, most = min(row.least for row in last), max(row.most for row in last)
     return (
-        f"λ is {min(means):.2f} to {max(means):.2f} on average, by layer, and {least:.2f} to "
-        f"{most:.2f} for single images and channels; the outputs are {100 * min(positions):.0f} to "
-        f"{100 * max(positions):.0f}% of the way from average to max pooling"
+        f"{subject}, λ is {min(means):.2f} to {max(means):.2f} on average, by layer, and "
+        f"{least:.2f} to {most:.2f} for {single}; the outputs are {100 * min(positions):.0f} to "
+        f"{100 * max(positions):.0f}% of the way from average to max pooling."
     )
 
 

@@ -10,9 +10,8 @@ runs on the canvas were thrown away; a λ, p or proportion that is learned itsel
 images.)
 
 The pilot (``pilot.csv``) saw max pooling and training images alone. It is there to see that max
-pooling trains with these numbers, and what its last epoch still gains: less than 0.1 points was
-aimed at, which so few held-out images cannot tell from none on the canvas. Other numbers were
-not tried, nor those of other poolings.
+pooling trains with these numbers, and what its last epoch still gains. But for the 16 epochs, other
+numbers were not tried, nor those of other poolings.
 
 **Measured** is the top-1 error on all test images after the last epoch, never of the best one. Of
 what is recorded during training (the error on 2,000 test images after each epoch, and λ) nothing

@@ -28,9 +28,10 @@ _requested: ContextVar[str | None] = ContextVar("gfgp_cupy_backend", default=Non
 
 
 def use_backend(name: str) -> AbstractContextManager[None]:
-    """Chooses the backend for calls inside the ``with`` block, in this thread or task.
+    """Chooses the backend for calls inside the ``with`` block or the decorated function, in this
+    thread or task.
 
-    Without ``with`` it does nothing. A forward pass's backward pass runs on the same backend,
+    Called by itself, it chooses nothing. A forward pass's backward pass runs on the same backend,
     wherever it is called.
 
     Args:

@@ -70,8 +70,8 @@ def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     if isinstance(pool, str):
         return partial(_by_name, pool)
     made = pool.func if isinstance(pool, partial) else pool
-    if isinstance(made, type) and "kernel_size" in inspect.signature(pool).parameters:
-        return partial(_by_keyword, pool, made.__name__)
+    if isinstance(made, type) and "kernel_size" in inspect.signature(made).parameters:
+        return partial(_by_keyword, pool, made)
     return partial(_a_module, pool)
 
 
@@ -90,21 +90,29 @@ def _a_module(pool: Callable[..., object], *window: Any, **options: Any) -> nn.M
 
 
 def _by_keyword(
-    pool: Callable[..., nn.Module], name: str, *window: Any, **options: Any
+    pool: Callable[..., nn.Module], made: type[nn.Module], *window: Any, **options: Any
 ) -> nn.Module:
-    """A layer of a class, of that ``name``, that takes its window by name, as this library's and
-    PyTorch's do."""
+    """A layer of the class ``made`` that takes its window by name, as this library's and PyTorch's
+    do. ``pool`` is that class, or a partial of it, which has the last word on ``num_features``."""
     given = dict(zip(WINDOW, window, strict=True)) | options
-    parameters = inspect.signature(pool).parameters
+    parameters = inspect.signature(made).parameters
+    if isinstance(pool, partial):
+        own = inspect.signature(made).bind_partial(*pool.args).arguments | pool.keywords
+        for name in WINDOW[1:]:
+            if name in own:
+                raise ValueError(
+                    f"pool sets {name}={own[name]!r}, and each place has a window of its own that "
+                    "is to be pooled: leave it out"
+                )
+        if "num_features" in own:
+            del given["num_features"]
     if "count_include_pad" in given and "count_include_pad" not in parameters:
         raise ValueError(
-            f"pool={name} takes no count_include_pad, which a padding that counts in the "
+            f"pool={made.__name__} takes no count_include_pad, which a padding that counts in the "
             "mean needs: pass a callable that takes it, or leave such poolings out with where"
         )
-    # What else a place may need and does not get, or not as a partial has it, shows in the size of
-    # the output.
-    takes = parameters.keys() - getattr(pool, "keywords", {}).keys()
-    return pool(**{key: value for key, value in given.items() if key in takes})
+    # What else a place may need and does not get shows in the size of the output.
+    return pool(**{name: value for name, value in given.items() if name in parameters})
 
 
 def _check_output(plan: Plan, pooling: nn.Module) -> None:

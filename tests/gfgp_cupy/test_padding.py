@@ -456,8 +456,16 @@ def test_a_window_in_place_of_num_features_is_explained(create, meant):
 @pytest.mark.parametrize(
     ("layer", "shape", "said"),
     [
-        (GFGPMaxEntPool2d, (2, 8, 6), r"if it is \[N, C, L\], use the layer of 1-d windows$"),
-        (GFGPMaxEntPool3d, (2, 8, 6, 6), r"\[N, C, H, W\], use the layer of 2-d windows$"),
+        (
+            GFGPMaxEntPool2d,
+            (2, 8, 6),
+            r"num_features=2.*; if it is \[N, C, L\], that takes a layer of 1-d windows$",
+        ),
+        (
+            GFGPMaxEntPool3d,
+            (2, 8, 6, 6),
+            r"num_features=2.*; if it is \[N, C, H, W\], that takes a layer of 2-d windows$",
+        ),
         (GFGPMaxEntPool2d, (8, 2, 6), "make the layer with num_features=8"),
     ],
 )

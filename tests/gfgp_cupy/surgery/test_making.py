@@ -69,9 +69,31 @@ def test_a_partial_class_has_what_it_sets_and_the_places_window(pool, shown):
         assert getattr(new, name) == value
 
 
-def test_a_partial_class_of_another_window_is_refused():
-    with pytest.raises(ValueError, match="it must pool the window that it is given"):
-        replace(network(), partial(MaxEntPool2d, stride=1))
+@pytest.mark.parametrize(
+    "pool",
+    [
+        partial(MaxEntPool2d, kernel_size=3),
+        partial(MaxEntPool2d, 3),
+        partial(SoftPool2d, stride=1),
+        partial(nn.AvgPool2d, padding=1),
+        partial(GFGPMaxEntPool2d, 4, ceil_mode=True),
+    ],
+)
+def test_a_partial_class_with_a_window_is_refused(pool):
+    with pytest.raises(ValueError, match=r"pool sets \w+=\w+, and .*: leave it out"):
+        replace(network(), pool)
+
+
+def test_the_place_has_the_last_word_on_padding_and_type():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 2, 1)).double()
+    replace(model, partial(GFGPMaxEntPool2d, count_include_pad=False, dtype=torch.float32))
+    assert model[1].count_include_pad is True
+    assert {parameter.dtype for parameter in model[1].parameters()} == {torch.float64}
+
+
+def test_a_misspelt_argument_of_a_partial_class_is_told_by_python():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'activaton'"):
+        replace(network(), partial(GFGPMaxEntPool2d, activaton="softplus"))
 
 
 @pytest.mark.parametrize(
