@@ -24,10 +24,9 @@ class LambdaRecord(Mapping[str, Tensor]):
 
     Each is a tensor [N, C] on the CPU, float32 (float64 in networks of that type), with the
     samples of all batches one after the other, and of each call where a layer is called several
-    times in one forward. Where a parameter is more than one number a sample
-    and channel it has two more dimensions: [N, C, oH, oW] of a weight for each window
-    (``stochasticity="HWCN"`` in training), [N, C, kH, kW] of the gates of
-    :class:`~gfgp_cupy.GatedPool2d`.
+    times in one forward. Where a parameter is more than one number a sample and channel it has two
+    more dimensions: [N, C, oH, oW] of a weight for each window (``stochasticity="HWCN"`` in
+    training), [N, C, kH, kW] of the gates of :class:`~gfgp_cupy.GatedPool2d`.
     """
 
     def __init__(self) -> None:

@@ -125,8 +125,9 @@ def replace_pooling(
     Raises:
         TypeError: ``model`` is no module, ``pool`` is one or makes something else, ``optimizer``
             is none, or ``sample_shape`` no tuple of ints.
-        ValueError: ``pool`` is unknown or makes poolings of another size; ``model`` or a part of it
-            is distributed, scripted or int8; its forward fails on images of ``sample_shape``; the
+        ValueError: ``pool`` is unknown, makes poolings of another size or is a partial class that
+            sets the window; ``model`` or a part of it is distributed, scripted or int8; its forward
+            fails on images of ``sample_shape``; the
             optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
             has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
             forward of its own, extra state, an attribute that the new one has, too) or its channels
