@@ -5,8 +5,9 @@
 
 The first: the tests that need a GPU, NVIDIA's compute-sanitizer and the run-time compilation of all
 that is timed, side by side; then, one after the other, the tests that need the GPU to themselves,
-the benchmarks and the report. The second, in less than 150 seconds: Nsight Compute's profile of the
-slowest pass that the first has measured.
+the benchmarks and the report. The second, in less than 400 seconds: the tests of all
+window functions, what their poolings cost, and Nsight Compute's profile of the slowest pass that
+the first has measured.
 
 Every stage has a time limit, and the later ones run whatever became of it. Of what requirements.txt
 names, PyTorch, CuPy, pytest, pytest-xdist and Hypothesis suffice for the first. FOLDER gets
@@ -46,6 +47,9 @@ FIRST_TESTS = (
 )
 """The numbers of the operator, and what only a GPU shows."""
 
+LATER_TESTS = ("tests/gfgp_cupy/kernels", "tests/gfgp_cupy/poolings")
+"""Of all window functions: left to the second session."""
+
 WHOLE_GPU_TESTS = "tests/gfgp_cupy/backends/test_cuda.py"
 """The file of all tests that need the GPU to themselves."""
 
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # It needs PyTorch, whose import the first session leaves to its stages.
             from benchmarks.second_session import second_phases
 
-            phases = second_phases(options.after)
+            phases = second_phases(folder, Path(scratch), options.after)
         outcomes = run_phases(phases, folder / "session.log")
     return 0 if all(outcome.verdict == "passed" for outcome in outcomes) else 1
 
@@ -100,7 +104,7 @@ def first_phases(folder: Path, scratch: Path) -> Iterator[Phase]:
 
 
 def tests() -> list[Stage]:
-    rest = [f"--ignore={file}" for file in FIRST_TESTS]
+    rest = [f"--ignore={file}" for file in (*FIRST_TESTS, *LATER_TESTS)]
     return [
         Stage("first tests", pytest_command("gpu and not whole_gpu", *FIRST_TESTS), 85,
               FEW_THREADS),
@@ -114,12 +118,12 @@ def sanitizer() -> list[Stage]:
     target = (PYTHON, "benchmarks/sanitizer_target.py")
     tool = (sanitizer_program(), "--error-exitcode", "1", "--tool")
     # The others need not look at PyTorch's kernels; what these write, this one has to see.
-    ours = ("--kernel-name", "kns=max_ent_pool2d")
+    ours = ("--kernel-name", "kns=_pool")
     memcheck = (*tool, "memcheck", *ours, "--report-api-errors", "no", *target)
     return [
-        Stage("compile for the sanitizer", (*target, "--processes", "4"), 60),
-        Stage("memcheck", memcheck, 60, EACH_TENSOR_ALONE),
-        Stage("racecheck", (*tool, "racecheck", *ours, *target), 60),
+        Stage("compile for the sanitizer", (*target, "--processes", "4"), 100),
+        Stage("memcheck", memcheck, 45, EACH_TENSOR_ALONE),
+        Stage("racecheck", (*tool, "racecheck", *ours, *target), 45),
         Stage("initcheck", (*tool, "initcheck", *target), 100, EACH_TENSOR_ALONE),
     ]
 

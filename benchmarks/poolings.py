@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -20,8 +19,17 @@ from torch import Tensor
 import gfgp_cupy.poolings  # noqa: F401  they register their window functions
 from benchmarks.environment import environment_of
 from benchmarks.memory import allocations_of
-from benchmarks.pooling_costs import PoolingCosts, Time, Traffic, page, read_costs, write_costs
+from benchmarks.pooling_costs import (
+    Copy,
+    PoolingCosts,
+    Time,
+    Traffic,
+    page,
+    read_costs,
+    write_costs,
+)
 from benchmarks.shapes import Shape, select_shapes
+from benchmarks.timing import Cache, cache_bytes, timer_of
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.ops import OPERATORS
@@ -29,11 +37,10 @@ from gfgp_cupy.window_function import WindowFunction
 from gfgp_cupy.window_pooling import pool_windows
 from training.argument_types import positive_int
 
-CPU = torch.device("cpu")
 SHAPES = ("64x112x112:2/2/0", "64x112x112:3/2/1", "256x28x28:2/2/0")
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-MAX_ENT = "max_ent"
+MAX_ENT, COPY = "max_ent", "copy"
 FIXED = {"soft": (MAX_ENT, 1.0), "edscw": ("ada", 1.0)}
 """Poolings that are another's with a parameter that is a number."""
 
@@ -45,10 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.table.write_text(page([read_costs(path) for path in options.read]), "utf-8")
         return 0
     shapes = select_shapes(options.shapes)
+    device = torch.device(options.device)
+    cache = Cache(device, cache_bytes(device))
+    measured = [measure(shape, options, cache) for shape in shapes]
     costs = PoolingCosts(
-        environment_of(CPU, "poolings.py", options), options.layout, options.batch_size,
-        options.rounds,
-        [each for shape in shapes for each in times(shape, options)],
+        environment_of(device, "poolings.py", options), options.layout, options.dtype,
+        options.batch_size, options.rounds,
+        [copy for copy, _ in measured],
+        [each for _, times in measured for each in times],
         [each for shape in shapes for each in traffic(shape, options)] if options.traffic else [],
     )  # fmt: skip
     print(page([costs]))
@@ -62,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0] + ".", allow_abbrev=False)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), metavar="SHAPE")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
     parser.add_argument("--layout", choices=list(LAYOUTS), default="contiguous")
     parser.add_argument("--batch-size", type=positive_int, default=8, metavar="N")
     parser.add_argument("--rounds", type=positive_int, default=15, metavar="N")
@@ -96,16 +109,20 @@ def images(shape: Shape, batch_size: int, layout: str, dtype: torch.dtype) -> Te
     return numbers.to(dtype).contiguous(memory_format=LAYOUTS[layout])
 
 
-def times(shape: Shape, options: argparse.Namespace) -> list[Time]:
-    """Of all poolings, in rounds in which each takes its turn."""
-    input = images(shape, options.batch_size, options.layout, torch.float32).requires_grad_()
-    parameter = torch.full((*input.shape[:2], 1, 1), 0.5).requires_grad_()
+def measure(shape: Shape, options: argparse.Namespace, cache: Cache) -> tuple[Copy, list[Time]]:
+    """A copy of the input, and all poolings, in rounds in which each takes its turn."""
+    device, dtype = torch.device(options.device), DTYPES[options.dtype]
+    input = images(shape, options.batch_size, options.layout, dtype).to(device).requires_grad_()
+    parameter = torch.full((*input.shape[:2], 1, 1), 0.5, device=device).requires_grad_()
     all_of_them = contenders(parameter)
     window = (shape.kernel_size, shape.stride, shape.padding)
-    grad = torch.randn(options.batch_size, shape.channels, *shape.output_size)
+    grad = torch.randn(options.batch_size, shape.channels, *shape.output_size).to(device, dtype)
     grad = grad.contiguous(memory_format=LAYOUTS[options.layout])
+    copied = torch.empty_like(input)
 
     def forward(name: str) -> Tensor:
+        if name == COPY:
+            return copied.copy_(input.detach())
         function, theta = all_of_them[name]
         return pool_windows(function, input, theta, *window)
 
@@ -113,18 +130,23 @@ def times(shape: Shape, options: argparse.Namespace) -> list[Time]:
         wanted = (input,) if name in FIXED else (input, parameter)
         return torch.autograd.grad(output, wanted, grad)
 
-    peaks, seconds = {}, {name: [] for name in all_of_them}
+    peaks, seconds = {}, {name: [] for name in (COPY, *all_of_them)}
     for name in all_of_them:
         backward(name, forward(name))  # compiles
-        peaks[name] = allocations_of(lambda name=name: backward(name, forward(name)), CPU).peak
-    shuffle = random.Random(0)
+        peaks[name] = allocations_of(lambda name=name: backward(name, forward(name)), device).peak
+    shuffle, timed = random.Random(0), timer_of(device)
     for _ in range(options.rounds):
-        for name in shuffle.sample(list(all_of_them), len(all_of_them)):
+        for name in shuffle.sample(list(seconds), len(seconds)):
+            cache.head_start()
             output, forward_seconds = timed(lambda name=name: forward(name))
-            _, backward_seconds = timed(lambda name=name, output=output: backward(name, output))
-            seconds[name].append((forward_seconds, backward_seconds))
+            backward_seconds = float  # 0.0
+            if name != COPY:
+                cache.head_start()
+                _, backward_seconds = timed(lambda name=name, output=output: backward(name, output))
+            seconds[name].append((forward_seconds(), backward_seconds()))
+    copies = [each[0] for each in seconds.pop(COPY)]
     reference = list(map(sum, seconds[MAX_ENT]))
-    return [
+    return Copy(str(shape), 1e3 * median(copies)), [
         Time(
             str(shape), name,
             1e3 * median(each[0] for each in rounds), 1e3 * median(each[1] for each in rounds),
@@ -133,13 +155,6 @@ def times(shape: Shape, options: argparse.Namespace) -> list[Time]:
         )
         for name, rounds in seconds.items()
     ]  # fmt: skip
-
-
-def timed(call: Callable[[], object]) -> tuple:
-    """What it returns, and seconds."""
-    start = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - start
 
 
 def traffic(shape: Shape, options: argparse.Namespace) -> Iterator[Traffic]:

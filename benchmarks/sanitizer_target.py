@@ -1,6 +1,6 @@
 """Runs every kernel on small tensors, for NVIDIA's compute-sanitizer to watch.
 
-    compute-sanitizer --tool memcheck --kernel-name kns=max_ent_pool2d \
+    compute-sanitizer --tool memcheck --kernel-name kns=_pool \
         python benchmarks/sanitizer_target.py
 
 ``PYTORCH_NO_CUDA_MEMORY_CACHING=1`` gives each tensor an allocation of its own, so that an access
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,10 +26,19 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
+import gfgp_cupy.poolings  # noqa: F401  they register their window functions
+from gfgp_cupy.max_ent import MAX_ENT
+from gfgp_cupy.ops import OPERATORS
+from gfgp_cupy.window_pooling import pool_guided, pool_windows
 from training.argument_types import positive_int
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
+FUNCTIONS = {
+    name: of.function
+    for (name, axes), of in OPERATORS.items()
+    if axes == 2 and of.function.cuda is not None
+}
+"""The window functions that have kernels, by name."""
 
 TILING, OVERLAPPING = NETWORKS = (2, 2, 0), (3, 2, 1)
 """Kernel, stride and padding of the networks' windows."""
@@ -42,15 +52,19 @@ LARGER = (10, 3, 5)
 EVEN, ODD, STRIPS = (2, 16, 16, 16), (3, 5, 9, 11), (1, 16, 64, 128)
 """N, C, H, W that wide accesses divide, that they do not, and whose planes are cut into strips."""
 
+VOLUMES = (2, 3, 4, 6, 8)
+"""N, C, D, H, W."""
+
 
 @dataclass(frozen=True)
 class Case:
     window: tuple[int, int, int]
     dtype: torch.dtype
     layout: torch.memory_format
-    sizes: tuple[int, int, int, int] = EVEN
+    sizes: tuple[int, ...] = EVEN
     lam_in_plane: bool = False
     aligned: bool = True
+    function: str = MAX_ENT.name
 
 
 def cases() -> Iterator[Case]:
@@ -72,30 +86,36 @@ def cases() -> Iterator[Case]:
     for window in (*NETWORKS, CUT, LARGE):
         yield Case(window, torch.float32, contiguous, sizes=ODD)
         yield Case(window, torch.bfloat16, channels_last, sizes=ODD)
+    for window in NETWORKS:
+        yield Case(window, torch.float32, contiguous, sizes=VOLUMES)
+        yield Case(window, torch.bfloat16, torch.channels_last_3d, sizes=VOLUMES)
+    # Others than Max-Ent pooling differ in what they add up, not in where they read and write.
+    for number, name in enumerate(name for name in FUNCTIONS if name != MAX_ENT.name):
+        for window in (*NETWORKS, LARGE, WHOLE):
+            yield Case(window, torch.float32, LAYOUTS[number % 2], function=name)
 
 
 def exercise(case: Case, device: str) -> None:
-    """Forward and backward passes of the operator and, where λ allows, of the fused layer."""
-    input = input_of(case, device)
-    output = max_ent_pool2d(input, 1.0, *case.window)
-    lam_shape = output.shape if case.lam_in_plane else (*output.shape[:2], 1, 1)
-    lam = torch.rand(lam_shape, device=device).requires_grad_()
-    max_ent_pool2d(input, lam, *case.window).sum().backward()
+    """Forward and backward passes of the operator and, where θ allows, of the fused layer."""
+    function, input, axes = FUNCTIONS[case.function], input_of(case, device), len(case.sizes) - 2
+    output = pool_windows(function, input, 1.0, *case.window, axes=axes)
+    ones = (1,) * axes
+    shape = output.shape if case.lam_in_plane else (*output.shape[:2], *ones)
+    parameter = torch.rand(shape, device=device).requires_grad_()
+    pool_windows(function, input, parameter, *case.window, axes=axes).sum().backward()
     if not case.lam_in_plane:
-        guided_max_ent_pool2d(input, torch.sigmoid, *case.window).sum().backward()
+        pool_guided(function, input, torch.sigmoid, *case.window, axes=axes).sum().backward()
 
 
 def input_of(case: Case, device: str) -> Tensor:
     """Random numbers that require a gradient, one element off an aligned address if need be."""
-    samples, channels, height, width = case.sizes
+    samples, channels, *size = case.sizes
     first = 0 if case.aligned else 1
-    memory = torch.randn(
-        samples * channels * height * width + first, dtype=case.dtype, device=device
-    )[first:]
-    if case.layout is torch.channels_last:
-        input = memory.view(samples, height, width, channels).permute(0, 3, 1, 2)
-    else:
+    memory = torch.randn(math.prod(case.sizes) + first, dtype=case.dtype, device=device)[first:]
+    if case.layout is torch.contiguous_format:
         input = memory.view(case.sizes)
+    else:
+        input = memory.view(samples, *size, channels).movedim(-1, 1)
     return input.requires_grad_()
 
 

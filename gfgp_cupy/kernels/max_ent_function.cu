@@ -29,7 +29,9 @@ __device__ __forceinline__ acc_t mean_distance(
   const acc_t mean = window.mean([&](acc_t x) {
     return weight_of(x, of.reference, theta) * (x - origin);
   });
-  return mean * of.inverse_total * window.count();
+  // Not to be joined with what it is added to: the output has the same bits whatever else a program
+  // makes of this mean.
+  return fma(mean * of.inverse_total, window.count(), (acc_t)0);
 }
 
 template <class Elements>

@@ -15,12 +15,14 @@ from benchmarks import (
     gpu_session,
     networks,
     operators,
+    poolings,
     profile_target,
     sanitizer_target,
     second_session,
     summary,
 )
 from benchmarks.environment import Environment
+from benchmarks.pooling_costs import read_costs
 from benchmarks.results import (
     PassTime,
     PoolingResults,
@@ -34,7 +36,7 @@ from tests.support import gpu_memory
 from tests.support.gpu_memory import GIB, claim_gpu_memory
 from training.records.environment import REPOSITORY
 
-FIRST_SECONDS, SECOND_SECONDS = 560, 150
+FIRST_SECONDS, SECOND_SECONDS = 560, 400
 START_SECONDS = 10
 """For the scripts' own start and for writing what there is to write."""
 
@@ -42,6 +44,7 @@ MOST_FILES = 8
 
 PARSERS = {
     "benchmarks/operators.py": operators.make_parser,
+    "benchmarks/poolings.py": poolings.make_parser,
     "benchmarks/networks.py": networks.make_parser,
     "benchmarks/summary.py": summary.make_parser,
     "benchmarks/sanitizer_target.py": sanitizer_target.make_parser,
@@ -67,7 +70,7 @@ def second(tmp_path):
         results({("64x8x8:2/2/0", "max_ent_pool2d", "forward"): 0.5}),
         tmp_path / "pooling-float32-contiguous.json",
     )
-    return second_session.second_phases(tmp_path)
+    return second_session.second_phases(tmp_path / "out", tmp_path / "scratch", tmp_path)
 
 
 def stages_of(phases):
@@ -153,16 +156,18 @@ def test_the_marker_is_the_only_way_to_need_a_gpu():
     assert asking <= either_way
 
 
-def test_stages_of_tests_leave_none_out(first):
+def test_stages_of_tests_leave_none_out(first, tmp_path):
     """Together they run all files, and each mark of those with the mark."""
-    chosen = [words(stage) for stage in stages_of(first) if "pytest" in stage.command]
+    stages = stages_of([*first, *second(tmp_path)])
+    chosen = [words(stage) for stage in stages if "pytest" in stage.command]
     assert [command[command.index("-m", 2) + 1 :][0] for command in chosen] == [
         "gpu and not whole_gpu",
         "gpu and not whole_gpu",
         "whole_gpu",
+        "gpu and not whole_gpu",
     ]
-    operator, rest, alone = ([word for word in words if "tests" in word] for words in chosen)
-    assert rest == [*(f"--ignore={file}" for file in operator), "tests"]
+    operator, rest, alone, later = ([word for word in words if "tests" in word] for words in chosen)
+    assert rest == [*(f"--ignore={file}" for file in (*operator, *later)), "tests"]
     marked = {
         str(path.relative_to(REPOSITORY))
         for path in (REPOSITORY / "tests").rglob("test_*.py")
@@ -184,8 +189,8 @@ def test_tests_are_found_where_little_is_installed(tmp_path):
         f"tests/{name}.py" for name in
         ("gfgp_cupy/backends/test_selection", "gfgp_cupy/test_functional",
          "gfgp_cupy/test_guided_pooling", "gfgp_cupy/test_layers",
-         "gfgp_cupy/test_operator_transforms", "gfgp_cupy/poolings/test_layers",
-         "gfgp_cupy/test_record", "gfgp_cupy/surgery/test_replace", "training/records/test_usage")
+         "gfgp_cupy/test_operator_transforms", "gfgp_cupy/test_record",
+         "gfgp_cupy/surgery/test_replace", "training/records/test_usage")
     }  # fmt: skip
     # Also a test that needs a GPU, and images; the log tells that it was left out, and why.
     assert (
@@ -332,7 +337,7 @@ def test_the_slowest_pass_is_profiled(tmp_path):
         ("64x9x9:3/2/1", "max_ent_pool2d", "backward"): 0.4,
         ("64x9x9:3/2/1", "max_ent_pool2d", "both"): 0.3,
     }, dtype="bfloat16", layout="channels_last"), other)  # fmt: skip
-    (((stage,),),) = (phase.tracks for phase in second_session.second_phases(tmp_path))
+    *_, stage = stages_of(second_session.second_phases(tmp_path, tmp_path, tmp_path))
     command = words(stage)
     target = command[command.index("benchmarks/profile_target.py") + 1 :]
     options = profile_target.make_parser().parse_args(target)
@@ -343,7 +348,7 @@ def test_the_slowest_pass_is_profiled(tmp_path):
 
 def test_without_results_the_second_session_says_what_it_needs(tmp_path):
     with pytest.raises(SystemExit, match=f"--after {tmp_path}: holds no results"):
-        second_session.second_phases(tmp_path)
+        second_session.second_phases(tmp_path, tmp_path, tmp_path)
 
 
 # ---------------------------------------------------------------- both sessions on a stand-in GPU
@@ -362,6 +367,8 @@ SHORTER = {
     "pooling-bfloat16-channels_last": (*SHAPE, "--repeats", "2"),
     "networks": (*NETWORK, "--repeats", "2"),
     "report": (),
+    "tests of window functions": ("-n1", "-k", "any_function_pools_whole_planes and max_ent"),
+    "poolings-bfloat16-channels_last": (*SHAPE, "--rounds", "2"),
     "ncu": (),
 }
 """What each stage's command gets beside its own arguments. Runs that differ from another stage's in
@@ -384,7 +391,7 @@ echo "========= {name}"
 """
 TOOLS = {
     "compute-sanitizer": (
-        "--error-exitcode 1", "--tool memcheck", "--kernel-name kns=max_ent_pool2d",
+        "--error-exitcode 1", "--tool memcheck", "--kernel-name kns=_pool",
         "--report-api-errors no",
     ),
     "ncu": ("--set full", "--clock-control none", "--profile-from-start off"),
@@ -425,6 +432,8 @@ def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = "pooling-bfloat16-channels_last"
     monkeypatch.setattr(gpu_session, "POOLING_RUNS", {run: gpu_session.POOLING_RUNS[run]})
+    costs = "poolings-bfloat16-channels_last"
+    monkeypatch.setattr(second_session, "RUNS", {costs: second_session.RUNS[costs]})
     for module, name in ((gpu_session, "first_phases"), (second_session, "second_phases")):
         monkeypatch.setattr(module, name, shortened(getattr(module, name)))
 
@@ -448,5 +457,8 @@ def test_both_sessions_run_on_a_stand_in_gpu(tmp_path, monkeypatch):
     assert "| max_ent | training |" in (one / "report.md").read_text()
 
     assert gpu_session.main([str(two), "--after", str(one)]) == 0, (two / "session.log").read_text()
-    assert [path.name for path in two.iterdir()] == ["session.log"]
-    assert "ncu| ========= ncu" in (two / "session.log").read_text()
+    assert {path.name for path in two.iterdir()} == {"session.log", f"{costs}.json"}
+    log = (two / "session.log").read_text()
+    assert re.search(r"tests of window functions\| =+ [1-9]\d* passed.* in ", log)
+    assert {each.pooling for each in read_costs(two / f"{costs}.json").times} >= {"max_ent", "ada"}
+    assert "ncu| ========= ncu" in log

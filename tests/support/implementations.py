@@ -5,14 +5,15 @@ To cover another backend, add it to BACKENDS.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.kernels import Launch, passes
 from tests.support import stand_in_driver
-from tests.support.cuda_on_cpu import run_launch
+from tests.support.cuda_on_cpu import needs_cxx, run_launch
 from tests.support.kernel_cases import specialisation, specialisations
 from tests.support.stand_in_driver import needs_stand_in
 
@@ -21,9 +22,11 @@ __all__ = [
     "Implementation",
     "each_backend",
     "each_implementation",
+    "each_place",
     "kernels_on_cpu",
     "needs_cuda",
     "run_on_cpu",
+    "run_on_gpu",
 ]
 
 stand_in_driver.prepare()
@@ -77,6 +80,41 @@ def run_on_cpu(launch: Launch, order: str = "forward") -> None:
         "test_launches.py compiles: add a case to kernel_cases.py"
     )
     run_launch(launch, order=order)
+
+
+@torch.no_grad()
+def run_on_gpu(launch: Launch) -> None:
+    """Runs a launch of CPU tensors on the GPU, and copies back what it has left in them."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    moved = {id(arg): _moved(arg, device) for arg in launch.args if isinstance(arg, torch.Tensor)}
+    there = replace(launch, args=tuple(moved.get(id(arg), arg) for arg in launch.args))
+    backend_module("cupy").run_launch(there, device)
+    for arg in launch.args:
+        if isinstance(arg, torch.Tensor):
+            _memory(arg).copy_(_memory(moved[id(arg)]))
+
+
+def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy of the same strides, though they be 0."""
+    return _memory(tensor).to(device).as_strided(tensor.shape, tensor.stride())
+
+
+def _memory(tensor: torch.Tensor) -> torch.Tensor:
+    """What the tensor's elements lie in, as a line."""
+    if tensor.numel() == 0:
+        return tensor.flatten()
+    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.as_strided((1 + reach,), (1,))
+
+
+each_place = pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(run_launch, marks=needs_cxx, id="cpu"),
+        pytest.param(run_on_gpu, marks=needs_cuda, id="gpu"),
+    ],
+)
+"""Where a kernel's source is run, on CPU tensors: there the bytes that it moves are counted."""
 
 
 def kernels_on_cpu(run: Callable[[Launch], object] = run_on_cpu) -> Implementation:

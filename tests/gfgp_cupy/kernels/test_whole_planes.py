@@ -9,10 +9,8 @@ from gfgp_cupy.kernels import passes
 from gfgp_cupy.max_ent import MAX_ENT
 from gfgp_cupy.ops import OPERATORS
 from tests.support.cuda_on_cpu import needs_cxx, run_launch
-from tests.support.implementations import kernels_on_cpu
+from tests.support.implementations import each_place, kernels_on_cpu
 from tests.support.random_numbers import random_numbers
-
-pytestmark = needs_cxx
 
 SLACK = 1.15
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -40,6 +38,7 @@ def size(tensor):
     return tensor.numel() * tensor.element_size()
 
 
+@needs_cxx
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @each_layout
 @pytest.mark.parametrize(("channels", "plane"), [(64, 7), (32, 14), (16, 56)])
@@ -57,8 +56,9 @@ def test_kernels_move_little_more_than_their_tensors(channels, plane, layout, dt
     assert least <= count.bytes <= SLACK * least
 
 
+@each_place
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
-def test_any_function_pools_whole_planes(function):
+def test_any_function_pools_whole_planes(function, run):
     """Of channels_last, where one warp's threads have different parameters."""
     input = random_numbers((2, 20, 9, 7), torch.float32, 0).contiguous(
         memory_format=torch.channels_last
@@ -68,7 +68,7 @@ def test_any_function_pools_whole_planes(function):
         parameter[:, ::3] *= -1
     geometry = pool_geometry((9, 7))
     grad_output = random_numbers((2, 20, 1, 1), torch.float32, 2)
-    kernels = kernels_on_cpu(run_launch)
+    kernels = kernels_on_cpu(run)
     output, spread = kernels.forward_with_spread(input, parameter, geometry, function=function)
     grad_input, grad_parameter = kernels.backward(
         grad_output, input, parameter, geometry, (True, True), function=function
@@ -85,27 +85,27 @@ def test_any_function_pools_whole_planes(function):
         torch.testing.assert_close(actual.double(), expected, rtol=5e-6, atol=5e-6)
 
 
+@each_place
 @pytest.mark.parametrize("function", LOG_MEAN_EXPS, ids=lambda function: function.name)
-def test_windows_that_wait_for_each_other_take_different_ways(function):
+def test_windows_that_wait_for_each_other_take_different_ways(function, run):
     """Near their parameter's limit and far from it, in one block."""
     input = random_numbers((1, 32, 14, 14), torch.float32, 0).abs() + 0.1
     input = input.contiguous(memory_format=torch.channels_last)
     parameter = torch.tensor([1e-3, 3.0, 200.0, 0.3]).repeat(8).view(1, 32, 1, 1)
-    output = kernels_on_cpu(run_launch).forward(
-        input, parameter, pool_geometry(14), function=function
-    )
+    output = kernels_on_cpu(run).forward(input, parameter, pool_geometry(14), function=function)
     exact = function.compose(input.double(), parameter.double(), pool_geometry(14))
     torch.testing.assert_close(output.double(), exact, rtol=2e-6, atol=0)
 
 
+@each_place
 @each_layout
-def test_50176_elements_are_as_exact_as_few(layout):
+def test_50176_elements_are_as_exact_as_few(layout, run):
     """224 x 224, more than a block holds: read again for each sum."""
     input = random_numbers((1, 4, 224, 224), torch.float32, 0) + 100
     input = input.contiguous(memory_format=layout)
     lam = torch.tensor([0.0, 0.5, 5.0, -2.0]).view(1, 4, 1, 1)
     geometry, ones = pool_geometry(224), torch.ones(1, 4, 1, 1)
-    kernels = kernels_on_cpu(run_launch)
+    kernels = kernels_on_cpu(run)
     output = kernels.forward(input, lam, geometry)
     grad_input, grad_lam = kernels.backward(ones, input, lam, geometry, (True, True))
 

@@ -18,7 +18,7 @@ from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.ops import OPERATORS
 from gfgp_cupy.window_pooling import pool_guided, pool_windows
 from tests.support.cuda_on_cpu import needs_cxx, run_launch
-from tests.support.implementations import FUNCTIONS, kernels_on_cpu
+from tests.support.implementations import FUNCTIONS, kernels_on_cpu, needs_cuda, run_on_gpu
 from tests.support.memory_layouts import arranged
 from tests.support.random_numbers import random_numbers
 from tests.support.window_formulas import FORMULAS, exact
@@ -83,6 +83,10 @@ def of_cuda(function):
     return Kernels(function, kernels_on_cpu(run_launch))
 
 
+def on_gpu(function):
+    return Kernels(function, kernels_on_cpu(run_on_gpu))
+
+
 def implementations():
     for name, function in WINDOW_FUNCTIONS.items():
         yield pytest.param(function, Composition, id=f"{name}-composition")
@@ -90,6 +94,7 @@ def implementations():
             yield pytest.param(function, of_numba, id=f"{name}-numba")
         if function.is_served_by("cupy"):
             yield pytest.param(function, of_cuda, marks=needs_cxx, id=f"{name}-cuda")
+            yield pytest.param(function, on_gpu, marks=needs_cuda, id=f"{name}-gpu")
 
 
 each_implementation = pytest.mark.parametrize(("function", "make"), [*implementations()])
