@@ -133,7 +133,7 @@ def _tables(run: PoolingCosts) -> str:
         f"Python {of.python}",
     ]
     lines = [
-        f"## {f'{of.device}: {run.dtype}, ' * on_gpu}{run.layout}\n",
+        f"## {of.device}: {run.dtype}, {run.layout}\n",
         f"{of.device}, {', '.join(software)}, commit {(of.commit or 'unknown')[:12]}"
         f"{' (changed)' * bool(of.dirty)}, {of.date[:10]}: batches of {run.batch_size}, medians of "
         f"{run.rounds} interleaved rounds, {run.dtype}.\n",
