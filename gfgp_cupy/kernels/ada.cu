@@ -25,19 +25,20 @@ struct Summary {
 
 // By way of the quotient of the smaller of x and m by the larger, whose square is in range.
 struct Likeness {
-  acc_t quotient_of_both, larger;
+  acc_t four_over_larger, quotient_of_both;  // quarters, for one over the largest numbers is 0
   bool x_is_larger;
 
   __device__ __forceinline__ Likeness(acc_t x, acc_t mean) {
     x_is_larger = fabs(x) > fabs(mean);
-    larger = x_is_larger ? x : mean;
+    const acc_t larger = x_is_larger ? x : mean;
+    const bool counts = !(fabs(larger) < 4 * SMALLEST);  // one over a smaller one is infinite
+    four_over_larger = counts ? reciprocal((acc_t)0.25 * larger) : (acc_t)0;
     quotient_of_both = by_larger(x_is_larger ? mean : x);
   }
 
-  // 0 where both are 0; of quarters, for quotient() takes no divisor near the end of the range.
+  // 0 where both are as good as 0.
   __device__ __forceinline__ acc_t by_larger(acc_t number) const {
-    const acc_t quarter = (acc_t)0.25;
-    return larger == 0 ? (acc_t)0 : quotient(quarter * number, quarter * larger);
+    return (acc_t)0.25 * number * four_over_larger;
   }
 
   __device__ __forceinline__ acc_t of_squares() const {

@@ -230,8 +230,8 @@ __device__ __forceinline__ Pack<N> narrow_pack(const acc_t (&values)[N]) {
 
 // power_of_two: 2^x, one instruction in float32 (2 units in the last place), exact to rounding in
 // float64.
-// reciprocal: 1 / x for x >= 1, to 1 unit in the last place, without the subroutine (and its
-// registers) that a division brings along for subnormal numbers.
+// reciprocal: 1 / x to 1 unit in the last place, where both are normal numbers, without the
+// subroutine (and its registers) that a division brings along for others.
 #if defined(GFGP_HOST)
 
 __device__ __forceinline__ acc_t power_of_two(acc_t x) { return exp2(x); }

@@ -11,8 +11,6 @@ __device__ __forceinline__ Theta theta_of(acc_t p) { return exponent_of(p); }
 
 __device__ __forceinline__ acc_t at_least(acc_t x) { return x < CONSTANT ? CONSTANT : x; }
 
-#define SMALLEST ((acc_t)1.17549435082228750797e-38)  // normal number; of float64 small enough
-
 // Logarithms of elements over a centre. The centre is quartered: one over the largest numbers is
 // flushed to 0.
 struct Ratio {
@@ -20,25 +18,32 @@ struct Ratio {
 
   __device__ __forceinline__ acc_t operator()(acc_t x) const {
     x = at_least(x);
-    const acc_t excess = (acc_t)0.25 * (x - centre) * four_over_centre;
-    const bool close = fabs(excess) < (acc_t)0.25;
-    const acc_t rounded = close ? 1 + excess : (acc_t)0.25 * x * four_over_centre;
-    const acc_t ratio = rounded < SMALLEST ? SMALLEST : rounded;
-#if defined(DTYPE_FLOAT64)
-    return close ? log1p(excess) : log(ratio);
-#elif defined(DTYPE_FLOAT32)
-    // log(1 + t) = t + t^2 q(t) from 1 / sqrt(2) to sqrt(2), to 4.1e-9 of it.
+    const acc_t distance = x - centre;
+    const acc_t excess = (acc_t)0.25 * distance * four_over_centre;
+    const acc_t quotient = (acc_t)0.25 * x * four_over_centre;
+#if defined(DTYPE_FLOAT32)
+    // A power of two times a number from 1 / sqrt(2) to sqrt(2), which is 1 + t, and whose
+    // logarithm is t + t^2 q(t), to 4.1e-9 of it.
     constexpr acc_t coefficients[] = {
         -0.07621193254607804f, 0.1290468671804169f, -0.13243441307487472f, 0.1418183005335055f,
         -0.16609015055227955f, 0.20001968831131137f, -0.25001586442207113f, 0.33333325986760254f,
         -0.49999988291314573f};
+    const int bits = __float_as_int(quotient), exponent = (bits - 0x3f3504f3) & ~0x7fffff;
+    const acc_t t = exponent == 0 ? excess : __int_as_float(bits - exponent) - 1;
     acc_t q = coefficients[0];
 #pragma unroll
-    for (int k = 1; k < 9; ++k) q = fma(q, excess, coefficients[k]);
-    const bool near = excess > (acc_t)-0.2928 && excess < (acc_t)0.4142;
-    return near ? fma(q * excess, excess, excess) : LN_2 * logarithm(ratio);
+    for (int k = 1; k < 9; ++k) q = fma(q, t, coefficients[k]);
+    // What is no number has an exponent and a t, too: it is told by 0 times it.
+    return fma((acc_t)(exponent >> 23), LN_2, fma(q * t, t, fma(0, distance, t)));
+#else
+    const bool close = fabs(excess) < (acc_t)0.25;
+    const acc_t rounded = close ? 1 + excess : quotient;
+    const acc_t ratio = rounded < SMALLEST ? SMALLEST : rounded;
+#if defined(DTYPE_FLOAT64)
+    return close ? log1p(excess) : log(ratio);
 #else
     return LN_2 * logarithm(ratio);
+#endif
 #endif
   }
 };

@@ -14,6 +14,7 @@
 // TAPS where that is known: the mean then takes no reciprocal.
 template <class Inside>
 struct HeldWindow {
+  static constexpr bool IN_REGISTERS = TAPS <= 9;  // what is made of each element as well
   const acc_t (&x)[TAPS];
   const Inside& inside;
   acc_t elements;
@@ -26,7 +27,14 @@ struct HeldWindow {
   __device__ __forceinline__ acc_t sum(const Term& term) const {
     acc_t terms[TAPS];
 #pragma unroll
-    for (int tap = 0; tap < TAPS; ++tap) terms[tap] = inside(tap) ? term(x[tap]) : 0;
+    for (int tap = 0; tap < TAPS; ++tap) {
+      if constexpr (IN_REGISTERS) {
+        const acc_t of_tap = term(x[tap]);  // of one outside, too: a branch each takes longer
+        terms[tap] = inside(tap) ? of_tap : 0;
+      } else {
+        terms[tap] = inside(tap) ? term(x[tap]) : 0;
+      }
+    }
     return sum_of(terms);
   }
 

@@ -8,6 +8,7 @@
 #define ROOM ((acc_t)(1 << log2_ceil(TAPS)))
 
 struct SharedWindow {
+  static constexpr bool IN_REGISTERS = false;
   const Inside& inside;
 
   __device__ __forceinline__ acc_t count() const { return inside.height * inside.width; }

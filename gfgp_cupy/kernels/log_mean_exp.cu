@@ -35,17 +35,49 @@ __device__ __forceinline__ acc_t weight_of(acc_t deviation, const Exponent& by) 
   return power_of_two(by.scale * deviation);
 }
 
-// (e^(theta d) - 1) / theta.
-__device__ __forceinline__ acc_t excess_of(acc_t deviation, const Exponent& by) {
-  const acc_t z = by.theta * deviation;
-#if defined(DTYPE_FLOAT64) || defined(DTYPE_FLOAT32)
+// e^(theta d), and (e^(theta d) - 1) / theta, of which most is the same.
+struct Growth {
+  acc_t weight, excess;
+};
+
+#if defined(DTYPE_FLOAT32)
+
+// With theta d = n log(2) + r it is (2^n (e^r - 1) + 2^n - 1) / theta, and d (e^r - 1) / r where n
+// is 0. (e^r - 1) / r for |r| <= log(2) / 2 to 1.7e-8 of it.
+__device__ __forceinline__ Growth growth_of(acc_t deviation, const Exponent& by) {
+  constexpr acc_t coefficients[] = {
+      0.0013882522471249104f, 0.008366514928638935f, 0.04166720062494278f, 0.1666654348373413f,
+      0.4999999701976776f, 1.0f};
+  const acc_t to_whole = (acc_t)12582912;  // 1.5 * 2^23: what is added to it is rounded
+  const acc_t exponent = by.theta * deviation;
+  const acc_t z = exponent < -87 ? -87 : exponent;  // e^z is nothing, beside 1, below that
+  const acc_t shifted = fma(z, LOG2_E, to_whole), n = shifted - to_whole;
+  const acc_t r = fma(n, -LN_2, z);
+  acc_t over_r = coefficients[0];
+#pragma unroll
+  for (int k = 1; k < 6; ++k) over_r = fma(over_r, r, coefficients[k]);
+  const unsigned whole = __float_as_int(shifted);  // its last bits are n
+  const acc_t power = __uint_as_float((whole << 23) + 0x3f800000u);
+  const acc_t grown = r * over_r;
+  return {
+      fma(power, grown, power),
+      n == 0 ? deviation * over_r : fma(power, grown, power - 1) * by.inverse};
+}
+
+#else
+
+__device__ __forceinline__ Growth growth_of(acc_t deviation, const Exponent& by) {
+  const acc_t z = by.theta * deviation, weight = weight_of(deviation, by);
+#if defined(DTYPE_FLOAT64)
   const acc_t excess = expm1(z);
 #else
-  const acc_t excess = weight_of(deviation, by) - 1;
+  const acc_t excess = weight - 1;
 #endif
   const acc_t series = fma(fma(fma(z, (acc_t)(1.0 / 24), (acc_t)(1.0 / 6)), z, (acc_t)0.5), z, 1);
-  return fabs(z) < FEW ? deviation * series : excess * by.inverse;
+  return {weight, fabs(z) < FEW ? deviation * series : excess * by.inverse};
 }
+
+#endif
 
 struct LogMeanExp {
   acc_t shift;  // the result, from the centre
@@ -56,12 +88,13 @@ struct LogMeanExp {
 template <class Elements, class Deviation>
 __device__ __forceinline__ LogMeanExp log_mean_exp(
     const Elements& window, const Deviation& deviation, const Exponent& by) {
-  const acc_t mean = window.mean([&](acc_t x) { return excess_of(deviation(x), by); });
+  const acc_t mean = window.mean([&](acc_t x) { return growth_of(deviation(x), by).excess; });
   const acc_t q = by.theta * mean;
   // Most weights are near 0, and 1 + q would lose what they are.
   const bool are_small = q < (acc_t)-0.5;
-  if (window.any(are_small)) {
-    const acc_t total = window.mean([&](acc_t x) { return weight_of(deviation(x), by); });
+  if (Elements::IN_REGISTERS || window.any(are_small)) {  // held, little more is to be computed
+    const acc_t sum = window.sum([&](acc_t x) { return growth_of(deviation(x), by).weight; });
+    const acc_t total = sum * reciprocal(window.count());
     if (are_small) return {LN_2 * logarithm(total) * by.inverse, total};
   }
   const acc_t series = fma(fma(fma(q, (acc_t)-0.25, (acc_t)(1.0 / 3)), q, (acc_t)-0.5), q, 1);

@@ -12,6 +12,7 @@ struct Sum {
 };
 
 struct StreamedWindow {
+  static constexpr bool IN_REGISTERS = false;
   const Window& window;
   const Planes& planes;
 

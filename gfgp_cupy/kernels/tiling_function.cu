@@ -6,7 +6,8 @@
 // Left alone, the compiler spills a register on some GPUs to make room for a sixth block.
 #if defined(MANY_REGISTERS)
 #undef BOUNDS
-#define BOUNDS(threads) __launch_bounds__(threads, sizeof(acc_t) == 8 ? 1 : 2)
+#define WANTED_BLOCKS (sizeof(acc_t) == 8 ? 1 : WRITE_GRAD_INPUT || WRITE_GRAD_LAM ? 2 : 4)
+#define BOUNDS(threads) __launch_bounds__(threads, WANTED_BLOCKS)
 #elif !CHANNELS_LAST && defined(DTYPE_FLOAT32) && !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 #undef BOUNDS
 #define BOUNDS(threads) __launch_bounds__(threads, 5)

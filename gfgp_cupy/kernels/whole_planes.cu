@@ -196,6 +196,7 @@ __device__ __forceinline__ bool of_any_member(bool condition, acc_t* partial) {
 
 // The thread's window.
 struct PlaneWindow {
+  static constexpr bool IN_REGISTERS = false;
   const Own& own;
   const Sizes& sizes;
   acc_t* partial;

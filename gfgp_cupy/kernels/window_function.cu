@@ -23,6 +23,7 @@
 //                            where f(x) does not
 //   largest(), smallest()    of these; NaN is passed over
 //   any(condition)           whether it holds for this thread or one that waits for it
+//   IN_REGISTERS             a constant: whether what a sum makes of an element is at hand for the next
 //
 // Of a window with NaN or an infinite element all is to be NaN, what is sent back included.
 // Comparisons and min, max lose a NaN: x < y ? y : x keeps that of x, number - number is 0 or NaN.
@@ -37,6 +38,8 @@
 // large_function.cu (overlapping.cu), streamed_function.cu (general.cu); whole_planes.cu has them
 // itself.
 
+#define SMALLEST ((acc_t)1.17549435082228750797e-38)  // normal number; of float64 small enough
+
 // a / b, in float32 to 2 units in the last place without the subroutine of a division.
 __device__ __forceinline__ acc_t quotient(acc_t a, acc_t b) {
 #if defined(GFGP_HOST) || defined(DTYPE_FLOAT64)
@@ -48,6 +51,14 @@ __device__ __forceinline__ acc_t quotient(acc_t a, acc_t b) {
 #endif
 }
 
-// The logarithm to base 2, to 1 unit in the last place: a power is
+// The logarithm to base 2, to 1 unit in the last place, of half types to 2.4e-7: a power is
 // power_of_two(exponent * logarithm(x)).
-__device__ __forceinline__ acc_t logarithm(acc_t x) { return log2(x); }
+__device__ __forceinline__ acc_t logarithm(acc_t x) {
+#if defined(GFGP_HOST) || defined(DTYPE_FLOAT64) || defined(DTYPE_FLOAT32)
+  return log2(x);
+#else
+  float result;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#endif
+}

@@ -2,6 +2,7 @@
 // calls, for each parameter, must not differ. Goes after a function's file.
 
 struct CountedWindow {
+  static constexpr bool IN_REGISTERS = false;
   const acc_t* x;
   int elements;
   acc_t* calls;

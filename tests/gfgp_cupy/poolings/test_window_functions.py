@@ -269,6 +269,17 @@ def test_huge_values(function, make):
     assert_close(output, expected.output, FLOAT32, 1e15)
 
 
+@each_implementation
+def test_tiny_values(function, make):
+    """Near the smallest normal numbers, which a GPU's kernels may take for 0."""
+    geometry, parameter = GEOMETRIES["disjoint"], usual_parameter(function, dtype=FLOAT32)
+    input = (1e-38 * images(function)).float()
+    output = make(function).forward(input, parameter, geometry)
+    expected = exact(function, input, parameter, geometry, grad_of(input, geometry))
+    tolerance = {"rtol": TOLERANCES[FLOAT32], "atol": 1e-37}
+    torch.testing.assert_close(output.double(), expected.output, **tolerance)
+
+
 # ---------------------------------------------------------------- through the public API
 
 
