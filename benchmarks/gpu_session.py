@@ -5,9 +5,9 @@
 
 The first: the tests that need a GPU, NVIDIA's compute-sanitizer and the run-time compilation of all
 that is timed, side by side; then, one after the other, the tests that need the GPU to themselves,
-the benchmarks and the report. The second, in less than 400 seconds: the tests of all
-window functions, what their poolings cost, and Nsight Compute's profile of the slowest pass that
-the first has measured.
+the benchmarks and the report. The second, in less than 400 seconds: the tests of all window
+functions, what their poolings cost, and Nsight Compute's profile of the slowest pass that the first
+has measured.
 
 Every stage has a time limit, and the later ones run whatever became of it. Of what requirements.txt
 names, PyTorch, CuPy, pytest, pytest-xdist and Hypothesis suffice for the first. FOLDER gets

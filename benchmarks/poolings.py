@@ -138,12 +138,13 @@ def measure(shape: Shape, options: argparse.Namespace, cache: Cache) -> tuple[Co
     for _ in range(options.rounds):
         for name in shuffle.sample(list(seconds), len(seconds)):
             cache.head_start()
-            output, forward_seconds = timed(lambda name=name: forward(name))
-            backward_seconds = float  # 0.0
+            output, of_pass = timed(lambda name=name: forward(name))
+            both = [of_pass]
             if name != COPY:
                 cache.head_start()
-                _, backward_seconds = timed(lambda name=name, output=output: backward(name, output))
-            seconds[name].append((forward_seconds(), backward_seconds()))
+                _, of_pass = timed(lambda name=name, output=output: backward(name, output))
+                both.append(of_pass)
+            seconds[name].append([of_pass() for of_pass in both])
     copies = [each[0] for each in seconds.pop(COPY)]
     reference = list(map(sum, seconds[MAX_ENT]))
     return Copy(str(shape), 1e3 * median(copies)), [
