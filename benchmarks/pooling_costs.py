@@ -18,7 +18,7 @@ LIMITS = {"time": 1.5, "bytes": 1.15}
 
 @dataclass(frozen=True)
 class Copy:
-    """PyTorch's copy of the input to another tensor, the median of the same rounds."""
+    """PyTorch's copy of the input to another tensor on a GPU, the median of the same rounds."""
 
     shape: str
     ms: float
@@ -174,18 +174,17 @@ def _what_is_told(run: PoolingCosts) -> str:
         limits = "At most Max-Ent pooling's peak memory and one output"
     if not run.copies:
         return limits
-    return f"{limits}; in brackets: the least bytes by the time, as a part of a copy's"
+    return f"{limits}; in brackets: the least bytes over the time, of those of a copy"
 
 
 def _milliseconds(time: Time, run: PoolingCosts) -> tuple[str, str]:
     """Forward and backward, and what they are of a copy's speed where that was measured."""
     shape = Shape.parse(time.shape)
     x, o = shape.input_elements, shape.output_elements
-    least = {"forward": (x + o, time.forward_ms), "backward": (2 * x + o, time.backward_ms)}
     speeds = [2 * x / copy.ms for copy in run.copies if copy.shape == time.shape]
     forward, backward = (
-        f"{ms:#.3g}" + "".join(f" ({elements / ms / speed:.0%})" for speed in speeds)
-        for elements, ms in least.values()
+        f"{ms:#.3g}" + "".join(f" ({least / ms / speed:.0%})" for speed in speeds)
+        for least, ms in ((x + o, time.forward_ms), (2 * x + o, time.backward_ms))
     )
     return forward, backward
 

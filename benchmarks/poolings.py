@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 if __name__ == "__main__":
     # From a clone, without installing: import from the repository, not from this script's folder.
@@ -40,7 +41,7 @@ from training.argument_types import positive_int
 SHAPES = ("64x112x112:2/2/0", "64x112x112:3/2/1", "256x28x28:2/2/0")
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-MAX_ENT, COPY = "max_ent", "copy"
+MAX_ENT = "max_ent"
 FIXED = {"soft": (MAX_ENT, 1.0), "edscw": ("ada", 1.0)}
 """Poolings that are another's with a parameter that is a number."""
 
@@ -53,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     shapes = select_shapes(options.shapes)
     device = torch.device(options.device)
-    cache = Cache(device, cache_bytes(device))
+    cache = Cache(device, cache_bytes(device)) if device.type == "cuda" else None
     measured = [measure(shape, options, cache) for shape in shapes]
     costs = PoolingCosts(
         environment_of(device, "poolings.py", options), options.layout, options.dtype,
         options.batch_size, options.rounds,
-        [copy for copy, _ in measured],
+        [copy for copies, _ in measured for copy in copies],
         [each for _, times in measured for each in times],
         [each for shape in shapes for each in traffic(shape, options)] if options.traffic else [],
     )  # fmt: skip
@@ -109,8 +110,11 @@ def images(shape: Shape, batch_size: int, layout: str, dtype: torch.dtype) -> Te
     return numbers.to(dtype).contiguous(memory_format=LAYOUTS[layout])
 
 
-def measure(shape: Shape, options: argparse.Namespace, cache: Cache) -> tuple[Copy, list[Time]]:
-    """A copy of the input, and all poolings, in rounds in which each takes its turn."""
+def measure(
+    shape: Shape, options: argparse.Namespace, cache: Cache | None
+) -> tuple[list[Copy], list[Time]]:
+    """All poolings, in rounds in which each takes its turn; on a GPU also a copy of the input, and
+    none finds anything in the ``cache``."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
     input = images(shape, options.batch_size, options.layout, dtype).to(device).requires_grad_()
     parameter = torch.full((*input.shape[:2], 1, 1), 0.5, device=device).requires_grad_()
@@ -118,11 +122,8 @@ def measure(shape: Shape, options: argparse.Namespace, cache: Cache) -> tuple[Co
     window = (shape.kernel_size, shape.stride, shape.padding)
     grad = torch.randn(options.batch_size, shape.channels, *shape.output_size).to(device, dtype)
     grad = grad.contiguous(memory_format=LAYOUTS[options.layout])
-    copied = torch.empty_like(input)
 
     def forward(name: str) -> Tensor:
-        if name == COPY:
-            return copied.copy_(input.detach())
         function, theta = all_of_them[name]
         return pool_windows(function, input, theta, *window)
 
@@ -130,24 +131,26 @@ def measure(shape: Shape, options: argparse.Namespace, cache: Cache) -> tuple[Co
         wanted = (input,) if name in FIXED else (input, parameter)
         return torch.autograd.grad(output, wanted, grad)
 
-    peaks, seconds = {}, {name: [] for name in (COPY, *all_of_them)}
+    def timed(call: Callable[[], object]) -> tuple[Any, Callable[[], float]]:
+        if cache is not None:
+            cache.head_start()
+        return timer(call)
+
+    peaks, seconds = {}, {name: [] for name in all_of_them}
     for name in all_of_them:
         backward(name, forward(name))  # compiles
         peaks[name] = allocations_of(lambda name=name: backward(name, forward(name)), device).peak
-    shuffle, timed = random.Random(0), timer_of(device)
+    shuffle, timer = random.Random(0), timer_of(device)
+    copied, copies = torch.empty_like(input), []
     for _ in range(options.rounds):
-        for name in shuffle.sample(list(seconds), len(seconds)):
-            cache.head_start()
-            output, of_pass = timed(lambda name=name: forward(name))
-            both = [of_pass]
-            if name != COPY:
-                cache.head_start()
-                _, of_pass = timed(lambda name=name, output=output: backward(name, output))
-                both.append(of_pass)
-            seconds[name].append([of_pass() for of_pass in both])
-    copies = [each[0] for each in seconds.pop(COPY)]
+        if cache is not None:
+            copies.append(timed(lambda: copied.detach().copy_(input.detach()))[1]())
+        for name in shuffle.sample(list(all_of_them), len(all_of_them)):
+            output, forward_seconds = timed(lambda name=name: forward(name))
+            _, backward_seconds = timed(lambda name=name, output=output: backward(name, output))
+            seconds[name].append((forward_seconds(), backward_seconds()))
     reference = list(map(sum, seconds[MAX_ENT]))
-    return Copy(str(shape), 1e3 * median(copies)), [
+    times = [
         Time(
             str(shape), name,
             1e3 * median(each[0] for each in rounds), 1e3 * median(each[1] for each in rounds),
@@ -156,6 +159,7 @@ def measure(shape: Shape, options: argparse.Namespace, cache: Cache) -> tuple[Co
         )
         for name, rounds in seconds.items()
     ]  # fmt: skip
+    return [Copy(str(shape), 1e3 * median(copies))] if copies else [], times
 
 
 def traffic(shape: Shape, options: argparse.Namespace) -> Iterator[Traffic]:

@@ -89,7 +89,7 @@ def cases() -> Iterator[Case]:
     for window in NETWORKS:
         yield Case(window, torch.float32, contiguous, sizes=VOLUMES)
         yield Case(window, torch.bfloat16, torch.channels_last_3d, sizes=VOLUMES)
-    # Others than Max-Ent pooling differ in what they add up, not in where they read and write.
+    # Others than Max-Ent pooling: not in the kernels whose threads share nothing.
     for number, name in enumerate(name for name in FUNCTIONS if name != MAX_ENT.name):
         for window in (*NETWORKS, LARGE, WHOLE):
             yield Case(window, torch.float32, LAYOUTS[number % 2], function=name)

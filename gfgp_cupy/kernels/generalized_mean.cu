@@ -23,7 +23,7 @@ struct Ratio {
     const acc_t quotient = (acc_t)0.25 * x * four_over_centre;
 #if defined(DTYPE_FLOAT32)
     // A power of two times a number from 1 / sqrt(2) to sqrt(2), which is 1 + t, and whose
-    // logarithm is t + t^2 q(t), to 4.1e-9 of it.
+    // logarithm is t + t^2 q(t), to 5.2e-9 of it. Ratios beyond the range count as its ends.
     constexpr acc_t coefficients[] = {
         -0.07621193254607804f, 0.1290468671804169f, -0.13243441307487472f, 0.1418183005335055f,
         -0.16609015055227955f, 0.20001968831131137f, -0.25001586442207113f, 0.33333325986760254f,

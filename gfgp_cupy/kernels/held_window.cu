@@ -14,7 +14,8 @@
 // TAPS where that is known: the mean then takes no reciprocal.
 template <class Inside>
 struct HeldWindow {
-  static constexpr bool IN_REGISTERS = TAPS <= 9;  // what is made of each element as well
+  // What is made of each element as well, where there are enough registers.
+  static constexpr bool IN_REGISTERS = TAPS <= 9 && sizeof(acc_t) == 4;
   const acc_t (&x)[TAPS];
   const Inside& inside;
   acc_t elements;

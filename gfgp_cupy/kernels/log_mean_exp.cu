@@ -35,7 +35,7 @@ __device__ __forceinline__ acc_t weight_of(acc_t deviation, const Exponent& by) 
   return power_of_two(by.scale * deviation);
 }
 
-// e^(theta d), and (e^(theta d) - 1) / theta, of which most is the same.
+// e^(theta d) and (e^(theta d) - 1) / theta, which share most of what they are made of.
 struct Growth {
   acc_t weight, excess;
 };
@@ -43,7 +43,8 @@ struct Growth {
 #if defined(DTYPE_FLOAT32)
 
 // With theta d = n log(2) + r it is (2^n (e^r - 1) + 2^n - 1) / theta, and d (e^r - 1) / r where n
-// is 0. (e^r - 1) / r for |r| <= log(2) / 2 to 1.7e-8 of it.
+// is 0. (e^r - 1) / r for |r| <= log(2) / 2 to 1.7e-8 of it. n is at least -126, and, for
+// may_be_from_mean, never so large that 2^n overflows.
 __device__ __forceinline__ Growth growth_of(acc_t deviation, const Exponent& by) {
   constexpr acc_t coefficients[] = {
       0.0013882522471249104f, 0.008366514928638935f, 0.04166720062494278f, 0.1666654348373413f,
@@ -92,7 +93,7 @@ __device__ __forceinline__ LogMeanExp log_mean_exp(
   const acc_t q = by.theta * mean;
   // Most weights are near 0, and 1 + q would lose what they are.
   const bool are_small = q < (acc_t)-0.5;
-  if (Elements::IN_REGISTERS || window.any(are_small)) {  // held, little more is to be computed
+  if (Elements::IN_REGISTERS || window.any(are_small)) {
     const acc_t sum = window.sum([&](acc_t x) { return growth_of(deviation(x), by).weight; });
     const acc_t total = sum * reciprocal(window.count());
     if (are_small) return {LN_2 * logarithm(total) * by.inverse, total};

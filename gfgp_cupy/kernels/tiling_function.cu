@@ -3,10 +3,12 @@
 //
 // Macros: those of disjoint.cu.
 
-// Left alone, the compiler spills a register on some GPUs to make room for a sixth block.
+// Left alone, the compiler spills a register on some GPUs to make room for a sixth block, or takes,
+// forward, of few elements, twice the registers that it needs.
 #if defined(MANY_REGISTERS)
 #undef BOUNDS
-#define WANTED_BLOCKS (sizeof(acc_t) == 8 ? 1 : WRITE_GRAD_INPUT || WRITE_GRAD_LAM ? 2 : 4)
+#define FEW_REGISTERS (TAPS <= 4 && !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM)
+#define WANTED_BLOCKS (sizeof(acc_t) == 8 ? 1 : FEW_REGISTERS ? 4 : 2)
 #define BOUNDS(threads) __launch_bounds__(threads, WANTED_BLOCKS)
 #elif !CHANNELS_LAST && defined(DTYPE_FLOAT32) && !WRITE_GRAD_INPUT && !WRITE_GRAD_LAM
 #undef BOUNDS

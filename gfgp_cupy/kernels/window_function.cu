@@ -23,7 +23,8 @@
 //                            where f(x) does not
 //   largest(), smallest()    of these; NaN is passed over
 //   any(condition)           whether it holds for this thread or one that waits for it
-//   IN_REGISTERS             a constant: whether what a sum makes of an element is at hand for the next
+//   IN_REGISTERS             a constant: whether what a sum makes of an element is at hand for the
+//                            next one
 //
 // Of a window with NaN or an infinite element all is to be NaN, what is sent back included.
 // Comparisons and min, max lose a NaN: x < y ? y : x keeps that of x, number - number is 0 or NaN.
@@ -38,7 +39,12 @@
 // large_function.cu (overlapping.cu), streamed_function.cu (general.cu); whole_planes.cu has them
 // itself.
 
-#define SMALLEST ((acc_t)1.17549435082228750797e-38)  // normal number; of float64 small enough
+// Normal number.
+#if defined(DTYPE_FLOAT64)
+#define SMALLEST 2.2250738585072014e-308
+#else
+#define SMALLEST 1.17549435e-38f
+#endif
 
 // a / b, in float32 to 2 units in the last place without the subroutine of a division.
 __device__ __forceinline__ acc_t quotient(acc_t a, acc_t b) {
@@ -51,8 +57,8 @@ __device__ __forceinline__ acc_t quotient(acc_t a, acc_t b) {
 #endif
 }
 
-// The logarithm to base 2, to 1 unit in the last place, of half types to 2.4e-7: a power is
-// power_of_two(exponent * logarithm(x)).
+// The logarithm to base 2, to 1 unit in the last place; of half types to 2.4e-7, which is absolute
+// from 1/2 to 2, relative elsewhere. A power is power_of_two(exponent * logarithm(x)).
 __device__ __forceinline__ acc_t logarithm(acc_t x) {
 #if defined(GFGP_HOST) || defined(DTYPE_FLOAT64) || defined(DTYPE_FLOAT32)
   return log2(x);

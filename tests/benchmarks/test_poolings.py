@@ -3,7 +3,7 @@
 import dataclasses
 
 from benchmarks import poolings
-from benchmarks.pooling_costs import page, read_costs
+from benchmarks.pooling_costs import Copy, page, read_costs
 from gfgp_cupy import use_backend
 from tests.support.cuda_on_cpu import needs_cxx
 
@@ -44,3 +44,21 @@ def test_limits(tmp_path):
         assert within.beyond_the_limits() == []
         (told,) = beyond.beyond_the_limits()
         assert words in told
+
+
+def test_on_a_gpu_times_are_told_beside_a_copy_and_have_no_limit(tmp_path):
+    with use_backend("torch"):
+        poolings.main([*TINY, "--out", str(tmp_path / "costs.json")])
+    costs = read_costs(tmp_path / "costs.json")
+    assert costs.copies == []
+    slow = dataclasses.replace(costs.times[0], forward_ms=1.0, backward_ms=4.0, ratio=20.0)
+    on_gpu = dataclasses.replace(
+        costs,
+        environment=dataclasses.replace(costs.environment, driver="580.1"),
+        copies=[Copy("8x8x8:2/2/0", 1.0)],
+        times=[slow],
+    )
+    assert on_gpu.beyond_the_limits() == []
+    # A pass has to move 1.25 and 2.25 times the input, a copy moves it twice.
+    assert "| 1.00 (62%) | 4.00 (28%) | 20.00 |" in page([on_gpu])
+    assert "(62%)" not in page([dataclasses.replace(on_gpu, copies=[])])

@@ -75,7 +75,7 @@ def test_every_kernel_is_watched_in_its_layouts_and_types(launches):
         assert dtypes >= {torch.float32, torch.bfloat16}, name
 
 
-def test_every_window_function_is_watched_in_every_family(launches):
+def test_every_window_function_is_watched_where_threads_share_what_they_read(launches):
     families = ("disjoint", "marching", "overlapping", "whole_planes", "lam_gradient")
     for name in sanitizer_target.FUNCTIONS:
         names = {launch.name for case, launch in launches.values() if case.function == name}

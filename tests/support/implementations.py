@@ -114,11 +114,11 @@ each_place = pytest.mark.parametrize(
         pytest.param(run_on_gpu, marks=needs_cuda, id="gpu"),
     ],
 )
-"""Where a kernel's source is run, on CPU tensors: there the bytes that it moves are counted."""
+"""Where a kernel's source is run on CPU tensors; on the CPU the bytes that it moves are counted."""
 
 
 def kernels_on_cpu(run: Callable[[Launch], object] = run_on_cpu) -> Implementation:
-    """The kernels' sources on the CPU, each launch executed by ``run``."""
+    """The kernels' sources for CPU tensors, each launch executed by ``run``."""
     functions = (getattr(passes, name) for name in FUNCTIONS)
     return Implementation("cpu", *(functools.partial(f, run=run) for f in functions))
 

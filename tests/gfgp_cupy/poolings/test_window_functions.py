@@ -270,14 +270,24 @@ def test_huge_values(function, make):
 
 
 @each_implementation
-def test_tiny_values(function, make):
-    """Near the smallest normal numbers, which a GPU's kernels may take for 0."""
+def test_quarters_of_numbers_that_a_gpu_takes_for_0(function, make):
+    """Near the smallest normal numbers nothing is divided by less."""
     geometry, parameter = GEOMETRIES["disjoint"], usual_parameter(function, dtype=FLOAT32)
-    input = (1e-38 * images(function)).float()
+    numbers = images(function)
+    input = (2e-38 * (numbers.sign() + numbers)).float()
+    for result in make(function).results(input, parameter, geometry, grad_of(input, geometry)):
+        assert result.isfinite().all()
+
+
+@each_implementation
+def test_numbers_that_float32_does_not_have(function, make):
+    if make is of_numba:
+        pytest.skip("it takes seconds to compile for float64")
+    geometry, parameter = GEOMETRIES["disjoint"], usual_parameter(function)
+    input = 1e-40 * images(function)
     output = make(function).forward(input, parameter, geometry)
     expected = exact(function, input, parameter, geometry, grad_of(input, geometry))
-    tolerance = {"rtol": TOLERANCES[FLOAT32], "atol": 1e-37}
-    torch.testing.assert_close(output.double(), expected.output, **tolerance)
+    assert_close(output, expected.output, FLOAT64, 1e-40)
 
 
 # ---------------------------------------------------------------- through the public API
