@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from benchmarks import poolings
 from benchmarks.pooling_costs import Copy, page, read_costs
 from gfgp_cupy import use_backend
@@ -30,10 +32,15 @@ def test_every_pooling_is_measured(tmp_path, capsys):
     assert table.read_text("utf-8").strip() == page([costs]).strip() == printed.out.strip()
 
 
-def test_limits(tmp_path):
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("poolings") / "costs.json"
     with use_backend("torch"):
-        poolings.main([*TINY, "--out", str(tmp_path / "costs.json")])
-    costs = read_costs(tmp_path / "costs.json")
+        poolings.main([*TINY, "--out", str(out)])
+    return read_costs(out)
+
+
+def test_limits(costs):
     first = costs.times[0]
     for wrong, words in (
         ({"ratio": 1.51}, "1.51 of Max-Ent pooling's time"),
@@ -46,10 +53,7 @@ def test_limits(tmp_path):
         assert words in told
 
 
-def test_on_a_gpu_times_are_told_beside_a_copy_and_have_no_limit(tmp_path):
-    with use_backend("torch"):
-        poolings.main([*TINY, "--out", str(tmp_path / "costs.json")])
-    costs = read_costs(tmp_path / "costs.json")
+def test_on_a_gpu_times_are_told_beside_a_copy_and_have_no_limit(costs):
     assert costs.copies == []
     slow = dataclasses.replace(costs.times[0], forward_ms=1.0, backward_ms=4.0, ratio=20.0)
     on_gpu = dataclasses.replace(
