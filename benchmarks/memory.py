@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import tempfile
@@ -33,6 +34,7 @@ class Allocations:
 
 def allocations_of(call: Callable[[], object], device: torch.device) -> Allocations:
     """The allocations of ``call``, over what there was before."""
+    gc.collect()  # or tensors of before may be freed meanwhile, and be counted off
     return _on_gpu(call, device) if device.type == "cuda" else _on_cpu(call)
 
 

@@ -70,7 +70,8 @@ class PoolingCosts:
 
     @property
     def on_gpu(self) -> bool:
-        return self.environment.driver is not None
+        """Whether it was measured on one: beside copies."""
+        return bool(self.copies)
 
     def beyond_the_limits(self) -> list[str]:
         """What misses a limit, in words."""
@@ -171,10 +172,11 @@ def _what_is_told(run: PoolingCosts) -> str:
         f"At most {LIMITS['time']} × Max-Ent pooling's time, and its peak memory and one output"
     )
     if run.on_gpu:
-        limits = "At most Max-Ent pooling's peak memory and one output"
-    if not run.copies:
-        return limits
-    return f"{limits}; in brackets: the least bytes over the time, of those of a copy"
+        limits = (
+            "At most Max-Ent pooling's peak memory and one output; in brackets: the least bytes "
+            "over the time, of those of a copy"
+        )
+    return limits
 
 
 def _milliseconds(time: Time, run: PoolingCosts) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The benchmarks run to their end and report what they measured; no test looks at a time."""
 
+import gc
 import itertools
 import json
 import math
@@ -283,6 +284,15 @@ def test_allocations():
     assert first.kept == 4000
     assert 4000 + 12000 + 4000 <= first.peak <= 4000 + 12000 + 4000 + 1000
     assert allocations_of(lambda: None, CPU) == Allocations(0, 0)
+
+
+@pytest.mark.gpu
+def test_garbage_that_a_call_collects_is_not_counted_off():
+    cycle = [torch.empty(1000, device="cuda")]
+    cycle.append(cycle)
+    gc.collect()  # what it keeps, it does not soon look at again
+    del cycle
+    assert allocations_of(gc.collect, torch.device("cuda")) == Allocations(0, 0)
 
 
 # ---------------------------------------------------------------- networks.py, summary.py
