@@ -14,6 +14,9 @@ from .operands import integers, is_predicate, wide_integers
 
 U32, U64, I64 = np.uint32, np.uint64, np.int64
 
+LOCAL_WORDS = 1024
+"""Of a thread's own memory, where what the compiler has no register for lies."""
+
 
 def _address(text: str) -> Callable:
     """Such as ``desc[UR4][R2.64+0x10]`` or ``[R2+UR4+-0x8]``; of 64 bits where it says so."""
@@ -150,6 +153,45 @@ def _store_shared(one):
                 warps.shared.view(kind)[at // bytes] = value.astype(kind)
             else:
                 warps.shared[(at >> 2) + i] = value
+
+    return act
+
+
+def _local_place(warps, address, mask, bytes: int) -> np.ndarray:
+    """Which word; the stack begins at the end of a thread's memory."""
+    at = np.where(mask, address(warps).astype(I64) % (4 * LOCAL_WORDS), 0)
+    if (at % bytes).any():
+        raise RuntimeError("local memory: misaligned")
+    return at // 4
+
+
+@instruction("LDL")
+def _load_local(one):
+    target, text = one.operands
+    address, bytes, mask = _address(text), access_bytes(one.modifiers), mask_of(one, target)
+    writes = [writer(next_register(target, i)) for i in range(bytes // 4)]
+
+    def act(warps):
+        where = mask(warps)
+        at = _local_place(warps, address, where, bytes)
+        for i, write in enumerate(writes):
+            write(warps, np.take_along_axis(warps.local, (at + i)[None], 0)[0], where)
+
+    return act
+
+
+@instruction("STL")
+def _store_local(one):
+    text, source = one.operands
+    address, bytes, mask = _address(text), access_bytes(one.modifiers), mask_of(one, "R0")
+    sources = [integers(next_register(source, i)) for i in range(bytes // 4)]
+
+    def act(warps):
+        where = mask(warps)
+        at = _local_place(warps, address, where, bytes)
+        for i, read in enumerate(sources):
+            value = np.broadcast_to(read(warps), where.shape)
+            warps.local[(at[where] + i, *np.nonzero(where))] = value[where]
 
     return act
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .cubin import Cubin
+from .exchange import LOCAL_WORDS
 from .listing import Instruction, Listing
 from .memory import GlobalMemory, access_bytes
 from .operands import predicate, registers_of
@@ -45,6 +46,7 @@ class Program:
             if one.name == "LDG"
             for register in _load_targets(one)
         }
+        self.uses_local = any(one.name in ("LDL", "STL") for one in self.instructions)
         self._steps: list = [None] * len(self.instructions)
 
     def end(self, start: int) -> int:
@@ -98,6 +100,7 @@ class Warps:
         words = -(-(shared_bytes + program.cubin.static_shared) // 4) + 4
         self.shared_words = words
         self.shared = np.zeros(len(blocks) * words, np.uint32)
+        self.local = np.zeros((LOCAL_WORDS if program.uses_local else 0, *shape), np.uint32)
         self.issued = np.zeros(len(program.instructions))
         self.lanes_there = np.zeros(len(program.instructions))
         self.latencies = np.zeros(count)
@@ -235,7 +238,7 @@ def _touched(one: Instruction) -> set[int]:
     for position, text in enumerate(one.operands):
         if "[" in text:
             count = 2 if ".64" in text else 1  # an address
-        elif one.name in ("LDG", "STG", "LDS", "STS", "LDC"):
+        elif one.name in ("LDG", "STG", "LDS", "STS", "LDL", "STL", "LDC"):
             count = words
         elif position == 0 and is_wide:
             count = 2

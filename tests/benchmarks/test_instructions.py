@@ -70,6 +70,38 @@ def test_executed_machine_code_pools(arch, geometry, dtype, layout):
     torch.testing.assert_close(from_spread, wanted_lam, rtol=1e-5, atol=50 * tolerance)
 
 
+SPILLS = """
+extern "C" __global__ void spills(const long long* in, long long* out, long long n) {
+    long long kept[8];
+    const int i = blockIdx.x * 32 + threadIdx.x;
+    if (i >= n) return;
+#pragma unroll
+    for (int k = 0; k < 8; ++k) kept[k] = in[8 * i + k];
+#pragma unroll 1
+    for (int k = 0; k < 7; ++k) {  // the compiler does not know which
+        const long long other = kept[(unsigned)kept[k] % 8];
+        kept[(k + i) % 8] += other;
+    }
+    for (int k = 0; k < 8; ++k) out[8 * i + k] = kept[k];
+}
+"""
+
+
+@pytest.mark.parametrize("arch", GPUS)
+def test_executed_machine_code_has_memory_of_each_thread(arch):
+    numbers = torch.arange(40 * 8).view(40, 8) * 7 % 23
+    out = torch.zeros_like(numbers)
+    launch = Launch("spills", SPILLS, (), 2, 32, (numbers, out, 40))
+    warps = executed(launch, arch)
+    warps.memory.read_back()
+    assert warps.program.uses_local
+    expected = numbers.tolist()
+    for i, kept in enumerate(expected):
+        for k in range(7):
+            kept[(k + i) % 8] += kept[kept[k] % 8]
+    assert out.tolist() == expected
+
+
 COUNTED = """
 __device__ float ex2(float x) {
     float y;
