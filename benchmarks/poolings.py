@@ -144,7 +144,7 @@ def measure(
     copied, copies = torch.empty_like(input), []
     for _ in range(options.rounds):
         if cache is not None:
-            copies.append(timed(lambda: copied.detach().copy_(input.detach()))[1]())
+            copies.append(timed(lambda: copied.copy_(input.detach()))[1]())
         for name in shuffle.sample(list(all_of_them), len(all_of_them)):
             output, forward_seconds = timed(lambda name=name: forward(name))
             _, backward_seconds = timed(lambda name=name, output=output: backward(name, output))

@@ -14,6 +14,7 @@ from gfgp_cupy.backends import backend_module
 from gfgp_cupy.kernels import Launch, passes
 from tests.support import stand_in_driver
 from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cuda_on_cpu.run import extent_bytes
 from tests.support.kernel_cases import specialisation, specialisations
 from tests.support.stand_in_driver import needs_stand_in
 
@@ -101,10 +102,7 @@ def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def _memory(tensor: torch.Tensor) -> torch.Tensor:
     """What the tensor's elements lie in, as a line."""
-    if tensor.numel() == 0:
-        return tensor.flatten()
-    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.as_strided((1 + reach,), (1,))
+    return tensor.as_strided((extent_bytes(tensor) // tensor.element_size(),), (1,))
 
 
 each_place = pytest.mark.parametrize(
