@@ -12,7 +12,7 @@ from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.poolings.generalized_mean import GENERALIZED_MEAN
 from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
-from tests.support.cuda_on_cpu import run_launch
+from tests.support.cuda_on_cpu import needs_cxx, run_launch
 from tests.support.random_numbers import random_numbers
 from tests.support.rounding import UNIT_ROUNDOFF
 
@@ -53,6 +53,9 @@ def of_kernels(function, x, theta, grad):
     return output, *gradients
 
 
+OF_KERNELS = pytest.param(of_kernels, marks=needs_cxx, id="of_kernels")
+
+
 def of_numba(function, x, theta, grad):
     output = numba.forward(x, theta, TWO, function)
     return output, *numba.backward(grad, x, theta, TWO, (True, True), None, function)
@@ -80,7 +83,7 @@ LAMS = (0.0, 1e-30, 1e-3, 0.5, -2.0, 50.0, 1e3, 1e30, -1e30)
 POWERS = (0.0, 1e-30, 1e-3, 1.0, -1.0, 3.0, 1e3, 1e30)
 
 
-@pytest.mark.parametrize("computed", [of_kernels, of_numba])
+@pytest.mark.parametrize("computed", [OF_KERNELS, of_numba])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
     ("function", "exact", "thetas"),
@@ -121,7 +124,7 @@ def test_last_digits(computed, dtype, function, exact, thetas):
                 ), where
 
 
-@pytest.mark.parametrize("computed", [of_kernels, of_numba, of_composition])
+@pytest.mark.parametrize("computed", [OF_KERNELS, of_numba, of_composition])
 @pytest.mark.parametrize("function", [LOG_SUM_EXP, GENERALIZED_MEAN], ids=lambda f: f.name)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_makes_its_window_nan(computed, function, value):
