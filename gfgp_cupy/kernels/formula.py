@@ -11,7 +11,7 @@ from ..max_ent import MAX_ENT
 from ..window_function import WindowFunction
 from .launch import source, text_of
 
-__all__ = ["Parts", "formula_defines", "kernel_name", "numbers_of"]
+__all__ = ["Parts", "formula_defines", "kernel_name", "needs_many_registers", "numbers_of"]
 
 
 MATHEMATICS = ("window_function.cu", "log_mean_exp.cu")
@@ -72,6 +72,11 @@ def _numbers_in(file: str | Path) -> int:
             f"{file} must have a line '#define NUMBERS 3', with as many numbers as its Message has"
         )
     return int(found.group(1))
+
+
+def needs_many_registers(function: WindowFunction) -> bool:
+    """Whether the function's file says so: it defines ``MANY_REGISTERS``."""
+    return bool(re.search(r"^#define MANY_REGISTERS\b", text_of(_file(function)), re.MULTILINE))
 
 
 def _file(function: WindowFunction) -> str | Path:

@@ -7,7 +7,6 @@
 // window by window; so is all of it where the formula does not try.
 
 #define SHARED (SHARES && sizeof(scalar_t) == 2)
-#define MANY_REGISTERS (!SHARES && TAPS > 9)
 
 // Blocks that a multiprocessor is to hold. Left alone, the compiler spills registers to make room
 // for more, or takes so many that too few have room. For other architectures than sm_90 it needs a
@@ -285,7 +284,7 @@ __device__ __forceinline__ void backward_alone(
   Patch patch = start_patch(input, tile, plane, columns, begin);
   Received gradient;
   add_to_rows(gradient, gradients, 0, KEPT);
-  for_each_row<SHARED || MANY_REGISTERS ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
+  for_each_row<SHARED || (!SHARES && TAPS > 9) ? 1 : 2>(begin, tile.row_end, [&](index_t o) {
     arrive(patch, plane, columns);
     Raw grads[WINDOWS];
 #pragma unroll

@@ -25,6 +25,7 @@ from . import (
     whole_planes,
 )
 from .family import BackwardTensors, Family, ForwardTensors
+from .formula import needs_many_registers
 from .launch import Launch
 from .macros import Problem, problem_of
 
@@ -37,6 +38,15 @@ FAMILIES: tuple[Family, ...] = (
     disjoint, marching_rows, marching_channels, overlapping, whole_planes, general,
 )  # fmt: skip
 """By preference; the last one serves whatever the others do not."""
+
+EACH_WINDOW_ONCE: tuple[Family, ...] = (
+    disjoint, overlapping, marching_rows, marching_channels, whole_planes, general,
+)  # fmt: skip
+"""Likewise, for gradients of windows that take long to compute: in the marches' backward pass each
+thread computes all that reach into its columns."""
+
+FEW_TAPS = 9
+"""Elements of a window of which a march computes several side by side."""
 
 OF_VOLUMES: tuple[Family, ...] = (volume_tiles, volume)
 """Likewise, of windows with a depth."""
@@ -88,7 +98,7 @@ def backward(
     if mean_grad is not None:
         mean_grad = mean_grad.contiguous()
     problem = problem_of(input, lam, geometry, layout, function)
-    family, _ = _plan(problem)
+    family, _ = _plan(problem, sends_back=needed[0])
     parts = None
     if needed[1]:
         parts = _parts(family.chunks(problem, input, grad_output), grad_output, lam)
@@ -121,10 +131,22 @@ def _run(family: Family, problem: Problem, tensors: ForwardTensors, run: Run) ->
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(problem: Problem) -> tuple[Family, tuple[int, ...]]:
+def _plan(problem: Problem, sends_back: bool = False) -> tuple[Family, tuple[int, ...]]:
     """The family whose kernels fit the problem best, and the output's shape."""
     families = FAMILIES if len(problem.shape) == 4 else OF_VOLUMES
+    if sends_back and families is FAMILIES and _takes_long_in_several_columns(problem):
+        families = EACH_WINDOW_ONCE
     return next(family for family in families if family.serves(problem)), problem.output_shape
+
+
+def _takes_long_in_several_columns(problem: Problem) -> bool:
+    """Whether a window takes many instructions, and a column of elements is in several windows."""
+    (kernel_h, kernel_w), (_, stride_w), *_ = problem.geometry
+    return (
+        kernel_h * kernel_w > FEW_TAPS
+        and kernel_w > stride_w
+        and needs_many_registers(problem.function)
+    )
 
 
 def _parts(chunks: int | None, grad_output: Tensor, lam: Tensor) -> Tensor:

@@ -181,6 +181,52 @@ def test_windows_that_overlap_or_are_cut(name, case, run):
     assert not any("statistics" in name for name in kernels.names)  # not general.cu
 
 
+# Neighbours' windows have many elements in common.
+SHARING_CASES = (
+    KernelCase(pool_geometry(5, stride=1, padding=2), FLOAT32, (4, 10, 12)),
+    KernelCase(SEVEN, FLOAT16, (4, 16, 16)),
+    KernelCase(pool_geometry(5, stride=1, padding=2), BFLOAT16, (32, 8, 7), "channels_last"),
+)
+
+
+@each_place
+@pytest.mark.parametrize(
+    ("name", "takes_long"), [("ada", True), ("generalized_mean", True), ("gaussian", False)]
+)
+@pytest.mark.parametrize("case", SHARING_CASES, ids=str)
+def test_windows_that_take_long_are_computed_once(name, takes_long, case, run):
+    function, kernels = FUNCTIONS[name], Kernels(FUNCTIONS[name], run)
+    input, parameter, grad_output = example(function, case)
+    output, grad_input, parts = exact(function, case, input, parameter, grad_output)
+    close(kernels("forward", input, parameter, case.geometry), output)
+    (march,) = kernels.names
+    assert "marching" in march
+
+    def gradients(*needed: bool):
+        return kernels("backward", grad_output, input, parameter, case.geometry, needed)
+
+    found = gradients(True, True)
+    expected = "overlapping" if takes_long else "marching"
+    assert all(expected in name for name in kernels.names)
+    close(found[0], grad_input)
+    close_sum(found[1], parts, case.dtype)
+    _, of_parameter = gradients(False, True)
+    assert all("marching" in name for name in kernels.names)  # each thread has windows of its own
+    close_sum(of_parameter, parts, case.dtype)
+
+
+def test_windows_whose_columns_are_their_own_are_not_sent_to_others():
+    """A column of elements is in one window, or the ring has no room for rows so long."""
+    function = FUNCTIONS["generalized_mean"]
+    apart = KernelCase(pool_geometry(4), FLOAT32, (32, 10, 10), "channels_last")
+    long = KernelCase(pool_geometry(5, stride=1, padding=2), FLOAT32, (1, 6, 4096))
+    for case in (apart, long):
+        kernels = Kernels(function, lambda launch: None)
+        input, parameter, grad_output = example(function, case)
+        kernels("backward", grad_output, input, parameter, case.geometry, (True, True))
+        assert kernels.names and all("marching" in name for name in kernels.names)
+
+
 @each_place
 @each_function
 @each_family
