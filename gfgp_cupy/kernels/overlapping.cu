@@ -26,6 +26,9 @@
 
 #define HALO_H ((KERNEL_H - 1) / STRIDE_H)
 #define HALO_W ((KERNEL_W - 1) / STRIDE_W)
+// Columns that a pack of elements is in, and the most windows of a row that reach into these.
+#define PACK_COLUMNS (CHANNELS_LAST ? 1 : PACK)
+#define PACK_WINDOWS ((KERNEL_W + PACK_COLUMNS - 2) / STRIDE_W + 1)
 #define RING_LEAD (KERNEL_H > STRIDE_H ? KERNEL_H - STRIDE_H : 0)
 #define MAX_BLOCK 256
 
@@ -334,14 +337,10 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
   acc_t* strip_lam = reinterpret_cast<acc_t*>(slice);  // [CHANNELS], padded to 16 bytes
   acc_t* added = reinterpret_cast<acc_t*>(slice + LAM_BYTES);  // likewise
   scalar_t* rows = reinterpret_cast<scalar_t*>(slice + 2 * LAM_BYTES);
-  acc_t* statistics[NUMBERS];
-  statistics[0] = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + (int)ring_bytes);
-  const index_t slots = (HALO_H + step) * columns * CHANNELS;
-#pragma unroll
-  for (int k = 1; k < NUMBERS; ++k) {
-    statistics[k] = statistics[k - 1] + slots;  // of each: [HALO_H + step][columns][CHANNELS]
-  }
-  acc_t* window_lam = statistics[NUMBERS - 1] + slots;  // only where lam varies inside a plane
+  // [HALO_H + step][columns][CHANNELS][NUMBERS]
+  acc_t* statistics = reinterpret_cast<acc_t*>(slice + 2 * LAM_BYTES + (int)ring_bytes);
+  // Only where lam varies inside a plane: [HALO_H + step][columns][CHANNELS].
+  acc_t* window_lam = statistics + (HALO_H + step) * columns * CHANNELS * NUMBERS;
 
   const Lams lams = {lam + strip.n * lam_n + strip.channel * lam_c, strip_lam, lam_c, lam_h, lam_w};
   if (team.lane < CHANNELS) {
@@ -382,7 +381,9 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
       const index_t slot =
           (statistics_ring.at(row) * columns + column - first_column) * CHANNELS + channel;
 #pragma unroll
-      for (int k = 0; k < NUMBERS; ++k) statistics[k][slot] = statistic_of(of, window_grad, k);
+      for (int k = 0; k < NUMBERS; ++k) {
+        statistics[slot * NUMBERS + k] = statistic_of(of, window_grad, k);
+      }
       if (LAM_PER_WINDOW) window_lam[slot] = lambda;
       if (WRITE_GRAD_LAM && row >= strip.row_begin && column >= strip.column_begin) {
         const acc_t found = window_grad * sensitivity_of(of);
@@ -421,21 +422,30 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
           if (row % STRIDE_H + up * STRIDE_H >= KERNEL_H) continue;
           if (window_row < 0 || window_row >= plane.out_h) continue;
           const index_t row_slot = statistics_ring.at(window_row) * columns - first_column;
+          // The last window that has one of the elements, then those before it.
+          const index_t last = (unsigned)(w + PADDING_W + PACK_COLUMNS - 1) / STRIDE_W;
 #pragma unroll
-          for (int k = 0; k < PACK; ++k) {
-            const index_t column = w + PADDING_W + (CHANNELS_LAST ? 0 : k);
-            const acc_t x = widen(elements.element[k]);
+          for (int back = 0; back < PACK_WINDOWS; ++back) {
+            const index_t window_column = last - back;
+            if (window_column < 0 || window_column >= strip.column_end) continue;
+            // Where in the window the first of the elements is.
+            const int tap = (int)(w + PADDING_W - window_column * STRIDE_W);
+            if (CHANNELS_LAST && tap >= KERNEL_W) continue;
+            const index_t slot = (row_slot + window_column) * CHANNELS + channel;
+            acc_t message[NUMBERS];
+            acc_t lambda;
 #pragma unroll
-            for (int back = 0; back <= HALO_W; ++back) {
-              const index_t window_column = column / STRIDE_W - back;
-              if (column % STRIDE_W + back * STRIDE_W >= KERNEL_W) continue;
-              if (window_column < 0 || window_column >= strip.column_end) continue;
-              const index_t slot =
-                  (row_slot + window_column) * CHANNELS + (CHANNELS_LAST ? channel + k : 0);
-              const acc_t lambda =
-                  LAM_PER_WINDOW ? window_lam[slot] : strip_lam[CHANNELS_LAST ? channel + k : 0];
-              sum[k] +=
-                  received(x, lambda, [&](int number) { return statistics[number][slot]; });
+            for (int k = 0; k < PACK; ++k) {
+              if (CHANNELS_LAST || k == 0) {
+                const index_t own = slot + (CHANNELS_LAST ? k : 0);
+#pragma unroll
+                for (int n = 0; n < NUMBERS; ++n) message[n] = statistics[own * NUMBERS + n];
+                lambda = LAM_PER_WINDOW ? window_lam[own]
+                                        : strip_lam[CHANNELS_LAST ? channel + k : 0];
+              }
+              if (!CHANNELS_LAST && (unsigned)(tap + k) >= KERNEL_W) continue;
+              sum[k] += received(widen(elements.element[k]), lambda,
+                                 [&](int number) { return message[number]; });
             }
           }
         }
@@ -449,7 +459,7 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
 
   if (WRITE_GRAD_LAM && !LAM_PER_WINDOW) {
     arrive();  // nobody reads the ring any more, nothing is on its way into it
-    acc_t* partial = statistics[0];
+    acc_t* partial = statistics;
     partial[team.lane] = part;
     for (int half = team.threads / 2; half >= CHANNELS; half /= 2) {
       __syncthreads();
