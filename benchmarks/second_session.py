@@ -22,9 +22,10 @@ RUNS = {
     for layout in ("contiguous", "channels_last")
 }
 SHAPES = (
-    "64x112x112:2/2/0", "64x112x112:3/2/1", "256x28x28:2/2/0", "64x56x56:7/2/3", "2048x7x7:7/7/0",
+    "64x112x112:2/2/0", "64x112x112:3/2/1", "256x28x28:2/2/0", "64x56x56:5/1/2", "64x56x56:7/2/3",
+    "2048x7x7:7/7/0",
 )  # fmt: skip
-"""Of each family of kernels one."""
+"""Of each family of kernels one, and windows that are moved by a pixel."""
 
 
 def second_phases(folder: Path, scratch: Path, first: Path) -> list[Phase]:
