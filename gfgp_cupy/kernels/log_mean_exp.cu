@@ -99,8 +99,15 @@ __device__ __forceinline__ LogMeanExp log_mean_exp(
     if (are_small) return {LN_2 * logarithm(total) * by.inverse, total};
   }
   const acc_t series = fma(fma(fma(q, (acc_t)-0.25, (acc_t)(1.0 / 3)), q, (acc_t)-0.5), q, 1);
-  return {fabs(q) < FEW ? mean * series : log1p(q) * by.inverse, 1 + q};
+#if defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
+  const acc_t log_of_total = log1p(q);
+#else
+  const acc_t log_of_total = LN_2 * logarithm(1 + q);
+#endif
+  return {fabs(q) < FEW ? mean * series : log_of_total * by.inverse, 1 + q};
 }
+
+#if defined(DTYPE_FLOAT32) || defined(DTYPE_FLOAT64)
 
 // chi(z) for |z| <= 1: the polynomial with the least largest relative error, found by Remez's
 // exchange algorithm: 1.9e-9, and 1.6e-19 in float64.
@@ -139,3 +146,21 @@ __device__ __forceinline__ acc_t derivative_by_theta(
     return fabs(z) <= 1 ? d * d * chi(z) : far * by.inverse * by.inverse;
   });
 }
+
+#else
+
+// The same with what few digits half types have: near 0 by the series of chi.
+template <class Elements, class Deviation>
+__device__ __forceinline__ acc_t derivative_by_theta(
+    const Elements& window, const Deviation& deviation, const LogMeanExp& of, const Exponent& by) {
+  const acc_t inverse_square = by.inverse * by.inverse;
+  return window.mean([&](acc_t x) {
+    const acc_t d = deviation(x) - of.shift, weight = weight_of(d, by);
+    const acc_t z = max(by.theta * d, (acc_t)-1e4);  // not -inf, which is to be multiplied by 0
+    const acc_t series =
+        fma(fma(fma(z, (acc_t)(1.0 / 30), (acc_t)0.125), z, (acc_t)(1.0 / 3)), z, (acc_t)0.5);
+    return fabs(z) < (acc_t)0.125 ? d * d * series : fma(z - 1, weight, 1) * inverse_square;
+  });
+}
+
+#endif

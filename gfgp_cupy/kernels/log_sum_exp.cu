@@ -2,6 +2,10 @@
 
 #define NUMBERS 2  // the centre; what an element there gets
 
+// Of half types' weights relative to nothing.
+#define LEAST_TOTAL ((acc_t)7.888609052210118e-31)  // 2^-100
+#define MOST_TOTAL ((acc_t)1152921504606846976.0)   // 2^60: a small gradient over it is not 0
+
 typedef Exponent Theta;
 
 __device__ __forceinline__ Theta theta_of(acc_t lam) { return exponent_of(lam); }
@@ -11,8 +15,10 @@ struct Summary {
   LogMeanExp from_centre;
 };
 
+// Relative to the mean, or to the extreme that has the largest weight: for every window and theta.
 template <class Elements>
-__device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
+__device__ __forceinline__ Summary relative_summary_of(
+    const Elements& window, const Theta& theta) {
   const acc_t least = window.smallest(), most = window.largest();
   const acc_t finite = (least - least) + (most - most);  // 0 or NaN
   acc_t centre = theta.theta < 0 ? least : most;
@@ -23,6 +29,24 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   }
   centre += finite;
   return {centre, log_mean_exp(window, [&](acc_t x) { return x - centre; }, theta)};
+}
+
+// Half types: relative to nothing, which windows beside each other share, is what most need.
+template <class Elements>
+__device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
+#if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
+  // (NaN of what is not finite.)
+  Summary result = {0, log_mean_exp(window, [](acc_t x) { return fma(0, x, x); }, theta)};
+  const acc_t total = result.from_centre.total;
+  const bool holds = total > LEAST_TOTAL && total < MOST_TOTAL;
+  if (window.any(!holds)) {
+    const Summary relative = relative_summary_of(window, theta);
+    if (!holds) result = relative;
+  }
+  return result;
+#else
+  return relative_summary_of(window, theta);
+#endif
 }
 
 __device__ __forceinline__ acc_t output_of(const Summary& of, const Theta& theta) {

@@ -124,6 +124,56 @@ def test_last_digits(computed, dtype, function, exact, thetas):
                 ), where
 
 
+WINDOWS_OF_HALF_TYPES = {
+    **WINDOWS,
+    "neighbours": lambda: 60000 + 32 * normal().sign(),
+    "large": lambda: 1e4 * normal().abs(),
+    "wide": lambda: (3 * normal()).exp(),
+}
+
+
+@needs_cxx
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("function", "exact", "thetas"),
+    [(LOG_SUM_EXP, log_sum_exp, LAMS), (GENERALIZED_MEAN, generalized_mean, POWERS)],
+    ids=["log_sum_exp", "generalized_mean"],
+)
+def test_half_types_are_rounded_once(dtype, function, exact, thetas):
+    """Most windows by weights and powers as such, those for which they do not hold otherwise."""
+    roundoff, least = UNIT_ROUNDOFF[dtype], 2.0**-25 if dtype is torch.float16 else 0.0
+    factor = 1.0 if dtype is torch.float16 else 2.0**-60
+    for name, windows in WINDOWS_OF_HALF_TYPES.items():
+        x = windows().to(dtype)
+        plane = x.reshape(COUNT, 2, 2).transpose(0, 1).reshape(1, 1, 2, 2 * COUNT).contiguous()
+        grad = torch.full((1, 1, 1, COUNT), factor, dtype=dtype)
+        for value in (*thetas, 0.1, 0.125, 7.0, 9.0, 20.0):
+            theta = torch.full((1, 1, 1, COUNT), value)
+            y, by_x, by_theta = of_kernels(function, plane, theta, grad)
+            by_x = by_x.reshape(2, COUNT, 2).transpose(0, 1).reshape(COUNT, 4)
+            for i in range(COUNT):
+                elements, where = x[i].tolist(), f"{name}, {value}, {x[i].tolist()}"
+                with localcontext() as context:
+                    context.prec = 120
+                    exact_y, exact_by_x, exact_by_theta = exact(elements, theta[0, 0, 0, 0].item())
+                size = max(map(abs, elements)) if function is LOG_SUM_EXP else float(exact_y)
+                assert y[0, 0, 0, i].item() == pytest.approx(
+                    float(exact_y), rel=roundoff, abs=2.0**-20 * size + least
+                ), where
+                largest = max(map(float, exact_by_x))
+                for actual, of_x in zip(by_x[i].tolist(), exact_by_x, strict=True):
+                    assert actual / factor == pytest.approx(
+                        float(of_x), rel=1.05 * roundoff, abs=2.0**-20 * largest + least
+                    ), where
+                # Elements differ from the output by its last digits, too, and this is of squares.
+                rounding = 2.0**-38 * size
+                if function is LOG_SUM_EXP:
+                    rounding = 2.0**-45 * (size + 1 / max(abs(value), 0.01)) ** 2
+                assert by_theta[0, 0, 0, i].item() / factor == pytest.approx(
+                    float(exact_by_theta), rel=2.0**-11, abs=rounding
+                ), where
+
+
 @pytest.mark.parametrize("computed", [OF_KERNELS, of_numba, of_composition])
 @pytest.mark.parametrize("function", [LOG_SUM_EXP, GENERALIZED_MEAN], ids=lambda f: f.name)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
