@@ -11,11 +11,11 @@
 #endif
 
 // inside(tap) tells whether an element takes part; at least one does. `elements` do, which is
-// TAPS where that is known: the mean then takes no reciprocal.
-template <class Inside>
+// TAPS where that is known: the mean then takes no reciprocal. What is made of each element is in
+// registers as well, of windows of up to ROOMY_TAPS.
+template <class Inside, int ROOMY_TAPS = 9>
 struct HeldWindow {
-  // What is made of each element as well, where there are enough registers.
-  static constexpr bool IN_REGISTERS = TAPS <= 9 && sizeof(acc_t) == 4;
+  static constexpr bool IN_REGISTERS = TAPS <= ROOMY_TAPS && sizeof(acc_t) == 4;
   const acc_t (&x)[TAPS];
   const Inside& inside;
   acc_t elements;

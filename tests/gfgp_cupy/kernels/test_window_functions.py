@@ -183,6 +183,7 @@ def test_windows_that_overlap_or_are_cut(name, case, run):
 
 # Neighbours' windows have many elements in common.
 SHARING_CASES = (
+    KernelCase(pool_geometry(4, stride=2, padding=1), BFLOAT16, (4, 16, 16)),
     KernelCase(pool_geometry(5, stride=1, padding=2), FLOAT32, (4, 10, 12)),
     KernelCase(SEVEN, FLOAT16, (4, 16, 16)),
     KernelCase(pool_geometry(5, stride=1, padding=2), BFLOAT16, (32, 8, 7), "channels_last"),
