@@ -77,7 +77,7 @@ def answer(runs: Sequence[RunRow]) -> str:
     return (
         "Averaged over two small networks and two tasks, the top-1 error in percent under guided "
         f"Max-Ent pooling is {_listed(parts)}, with 95% intervals of the differences over {seeds} "
-        f"seeds{f': {_verdict(found)}' if whole else ''}.{_what_is_left(runs)}"
+        f"seeds{f': {_verdict(found)}' if whole else ''}.{_what_is_left(runs, whole)}"
     )
 
 
@@ -150,10 +150,17 @@ def _what_is_made(runs: Sequence[RunRow]) -> str:
     return f"{len(made)} of {len(planned)} planned runs have been made."
 
 
-def _what_is_left(runs: Sequence[RunRow]) -> str:
-    if {run.key for run in plan_of("cpu")} <= {run.key for run in runs}:
+def _what_is_left(runs: Sequence[RunRow], answered: bool) -> str:
+    planned, made = {run.key for run in plan_of("cpu")}, {run.key for run in runs}
+    if planned <= made:
         return ""
-    return " **This is not the end of it:** " + _what_is_made(runs)
+    if not answered:
+        return " **This is not the end of it:** " + _what_is_made(runs)
+    beside = {key for key in planned if key[2] in BESIDE}
+    return (
+        f" **Still to come:** of {len(BESIDE)} poolings to be compared beside these, "
+        f"{len(beside & made)} of {len(beside)} runs have been made."
+    )
 
 
 def _listed(words: Sequence[str]) -> str:

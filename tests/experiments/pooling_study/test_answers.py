@@ -139,6 +139,10 @@ def test_answer_can_be_that_nothing_differs():
 def test_answer_says_what_is_still_to_be_run():
     found = answer(runs_of(QUESTION))
     assert found.endswith("**This is not the end of it:** 48 of 308 planned runs have been made.")
+    whole = runs_of({pooling: (by_seed * 3)[:8] for pooling, by_seed in QUESTION.items()})
+    one_more = runs_of({"soft": [(8, 9, 18, 19)]})[0]
+    expected = "**Still to come:** of 9 poolings to be compared beside these, 1 of 180 runs have"
+    assert answer([*whole, one_more]).endswith(f" {expected} been made.")
     first = [row for row in runs_of(QUESTION) if row.seed == 0]
     expected = "**There is no answer yet:** 16 of 308 planned runs have been made."
     assert answer(first) == expected
@@ -153,7 +157,7 @@ def test_answer_says_what_is_still_to_be_run():
         )
         for run in plan_of("cpu")
     ]
-    assert "planned" not in answer(whole)
+    assert "made" not in answer(whole)
     assert "over 8 seeds: " in answer(whole)
 
 
