@@ -35,10 +35,8 @@ __device__ __forceinline__ acc_t difference(const Logarithm& of_x, const Logarit
   return (of_x.whole - of_y.whole) + (of_x.part - of_y.part);
 }
 
-// Where powers relative to nothing hold.
-#define LEAST_POWER ((acc_t)0.125)  // the mean's error is that of its logarithm over theta
-#define LEAST_MEAN ((acc_t)7.888609052210118e-31)  // 2^-100
-#define MOST_MEAN ((acc_t)1152921504606846976.0)    // 2^60: a small gradient times 1 / x^p is not 0
+// Of |theta| where powers relative to nothing hold: the mean's error is its logarithm's over theta.
+#define LEAST_POWER ((acc_t)0.125)
 
 struct Summary {
   Logarithm centre, of_output;
@@ -87,8 +85,7 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   const acc_t mean = sum * reciprocal(window.count());
   const acc_t output = power_of_two(theta.inverse * logarithm(mean));
   Summary result = {{0, 0}, logarithm_of(output), output, output * reciprocal(sum)};
-  const bool holds =
-      fabs(theta.theta) >= LEAST_POWER && mean > LEAST_MEAN && mean < MOST_MEAN;
+  const bool holds = fabs(theta.theta) >= LEAST_POWER && holds_as_such(mean);
   if (window.any(!holds)) {
     const Summary relative = relative_summary_of(window, theta);
     if (!holds) result = relative;

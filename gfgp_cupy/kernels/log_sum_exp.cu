@@ -2,10 +2,6 @@
 
 #define NUMBERS 2  // the centre; what an element there gets
 
-// Of half types' weights relative to nothing.
-#define LEAST_TOTAL ((acc_t)7.888609052210118e-31)  // 2^-100
-#define MOST_TOTAL ((acc_t)1152921504606846976.0)   // 2^60: a small gradient over it is not 0
-
 typedef Exponent Theta;
 
 __device__ __forceinline__ Theta theta_of(acc_t lam) { return exponent_of(lam); }
@@ -37,8 +33,7 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
 #if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
   // (NaN of what is not finite.)
   Summary result = {0, log_mean_exp(window, [](acc_t x) { return fma(0, x, x); }, theta)};
-  const acc_t total = result.from_centre.total;
-  const bool holds = total > LEAST_TOTAL && total < MOST_TOTAL;
+  const bool holds = holds_as_such(result.from_centre.total);
   if (window.any(!holds)) {
     const Summary relative = relative_summary_of(window, theta);
     if (!holds) result = relative;
