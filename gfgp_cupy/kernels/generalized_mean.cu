@@ -17,8 +17,8 @@ struct Message {
 
 #if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
 
-// The logarithm to base 2, a whole number and one from -1/2 to 1/2: nothing is lost where two such
-// are subtracted. It is of the element alone, so windows beside each other share it.
+// The logarithm to base 2, a whole number and one from -1/2 to 1/2: of two such the whole numbers are
+// subtracted exactly. It is of the element alone, so windows beside each other share it.
 struct Logarithm {
   acc_t whole, part;
 };
@@ -35,7 +35,8 @@ __device__ __forceinline__ acc_t difference(const Logarithm& of_x, const Logarit
   return (of_x.whole - of_y.whole) + (of_x.part - of_y.part);
 }
 
-// Of |theta| where powers relative to nothing hold: the mean's error is its logarithm's over theta.
+// The least |theta| for powers relative to nothing: the output's relative error is that of the mean's
+// logarithm, over theta.
 #define LEAST_POWER ((acc_t)0.125)
 
 struct Summary {
@@ -85,7 +86,8 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   const acc_t mean = sum * reciprocal(window.count());
   const acc_t output = power_of_two(theta.inverse * logarithm(mean));
   Summary result = {{0, 0}, logarithm_of(output), output, output * reciprocal(sum)};
-  const bool holds = fabs(theta.theta) >= LEAST_POWER && holds_as_such(mean);
+  const bool in_range = mean > (acc_t)0x1p-100 && mean < (acc_t)0x1p100;
+  const bool holds = fabs(theta.theta) >= LEAST_POWER && in_range && is_moderate(result.slope);
   if (window.any(!holds)) {
     const Summary relative = relative_summary_of(window, theta);
     if (!holds) result = relative;

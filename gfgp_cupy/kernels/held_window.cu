@@ -12,7 +12,7 @@
 
 // inside(tap) tells whether an element takes part; at least one does. `elements` do, which is
 // TAPS where that is known: the mean then takes no reciprocal. What is made of each element is in
-// registers as well, of windows of up to ROOMY_TAPS.
+// registers as well where there are enough of them: of windows of up to ROOMY_TAPS elements.
 template <class Inside, int ROOMY_TAPS = 9>
 struct HeldWindow {
   static constexpr bool IN_REGISTERS = TAPS <= ROOMY_TAPS && sizeof(acc_t) == 4;

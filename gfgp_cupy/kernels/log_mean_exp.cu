@@ -149,10 +149,10 @@ __device__ __forceinline__ acc_t derivative_by_theta(
 
 #else
 
-// Half types: whether weights or powers with this mean need not be relative to some centre. A small
-// gradient over the largest such is not 0.
-__device__ __forceinline__ bool holds_as_such(acc_t mean) {
-  return mean > (acc_t)0x1p-100 && mean < (acc_t)0x1p60;
+// Half types: whether weights or powers need not be relative to some centre, by what gradients are
+// multiplied with or divided by: of gradients from 2^-60 to 2^60 none is lost or becomes infinite.
+__device__ __forceinline__ bool is_moderate(acc_t factor) {
+  return factor > (acc_t)0x1p-60 && factor < (acc_t)0x1p60;
 }
 
 // The same with what few digits half types have: near 0 by the series of chi.

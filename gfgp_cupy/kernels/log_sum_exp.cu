@@ -33,7 +33,7 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
 #if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
   // (NaN of what is not finite.)
   Summary result = {0, log_mean_exp(window, [](acc_t x) { return fma(0, x, x); }, theta)};
-  const bool holds = holds_as_such(result.from_centre.total);
+  const bool holds = is_moderate(result.from_centre.total);
   if (window.any(!holds)) {
     const Summary relative = relative_summary_of(window, theta);
     if (!holds) result = relative;

@@ -45,11 +45,11 @@ EACH_WINDOW_ONCE: tuple[Family, ...] = (
 """Likewise, for gradients of windows that take long to compute: in the marches' backward pass each
 thread computes all that reach into its columns."""
 
-FEW_TAPS = 9
-"""Elements of a window of which a march computes several side by side."""
-
 OF_VOLUMES: tuple[Family, ...] = (volume_tiles, volume)
-"""Likewise, of windows with a depth."""
+"""By preference, for windows with a depth."""
+
+FEW_TAPS = 9
+"""The most elements of a window that is not among the large ones."""
 
 
 def forward(

@@ -14,8 +14,9 @@
 //   message_of(window, summary, theta, grad)       what the window sends back to its elements, where
 //                                                  `grad` is the gradient of its output
 //   received(x, message, theta)                    what its element x gets of it
-//   #define MANY_REGISTERS                         if the compiler, left alone, spills some of them:
-//                                                  no thread works on several large windows then
+//   #define MANY_REGISTERS                         if the compiler, left alone, spills some of them;
+//                                                  gradients of large windows that share columns are
+//                                                  then overlapping.cu's, where it serves
 //
 // All numbers are acc_t. A `window` is of a family's own type (a template's parameter) and has
 //

@@ -41,8 +41,8 @@ def generalized_mean_pool2d(
 
     p = 1 is average pooling, :math:`p \to \infty` max pooling; p = 0 is the geometric mean, −1 the
     harmonic one, :math:`p \to -\infty` min pooling. It is made for inputs that are not negative,
-    such as a ReLU's: smaller elements count as ``eps`` and get no gradient. It is computed as
-    exp(log-sum-exp pooling of log x), in which no power can overflow. A NaN or an infinite
+    such as a ReLU's: smaller elements count as ``eps`` and get no gradient. Where
+    powers might overflow it is computed as exp(log-sum-exp pooling of log x). A NaN or an infinite
     element makes it NaN.
 
     ``torch.nn.LPPool2d`` is :math:`n^{1/p}` times this, for a fixed p and without padding.
