@@ -135,8 +135,6 @@ def _pool_uneven(
 def _backend(function: WindowFunction, input: Tensor) -> str | None:
     """The backend that computes ``function`` here; ``None``: PyTorch's operators do."""
     backend = select_backend(input.device)
-    if input.dim() == 5 and backend == "numba":  # which knows planes alone
-        backend = "torch"
     served = function.is_served_by(backend) and not _only_plain_operators()
     return backend if served else None
 

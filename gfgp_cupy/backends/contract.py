@@ -27,7 +27,8 @@ class Backend(Protocol):
       be 0.
     - ``grad_output``, [N, C, oH, oW], has the input's type.
 
-    All may have any strides.
+    All may have any strides. Of volumes all have an axis more, from ``input``, [N, C, D, H, W], to
+    the 3 numbers of ``geometry``.
 
     Nothing is differentiated here, and no argument is written to. Results that have the size of the
     input or the output are dense, in the memory format of the input

@@ -2,12 +2,13 @@
 
 It has the functions of :class:`..contract.Backend`. Three families of compiled functions pool any
 window function that has functions for this backend (:mod:`.functions`): :mod:`.tiles` 2×2 windows
-that tile the plane, :mod:`.overlapping` 3×3 windows at stride 2, :mod:`.windows` all others.
+that tile the plane, :mod:`.overlapping` 3×3 windows at stride 2, :mod:`.windows` all others, and
+those of volumes.
 :mod:`.plan` says which, and how a call is divided; :mod:`.loading` puts both together.
 
-Contiguous and channels_last tensors are used where they lie. float16 and bfloat16 are converted to
-float32, and the results back. The work is shared among ``torch.get_num_threads()`` threads; the
-results are the same bits whatever their number.
+Contiguous and channels_last (of volumes channels_last_3d) tensors are used where they lie. float16
+and bfloat16 are converted to float32, and the results back. The work is shared among
+``torch.get_num_threads()`` threads; the results are the same bits whatever their number.
 """
 
 from __future__ import annotations
@@ -114,11 +115,11 @@ def backward(
 
 def _parts_of_lam(lam: Tensor, plan: Plan) -> tuple[int, tuple[int, ...]]:
     """What λ's gradient comes in, and the shape of the tensor of its parts."""
-    if lam.shape[3] > 1:
+    if lam.shape[-1] > 1:
         return OF_EACH_WINDOW, plan.output_shape
     if lam.shape[2] == 1 and plan.whole_planes:
         return OF_EACH_PLANE, (*plan.output_shape[:2], 1, 1)
-    return OF_EACH_ROW, (*plan.output_shape[:3], 1)
+    return OF_EACH_ROW, (*plan.output_shape[:-1], 1)
 
 
 def _sum_to(parts: Tensor, shape: torch.Size) -> Tensor:

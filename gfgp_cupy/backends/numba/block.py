@@ -51,7 +51,7 @@ def block_of(
         lam_parts: what λ's gradient comes in.
         constant: that of the window function.
     """
-    together = plan.plane_rows if lam_parts == OF_EACH_PLANE else 1
+    together = 1 if plan.shared_planes and lam_parts != OF_EACH_PLANE else plan.plane_rows
     missing = (0,) * (SIZES - TENSORS - len(tensors))
     head = (0, parts, plan.output_rows, together, lam_parts, scratch, plan.scratch, _bits(constant))
     return array("q", (*head, *tensors, *missing, *plan.numbers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ as a whole: of more windows, one sum would lose digits of λ's gradient."""
 
 
 class Sizes(NamedTuple):
-    """The sizes of a call, and the strides of λ, in elements.
+    """The sizes of a call, and the strides of λ, in elements. A plane is a volume of depth 1.
 
     Attributes:
         input, lam: elements in all of the input, and in all of λ.
@@ -39,9 +40,10 @@ class Sizes(NamedTuple):
             contiguous plane, or the channels of one pixel in channels_last.
         segments: segments in an output row.
         lam_lane: step in λ from a window of a segment to the next.
-        lam_plane, lam_row, lam_column: steps in λ from one plane, output row or output column to
-            the next; 0 along an axis that λ does not have. (A plane is a sample in channels_last,
-            whose λ has all the channels of a pixel side by side.)
+        lam_plane, lam_depth, lam_row, lam_column: steps in λ from one plane (or volume), and in it
+            from one output plane of a volume, output row or output column, to the next; 0 along an
+            axis that λ does not have. (A plane is a sample in channels_last, whose λ has all the
+            channels of a pixel side by side.)
     """
 
     input: int
@@ -49,17 +51,23 @@ class Sizes(NamedTuple):
     pixel: int
     segment: int
     segments: int
+    depth: int
     height: int
     width: int
+    out_depth: int
     out_height: int
+    kernel_d: int
     kernel_h: int
     kernel_w: int
+    stride_d: int
     stride_h: int
     stride_w: int
+    padding_d: int
     padding_h: int
     padding_w: int
     lam_lane: int
     lam_plane: int
+    lam_depth: int
     lam_row: int
     lam_column: int
 
@@ -125,13 +133,14 @@ class Plan:
     layout: the memory format of input and output.
     input_is_dense, lam_fits: whether the input, and λ, can be used where they lie, if their types
         do.
-    output_shape: [N, C, oH, oW].
+    output_shape: [N, C, oH, oW] or [N, C, oD, oH, oW].
     module: what pools it: ``"tiles"``, ``"overlapping"`` or ``"windows"``.
     numbers: what the functions of that module are told: the sizes, and the fields of
         :class:`Strip`, or those of :class:`Rows` and the address of ``columns``.
     scratch: elements of scratch memory that each thread needs.
     output_rows: rows of the output, counted over all planes.
     plane_rows: those of one plane.
+    shared_planes: whether threads share a plane's rows. Those of a volume do not.
     whole_planes: whether planes are so many and so small that threads need not share one.
     row_elements: elements that the windows of one of them have.
     columns: for each column j of the kernel, the windows of a contiguous row that have it
@@ -141,19 +150,21 @@ class Plan:
     layout: torch.memory_format
     input_is_dense: bool
     lam_fits: bool
-    output_shape: tuple[int, int, int, int]
+    output_shape: tuple[int, ...]
     module: str
     numbers: tuple[int, ...]
     scratch: int
     columns: np.ndarray
     output_rows: int
     plane_rows: int
+    shared_planes: bool
     whole_planes: bool
     row_elements: int
 
 
 def plan(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Plan:
-    """For [N, C, H, W] ``input`` and 4-D ``lam`` of the type to compute in, with any strides."""
+    """For [N, C, H, W] ``input`` and 4-D ``lam`` of the type to compute in, with any strides; or
+    [N, C, D, H, W] and 5-D."""
     return _plan(input.shape, input.stride(), lam.shape, lam.stride(), geometry, lam.element_size())
 
 
@@ -166,33 +177,35 @@ def _plan(
     input = torch.empty_strided(shape, strides, device="meta")
     lam = torch.empty_strided(lam_shape, lam_strides, device="meta")
     layout = layout_of(input)
-    samples, channels, height, width = shape
-    out_height, out_width = geometry.output_size(height, width)
+    samples, channels, *size = shape
+    out_size = geometry.output_size(*size)
     # With one channel both layouts are the same order, and the planes' rows are longer.
-    channels_last = layout is torch.channels_last and channels > 1
+    channels_last = layout is not torch.contiguous_format and channels > 1
     pixel = channels if channels_last else 1
-    lam_height, lam_width = lam_shape[2:]
+    planar = len(size) == 2
+    width, out_width = size[-1], out_size[-1]
+    lam_depth, lam_height, lam_width = _of_a_volume(lam_shape[2:], 1)
     sizes = Sizes(
         shape.numel(),
-        samples * channels * lam_height * lam_width,
+        samples * channels * lam_depth * lam_height * lam_width,
         pixel,
         pixel if channels_last else out_width,
         out_width if channels_last else 1,
-        height,
-        width,
-        out_height,
-        *geometry.kernel_size,
-        *geometry.stride,
-        *geometry.padding,
+        *_of_a_volume(size, 1),
+        *_of_a_volume(out_size, 1)[:2],
+        *_of_a_volume(geometry.kernel_size, 1),
+        *_of_a_volume(geometry.stride, 1),
+        *_of_a_volume(geometry.padding, 0),
         lam_lane=1 if channels_last or lam_width > 1 else 0,
-        lam_plane=lam_height * lam_width * pixel,
+        lam_plane=lam_depth * lam_height * lam_width * pixel,
+        lam_depth=lam_height * lam_width * pixel if lam_depth > 1 else 0,
         lam_row=lam_width * pixel if lam_height > 1 else 0,
         lam_column=pixel if lam_width > 1 else 0,
     )
-    positions = geometry.kernel_size[0] * geometry.kernel_size[1]
+    positions = math.prod(geometry.kernel_size)
     columns = _columns_inside(geometry, width, out_width)
     tiled = geometry.kernel_size == geometry.stride == (2, 2) and (
-        (2 * out_height, 2 * out_width) == (height, width)
+        [2 * length for length in out_size] == size
     )
     strip = _strip(geometry, sizes, max(out_width + 1, (width + 1) // 2), element_size)
     if tiled:
@@ -200,7 +213,7 @@ def _plan(
     elif strip is not None:
         module, numbers, scratch = "overlapping", strip, strip.size
     else:
-        cut = geometry.padding != (0, 0) or geometry.overhang(height, width) != (0, 0)
+        cut = any(geometry.padding) or any(geometry.overhang(*size))
         rows = _rows(positions, element_size, cut)
         module, numbers, scratch = "windows", (*rows, columns.ctypes.data), rows.size
     vectors = out_width if channels_last else -(-out_width * element_size // VECTOR_BYTES)
@@ -208,20 +221,27 @@ def _plan(
         layout,
         input.is_contiguous(memory_format=layout),
         lam.shape[:2] == shape[:2] and lam.is_contiguous(memory_format=layout),
-        (samples, channels, out_height, out_width),
+        (samples, channels, *out_size),
         module,
         (*sizes, *numbers),
         scratch,
         columns,
-        output_rows=samples * out_height * (1 if channels_last else channels),
-        plane_rows=out_height,
+        output_rows=math.prod(out_size[:-1]) * samples * (1 if channels_last else channels),
+        plane_rows=out_size[-2],
+        shared_planes=planar,
         whole_planes=(
             module != "windows"
             and samples * channels >= LEAST_PLANES * pixel
-            and out_height * vectors <= LONGEST_SUM
+            and out_size[-2] * vectors <= LONGEST_SUM
         ),
         row_elements=out_width * positions * pixel,
     )
+
+
+def _of_a_volume(numbers: Sequence[int], of_depth: int) -> tuple[int, int, int]:
+    """One for each axis of a volume; of planes, ``of_depth`` for the first."""
+    height, width = numbers[-2:]
+    return (of_depth if len(numbers) == 2 else numbers[0]), height, width
 
 
 def _rows(positions: int, element_size: int, cut: bool) -> Rows:
@@ -275,14 +295,14 @@ def _strip(geometry: PoolGeometry, sizes: Sizes, pairs: int, element_size: int) 
 
 
 def _columns_inside(geometry: PoolGeometry, width: int, out_width: int) -> np.ndarray:
-    stride, padding = geometry.stride[1], geometry.padding[1]
+    stride, padding = geometry.stride[-1], geometry.padding[-1]
     return np.array(
         [
             (
                 max(0, -((j - padding) // stride)),
                 min(out_width, (width - 1 + padding - j) // stride + 1),
             )
-            for j in range(geometry.kernel_size[1])
+            for j in range(geometry.kernel_size[-1])
         ],
         np.intp,
     )

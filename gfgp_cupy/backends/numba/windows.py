@@ -1,4 +1,5 @@
-"""Pooling of windows of any geometry, and its gradients, a vector of windows at a time.
+"""Pooling of windows of any geometry, and its gradients, a vector of windows at a time; of planes
+and of volumes. A plane is a volume of depth 1.
 
 Tensors come as 1-D arrays of their memory, contiguous or channels_last. A *segment* is a run of
 windows that lie side by side in the output: a row of a plane (contiguous), or the channels of one
@@ -95,11 +96,11 @@ def backward(block):
     Of the input's gradient, those are the rows from the first that the first window row reaches to
     before the first that the row after the last reaches: earlier windows that reach into them are
     computed again. So ranges of rows are independent, and the order of additions is always the
-    same.
+    same. Of a volume with a depth they have whole planes.
 
     Of λ's gradient there is a part for each window, or the sum over the columns of each output
-    row. The mean's gradient, one number a plane (a channel of a sample), is added to each element's
-    gradient.
+    row. The mean's gradient, one number a plane or volume (a channel of a sample), is added to each
+    element's gradient.
     """
     sizes, rows = sizes_of(block), extras_of(block, Rows)
     grads, x, lams, means, x_grads, lam_grads = (
@@ -120,7 +121,7 @@ def backward(block):
         _fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
         own_start, own_stop = _first_input_row(sizes, start_row), _first_input_row(sizes, stop_row)
         begun = own_start  # input rows before this one have their first value
-        earlier = min((sizes.kernel_h - 1) // sizes.stride_h, start_row % sizes.out_height)
+        earlier = _earlier_rows(sizes, start_row) if with_input else ZERO
         if with_lam and not of_each_window:
             for i in range(start_row * sizes.pixel, stop_row * sizes.pixel):
                 lam_grads[i] = 0.0
@@ -165,11 +166,12 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
     all, none = filled(scratch, arithmetic.INSIDE), filled(scratch, arithmetic.OUTSIDE)
     done = 0
     while done < count:
-        plane, row, column = _position(sizes, segment + done)
+        plane, depth, row, column = _position(sizes, segment + done)
         run = _run(sizes, row, column, count - done)
         at = done * length
         done += run
-        lam_start = plane * sizes.lam_plane + row * sizes.lam_row + column * sizes.lam_column
+        lam_start = plane * sizes.lam_plane + depth * sizes.lam_depth
+        lam_start += row * sizes.lam_row + column * sizes.lam_column
         _read(
             scratch,
             at,
@@ -183,51 +185,54 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
             sizes.lam_column if sizes.pixel > 1 else sizes.lam_row,
         )
         elements, bias = rows.elements + at, rows.bias + at
-        for i in range(sizes.kernel_h):
-            y = row * sizes.stride_h + i - sizes.padding_h
-            nearest_y = min(max(y, 0), sizes.height - 1)
-            edge = (plane * sizes.height + nearest_y) * sizes.width
-            for j in range(sizes.kernel_w):
-                x = column * sizes.stride_w + j - sizes.padding_w
-                inside = y == nearest_y
-                low, high = 0, length
-                if sizes.pixel > 1:
-                    nearest_x = min(max(x, 0), sizes.width - 1)
-                    inside = inside and x == nearest_x
-                    begin = (edge + nearest_x) * sizes.pixel + first
-                else:
-                    low, high = _clipped(columns, j, first, length)
-                    begin = edge + x + (first + low) * step
-                _read(
-                    scratch,
-                    elements + low,
-                    input,
-                    begin,
-                    step,
-                    sizes.input,
-                    high - low,
-                    run,
-                    length,
-                    run_step,
-                )
-                if rows.bias_step > 0:
-                    _fill(scratch, bias, all if inside else none, run * length)
-                if low > 0 or high < length:
-                    _repeat_edges(
+        for k in range(sizes.kernel_d):
+            z = depth * sizes.stride_d + k - sizes.padding_d
+            nearest_z = min(max(z, 0), sizes.depth - 1)
+            for i in range(sizes.kernel_h):
+                y = row * sizes.stride_h + i - sizes.padding_h
+                nearest_y = min(max(y, 0), sizes.height - 1)
+                edge = ((plane * sizes.depth + nearest_z) * sizes.height + nearest_y) * sizes.width
+                for j in range(sizes.kernel_w):
+                    x = column * sizes.stride_w + j - sizes.padding_w
+                    inside = y == nearest_y and z == nearest_z
+                    low, high = 0, length
+                    if sizes.pixel > 1:
+                        nearest_x = min(max(x, 0), sizes.width - 1)
+                        inside = inside and x == nearest_x
+                        begin = (edge + nearest_x) * sizes.pixel + first
+                    else:
+                        low, high = _clipped(columns, j, first, length)
+                        begin = edge + x + (first + low) * step
+                    _read(
                         scratch,
-                        elements,
-                        bias,
+                        elements + low,
                         input,
-                        edge,
-                        edge + sizes.width - 1,
-                        run_step,
+                        begin,
+                        step,
+                        sizes.input,
+                        high - low,
                         run,
                         length,
-                        low,
-                        high,
+                        run_step,
                     )
-                elements += rows.length
-                bias += rows.bias_step
+                    if rows.bias_step > 0:
+                        _fill(scratch, bias, all if inside else none, run * length)
+                    if low > 0 or high < length:
+                        _repeat_edges(
+                            scratch,
+                            elements,
+                            bias,
+                            input,
+                            edge,
+                            edge + sizes.width - 1,
+                            run_step,
+                            run,
+                            length,
+                            low,
+                            high,
+                        )
+                    elements += rows.length
+                    bias += rows.bias_step
 
 
 @compiled
@@ -252,40 +257,43 @@ def _scatter(
     end = own_stop * sizes.width * sizes.pixel
     done = 0
     while done < count:
-        plane, row, column = _position(sizes, segment + done)
+        plane, depth, row, column = _position(sizes, segment + done)
         run = _run(sizes, row, column, count - done if separate else 1)
         values = rows.weights + done * length
         done += run
-        for i in range(sizes.kernel_h):
-            y = row * sizes.stride_h + i - sizes.padding_h
-            input_row = plane * sizes.height + y
-            own = 0 <= y < sizes.height and own_start <= input_row < own_stop
-            for j in range(sizes.kernel_w):
-                x = column * sizes.stride_w + j - sizes.padding_w
-                low, high = 0, length if own and 0 <= x < sizes.width else 0
-                if sizes.pixel == 1:
-                    low, high = _clipped(columns, j, first, length if own else 0)
-                begin = (input_row * sizes.width + x) * sizes.pixel + (first + low) * step
-                _add(
-                    grad_input,
-                    begin,
-                    step,
-                    end,
-                    scratch,
-                    values + low,
-                    high - low,
-                    run,
-                    length,
-                    run_step,
-                )
-                values += rows.length
+        for k in range(sizes.kernel_d):
+            z = depth * sizes.stride_d + k - sizes.padding_d
+            for i in range(sizes.kernel_h):
+                y = row * sizes.stride_h + i - sizes.padding_h
+                input_row = (plane * sizes.depth + z) * sizes.height + y
+                own = 0 <= z < sizes.depth and 0 <= y < sizes.height
+                own = own and own_start <= input_row < own_stop
+                for j in range(sizes.kernel_w):
+                    x = column * sizes.stride_w + j - sizes.padding_w
+                    low, high = 0, length if own and 0 <= x < sizes.width else 0
+                    if sizes.pixel == 1:
+                        low, high = _clipped(columns, j, first, length if own else 0)
+                    begin = (input_row * sizes.width + x) * sizes.pixel + (first + low) * step
+                    _add(
+                        grad_input,
+                        begin,
+                        step,
+                        end,
+                        scratch,
+                        values + low,
+                        high - low,
+                        run,
+                        length,
+                        run_step,
+                    )
+                    values += rows.length
 
 
 @compiled
 def _begin_rows(sizes, grad_input, mean_grad, with_mean, start, stop):
     """Gives input rows from ``start`` to before ``stop`` their first value."""
     for row in range(start, stop):
-        plane = row // sizes.height
+        plane = row // (sizes.depth * sizes.height)
         begin = row * sizes.width * sizes.pixel
         if with_mean and sizes.pixel > 1:
             for pixel in range(begin, begin + sizes.width * sizes.pixel, sizes.pixel):
@@ -409,10 +417,16 @@ def _lane_step(sizes):
 
 @compiled
 def _position(sizes, segment):
-    """The plane, the output row and the output column of a segment's first window."""
+    """The plane (or volume), and the output depth, row and column, of a segment's first window."""
     output_row = segment // sizes.segments
-    plane = output_row // sizes.out_height
-    return plane, output_row - plane * sizes.out_height, segment - output_row * sizes.segments
+    output_plane = output_row // sizes.out_height
+    plane = output_plane // sizes.out_depth
+    return (
+        plane,
+        output_plane - plane * sizes.out_depth,
+        output_row - output_plane * sizes.out_height,
+        segment - output_row * sizes.segments,
+    )
 
 
 @compiled
@@ -448,15 +462,28 @@ def _clipped(columns, j, first, length):
 
 
 @compiled
+def _earlier_rows(sizes, output_row):
+    """How many output rows before this one have windows that reach as far as it does."""
+    _, depth, row, _ = _position(sizes, output_row * sizes.segments)
+    planes = min((sizes.kernel_d - 1) // sizes.stride_d, depth)
+    return planes * sizes.out_height + min((sizes.kernel_h - 1) // sizes.stride_h, row)
+
+
+@compiled
 def _first_input_row(sizes, output_row):
     """The first input row, counted over all planes, that ``output_row`` reaches."""
-    plane, row, _ = _position(sizes, output_row * sizes.segments)
-    return plane * sizes.height + (max(0, row * sizes.stride_h - sizes.padding_h) if row else 0)
+    plane, depth, row, _ = _position(sizes, output_row * sizes.segments)
+    z = max(0, depth * sizes.stride_d - sizes.padding_d) if depth else 0
+    y = max(0, row * sizes.stride_h - sizes.padding_h) if row else 0
+    return (plane * sizes.depth + z) * sizes.height + y
 
 
 @compiled
 def _last_input_row(sizes, segment):
-    """One past the last input row that a segment reaches, counted over all planes."""
-    plane, row, _ = _position(sizes, segment)
-    reached = row * sizes.stride_h - sizes.padding_h + sizes.kernel_h
-    return plane * sizes.height + min(sizes.height, reached)
+    """One past the last input row that a segment or one before it reaches, or in a volume the last
+    of that row's plane; counted over all planes."""
+    plane, depth, row, _ = _position(sizes, segment)
+    z = min(sizes.depth, depth * sizes.stride_d - sizes.padding_d + sizes.kernel_d) - 1
+    y = min(sizes.height, row * sizes.stride_h - sizes.padding_h + sizes.kernel_h)
+    # The last output planes may all reach the last input plane, each from its first row on.
+    return (plane * sizes.depth + z) * sizes.height + (y if sizes.depth == 1 else sizes.height)

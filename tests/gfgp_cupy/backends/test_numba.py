@@ -52,7 +52,7 @@ def set_threads():
 def example(shape, geometry, dtype, layout, lam_in_plane=False):
     """Input, λ and the output's gradient."""
     output_shape = (*shape[:2], *geometry.output_size(*shape[2:]))
-    lam_shape = output_shape if lam_in_plane else (*shape[:2], 1, 1)
+    lam_shape = output_shape if lam_in_plane else (*shape[:2], *(1,) * len(shape[2:]))
     return (
         random_numbers(shape, dtype, 0).contiguous(memory_format=layout),
         2 * random_numbers(lam_shape, dtype, 1),
@@ -261,12 +261,17 @@ def run_alone(function, how, tensors, lam_parts=0):
         ("overlapping", pool_geometry(3, 2, 1, ceil_mode=True), False),
         ("windows", pool_geometry(3, 1, 1), True),
         ("windows", pool_geometry(2, 1), False),
+        ("windows", pool_geometry(2, 1, 1, axes=3), False),
+        ("windows", pool_geometry((3, 1, 2), 2, (1, 0, 0), axes=3), True),
     ],
     ids=str,
 )
 def test_nothing_is_written_outside_the_tensors(family, geometry, lam_of_windows, shape, layout):
     if family == "tiles" and shape[2] % 2:
         shape = (*shape[:2], 6, 8)
+    if len(geometry.kernel_size) == 3:
+        shape = (*shape[:2], 3, *shape[2:])
+        layout = layout if layout is CONTIGUOUS else torch.channels_last_3d
     input, lam, grad_output = example(shape, geometry, torch.float32, layout, lam_of_windows)
     how = plan(input, lam, geometry)
     assert how.module == family
@@ -278,7 +283,7 @@ def test_nothing_is_written_outside_the_tensors(family, geometry, lam_of_windows
 
     output, spread = tensor(torch.zeros_like(grad_output)), tensor(torch.zeros_like(grad_output))
     run_alone(functions.forward, how, (tensor(input), tensor(lam), output, spread))
-    parts = grad_output.shape if lam_of_windows else (*grad_output.shape[:3], 1)
+    parts = grad_output.shape if lam_of_windows else (*grad_output.shape[:-1], 1)
     grad_input, grad_lam = (
         tensor(torch.full(shape, torch.nan)),
         tensor(torch.full(parts, torch.nan)),
@@ -290,7 +295,7 @@ def test_nothing_is_written_outside_the_tensors(family, geometry, lam_of_windows
             tensor(grad_output),
             tensor(input),
             tensor(lam),
-            tensor(torch.zeros(*shape[:2], 1, 1)),
+            tensor(torch.zeros(*shape[:2], *(1,) * len(geometry.kernel_size))),
             grad_input,
             grad_lam,
         ),
