@@ -158,8 +158,8 @@ def _what_is_left(runs: Sequence[RunRow], answered: bool) -> str:
         return " **This is not the end of it:** " + _what_is_made(runs)
     beside = {key for key in planned if key[2] in BESIDE}
     return (
-        f" **Still to come:** of {len(BESIDE)} poolings to be compared beside these, "
-        f"{len(beside & made)} of {len(beside)} runs have been made."
+        f" **Still to come:** {len(BESIDE)} more poolings to compare it with; "
+        f"{len(beside & made)} of their {len(beside)} runs have been made."
     )
 
 

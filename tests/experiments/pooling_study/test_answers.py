@@ -141,8 +141,8 @@ def test_answer_says_what_is_still_to_be_run():
     assert found.endswith("**This is not the end of it:** 48 of 308 planned runs have been made.")
     whole = runs_of({pooling: (by_seed * 3)[:8] for pooling, by_seed in QUESTION.items()})
     one_more = runs_of({"soft": [(8, 9, 18, 19)]})[0]
-    expected = "**Still to come:** of 9 poolings to be compared beside these, 1 of 180 runs have"
-    assert answer([*whole, one_more]).endswith(f" {expected} been made.")
+    expected = "9 more poolings to compare it with; 1 of their 180 runs have been made."
+    assert answer([*whole, one_more]).endswith(f" **Still to come:** {expected}")
     first = [row for row in runs_of(QUESTION) if row.seed == 0]
     expected = "**There is no answer yet:** 16 of 308 planned runs have been made."
     assert answer(first) == expected
