@@ -8,34 +8,45 @@ import torch
 from torch import nn
 from torch.types import Device
 
-from .bins import adaptive_windows
+from .axes import for_lines_and_volumes
+from .bins import Bins, adaptive_windows
+from .geometry import Sizes
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d
 
 __all__ = [
     "Adaptive",
+    "AdaptiveMaxEntPool1d",
     "AdaptiveMaxEntPool2d",
+    "AdaptiveMaxEntPool3d",
+    "GFGPAdaptiveMaxEntPool1d",
     "GFGPAdaptiveMaxEntPool2d",
+    "GFGPAdaptiveMaxEntPool3d",
+    "GFGPGlobalMaxEntPool1d",
     "GFGPGlobalMaxEntPool2d",
+    "GFGPGlobalMaxEntPool3d",
+    "GlobalMaxEntPool1d",
     "GlobalMaxEntPool2d",
+    "GlobalMaxEntPool3d",
 ]
 
-Size = int | None | tuple[int | None, int | None]
+Size = int | None | tuple[int | None, ...]
 
 
 class Adaptive:
     """What a pooling layer with :func:`gfgp_cupy.functional.adaptive_windows` is told apart by.
 
     Attributes:
-        output_size: height and width of the output, ``None`` for that of the input.
+        output_size: of the output a size for each axis, such as height and width; ``None`` for that
+            of the input.
     """
 
     shown_of_window = ("output_size",)
-    kernel_size: tuple[int, int]
+    kernel_size: Sizes
 
     @property
-    def output_size(self) -> tuple[int | None, int | None]:
-        down, across = self.kernel_size
-        return down or None, across or None
+    def output_size(self) -> tuple[int | None, ...]:
+        assert isinstance(self.kernel_size, Bins)
+        return self.kernel_size.sizes()
 
 
 class AdaptiveMaxEntPool2d(Adaptive, MaxEntPool2d):
@@ -131,3 +142,9 @@ class GFGPGlobalMaxEntPool2d(GFGPAdaptiveMaxEntPool2d):
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(num_features, 1, activation, hidden_features, norm_layer, device, dtype)
+
+
+AdaptiveMaxEntPool1d, AdaptiveMaxEntPool3d = for_lines_and_volumes(AdaptiveMaxEntPool2d)
+GlobalMaxEntPool1d, GlobalMaxEntPool3d = for_lines_and_volumes(GlobalMaxEntPool2d)
+GFGPAdaptiveMaxEntPool1d, GFGPAdaptiveMaxEntPool3d = for_lines_and_volumes(GFGPAdaptiveMaxEntPool2d)
+GFGPGlobalMaxEntPool1d, GFGPGlobalMaxEntPool3d = for_lines_and_volumes(GFGPGlobalMaxEntPool2d)

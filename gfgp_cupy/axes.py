@@ -54,14 +54,22 @@ def _function(pooling: Callable[..., Any], axes: int) -> Callable[..., Any]:
 def _documentation(pooling: Any, name: str, axes: int) -> str:
     of, input = NAMES_OF_AXES[axes], f"torch.ones(2, 4{', 8' * axes})"
     parameters = list(inspect.signature(pooling).parameters)
+    window, length, told = "", 1, ""
+    if "kernel_size" in parameters:
+        window, length = "kernel_size=2", 4
+        told = f"``kernel_size``, ``stride`` and ``padding`` are an int or have {axes} of them."
+    elif "output_size" in parameters:
+        window, length = "output_size=2", 2
+        told = f"``output_size`` is an int or ``None``, or has {axes} of them."
     if isinstance(pooling, type):
-        first = "4, " if parameters[0] == "num_features" else ""
-        kind, call = "class", f"{name}({first}kernel_size=2)({input})"
+        first = "4" if parameters[0] == "num_features" and "learnable" not in parameters else ""
+        kind, call = "class", f"{name}({', '.join(filter(None, (first, window)))})({input})"
     else:
         theta = {"kernel_size": "", "head": "torch.sigmoid, "}.get(parameters[1], "1.0, ")
-        kind, call = "func", f"{name}({input}, {theta}kernel_size=2)"
+        kind, call = "func", f"{name}({input}, {theta}{window})"
+    size = f", {length}" * axes
     return (
         f":{kind}:`~{pooling.__module__}.{pooling.__name__}` for [N, C, {of}] or [C, {of}].\n\n"
-        f"    ``kernel_size``, ``stride`` and ``padding`` are an int or have {axes} of them.\n\n"
-        f"    Example:\n        >>> {call}.shape\n        torch.Size([2, 4{', 4' * axes}])\n"
+        + (f"    {told}\n\n" if told else "")
+        + f"    Example:\n        >>> {call}.shape\n        torch.Size([2, 4{size}])\n"
     )

@@ -9,42 +9,63 @@ Otherwise they overlap and differ in length by one; then those of each length ar
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from .geometry import Sizes
 from .torchscript import sizes_of
 
 __all__ = ["Bins", "Group", "adaptive_windows", "groups", "rejoined", "taken"]
 
 
 class Bins(NamedTuple):
-    """Number of windows down and across; 0: one for each row or column of the input.
+    """Number of windows on each axis, or one number for all of them; 0: one for each element.
 
-    Stands where a kernel size does. Made by :func:`adaptive_windows`, which checks the values.
+    Stands where a kernel size does, and says to type checkers that it is one (no subclass of a
+    tuple is compiled, recorded and exported as a named tuple is). Made by :func:`adaptive_windows`,
+    which checks the values.
     """
 
-    down: int
-    across: int
+    counts: Sizes
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Output height and width."""
-        return self.down or height, self.across or width
+    def of_axes(self, axes: int) -> Bins:
+        """With a number for each of so many axes.
 
-    def kernel_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Height and width of the windows, if they tile the plane; otherwise ``None``."""
-        down, across = self.output_size(height, width)
-        # Not asked of a symbolic size where the answer is known.
-        if (down == 1 or height % down == 0) and (across == 1 or width % across == 0):
-            return height // down, width // across
-        return None
+        Raises:
+            TypeError: there are more or fewer.
+        """
+        if len(self.counts) == 1:
+            return Bins(self.counts * axes)
+        if len(self.counts) != axes:
+            raise TypeError(
+                f"output_size must be an int, None, or {_MANY[axes]} of these, got {self.sizes()}"
+            )
+        return self
 
-    def tile(self, input: object) -> bool:
+    def sizes(self) -> tuple[int | None, ...]:
+        """As :func:`adaptive_windows` was told; ``None`` for as many as the input has."""
+        return tuple([count or None for count in self.counts])
+
+    def output_size(self, *sizes: int) -> Sizes:
+        """That of an input of these ``sizes``."""
+        return tuple([count or size for count, size in zip(self.counts, sizes, strict=True)])
+
+    def kernel_size(self, *sizes: int) -> Sizes | None:
+        """The windows' sizes, if they tile the input; otherwise ``None``."""
+        counts = self.output_size(*sizes)
+        for count, size in zip(counts, sizes, strict=True):
+            # Not asked of a symbolic size where the answer is known.
+            if count != 1 and size % count != 0:
+                return None
+        return tuple([size // count for count, size in zip(counts, sizes, strict=True)])
+
+    def tile(self, input: object, axes: int) -> bool:
         """Whether all windows of ``input`` are of one size; also of what is no input at all."""
-        if not isinstance(input, Tensor) or input.dim() not in (3, 4):
+        if not isinstance(input, Tensor) or input.dim() not in (axes + 1, axes + 2):
             return True
-        return self.kernel_size(*sizes_of(input)[-2:]) is not None
+        return self.of_axes(axes).kernel_size(*sizes_of(input)[-axes:]) is not None
 
 
 class Group(NamedTuple):
@@ -61,14 +82,15 @@ class Group(NamedTuple):
     elements: list[int]
 
 
-def adaptive_windows(output_size: int | tuple[int | None, int | None] | None) -> Bins:
+def adaptive_windows(output_size: int | tuple[int | None, ...] | None) -> Sizes:
     """A ``kernel_size`` for windows that give an output of ``output_size``, whatever the input's.
 
     Every pooling of windows takes it in place of a kernel size. Stride and padding then do not
     matter. The windows are those of ``torch.nn.functional.adaptive_avg_pool2d``.
 
     Args:
-        output_size: an int or a (height, width) pair; ``None`` for as many as the input has.
+        output_size: an int, for every axis, or a tuple with one for each, such as a (height, width)
+            pair; ``None`` for as many as the input has.
 
     Raises:
         TypeError: none of these.
@@ -79,15 +101,18 @@ def adaptive_windows(output_size: int | tuple[int | None, int | None] | None) ->
         >>> log_sum_exp_pool2d(torch.randn(2, 3, 9, 7), 1.0, adaptive_windows((3, None))).shape
         torch.Size([2, 3, 3, 7])
     """
-    pair = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    if len(pair) != 2 or not all(size is None or type(size) is int for size in pair):
+    sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size,)
+    if len(sizes) not in _MANY or not all(size is None or type(size) is int for size in sizes):
         raise TypeError(
-            f"output_size must be an int, None, or a pair of these, got {output_size!r}"
+            "output_size must be an int, None, or a pair of these (of three axes a triple), got "
+            f"{output_size!r}"
         )
-    down, across = pair
-    if any(size is not None and size < 1 for size in pair):
-        raise ValueError(f"output_size must be at least 1 in both directions, got {output_size}")
-    return Bins(down or 0, across or 0)
+    if any(size is not None and size < 1 for size in sizes):
+        raise ValueError(f"output_size must be at least 1 in every direction, got {output_size}")
+    return cast(Sizes, Bins(tuple([size or 0 for size in sizes])))
+
+
+_MANY = {1: "a tuple of one", 2: "a pair", 3: "a triple"}
 
 
 def groups(length: int, count: int) -> list[Group]:

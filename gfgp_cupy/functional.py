@@ -16,7 +16,9 @@ from .window_function import check_eps
 from .window_pooling import pool_guided, pool_windows
 
 __all__ = [
+    "adaptive_max_ent_pool1d",
     "adaptive_max_ent_pool2d",
+    "adaptive_max_ent_pool3d",
     "adaptive_windows",
     "gaussian_pool1d",
     "gaussian_pool2d",
@@ -90,8 +92,9 @@ def max_ent_pool2d(
 
 @overridable
 def adaptive_max_ent_pool2d(
-    input: Tensor, lam: Tensor | float, output_size: int | tuple[int | None, int | None] | None
-) -> Tensor:
+    input: Tensor, lam: Tensor | float, output_size: int | tuple[int | None, ...] | None, *,
+    axes: int = 2,
+) -> Tensor:  # fmt: skip
     """:func:`max_ent_pool2d` with the windows of ``torch.nn.functional.adaptive_avg_pool2d``.
 
     Args:
@@ -110,7 +113,7 @@ def adaptive_max_ent_pool2d(
         >>> adaptive_max_ent_pool2d(x, 0.0, output_size=(1, 2))
         tensor([[[[2., 3.]]]])
     """
-    return pool_windows(MAX_ENT, input, lam, adaptive_windows(output_size))
+    return pool_windows(MAX_ENT, input, lam, adaptive_windows(output_size), axes=axes)
 
 
 @overridable
@@ -200,5 +203,6 @@ def gaussian_pool2d(
 
 
 max_ent_pool1d, max_ent_pool3d = for_lines_and_volumes(max_ent_pool2d)
+adaptive_max_ent_pool1d, adaptive_max_ent_pool3d = for_lines_and_volumes(adaptive_max_ent_pool2d)
 guided_max_ent_pool1d, guided_max_ent_pool3d = for_lines_and_volumes(guided_max_ent_pool2d)
 gaussian_pool1d, gaussian_pool3d = for_lines_and_volumes(gaussian_pool2d)

@@ -30,15 +30,18 @@ __all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "wind
 
 SAME = "same"
 
-ELEMENTS = PoolGeometry((1, 1), (1, 1), (0, 0), ceil_mode=False)
-"""Each element a window."""
+ELEMENTS = {
+    axes: PoolGeometry((1,) * axes, (1,) * axes, (0,) * axes, ceil_mode=False) for axes in (1, 2, 3)
+}
+"""Each element a window, by the number of axes."""
 
 
 class Windows(NamedTuple):
     """Where the windows of a pooling lie in one input.
 
     Attributes:
-        input: [N, C, H, W] or [N, C, D, H, W]; [N, C, 1, L] where windows have one axis.
+        input: [N, C, H, W] or [N, C, D, H, W]; [N, C, 1, L] where windows have one axis, and
+            [N, C, D · H, W] where the only one is a whole volume.
         padded: what is to be pooled: ``input`` itself, or with zeros around it, where these count.
         geometry: of the windows in ``padded``. Padding that it has is no part of them.
         output_shape: of the result of a batch.
@@ -58,6 +61,8 @@ class Windows(NamedTuple):
         for the surplus windows as well."""
         if self.axes == 1:
             parameter = parameter.unsqueeze(2)
+        elif self.axes > len(self.geometry.kernel_size):
+            parameter = parameter.squeeze(2)
         if not any(self.surplus):
             return parameter
         amounts = []
@@ -91,6 +96,8 @@ class Windows(NamedTuple):
             output = output.clone()  # dense, in the memory format that it has
         if self.axes == 1:
             output = output.squeeze(2)
+        elif self.axes > len(self.geometry.kernel_size):
+            output = output.unsqueeze(2)
         return output if dimensions == self.axes + 2 else output.squeeze(0)
 
 
@@ -174,7 +181,7 @@ def place_windows(
             smaller than a window.
     """
     if isinstance(kernel_size, Bins):
-        return _even_windows(input, kernel_size, axes)
+        return _even_windows(input, kernel_size.of_axes(axes))
     geometry = window_geometry(kernel_size, stride, padding, ceil_mode, axes)
     batched, output_shape = check_input(input, geometry)
     if axes == 1:
@@ -183,7 +190,7 @@ def place_windows(
         padded, unpadded = _with_counted_padding(batched, geometry)
         return Windows(batched, padded, unpadded, output_shape, axes)
     if isinstance(geometry, PoolGeometry):
-        return Windows(batched, batched, geometry, output_shape, axes)
+        return _placed(batched, geometry, output_shape, axes)
     each = range(len(geometry.stride))
     surplus = tuple([geometry.surplus(axis) for axis in each])
     before = tuple([_padding_before(geometry, batched, axis) for axis in each])
@@ -199,21 +206,28 @@ def _in_a_plane(geometry: PoolGeometry | SameGeometry) -> PoolGeometry | SameGeo
     return PoolGeometry(kernel, stride, (0, *geometry.padding), geometry.ceil_mode)
 
 
-def _even_windows(input: Tensor, bins: Bins, axes: int) -> Windows:
-    if axes != 2:
-        raise ValueError(
-            f"output_size={tuple(bins)} is for planes: windows of {axes} axes need sizes"
-        )
-    batched, (samples, channels, height, width) = check_input(input, ELEMENTS)
-    kernel_size = bins.kernel_size(height, width)
+def _even_windows(input: Tensor, bins: Bins) -> Windows:
+    axes = len(bins.counts)
+    batched, (samples, channels, *size) = check_input(input, ELEMENTS[axes])
+    kernel_size = bins.kernel_size(*size)
     if kernel_size is None:
         raise ValueError(
-            f"output_size={tuple(bins)} must divide the input's height and width, got "
-            f"{height} x {width}"
+            f"output_size={bins.sizes()} must divide the input's sizes, got {tuple(size)}"
         )
-    geometry = PoolGeometry(kernel_size, kernel_size, (0, 0), ceil_mode=False)
-    shape = (samples, channels, *bins.output_size(height, width))
-    return Windows(batched, batched, geometry, shape, axes)
+    if axes == 1:
+        batched, kernel_size = batched.unsqueeze(2), (1, *kernel_size)
+    none = (0,) * len(kernel_size)
+    geometry = PoolGeometry(kernel_size, kernel_size, none, ceil_mode=False)
+    return _placed(batched, geometry, (samples, channels, *bins.output_size(*size)), axes)
+
+
+def _placed(input: Tensor, geometry: PoolGeometry, output_shape: Sizes, axes: int) -> Windows:
+    """Windows of which padding is no part. A whole volume is pooled as a plane of all its rows."""
+    if axes == 3 and not is_tracing() and geometry.is_whole_plane(*input.shape[2:]):
+        input = input.flatten(2, 3)
+        size = tuple(input.shape[2:])
+        geometry = PoolGeometry(size, size, (0, 0), ceil_mode=False)
+    return Windows(input, input, geometry, output_shape, axes)
 
 
 def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:

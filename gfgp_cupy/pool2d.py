@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from torch import nn
 
@@ -46,8 +46,8 @@ class Pool2d(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if isinstance(kernel_size, Bins):
-            self.kernel_size, self.stride = kernel_size, kernel_size
-            self.padding, self.ceil_mode = (0, 0), False
+            self.kernel_size = self.stride = cast(Sizes, kernel_size.of_axes(self.axes))
+            self.padding, self.ceil_mode = (0,) * self.axes, False
         else:
             geometry = window_geometry(kernel_size, stride, padding, ceil_mode, self.axes)
             self.kernel_size = geometry.kernel_size

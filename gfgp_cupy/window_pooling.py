@@ -50,8 +50,8 @@ def pool_windows(
     Raises:
         TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`.
     """
-    if isinstance(kernel_size, Bins) and not kernel_size.tile(input):
-        return _pool_uneven(function, input, parameter, kernel_size)
+    if isinstance(kernel_size, Bins) and not kernel_size.tile(input, axes):
+        return _pool_uneven(function, input, parameter, kernel_size.of_axes(axes))
     windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad, axes)
     parameter = as_parameter(function.parameter, parameter, input, windows.output_shape)
     output = _pool(function, windows, windows.all_of(parameter), _backend(function, windows.input))
@@ -79,18 +79,15 @@ def pool_guided(
         TypeError, ValueError: as :func:`pool_windows`; θ that varies inside a plane does not
             broadcast.
     """
-    if isinstance(kernel_size, Bins) and not kernel_size.tile(input):
-        batched, (samples, channels, _, _) = check_input(input, ELEMENTS)
-        mean = batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched))
-        parameter = as_parameter(function.parameter, head(mean), input, (samples, channels, 1, 1))
-        return _pool_uneven(function, input, parameter, kernel_size)
+    if isinstance(kernel_size, Bins) and not kernel_size.tile(input, axes):
+        return _pool_uneven_guided(function, input, head, kernel_size.of_axes(axes))
     windows = place_windows(input, kernel_size, stride, padding, ceil_mode, count_include_pad, axes)
     batched, geometry = windows.input, windows.geometry
     shape = (*windows.output_shape[:2], 1, 1)
 
     def predicted(mean: Tensor) -> Tensor:
         parameter = as_parameter(function.parameter, head(mean), input, shape)
-        return parameter if axes < 3 else parameter.unsqueeze(4)
+        return parameter if batched.dim() == 4 else parameter.unsqueeze(4)
 
     backend = _backend(function, batched)
     if windows.padded is batched and _can_fuse(batched, backend):
@@ -105,31 +102,52 @@ def pool_guided(
     return windows.result(output, input.dim())
 
 
+def _pool_uneven_guided(
+    function: WindowFunction, input: Tensor, head: Callable[[Tensor], Tensor], bins: Bins
+) -> Tensor:
+    axes = len(bins.counts)
+    batched, (samples, channels, *_) = check_input(input, ELEMENTS[axes])
+    if axes == 1:
+        batched = batched.unsqueeze(2)
+    predicted = head(mean_of_planes(batched, mean_dtype(batched)))
+    parameter = as_parameter(function.parameter, predicted, input, (samples, channels, 1, 1))
+    return _pool_uneven(function, input, parameter.view(*parameter.shape[:2], *(1,) * axes), bins)
+
+
 def _pool_uneven(
     function: WindowFunction, input: Tensor, parameter: Tensor | float, bins: Bins
 ) -> Tensor:
     """Pools windows of which some are longer than others: those of each size together."""
-    batched, (samples, channels, *size) = check_input(input, ELEMENTS)
+    axes = len(bins.counts)
+    batched, (samples, channels, *size) = check_input(input, ELEMENTS[axes])
     shape = (samples, channels, *bins.output_size(*size))
     parameter = as_parameter(function.parameter, parameter, input, shape)
-    rows, columns = groups(size[0], shape[2]), groups(size[1], shape[3])
+    of_axes = [groups(length, count) for length, count in zip(size, shape[2:], strict=True)]
+    if axes == 1:
+        batched, parameter = batched.unsqueeze(2), parameter.unsqueeze(2)
+        of_axes = [groups(1, 1), *of_axes]
     layout = layout_of(batched)
-    strips = []
-    for row in rows:
-        strip = taken(batched, 2, row.elements)
-        of_strip = taken(parameter, 2, row.windows)
+
+    def pooled(input: Tensor, parameter: Tensor, lengths: Sizes) -> Tensor:
+        """The windows of these ``lengths`` on the first axes, and of each on the others."""
+        if len(lengths) == len(of_axes):
+            input = input.contiguous(memory_format=layout)
+            return pool_windows(function, input, parameter, lengths, axes=len(lengths))
+        of_axis, axis = of_axes[len(lengths)], 2 + len(lengths)
         parts = [
-            pool_windows(
-                function,
-                taken(strip, 3, column.elements).contiguous(memory_format=layout),
-                taken(of_strip, 3, column.windows),
-                (row.length, column.length),
+            pooled(
+                taken(input, axis, group.elements),
+                taken(parameter, axis, group.windows),
+                (*lengths, group.length),
             )
-            for column in columns
+            for group in of_axis
         ]
-        strips.append(rejoined(parts, 3, columns))
-    output = rejoined(strips, 2, rows).contiguous(memory_format=layout)
-    return output if input.dim() == 4 else output.squeeze(0)
+        return rejoined(parts, axis, of_axis)
+
+    output = pooled(batched, parameter, ()).contiguous(memory_format=layout)
+    if axes == 1:
+        output = output.squeeze(2)
+    return output if input.dim() == axes + 2 else output.squeeze(0)
 
 
 def _backend(function: WindowFunction, input: Tensor) -> str | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from ..adaptive import Adaptive, Size
+from ..axes import for_lines_and_volumes
 from ..bins import adaptive_windows
 from .generalized_mean import (
     GeneralizedMeanPool2d,
@@ -17,16 +18,26 @@ from .generalized_mean import (
 )
 
 __all__ = [
+    "AdaptiveGeneralizedMeanPool1d",
     "AdaptiveGeneralizedMeanPool2d",
+    "AdaptiveGeneralizedMeanPool3d",
+    "GFGPAdaptiveGeneralizedMeanPool1d",
     "GFGPAdaptiveGeneralizedMeanPool2d",
+    "GFGPAdaptiveGeneralizedMeanPool3d",
+    "GFGPGlobalGeneralizedMeanPool1d",
     "GFGPGlobalGeneralizedMeanPool2d",
+    "GFGPGlobalGeneralizedMeanPool3d",
+    "GlobalGeneralizedMeanPool1d",
     "GlobalGeneralizedMeanPool2d",
+    "GlobalGeneralizedMeanPool3d",
+    "adaptive_generalized_mean_pool1d",
     "adaptive_generalized_mean_pool2d",
+    "adaptive_generalized_mean_pool3d",
 ]
 
 
 def adaptive_generalized_mean_pool2d(
-    input: Tensor, p: Tensor | float, output_size: Size, eps: float = 1e-6
+    input: Tensor, p: Tensor | float, output_size: Size, eps: float = 1e-6, *, axes: int = 2
 ) -> Tensor:
     """:func:`generalized_mean_pool2d` with ``torch.nn.functional.adaptive_avg_pool2d``'s windows.
 
@@ -44,7 +55,7 @@ def adaptive_generalized_mean_pool2d(
         >>> adaptive_generalized_mean_pool2d(x, 1.0, output_size=1)
         tensor([[[2.5000]]])
     """
-    return generalized_mean_pool2d(input, p, adaptive_windows(output_size), eps=eps)
+    return generalized_mean_pool2d(input, p, adaptive_windows(output_size), eps=eps, axes=axes)
 
 
 class AdaptiveGeneralizedMeanPool2d(Adaptive, GeneralizedMeanPool2d):
@@ -132,3 +143,20 @@ class GFGPGlobalGeneralizedMeanPool2d(GFGPAdaptiveGeneralizedMeanPool2d):
         dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(num_features, 1, hidden_features, norm_layer, device, dtype)
+
+
+adaptive_generalized_mean_pool1d, adaptive_generalized_mean_pool3d = for_lines_and_volumes(
+    adaptive_generalized_mean_pool2d
+)
+AdaptiveGeneralizedMeanPool1d, AdaptiveGeneralizedMeanPool3d = for_lines_and_volumes(
+    AdaptiveGeneralizedMeanPool2d
+)
+GlobalGeneralizedMeanPool1d, GlobalGeneralizedMeanPool3d = for_lines_and_volumes(
+    GlobalGeneralizedMeanPool2d
+)
+GFGPAdaptiveGeneralizedMeanPool1d, GFGPAdaptiveGeneralizedMeanPool3d = for_lines_and_volumes(
+    GFGPAdaptiveGeneralizedMeanPool2d
+)
+GFGPGlobalGeneralizedMeanPool1d, GFGPGlobalGeneralizedMeanPool3d = for_lines_and_volumes(
+    GFGPGlobalGeneralizedMeanPool2d
+)

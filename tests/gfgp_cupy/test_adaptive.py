@@ -60,7 +60,7 @@ def numbers(shape, seed=0, dtype=torch.float64):
 
 def by_loops(pool, input, parameter, output_size):
     """Each of PyTorch's adaptive windows cut out and pooled by itself."""
-    down, across = adaptive_windows(output_size).output_size(*input.shape[2:])
+    down, across = adaptive_windows(output_size).of_axes(2).output_size(*input.shape[2:])
     height, width = input.shape[2:]
     parameter = parameter.expand(*input.shape[:2], down, across)
     rows = []

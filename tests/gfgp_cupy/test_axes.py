@@ -164,6 +164,7 @@ GUIDED = [
     name.removesuffix("3d")
     for name in poolings.__all__
     if name.startswith("GFGP") and name.endswith("3d")
+    if "Adaptive" not in name and "Global" not in name
 ] + ["GFGPMaxEntPool"]
 
 

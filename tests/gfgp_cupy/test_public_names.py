@@ -34,6 +34,8 @@ ARGUMENTS = {
     "gfgp_cupy.GFGPMaxEntPool3d": GUIDED,
     "gfgp_cupy.GFGPGaussianPool2d": {"num_features": NO_DEFAULT, **GAUSSIAN},
     "gfgp_cupy.AdaptiveMaxEntPool2d": {"output_size": NO_DEFAULT, **ADAPTIVE},
+    "gfgp_cupy.AdaptiveMaxEntPool3d": {"output_size": NO_DEFAULT, **ADAPTIVE},
+    "gfgp_cupy.GlobalMaxEntPool1d": ADAPTIVE,
     "gfgp_cupy.GlobalMaxEntPool2d": ADAPTIVE,
     "gfgp_cupy.MaxEntPoolingCuda2d": {
         **PUBLISHED, "activation": "sigmoid", "hidden_node": None,

@@ -1,5 +1,4 @@
-"""Windows that are whole planes or volumes, of contiguous tensors: pooled pixel by pixel, as
-channels_last.
+"""Windows that are whole planes, of contiguous tensors: pooled pixel by pixel, as channels_last.
 
 The compiled functions hold neighbouring windows in a vector. A row of windows that are whole planes
 has only one, so that vectors would be empty but for it; of channels_last they are full of channels.
@@ -8,8 +7,6 @@ leaves a third or less of the time.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -34,18 +31,19 @@ def is_better_by_channels(input: Tensor, geometry: PoolGeometry) -> bool:
         and sizes.numel() >= FEWEST_ELEMENTS
         and input.shape[1] >= FEWEST_CHANNELS
         and geometry.is_whole_plane(*sizes)
+        and input.dim() == 4
         and layout_of(input) is torch.contiguous_format
     )
 
 
 def by_channels(input: Tensor) -> Tensor:
     """A copy that lies in memory pixel by pixel."""
-    samples, channels, *size = input.shape
+    samples, channels, height, width = input.shape
     # Dense for one sample, too, which a transposed copy is not. Of three axes, PyTorch copies three
     # times as fast as of four.
-    pixels = input.new_empty(samples, math.prod(size), channels)
+    pixels = input.new_empty(samples, height * width, channels)
     pixels.copy_(input.flatten(2).transpose(1, 2))
-    return pixels.view(samples, *size, channels).movedim(-1, 1)
+    return pixels.view(samples, height, width, channels).permute(0, 3, 1, 2)
 
 
 def by_planes(gradient: Tensor) -> Tensor:
