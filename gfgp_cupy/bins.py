@@ -89,8 +89,8 @@ def adaptive_windows(output_size: int | tuple[int | None, ...] | None) -> Sizes:
     matter. The windows are those of ``torch.nn.functional.adaptive_avg_pool2d``.
 
     Args:
-        output_size: an int, for every axis, or a tuple with one for each, such as a (height, width)
-            pair; ``None`` for as many as the input has.
+        output_size: an int, for every axis (as is a tuple of one), or a tuple with one for each,
+            such as a (height, width) pair; ``None`` for as many as the input has.
 
     Raises:
         TypeError: none of these.

@@ -101,6 +101,7 @@ def adaptive_max_ent_pool2d(
         input, lam: as in :func:`max_ent_pool2d`.
         output_size: height and width of the output, an int or a pair; ``None`` for that of the
             input. 1 pools whole planes.
+        axes: as in :func:`max_ent_pool2d`.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format.

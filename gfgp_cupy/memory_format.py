@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .torchscript import sizes_of
+
 __all__ = ["dense", "layout_of", "new_dense"]
 
 
@@ -19,7 +21,7 @@ def layout_of(input: Tensor) -> torch.memory_format:
     ``torch.contiguous_format``. The rule is that of ``c10::TensorImpl``'s
     ``suggest_memory_format``.
     """
-    sizes, strides = input.shape, input.stride()
+    sizes, strides = sizes_of(input), input.stride()
     if strides[1] == 0:
         return torch.contiguous_format
     least = 0

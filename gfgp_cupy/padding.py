@@ -24,6 +24,7 @@ from torch import Tensor
 from .arguments import check_input
 from .bins import Bins
 from .geometry import MANY_INTS, PoolGeometry, Sizes, check_flag, pool_geometry
+from .memory_format import layout_of
 from .torchscript import is_tracing, sizes_of
 
 __all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
@@ -82,10 +83,12 @@ class Windows(NamedTuple):
         )
 
     def output_size(self) -> Sizes:
-        """The sizes of the result's plane, in a jit trace computed of those of the input."""
+        """Of the result, a size for each of the caller's axes, in a jit trace computed of those of
+        the input."""
         sizes = self.geometry.output_size(*self.padded.shape[2:])
         surplus = self.surplus or (0,) * len(sizes)
-        return tuple([size - before for size, before in zip(sizes, surplus, strict=True)])
+        sizes = tuple([size - before for size, before in zip(sizes, surplus, strict=True)])
+        return (1, *sizes) if self.axes > len(sizes) else sizes[-self.axes :]
 
     def result(self, output: Tensor, dimensions: int) -> Tensor:
         """Of the ``output`` of all windows, what is asked for: of input of so many ``dimensions``,
@@ -188,6 +191,8 @@ def place_windows(
         batched, geometry = batched.unsqueeze(2), _in_a_plane(geometry)
     if count_include_pad is not False and check_flag("count_include_pad", count_include_pad):
         padded, unpadded = _with_counted_padding(batched, geometry)
+        if padded is batched:
+            return _placed(batched, unpadded, output_shape, axes)
         return Windows(batched, padded, unpadded, output_shape, axes)
     if isinstance(geometry, PoolGeometry):
         return _placed(batched, geometry, output_shape, axes)
@@ -224,7 +229,7 @@ def _even_windows(input: Tensor, bins: Bins) -> Windows:
 def _placed(input: Tensor, geometry: PoolGeometry, output_shape: Sizes, axes: int) -> Windows:
     """Windows of which padding is no part. A whole volume is pooled as a plane of all its rows."""
     if axes == 3 and not is_tracing() and geometry.is_whole_plane(*input.shape[2:]):
-        input = input.flatten(2, 3)
+        input = input.contiguous(memory_format=layout_of(input)).flatten(2, 3)
         size = tuple(input.shape[2:])
         geometry = PoolGeometry(size, size, (0, 0), ceil_mode=False)
     return Windows(input, input, geometry, output_shape, axes)

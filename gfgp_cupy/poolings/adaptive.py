@@ -45,6 +45,7 @@ def adaptive_generalized_mean_pool2d(
         input, p, eps: as in :func:`generalized_mean_pool2d`.
         output_size: height and width of the output, an int or a pair; ``None`` for that of the
             input. 1 pools whole planes.
+        axes: as in :func:`gfgp_cupy.functional.max_ent_pool2d`.
 
     Raises:
         TypeError, ValueError: as :func:`generalized_mean_pool2d` and

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from ..arguments import as_parameter
+from ..bins import Bins
 from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
@@ -114,7 +115,7 @@ class GatedPool2d(LearnedPool2d):
 
     @property
     def parameter_size(self) -> Sizes:
-        return self.kernel_size
+        return _size_of_weight(self.kernel_size)
 
     def initial_value(self) -> float:
         return 0.0
@@ -146,7 +147,8 @@ class GFGPGatedPool2d(GuidedPool2d):
     weight: Tensor
 
     def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
-        weight = torch.zeros(1, self.num_features, *self.kernel_size, device=device, dtype=dtype)
+        size = _size_of_weight(self.kernel_size)
+        weight = torch.zeros(1, self.num_features, *size, device=device, dtype=dtype)
         self.weight = nn.Parameter(weight)
 
     def reset_parameters(self) -> None:
@@ -156,3 +158,13 @@ class GFGPGatedPool2d(GuidedPool2d):
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
         return gated_pool2d(input, self.weight, *self.window, bias=parameter)
+
+
+def _size_of_weight(kernel_size: Sizes) -> Sizes:
+    if isinstance(kernel_size, Bins):
+        raise TypeError(
+            f"kernel_size must be sizes, got windows for output_size={kernel_size.sizes()}: the "
+            "gates have a weight for each element of a window; take sizes, or another pooling, such as "
+            "'mixed'"
+        )
+    return kernel_size

@@ -15,6 +15,7 @@ from torch.types import Device
 from ..autocast import mean_dtype
 from ..autograd import mean_of_planes
 from ..axes import for_lines_and_volumes
+from ..bins import Bins
 from ..functional import gaussian_pool1d, gaussian_pool2d, gaussian_pool3d
 from ..gaussian import GAUSSIAN, LEAST_VARIANCE
 from ..geometry import Sizes
@@ -240,9 +241,13 @@ class GFGPGaussianPool2d(HeadPool2d):
                 function, input, lambda mean: head(mean, noise_size), *window, axes=self.axes
             )
         # The fused path is for one parameter a plane.
-        windows = place_windows(input, *window, axes=self.axes)
         batched = input if input.dim() == self.axes + 2 else input.unsqueeze(0)
-        weight = head(mean_of_planes(windows.input, mean_dtype(batched)), windows.output_size())
+        planes = batched.unsqueeze(2) if self.axes == 1 else batched
+        if isinstance(self.kernel_size, Bins):
+            size = self.kernel_size.output_size(*batched.shape[2:])
+        else:
+            size = place_windows(batched, *window, axes=self.axes).output_size()
+        weight = head(mean_of_planes(planes, mean_dtype(batched)), size)
         output = pool_windows(function, batched, weight, *window, axes=self.axes)
         return output if batched is input else output.squeeze(0)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.types import Device
 
+from ..bins import Bins
 from ..choices import check_choice
 from ..geometry import Sizes
 from ..layers import GFGPMaxEntPool2d, MaxEntPool2d
@@ -100,7 +101,7 @@ def create_pooling(
         "ceil_mode": ceil_mode,
     }
     if pool in OF_PYTORCH:
-        _check_pytorch_has(pool, padding, count_include_pad)
+        _check_pytorch_has(pool, kernel_size, padding, count_include_pad)
     if pool != "max":
         window["count_include_pad"] = (
             pool == "avg" if count_include_pad is None else count_include_pad
@@ -112,9 +113,14 @@ def create_pooling(
 
 
 def _check_pytorch_has(
-    pool: str, padding: int | Sizes | str, count_include_pad: bool | None
+    pool: str, kernel_size: int | Sizes, padding: int | Sizes | str, count_include_pad: bool | None
 ) -> None:
     layer = OF_PYTORCH[pool].__name__
+    if isinstance(kernel_size, Bins):
+        raise ValueError(
+            f"pool={pool!r} is torch.nn.{layer}, which has no adaptive_windows: take "
+            f"torch.nn.Adaptive{layer}, or a pooling of this library, such as 'mixed'"
+        )
     if isinstance(padding, str):
         raise ValueError(
             f"pool={pool!r} is torch.nn.{layer}, which has no padding={padding!r}: pad the input, "

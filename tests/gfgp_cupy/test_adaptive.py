@@ -244,6 +244,17 @@ def test_the_last_pooling_of_a_network():
     assert network.avgpool.head.conv1.weight.grad is not None
 
 
+def test_what_takes_no_adaptive_windows_says_so():
+    with pytest.raises(TypeError, match=r"must be sizes, got .*output_size=\(2, None\)"):
+        create_pooling("gated", 4, adaptive_windows((2, None)))
+    with pytest.raises(TypeError, match="kernel_size must be sizes"):
+        create_pooling("gfgp_gated", 4, adaptive_windows(2))
+    for name, other in (("max", "AdaptiveMaxPool2d"), ("avg", "AdaptiveAvgPool2d")):
+        with pytest.raises(ValueError, match=rf"take torch\.nn\.{other}"):
+            create_pooling(name, 4, adaptive_windows(3))
+        assert hasattr(nn, other)
+
+
 @pytest.mark.parametrize("wrong", ["2", 1.5, (1, 2, 3), (1.0, 2), True])
 def test_output_size_of_a_wrong_type(wrong):
     with pytest.raises(TypeError, match="output_size must be an int, None, or a pair"):
@@ -262,6 +273,7 @@ def test_other_errors_are_those_of_pooling():
     with pytest.raises(ValueError, match=r"lam of shape .* does not broadcast"):
         adaptive_max_ent_pool2d(torch.rand(1, 2, 5, 5), torch.rand(3, 1, 1), 2)
     assert adaptive_max_ent_pool2d(torch.rand(0, 2, 5, 5), 1.0, 2).shape == (0, 2, 2, 2)
+    assert adaptive_max_ent_pool2d(torch.rand(0, 8, 5, 5), 1.0, 1).shape == (0, 8, 1, 1)
     with pytest.raises(ValueError, match="make the layer with num_features=8"):
         GFGPGlobalMaxEntPool2d(4)(torch.rand(2, 8, 3, 3))
 

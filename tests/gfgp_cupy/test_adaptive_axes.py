@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -84,12 +85,12 @@ def test_limits_are_pytorchs_adaptive_poolings(last, backend, size, output_size)
     pool = of_axes("adaptive_max_ent", axes)
     with use_backend(backend):
         mean, most = pool(input, 0.0, output_size), pool(input, 1e7, output_size)
-        assert torch.equal(pool(input[0], 0.0, output_size), mean[0])
+        torch.testing.assert_close(pool(input[0], 0.0, output_size), mean[0])
     average, largest = (getattr(F, f"adaptive_{kind}_pool{axes}d") for kind in ("avg", "max"))
     counts = sizes_of_output(size, output_size)  # of lines PyTorch takes no None
     torch.testing.assert_close(mean, average(input, counts))
     torch.testing.assert_close(most, largest(input, counts))
-    if last and axes == 3 and mean.shape[2:] != (1, 1, 1):
+    if last and axes == 3:
         assert mean.is_contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -127,15 +128,60 @@ def test_guided_layer_is_its_head_and_the_function(size, output_size):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
-def test_a_whole_volume_is_pooled_as_a_plane_of_its_rows(layout):
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_whole_volume_is_pooled_as_a_plane_of_its_rows(layout, counted):
     """Whose kernels share its elements among threads; without a copy."""
     input = numbers((3, 4, 5)).to(memory_format=layout)
-    windows = place_windows(input, (3, 4, 5), axes=3)
+    windows = place_windows(input, (3, 4, 5), count_include_pad=counted, axes=3)
     assert windows.input.shape == (2, 3, 12, 5)
     assert windows.input.data_ptr() == input.data_ptr()
-    output = functional.max_ent_pool3d(input, 1.5, (3, 4, 5))
+    assert windows.output_size() == (1, 1, 1)
+    output = functional.max_ent_pool3d(input, 1.5, (3, 4, 5), count_include_pad=counted)
     expected = functional.max_ent_pool2d(input.flatten(2, 3), 1.5, (12, 5))
     assert torch.equal(output, expected.unsqueeze(2))
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_every_other_plane_of_a_volume_keeps_the_memory_format(backend):
+    input = numbers((6, 4, 5), channels=8, dtype=torch.float32)
+    input = input.to(memory_format=torch.channels_last_3d)[:, :, ::2]
+    like = torch.nn.functional.max_pool3d(input, (3, 4, 5))
+    with use_backend(backend):
+        output = functional.max_ent_pool3d(input, 1.5, (3, 4, 5))
+    assert output.stride() == like.contiguous(memory_format=torch.channels_last_3d).stride()
+
+
+@each_axes
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_an_empty_batch_of_whole_ones(axes, backend):
+    input = torch.zeros(0, 8, *(5,) * axes, requires_grad=True)
+    with use_backend(backend):
+        output = of_axes("adaptive_max_ent", axes)(input, 1.0, 1)
+    assert output.shape == (0, 8, *(1,) * axes)
+    output.sum().backward()
+    assert input.grad.shape == input.shape
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("window", [2, 4, adaptive_windows(1), adaptive_windows(3)], ids=str)
+def test_gaussian_noise_is_one_number_a_window(axes, window):
+    layer = getattr(gfgp_cupy, f"GFGPGaussianPool{axes}d")(4, window, stochasticity="HWCN")
+    input = torch.rand(8, 4, *(4,) * axes)
+    with use_backend("torch"):
+        output = layer(input)
+    length = {2: 2, 4: 1, adaptive_windows(1): 1, adaptive_windows(3): 3}[window]
+    assert output.shape == (8, 4, *(length,) * axes)
+    output.sum().backward()
+
+
+def test_a_trace_of_volumes_warns_of_nothing():
+    layer, input = gfgp_cupy.GlobalMaxEntPool3d(), torch.rand(2, 4, 3, 4, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(layer, (input,))
+    for shape in ((2, 4, 3, 4, 5), (3, 4, 2, 6, 3)):
+        input = torch.rand(shape)
+        torch.testing.assert_close(traced(input), layer(input))
 
 
 @each_axes

@@ -163,7 +163,11 @@ def _run(
 ) -> None:
     """Calls a compiled function for all rows of the output, on as many threads as pay."""
     assert function.cpu is not None
+    together = 1
+    if direction == "backward":
+        together = plan.plane_rows if lam_parts == OF_EACH_PLANE else plan.rows_together
     parts = parts_of(plan.output_rows, -(-SMALLEST_PART // plan.row_elements))
+    parts = max(1, min(parts, plan.output_rows // together))
     scratch = None
     if plan.scratch > 0:
         scratch = torch.empty(parts * plan.scratch, dtype=dtype, device="cpu")
@@ -173,6 +177,7 @@ def _run(
         parts,
         scratch=0 if scratch is None else scratch.data_ptr(),
         lam_parts=lam_parts,
+        rows_together=together,
         constant=function.constant,
     )
     run_together(

@@ -41,7 +41,7 @@ NO_PARTS, OF_EACH_WINDOW, OF_EACH_ROW, OF_EACH_PLANE = range(4)
 
 def block_of(
     plan: Plan, tensors: Sequence[int], parts: int, scratch: int, lam_parts: int = NO_PARTS,
-    constant: float | None = None,
+    rows_together: int = 1, constant: float | None = None,
 ) -> array:  # fmt: skip
     """The block of a call.
 
@@ -49,12 +49,17 @@ def block_of(
         tensors: addresses, at most six; 0 for one that is not needed.
         scratch: the address of ``plan.scratch`` elements for each part.
         lam_parts: what λ's gradient comes in.
+        rows_together: of the output, which one part has; at most a part's share of all.
         constant: that of the window function.
     """
-    together = 1 if plan.shared_planes and lam_parts != OF_EACH_PLANE else plan.plane_rows
     missing = (0,) * (SIZES - TENSORS - len(tensors))
-    head = (0, parts, plan.output_rows, together, lam_parts, scratch, plan.scratch, _bits(constant))
-    return array("q", (*head, *tensors, *missing, *plan.numbers))
+    return array(
+        "q",
+        (
+            0, parts, plan.output_rows, rows_together, lam_parts, scratch, plan.scratch,
+            _bits(constant), *tensors, *missing, *plan.numbers,
+        ),
+    )  # fmt: skip
 
 
 def _bits(constant: float | None) -> int:

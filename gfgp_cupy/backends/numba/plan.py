@@ -140,7 +140,7 @@ class Plan:
     scratch: elements of scratch memory that each thread needs.
     output_rows: rows of the output, counted over all planes.
     plane_rows: those of one plane.
-    shared_planes: whether threads share a plane's rows. Those of a volume do not.
+    rows_together: rows of the output whose gradients are one thread's.
     whole_planes: whether planes are so many and so small that threads need not share one.
     row_elements: elements that the windows of one of them have.
     columns: for each column j of the kernel, the windows of a contiguous row that have it
@@ -157,7 +157,7 @@ class Plan:
     columns: np.ndarray
     output_rows: int
     plane_rows: int
-    shared_planes: bool
+    rows_together: int
     whole_planes: bool
     row_elements: int
 
@@ -182,7 +182,6 @@ def _plan(
     # With one channel both layouts are the same order, and the planes' rows are longer.
     channels_last = layout is not torch.contiguous_format and channels > 1
     pixel = channels if channels_last else 1
-    planar = len(size) == 2
     width, out_width = size[-1], out_size[-1]
     lam_depth, lam_height, lam_width = _of_a_volume(lam_shape[2:], 1)
     sizes = Sizes(
@@ -228,7 +227,7 @@ def _plan(
         columns,
         output_rows=math.prod(out_size[:-1]) * samples * (1 if channels_last else channels),
         plane_rows=out_size[-2],
-        shared_planes=planar,
+        rows_together=out_size[-2] if sizes.kernel_d > 1 else 1,
         whole_planes=(
             module != "windows"
             and samples * channels >= LEAST_PLANES * pixel

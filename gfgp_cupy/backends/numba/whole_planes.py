@@ -28,6 +28,7 @@ def is_better_by_channels(input: Tensor, geometry: PoolGeometry) -> bool:
     sizes = input.shape[2:]
     return (
         geometry.kernel_size == sizes
+        and input.shape[0] > 0  # what is empty counts as contiguous in every order
         and sizes.numel() >= FEWEST_ELEMENTS
         and input.shape[1] >= FEWEST_CHANNELS
         and geometry.is_whole_plane(*sizes)

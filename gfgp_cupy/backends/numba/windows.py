@@ -96,7 +96,7 @@ def backward(block):
     Of the input's gradient, those are the rows from the first that the first window row reaches to
     before the first that the row after the last reaches: earlier windows that reach into them are
     computed again. So ranges of rows are independent, and the order of additions is always the
-    same. Of a volume with a depth they have whole planes.
+    same. Of windows with a depth they have whole planes.
 
     Of λ's gradient there is a part for each window, or the sum over the columns of each output
     row. The mean's gradient, one number a plane or volume (a channel of a sample), is added to each
@@ -252,7 +252,11 @@ def _scatter(
     sizes, rows, columns, grad_input, scratch, segment, count, first, length, own_start, own_stop
 ):
     """Adds the gradients of the windows' elements to those input rows that are the caller's own."""
-    separate = rows.bias_step == 0 and sizes.kernel_h <= sizes.stride_h
+    # Else the windows of a run share elements, and sums would depend on where it begins.
+    apart = sizes.kernel_h <= sizes.stride_h
+    if sizes.pixel > 1:
+        apart = sizes.kernel_w <= sizes.stride_w
+    separate = rows.bias_step == 0 and apart
     step, run_step = _lane_step(sizes), _run_step(sizes)
     end = own_stop * sizes.width * sizes.pixel
     done = 0
@@ -486,4 +490,4 @@ def _last_input_row(sizes, segment):
     z = min(sizes.depth, depth * sizes.stride_d - sizes.padding_d + sizes.kernel_d) - 1
     y = min(sizes.height, row * sizes.stride_h - sizes.padding_h + sizes.kernel_h)
     # The last output planes may all reach the last input plane, each from its first row on.
-    return (plane * sizes.depth + z) * sizes.height + (y if sizes.depth == 1 else sizes.height)
+    return (plane * sizes.depth + z) * sizes.height + (y if sizes.out_depth == 1 else sizes.height)

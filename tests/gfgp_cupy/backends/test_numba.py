@@ -393,7 +393,16 @@ def test_powers_of_a_product_are_right_to_two_units_in_the_last_place(dtype, pow
 
 
 @each_layout
-@pytest.mark.parametrize("geometry", [pool_geometry(2), pool_geometry(3, 2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        pool_geometry(2),
+        pool_geometry(3, 2, 1),
+        pool_geometry((2, 3), (3, 1)),
+        pool_geometry((3, 2), (1, 3)),
+    ],
+    ids=str,
+)
 def test_number_of_threads_does_not_show(set_threads, geometry, layout):
     tensors = example((3, 16, 56, 64), geometry, torch.float32, layout)
     set_threads(1)
