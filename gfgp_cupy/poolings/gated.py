@@ -164,7 +164,7 @@ def _size_of_weight(kernel_size: Sizes) -> Sizes:
     if isinstance(kernel_size, Bins):
         raise TypeError(
             f"kernel_size must be sizes, got windows for output_size={kernel_size.sizes()}: the "
-            "gates have a weight for each element of a window; take sizes, or another pooling, such as "
-            "'mixed'"
+            "gates have a weight for each element of a window; take sizes, or another pooling, "
+            "such as 'mixed'"
         )
     return kernel_size
