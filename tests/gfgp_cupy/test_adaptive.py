@@ -11,7 +11,6 @@ from torch.export import Dim
 from gfgp_cupy import (
     AdaptiveGeneralizedMeanPool2d,
     AdaptiveMaxEntPool2d,
-    GFGPAdaptiveMaxEntPool2d,
     GFGPGlobalGeneralizedMeanPool2d,
     GFGPGlobalMaxEntPool2d,
     GlobalGeneralizedMeanPool2d,
@@ -124,25 +123,6 @@ def test_gradients_are_right_to_second_order(plane, output_size):
     with use_backend("torch"):
         assert torch.autograd.gradcheck(pool, (input, lam))
         assert torch.autograd.gradgradcheck(pool, (input, lam))
-
-
-@pytest.mark.parametrize(("plane", "output_size"), [EVEN, UNEVEN, ((5, 7), 1)])
-def test_guided_layer_is_its_head_and_the_function(plane, output_size):
-    layer = GFGPAdaptiveMaxEntPool2d(4, output_size).double()
-    inputs = [numbers((8, 4, *plane)).requires_grad_() for _ in range(2)]
-    results = []
-    for input, apart in zip(inputs, (False, True), strict=True):
-        layer.zero_grad()
-        if apart:
-            lam = layer.head(input.mean((2, 3), keepdim=True))
-            output = adaptive_max_ent_pool2d(input, lam, output_size)
-        else:
-            output = layer(input)
-        output.square().sum().backward()
-        gradients = [parameter.grad.clone() for parameter in layer.parameters()]
-        results.append((output, input.grad, *gradients))
-    for fused, composed in zip(*results, strict=True):
-        torch.testing.assert_close(fused, composed)
 
 
 def test_huge_elements_do_not_overflow_and_no_number_is_kept():

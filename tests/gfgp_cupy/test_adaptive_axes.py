@@ -1,4 +1,4 @@
-"""Pooling of lines and of volumes to an output of a given size, and of whole ones."""
+"""Pooling to an output of a given size, whatever the number of axes: of lines and volumes, too."""
 
 import itertools
 import math
@@ -105,8 +105,12 @@ def test_gradients_are_right_to_second_order(size, output_size):
 
 
 @pytest.mark.parametrize(
-    ("size", "output_size"), [((6,), 2), ((7,), 3), ((4, 4, 2), 2), ((3, 4, 5), 1), ((3, 5, 4), 2)]
-)
+    ("size", "output_size"),
+    [
+        ((6,), 2), ((7,), 3), ((8, 6), (2, 3)), ((7, 9), (3, 4)), ((5, 7), 1), ((4, 4, 2), 2),
+        ((3, 4, 5), 1), ((3, 5, 4), 2),
+    ],
+)  # fmt: skip
 def test_guided_layer_is_its_head_and_the_function(size, output_size):
     axes = len(size)
     layer = getattr(gfgp_cupy, f"GFGPAdaptiveMaxEntPool{axes}d")(4, output_size).double()
