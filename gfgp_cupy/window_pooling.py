@@ -105,6 +105,7 @@ def pool_guided(
 def _pool_uneven_guided(
     function: WindowFunction, input: Tensor, head: Callable[[Tensor], Tensor], bins: Bins
 ) -> Tensor:
+    """:func:`_pool_uneven` with a θ that ``head`` makes of the input's global mean."""
     axes = len(bins.counts)
     batched, (samples, channels, *_) = check_input(input, ELEMENTS[axes])
     if axes == 1:
