@@ -17,6 +17,7 @@ from . import ops
 from .backends import backend_module
 from .geometry import PoolGeometry
 from .kernels import Launch, passes
+from .planes_of_volumes import ByPlanes
 from .tracing import check_sample_shape, explained, fake_images, skeleton_of
 
 __all__ = ["CompiledKernels", "compile_kernels"]
@@ -66,10 +67,12 @@ def compile_kernels(
 
     Args:
         model: any network of one argument, on the GPU.
-        sample_shapes: [N, C, H, W] of the batches to come, one or more. A last batch that is
-            smaller may need programs of its own. For training of guided layers N is at least 2.
+        sample_shapes: [N, C, H, W] of the batches to come, one or more; of networks for volumes
+            [N, C, D, H, W]. A last batch that is smaller may need programs of its own. For training
+            of guided layers N is at least 2.
         dtype: of the images. Default: the type of the network.
-        memory_format: of the images: ``torch.contiguous_format`` or ``torch.channels_last``.
+        memory_format: of the images: ``torch.contiguous_format``, ``torch.channels_last``
+            or, of volumes, ``torch.channels_last_3d``.
         training: a forward and a backward pass in training mode, or, if False, a forward pass in
             evaluation mode without gradients.
 
@@ -136,10 +139,11 @@ class _Call:
         geometry = ops.geometry_of(*map(arguments.pop, PoolGeometry._fields))
         if self.operator is operators.backward:
             arguments["needed"] = tuple(arguments.pop("output_mask"))
+        of_axes = ByPlanes(passes) if len(geometry.kernel_size) == 3 else passes
         run = {
-            operators.pool: passes.forward,
-            operators.pool_with_spread: passes.forward_with_spread,
-            operators.backward: passes.backward,
+            operators.pool: of_axes.forward,
+            operators.pool_with_spread: of_axes.forward_with_spread,
+            operators.backward: of_axes.backward,
         }[self.operator]
         run(**arguments, geometry=geometry, run=launches.append, function=function)
         return launches

@@ -24,6 +24,7 @@ from .backends import backend_module
 from .geometry import PoolGeometry
 from .max_ent import MAX_ENT
 from .memory_format import layout_of
+from .planes_of_volumes import ByPlanes
 from .spread import spread_dtype
 from .window_function import WindowFunction
 
@@ -99,7 +100,7 @@ def _define(function: WindowFunction, axes: int) -> Operators:
         f"{name}_{theta}_backward(Tensor grad_output, Tensor spread, Tensor {theta}, str backend, "
         "float? constant=None) -> Tensor"
     )
-    _implement(function, name)
+    _implement(function, name, axes)
     namespace = torch.ops.gfgp_cupy
     return Operators(
         function,
@@ -149,28 +150,32 @@ def _registered(register: Callable[[Callable], object]) -> Callable[[Callable], 
     return decorate
 
 
-def _implement(function: WindowFunction, name: str) -> None:
+def _implement(function: WindowFunction, name: str, axes: int) -> None:
     """What the operators of ``function`` do, and what comes of them without data."""
+
+    def passes(backend):
+        module = backend_module(backend)
+        return module if axes == 2 else ByPlanes(module)
 
     @implementation(name)
     def forward(input, theta, geometry, backend, constant=None):
-        return backend_module(backend).forward(
-            input, theta, geometry, function.with_constant(constant)
+        return passes(backend).forward(
+            input, theta, geometry, function=function.with_constant(constant)
         )
 
     @implementation(f"{name}_with_spread")
     def forward_with_spread(input, theta, geometry, backend, constant=None):
-        return backend_module(backend).forward_with_spread(
-            input, theta, geometry, function.with_constant(constant)
+        return passes(backend).forward_with_spread(
+            input, theta, geometry, function=function.with_constant(constant)
         )
 
     @implementation(f"{name}_backward")
     def backward(
         grad_output, input, theta, geometry, backend, output_mask, mean_grad=None, constant=None
     ):
-        grad_input, grad_theta = backend_module(backend).backward(
+        grad_input, grad_theta = passes(backend).backward(
             grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
-            function.with_constant(constant),
+            function=function.with_constant(constant),
         )  # fmt: skip
         # A schema has no optional results: a gradient nobody asked for is an empty tensor.
         return (

@@ -12,7 +12,9 @@ from gfgp_cupy import (
     GaussianPool2d,
     GFGPGaussianPool2d,
     GFGPMaxEntPool2d,
+    GFGPMaxEntPool3d,
     MaxEntPool2d,
+    MaxEntPool3d,
     SoftPool2d,
     compile_kernels,
     poolings,
@@ -120,6 +122,24 @@ def test_what_is_compiled_is_what_a_step_launches(recorder, case, training):
     assert len(recorder.compiled) >= 3
     assert result.programs == len(recorder.compiled)
     assert re.fullmatch(rf"{result.programs} GPU programs in \d+\.\d s", str(result))
+
+
+@pytest.mark.parametrize(
+    "memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=["contiguous", "last"]
+)
+def test_windows_of_depth_1_are_pooled_by_kernels_of_planes(recorder, memory_format):
+    model = nn.Sequential(
+        nn.Conv3d(3, 8, 3, padding=1).to(memory_format=memory_format),
+        MaxEntPool3d((1, 2, 2)),
+        GFGPMaxEntPool3d(8, (1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        poolings.GaussianPool3d((1, 2, 1)),
+    )
+    shape = (2, 3, 4, 16, 16)
+    compile_kernels(model, shape, memory_format=memory_format)
+    step(model, images(shape, memory_format), training=True)
+    assert recorder.compiled == recorder.launched
+    assert len(recorder.compiled) >= 6
+    assert not any("volume" in name for name, *_ in recorder.compiled)
 
 
 def test_norms_that_do_not_train_take_one_sample(recorder):
