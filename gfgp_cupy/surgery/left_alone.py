@@ -13,13 +13,12 @@ GLOBAL = "global"
 NO_CHANNELS = "maps of {} dimensions, of which none is sure to be the channels"
 STRIDE_ONE = "stride 1 (stride_one=True replaces it)"
 
-ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-ONE_DIMENSIONAL = (
-    nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.LPPool1d,
+ADAPTIVE = (
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
-THREE_DIMENSIONAL = (
-    nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.FractionalMaxPool3d, nn.LPPool3d,
-)  # fmt: skip
+NORMS = nn.LPPool1d, nn.LPPool2d, nn.LPPool3d
+FRACTIONAL = nn.FractionalMaxPool2d, nn.FractionalMaxPool3d
 
 
 def reason_by_kind(module: nn.Module) -> str | None:
@@ -28,13 +27,9 @@ def reason_by_kind(module: nn.Module) -> str | None:
         size = module.output_size
         ones = all(length == 1 for length in (size if isinstance(size, tuple) else (size,)))
         return GLOBAL if ones else "adaptive: its windows depend on the map's size"
-    if isinstance(module, nn.LPPool2d):
+    if isinstance(module, NORMS):
         return "LP: a norm of each window, no mean"
-    if isinstance(module, nn.FractionalMaxPool2d):
-        return "fractional: its windows are drawn"
-    if isinstance(module, ONE_DIMENSIONAL):
-        return "1-D"
-    return "3-D" if isinstance(module, THREE_DIMENSIONAL) else None
+    return "fractional: its windows are drawn" if isinstance(module, FRACTIONAL) else None
 
 
 def reason_by_use(window: Window, inputs: list[Tensor], stride_one: bool = False) -> str | None:

@@ -171,8 +171,9 @@ LEFT = {
     "one element": (lambda x: F.max_pool2d(x, 1, 2), "one element"),
     "adaptive": (lambda x: F.adaptive_max_pool2d(x, 4), "adaptive"),
     "with indices": (lambda x: F.adaptive_max_pool2d(x, 4, return_indices=True)[0], "adaptive"),
-    "LP, 1-D": (lambda x: F.lp_pool1d(x.flatten(2), 2, 2), "1-D"),
-    "adaptive, 3-D": (lambda x: F.adaptive_avg_pool3d(x, 4), "3-D"),
+    "LP, 1-D": (lambda x: F.lp_pool1d(x.flatten(2), 2, 2), "LP"),
+    "adaptive, 3-D": (lambda x: F.adaptive_avg_pool3d(x, 4), "adaptive"),
+    "global, 3-D": (lambda x: F.adaptive_avg_pool3d(x, 1), "global"),
     "no channels": (lambda x: F.avg_pool3d(x, 2), "maps of four dimensions"),
     "fractional": (lambda x: F.fractional_max_pool2d(x, 2, output_size=8), "fractional"),
 }

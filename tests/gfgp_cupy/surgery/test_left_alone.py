@@ -32,7 +32,8 @@ def test_other_kinds_are_listed():
     model = Beside(
         nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d((1, 1)), nn.AdaptiveAvgPool2d((7, None)),
         nn.LPPool2d(2, 3, 2), nn.FractionalMaxPool2d(3, output_ratio=0.5),
-        nn.AdaptiveMaxPool1d(2), nn.LPPool3d(2, 2),
+        nn.AdaptiveMaxPool1d(2), nn.LPPool3d(2, 2), nn.AdaptiveAvgPool3d(1),
+        nn.FractionalMaxPool3d(2, output_ratio=0.5),
     )  # fmt: skip
     changes = replace(model)
     assert [change.path for change in changes] == ["pool"]
@@ -42,8 +43,10 @@ def test_other_kinds_are_listed():
         Left("others.2", "AdaptiveAvgPool2d(7xNone)", ADAPTIVE),
         Left("others.3", "LPPool2d(3/2)", "LP: a norm of each window, no mean"),
         Left("others.4", "FractionalMaxPool2d(3)", "fractional: its windows are drawn"),
-        Left("others.5", "AdaptiveMaxPool1d(2)", "1-D"),
-        Left("others.6", "LPPool3d(2)", "3-D"),
+        Left("others.5", "AdaptiveMaxPool1d(2)", ADAPTIVE),
+        Left("others.6", "LPPool3d(2)", "LP: a norm of each window, no mean"),
+        Left("others.7", "AdaptiveAvgPool3d(1)", "global"),
+        Left("others.8", "FractionalMaxPool3d(2)", "fractional: its windows are drawn"),
     ]  # fmt: skip
 
 
@@ -84,7 +87,7 @@ def test_rows_alike_are_one_in_the_table():
         "",
         "path                 left                  why",
         "others.0 and 2 more  AdaptiveAvgPool2d(1)  global",
-        "others.3             AdaptiveMaxPool1d(2)  1-D",
+        f"others.3             AdaptiveMaxPool1d(2)  {ADAPTIVE}",
     ]
     assert len(changes.left) == 4
 
