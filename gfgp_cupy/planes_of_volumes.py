@@ -94,7 +94,7 @@ class _Planes(NamedTuple):
 
     def parted(self, planes: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The volume of that ``shape`` of which these are the planes."""
-        return dense(self._parted(planes, shape), self.layout)
+        return _no_view(dense(self._parted(planes, shape), self.layout))
 
     def of_windows(self, parameter: Tensor) -> Tensor:
         """A ``parameter`` that broadcasts to the volume's windows, as one that broadcasts to the
@@ -109,9 +109,9 @@ class _Planes(NamedTuple):
     def summed(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """The gradient of a parameter of that ``shape``, from that of the planes' parameter."""
         if shape[self.axis] == shape[DEPTH] == 1:
-            return gradient.unsqueeze(DEPTH)
-        parted = self._parted(gradient, self.output_shape)
-        return dense(parted.sum_to_size(shape), torch.contiguous_format)
+            return _no_view(gradient.unsqueeze(DEPTH))
+        parted = self._parted(gradient, self.output_shape).sum_to_size(shape)
+        return _no_view(dense(parted, torch.contiguous_format))
 
     def _merged(self, volume: Tensor) -> Tensor:
         return volume.movedim(DEPTH, self.axis + 1).flatten(self.axis, self.axis + 1)
@@ -133,3 +133,11 @@ def _planes_of(input: Tensor, geometry: PoolGeometry) -> _Planes | None:
         output_shape=(*input.shape[:2], *geometry.output_size(*input.shape[2:])),
         layout=layout,
     )
+
+
+def _no_view(tensor: Tensor) -> Tensor:
+    """The same memory for autograd as a tensor of its own: what a custom function returns cannot be
+    changed in place where it is a view."""
+    own = tensor.new_empty(0)
+    place = tensor.storage_offset(), tensor.shape, tensor.stride()
+    return own.set_(tensor.untyped_storage(), *place)  # pyright: ignore[reportArgumentType]

@@ -19,7 +19,12 @@ from tests.support.window_loops import pooled
 SIZES = {1: (11,), 3: (5, 6, 7)}
 WINDOWS = {
     1: ((2,), (3, 2, 1), (3, 2, 1, True), (2, 3, 1, True)),
-    3: ((2,), (3, 2, 1), ((2, 3, 1), (1, 2, 3), (1, 1, 0), True)),
+    3: (
+        (2,),
+        (3, 2, 1),
+        ((2, 3, 1), (1, 2, 3), (1, 1, 0), True),
+        ((1, 3, 2), (1, 2, 2), (0, 1, 1)),
+    ),
 }
 each_window = pytest.mark.parametrize(
     ("axes", "window"), [(axes, window) for axes in WINDOWS for window in WINDOWS[axes]]
@@ -100,6 +105,25 @@ def test_gradients_to_second_order(axes):
     window = (3, 2, 1)
     assert gradcheck(lambda input, lam: function(input, lam, *window), (input, lam))
     assert gradgradcheck(lambda input, lam: function(input, lam, *window), (input, lam))
+
+
+@each_backend
+@each_window
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_output_can_be_changed_in_place(backend, axes, window, memory_format):
+    """As by the ``nn.ReLU(inplace=True)`` that follows it in many networks."""
+    input, lam = example(axes, torch.float32)
+    input = in_format(input, memory_format).to(backend.device).requires_grad_()
+    lam = lam.to(backend.device).requires_grad_()
+    with gfgp_cupy.use_backend(backend.name):
+        expected = of_axes("max_ent_pool2d", axes)(input, lam, *window).relu()
+        output = of_axes("max_ent_pool2d", axes)(input, lam, *window).relu_()
+    assert torch.equal(output, expected)
+    gradients = (
+        torch.autograd.grad(each.square().sum(), (input, lam)) for each in (output, expected)
+    )
+    for actual, right in zip(*gradients, strict=True):
+        assert torch.equal(actual, right)
 
 
 @pytest.mark.parametrize("window", [(2,), (3, 2, 1), (2, 1, "same"), (4, 3, "same")])
