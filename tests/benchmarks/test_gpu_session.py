@@ -353,7 +353,8 @@ def test_without_results_the_second_session_says_what_it_needs(tmp_path):
 
 # ---------------------------------------------------------------- both sessions on a stand-in GPU
 
-CASES = "window=(2, 2, 0), dtype=torch.float32, layout=torch.contiguous_format, sizes=(2"
+CASES = "float32, layout=torch.contiguous_format, sizes=(2, 16, 16, 16), lam_in_plane=True"
+"""Two, of Max-Ent pooling."""
 SHAPE = ("--shapes", "2x8x8:2/2/0", "--batch-size", "2")
 NETWORK = ("--arch", "resnet18", "--pools", "max_ent", "--image-size", "32", "--batch-size", "2")
 SHORTER = {

@@ -182,15 +182,6 @@ def test_onnx_of_a_layer(make):
     assert_onnxruntime_agrees(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,), *others)
 
 
-@pytest.mark.slow
-@needs_onnx
-def test_onnx_of_a_network():
-    network = small_resnet().eval()
-    sizes = ({0: Dim.DYNAMIC},)
-    others = [(numbers((batch, 3, 64, 96), batch),) for batch in (1, 5)]
-    assert_onnxruntime_agrees(network, (numbers((2, 3, 64, 96)),), sizes, *others)
-
-
 # ---------------------------------------------------------------- ONNX, by way of torch.jit.trace
 
 POOLINGS = {
