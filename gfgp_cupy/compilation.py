@@ -17,7 +17,7 @@ from . import ops
 from .backends import backend_module
 from .geometry import PoolGeometry
 from .kernels import Launch, passes
-from .planes_of_volumes import ByPlanes
+from .planes_of_volumes import passes_of
 from .tracing import check_sample_shape, explained, fake_images, skeleton_of
 
 __all__ = ["CompiledKernels", "compile_kernels"]
@@ -139,7 +139,7 @@ class _Call:
         geometry = ops.geometry_of(*map(arguments.pop, PoolGeometry._fields))
         if self.operator is operators.backward:
             arguments["needed"] = tuple(arguments.pop("output_mask"))
-        of_axes = ByPlanes(passes) if len(geometry.kernel_size) == 3 else passes
+        of_axes = passes_of(passes, len(geometry.kernel_size))
         run = {
             operators.pool: of_axes.forward,
             operators.pool_with_spread: of_axes.forward_with_spread,

@@ -24,7 +24,7 @@ from .backends import backend_module
 from .geometry import PoolGeometry
 from .max_ent import MAX_ENT
 from .memory_format import layout_of
-from .planes_of_volumes import ByPlanes
+from .planes_of_volumes import passes_of
 from .spread import spread_dtype
 from .window_function import WindowFunction
 
@@ -153,19 +153,18 @@ def _registered(register: Callable[[Callable], object]) -> Callable[[Callable], 
 def _implement(function: WindowFunction, name: str, axes: int) -> None:
     """What the operators of ``function`` do, and what comes of them without data."""
 
-    def passes(backend):
-        module = backend_module(backend)
-        return module if axes == 2 else ByPlanes(module)
+    def of(backend):
+        return passes_of(backend_module(backend), axes)
 
     @implementation(name)
     def forward(input, theta, geometry, backend, constant=None):
-        return passes(backend).forward(
+        return of(backend).forward(
             input, theta, geometry, function=function.with_constant(constant)
         )
 
     @implementation(f"{name}_with_spread")
     def forward_with_spread(input, theta, geometry, backend, constant=None):
-        return passes(backend).forward_with_spread(
+        return of(backend).forward_with_spread(
             input, theta, geometry, function=function.with_constant(constant)
         )
 
@@ -173,7 +172,7 @@ def _implement(function: WindowFunction, name: str, axes: int) -> None:
     def backward(
         grad_output, input, theta, geometry, backend, output_mask, mean_grad=None, constant=None
     ):
-        grad_input, grad_theta = passes(backend).backward(
+        grad_input, grad_theta = of(backend).backward(
             grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
             function=function.with_constant(constant),
         )  # fmt: skip

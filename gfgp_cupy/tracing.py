@@ -66,7 +66,10 @@ def check_sample_shape(name: str, shape: object) -> None:
     ):
         of_a_tensor = isinstance(shape, Tensor)
         got = "a tensor: pass its .shape" if of_a_tensor else repr(shape)
-        raise TypeError(f"{name} must be ints [N, C, H, W], such as (2, 3, 224, 224), got {got}")
+        raise TypeError(
+            f"{name} must be ints [N, C, H, W], such as (2, 3, 224, 224), of a network for volumes "
+            f"[N, C, D, H, W], got {got}"
+        )
 
 
 def fake_images(

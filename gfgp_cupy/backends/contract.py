@@ -28,7 +28,8 @@ class Backend(Protocol):
     - ``grad_output``, [N, C, oH, oW], has the input's type.
 
     All may have any strides. Of volumes all have an axis more, from ``input``, [N, C, D, H, W], to
-    the 3 numbers of ``geometry``.
+    the 3 numbers of ``geometry``. Windows whose depth and step in depth are 1 come as those of
+    planes (:mod:`gfgp_cupy.planes_of_volumes`).
 
     Nothing is differentiated here, and no argument is written to. Results that have the size of the
     input or the output are dense, in the memory format of the input
@@ -68,8 +69,8 @@ class Backend(Protocol):
         """The gradients of ``input`` and of ``lam``, with their shapes and types; ``None`` for one
         that is not ``needed``.
 
-        ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element of the input's gradient;
-        ``None``: nothing is.
+        ``mean_grad``, [N, C, 1, 1] of λ's type and no less, is added to every element of the
+        input's gradient; ``None``: nothing is.
         """
         ...
 

@@ -126,6 +126,26 @@ def test_output_can_be_changed_in_place(backend, axes, window, memory_format):
         assert torch.equal(actual, right)
 
 
+@each_backend
+@pytest.mark.parametrize("shape", [(1, 3, 4, 6, 5), (2, 1, 4, 6, 5), (2, 3, 4, 6, 5)], ids=str)
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_guided_windows_of_depth_1(backend, shape, memory_format):
+    """Of one clip and of one channel, too: each plane has the mean's gradient."""
+    input = in_format(random_numbers(shape, torch.float32, 0), memory_format)
+    input = input.to(backend.device).requires_grad_()
+    exact = input.detach().double().requires_grad_()
+    lam = exact.mean((2, 3, 4), keepdim=True).sigmoid()
+    expected = functional.max_ent_pool3d(exact, lam, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    with gfgp_cupy.use_backend(backend.name):
+        output = functional.guided_max_ent_pool3d(
+            input, torch.sigmoid, (1, 3, 3), (1, 2, 2), (0, 1, 1)
+        )
+        output.square().sum().backward()
+    torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-6)
+    expected.square().sum().backward()
+    torch.testing.assert_close(input.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("window", [(2,), (3, 2, 1), (2, 1, "same"), (4, 3, "same")])
 @pytest.mark.parametrize("count_include_pad", [False, True])
 def test_a_line_is_a_plane_of_one_row(window, count_include_pad):

@@ -6,7 +6,7 @@ import torch
 from gfgp_cupy.backends import torch as backend
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.memory_format import new_dense
-from gfgp_cupy.planes_of_volumes import ByPlanes
+from gfgp_cupy.planes_of_volumes import passes_of
 from tests.support.random_numbers import random_numbers
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last_3d}
@@ -32,7 +32,8 @@ each_geometry = pytest.mark.parametrize("geometry", IN_PLANES, ids=str)
 
 
 class Listening:
-    """The torch backend, and the inputs that it has been given."""
+    """The torch backend, which checks what the contract says of a mean's gradient, and the inputs
+    that it has been given."""
 
     def __init__(self):
         self.inputs = []
@@ -45,9 +46,11 @@ class Listening:
         self.inputs.append(input)
         return backend.forward_with_spread(input, *args, **kwargs)
 
-    def backward(self, grad_output, input, *args, **kwargs):
+    def backward(self, grad_output, input, *args, mean_grad):
         self.inputs.append(input)
-        return backend.backward(grad_output, input, *args, **kwargs)
+        if mean_grad is not None:
+            assert mean_grad.shape == (*input.shape[:2], *(1,) * (input.dim() - 2))
+        return backend.backward(grad_output, input, *args, mean_grad)
 
 
 def output_shape(shape, geometry):
@@ -60,7 +63,7 @@ def laid_out(tensor, memory_format):
 
 def check(listening, input, lam, geometry):
     """Each pass against the same one of the volume."""
-    by_planes, shape = ByPlanes(listening), output_shape(input.shape, geometry)
+    by_planes, shape = passes_of(listening, axes=3), output_shape(input.shape, geometry)
     memory_format = (
         torch.channels_last_3d if input.stride(1) == 1 < input.shape[1] else torch.contiguous_format
     )
