@@ -153,18 +153,18 @@ def _registered(register: Callable[[Callable], object]) -> Callable[[Callable], 
 def _implement(function: WindowFunction, name: str, axes: int) -> None:
     """What the operators of ``function`` do, and what comes of them without data."""
 
-    def of(backend):
+    def passes_on(backend):
         return passes_of(backend_module(backend), axes)
 
     @implementation(name)
     def forward(input, theta, geometry, backend, constant=None):
-        return of(backend).forward(
+        return passes_on(backend).forward(
             input, theta, geometry, function=function.with_constant(constant)
         )
 
     @implementation(f"{name}_with_spread")
     def forward_with_spread(input, theta, geometry, backend, constant=None):
-        return of(backend).forward_with_spread(
+        return passes_on(backend).forward_with_spread(
             input, theta, geometry, function=function.with_constant(constant)
         )
 
@@ -172,7 +172,7 @@ def _implement(function: WindowFunction, name: str, axes: int) -> None:
     def backward(
         grad_output, input, theta, geometry, backend, output_mask, mean_grad=None, constant=None
     ):
-        grad_input, grad_theta = of(backend).backward(
+        grad_input, grad_theta = passes_on(backend).backward(
             grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
             function=function.with_constant(constant),
         )  # fmt: skip

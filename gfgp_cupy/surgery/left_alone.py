@@ -17,7 +17,7 @@ ADAPTIVE = (
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
-NORMS = nn.LPPool1d, nn.LPPool2d, nn.LPPool3d
+LP = nn.LPPool1d, nn.LPPool2d, nn.LPPool3d
 FRACTIONAL = nn.FractionalMaxPool2d, nn.FractionalMaxPool3d
 
 
@@ -27,7 +27,7 @@ def reason_by_kind(module: nn.Module) -> str | None:
         size = module.output_size
         ones = all(length == 1 for length in (size if isinstance(size, tuple) else (size,)))
         return GLOBAL if ones else "adaptive: its windows depend on the map's size"
-    if isinstance(module, NORMS):
+    if isinstance(module, LP):
         return "LP: a norm of each window, no mean"
     return "fractional: its windows are drawn" if isinstance(module, FRACTIONAL) else None
 
