@@ -438,6 +438,7 @@ def test_training_whose_process_is_killed_under_torchrun(tmp_path, start):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_hang_under_torchrun(start, tmp_path):
     """torchrun gives the process that hangs half a minute to leave."""
     command = start(*TORCHRUN[1:], *WORK, "talk", "--cpu", "--dist-timeout", 6)
