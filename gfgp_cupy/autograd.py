@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.graph import Node
 
 from . import ops
 from .geometry import PoolGeometry
@@ -17,7 +18,7 @@ from .window_function import WindowFunction
 __all__ = [
     "GuidedPoolFunction",
     "MeanFunction",
-    "PendingGradient",
+    "Pending",
     "mean_of_planes",
     "pool",
     "register",
@@ -119,23 +120,30 @@ _make_differentiable(MAX_ENT)
 # that feeds the head, and as their sum, which is read from both. Here the pooling's backward
 # computes θ's gradient alone, from output-sized tensors, and leaves the rest pending; autograd runs
 # the head's backward; and the mean's backward, which autograd must run last, writes both at once.
+# Several passes may go through one graph, one inside another or in several threads: what is pending
+# belongs to a pass. Where autograd does not say that the mean's backward will run in this one (not
+# for the head's gradients alone; distributed autograd cannot say), nothing is left pending.
 #
 #       x ──> MeanFunction ──> mean ──> head ──> θ ──┐
 #                   └────────> x ────────────────> GuidedPoolFunction ──> y
 
 
-@dataclass
-class PendingGradient:
-    """What the pooling's backward leaves for the mean's.
+class PendingGradient(NamedTuple):
+    """What the pooling's backward leaves for the mean's of the same pass.
 
     Attributes:
-        arguments: the window function, and the first ones of the operator that will compute the
-            input's gradient; ``None``: nothing is pending.
+        arguments: the first ones of the operator that will compute the input's gradient.
+        function: the window function.
         placeholder: the zeros that autograd got in its stead.
     """
 
-    arguments: tuple | None = None
-    placeholder: Tensor | None = None
+    arguments: tuple
+    function: WindowFunction
+    placeholder: Tensor
+
+
+Pending = dict[int, PendingGradient]
+"""By the number of the backward pass."""
 
 
 def mean_of_planes(input: Tensor, dtype: torch.dtype) -> Tensor:
@@ -149,9 +157,7 @@ class MeanFunction(torch.autograd.Function):
     """The mean over all axes, [N, C, 1, 1] of type ``dtype``, and the input itself."""
 
     @staticmethod
-    def forward(
-        ctx, input: Tensor, dtype: torch.dtype, pending: PendingGradient
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx, input: Tensor, dtype: torch.dtype, pending: Pending) -> tuple[Tensor, Tensor]:
         ctx.pending = pending
         ctx.shape, ctx.dtype = input.shape, input.dtype
         ctx.set_materialize_grads(False)
@@ -162,21 +168,21 @@ class MeanFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor | None):
         grad_mean, grad_input = grad_outputs
-        arguments, ctx.pending.arguments = ctx.pending.arguments, None
+        pending = ctx.pending.pop(_backward_pass(), None)
         per_element = None
         if grad_mean is not None:
             per_element = grad_mean / math.prod(ctx.shape[2:])
             if len(ctx.shape) == 5:
                 per_element = per_element.unsqueeze(4)
-        if grad_input is not None and arguments is not None:
-            function, *arguments = arguments
+        if grad_input is not None and pending is not None:
+            arguments, function = pending.arguments, pending.function
             mean_grad = None if per_element is None else per_element.to(arguments[2].dtype)
             operators = ops.OPERATORS[function.name, len(ctx.shape) - 2]
             gradient, _ = operators.backward(
                 *arguments, (True, False), mean_grad, function.constant
             )
             # Not the placeholder: the graph of an earlier differentiable pass sent something, too.
-            if grad_input is not ctx.pending.placeholder:
+            if grad_input is not pending.placeholder:
                 gradient = gradient + grad_input
             return gradient, None, None
         if per_element is None:
@@ -197,7 +203,7 @@ class GuidedPoolFunction(torch.autograd.Function):
         geometry: PoolGeometry,
         backend: str,
         function: WindowFunction,
-        pending: PendingGradient,
+        pending: Pending,
     ) -> Tensor:
         output, spread = _operators(function, geometry).pool_with_spread(
             input, parameter, *geometry, backend, function.constant
@@ -212,24 +218,50 @@ class GuidedPoolFunction(torch.autograd.Function):
         (grad_output,) = grad_outputs
         input, parameter, spread = ctx.saved_tensors
         needed, function = ctx.needs_input_grad[:2], ctx.function
-        # An earlier pass that ended before the mean's backward may have left something.
-        ctx.pending.arguments = None
         if _differentiated():
             gradients = _differentiable_backward(
                 grad_output, input, parameter, ctx.geometry, needed, function
             )
             return *gradients, None, None, None, None
         grad_input = grad_parameter = None
-        if needed[0]:
-            ctx.pending.arguments = (
-                function, grad_output, input, parameter, *ctx.geometry, ctx.backend,
+        this_pass = _backward_pass()
+        if needed[0] and this_pass is not None and _will_run(input.grad_fn):
+            grad_input = input.new_zeros(()).expand(input.shape)
+            # Detached, for the graph holds what is pending.
+            tensors = _detached(grad_output), input.detach(), parameter.detach()
+            ctx.pending[this_pass] = PendingGradient(
+                (*tensors, *ctx.geometry, ctx.backend), function, grad_input
+            )
+        elif needed[0]:
+            grad_input, _ = _operators(function, ctx.geometry).backward(
+                grad_output, input, parameter, *ctx.geometry, ctx.backend, (True, False), None,
+                function.constant,
             )  # fmt: skip
-            grad_input = ctx.pending.placeholder = input.new_zeros(()).expand(input.shape)
         if needed[1]:
             grad_parameter = _operators(function, ctx.geometry).parameter_backward(
                 grad_output, spread, parameter, ctx.backend, function.constant
             )
         return grad_input, grad_parameter, None, None, None, None
+
+
+def _backward_pass() -> int | None:
+    """The number of the backward pass that autograd makes now; ``None``: it makes none, but a
+    compiler reads what it would do."""
+    if torch.compiler.is_compiling():
+        return None
+    number = torch._C._current_graph_task_id()  # it has no public name
+    return None if number < 0 else number
+
+
+def _will_run(node: Node | None) -> bool:
+    """Whether autograd is sure to run the backward of ``node`` in this pass."""
+    assert node is not None  # the mean's
+    return torch._C._will_engine_execute_node(node)  # it has no public name
+
+
+def _detached(grad: Tensor) -> Tensor:
+    # Gradients of torch.autograd.grad(…, is_grads_batched=True) cannot be, and have no graph.
+    return grad.detach() if grad.requires_grad else grad
 
 
 def _differentiated() -> bool:

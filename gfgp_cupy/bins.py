@@ -127,8 +127,8 @@ def groups(length: int, count: int) -> list[Group]:
 
 
 def taken(tensor: Tensor, axis: int, numbers: list[int]) -> Tensor:
-    """The slices of ``tensor`` with these ``numbers``; all of it, if it has one for all."""
-    if tensor.shape[axis] == 1 or numbers == list(range(tensor.shape[axis])):
+    """The slices of ``tensor`` with these ``numbers``."""
+    if numbers == list(range(tensor.shape[axis])):
         return tensor
     return tensor.index_select(axis, torch.tensor(numbers, device=tensor.device))
 

@@ -13,7 +13,7 @@ from .autocast import mean_dtype
 from .autograd import (
     GuidedPoolFunction,
     MeanFunction,
-    PendingGradient,
+    Pending,
     mean_of_planes,
     pool,
 )  # fmt: skip
@@ -91,7 +91,7 @@ def pool_guided(
 
     backend = _backend(function, batched)
     if windows.padded is batched and _can_fuse(batched, backend):
-        pending = PendingGradient()
+        pending: Pending = {}
         mean, batched = MeanFunction.apply(batched, mean_dtype(batched), pending)
         output = GuidedPoolFunction.apply(
             batched, predicted(mean), geometry, backend, function, pending
@@ -138,7 +138,7 @@ def _pool_uneven(
         parts = [
             pooled(
                 taken(input, axis, group.elements),
-                taken(parameter, axis, group.windows),
+                parameter if parameter.shape[axis] == 1 else taken(parameter, axis, group.windows),
                 (*lengths, group.length),
             )
             for group in of_axis

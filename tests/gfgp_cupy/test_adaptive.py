@@ -40,6 +40,7 @@ CASES = {
     "one axis uneven": ((6, 5), (3, 2)),
     "more than the input has": ((3, 4), (5, 4)),
     "as the input": ((4, 7), (None, 2)),
+    "one row": ((1, 4), (7, 2)),
     "whole planes": ((5, 6), 1),
 }
 each_size = pytest.mark.parametrize(("plane", "output_size"), CASES.values(), ids=CASES)

@@ -1,10 +1,16 @@
 """guided_max_ent_pool2d is the composition of a mean, a head and max_ent_pool2d, however autograd
 is used."""
 
+import gc
+import weakref
+
 import pytest
 import torch
+import torch.distributed.autograd as distributed_autograd
 import torch.utils.checkpoint
 from torch import nn
+from torch._dynamo import compiled_autograd
+from torch.distributed import rpc
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -105,11 +111,12 @@ def test_empty_batch(backend):
 
 
 class Writers(TorchDispatchMode):
-    """The names of the operators that give a new tensor of ``nbytes`` or more."""
+    """The names of the operators that give a new tensor as large as ``input`` or larger."""
 
-    def __init__(self, nbytes):
+    def __init__(self, input):
         super().__init__()
-        self.nbytes, self.names, self.seen = nbytes, [], []
+        self.nbytes, self.names = input.nbytes, []
+        self.seen = [(input.untyped_storage().data_ptr(), input)]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -131,7 +138,7 @@ def test_layer_in_training_writes_the_gradient_of_its_input_once(backend, window
     def written(pool):
         with use_backend(backend.name):
             output = pool(input)
-        with torch.autograd.set_multithreading_enabled(False), Writers(input.nbytes) as writers:
+        with torch.autograd.set_multithreading_enabled(False), Writers(input) as writers:
             torch.autograd.grad(output.sum(), (input, *layer.parameters()))
         return writers.names
 
@@ -271,6 +278,118 @@ def test_pass_that_failed_leaves_nothing_for_a_differentiable_one(graph):
         return gradient, *torch.autograd.grad(gradient.square().sum(), (input, head.weight))
 
     torch.testing.assert_close(*map(penalty, outputs))
+
+
+def test_a_pass_for_the_head_alone_changes_no_later_one(graph):
+    """Nor one that comes to the mean by way of the first derivative's graph alone."""
+    input, head, *outputs = graph
+
+    def second_derivative(output):
+        (gradient,) = torch.autograd.grad(output.sum(), input, create_graph=True)
+        torch.autograd.grad(output.sum(), head.weight, retain_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), input)
+
+    torch.testing.assert_close(*map(second_derivative, outputs))
+
+
+def test_a_pass_inside_another(graph):
+    """A hook, or another thread, may begin one of the same graph before the first has ended."""
+    input, head, *outputs = graph
+
+    def gradient(output):
+        inner = []
+
+        def begin_another(_):
+            if not inner:
+                inner.append(None)  # it comes here, too
+                ones = torch.ones_like(output)
+                inner[0] = torch.autograd.grad(output, input, ones, retain_graph=True)
+
+        handle = head.weight.register_hook(begin_another)
+        weights = random_numbers(output.shape, output.dtype, 3)
+        outer = torch.autograd.grad(output, (input, head.weight), weights, retain_graph=True)
+        handle.remove()
+        return inner[0], outer
+
+    torch.testing.assert_close(*map(gradient, outputs))
+
+
+class Token:
+    """Lives as long as the node of a graph whose metadata hold it."""
+
+
+def test_a_pass_for_the_head_alone_leaves_nothing_pending(graph):
+    input, head, output, _ = graph
+    (output.square().sum() + input.sum()).backward(inputs=[head.weight], retain_graph=True)
+    assert output.grad_fn.pending == {}
+    output.sum().backward()
+    assert output.grad_fn.pending == {}
+
+
+@pytest.mark.parametrize("ends", ["with the head's gradients", "with an error"])
+def test_no_graph_outlives_its_last_user(ends):
+    input, head = example("cpu")
+    hidden, token = input.sin(), Token()
+    hidden.grad_fn.metadata["token"], alive = token, weakref.ref(token)
+    output = guided_max_ent_pool2d(hidden, head, 2)
+    if ends == "with an error":
+
+        def fail(_):
+            raise FloatingPointError("from a hook")
+
+        head.weight.register_hook(fail)
+        with pytest.raises(FloatingPointError):
+            output.sum().backward()
+        input.sum().backward()  # until another pass ends autograd keeps the one that failed
+    else:
+        output.sum().backward(inputs=list(head.parameters()), retain_graph=True)
+    del token, hidden, output
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("kept", ["as it is", "as a copy"])
+def test_saved_tensors_hooks(kept):
+    def gradient(pool):
+        input, head = example("cpu")
+        pack = (lambda x: x) if kept == "as it is" else (lambda x: x.detach().clone())
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            output = pool(input.sin(), head, kernel_size=2).square().sum()
+        return torch.autograd.grad(output, (input, head.weight))
+
+    torch.testing.assert_close(gradient(guided_max_ent_pool2d), gradient(composed))
+
+
+@pytest.mark.skipif(not torch.distributed.rpc.is_available(), reason="PyTorch without RPC")
+def test_distributed_autograd(tmp_path):
+    """Whose engine cannot say which nodes it will run."""
+    options = rpc.TensorPipeRpcBackendOptions(init_method=f"file://{tmp_path}/rpc")
+    rpc.init_rpc("alone", rank=0, world_size=1, rpc_backend_options=options)
+    try:
+        input, head = example("cpu")
+        with distributed_autograd.context() as context:
+            loss = guided_max_ent_pool2d(input.sin(), head, 2).square().sum()
+            distributed_autograd.backward(context, [loss])
+            actual = distributed_autograd.get_gradients(context)
+    finally:
+        rpc.shutdown()
+    wanted = torch.autograd.grad(composed(input.sin(), head, kernel_size=2).square().sum(), input)
+    torch.testing.assert_close(actual[input], *wanted)
+
+
+def test_compiled_backward_pass():
+    def gradient(pool, backward):
+        input, head = example("cpu")
+        backward(pool(input.sin(), head, kernel_size=2).square().sum())
+        return input.grad, head.weight.grad
+
+    def compiled(loss):
+        with compiled_autograd._enable(torch.compile(backend="eager")):
+            loss.backward()
+
+    torch.testing.assert_close(
+        gradient(guided_max_ent_pool2d, compiled), gradient(composed, torch.Tensor.backward)
+    )
 
 
 def test_input_used_elsewhere_too():
