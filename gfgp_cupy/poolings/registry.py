@@ -21,7 +21,7 @@ from .log_sum_exp import GFGPLogSumExpPool2d, LogSumExpPool2d
 from .mixed import GFGPMixedPool2d, MixedPool2d
 from .soft import SoftPool2d
 
-__all__ = ["create_pooling", "list_poolings"]
+__all__ = ["WindowNotServed", "create_pooling", "list_poolings"]
 
 OF_PYTORCH = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 WITHOUT_TENSORS = {**OF_PYTORCH, "soft": SoftPool2d, "edscw": EDSCWPool2d}
@@ -42,6 +42,21 @@ OF_CHANNELS = {
     "lse": LogSumExpPool2d,
     "gfgp_lse": GFGPLogSumExpPool2d,
 }
+
+
+class WindowNotServed(ValueError):
+    """A pooling has no windows such as it was asked for.
+
+    Attributes:
+        reason: why, without the way out, which the message has, too.
+    """
+
+    def __init__(self, reason: str, way_out: str) -> None:
+        super().__init__(reason, way_out)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 def list_poolings() -> list[str]:
@@ -117,20 +132,20 @@ def _check_pytorch_has(
 ) -> None:
     layer = OF_PYTORCH[pool].__name__
     if isinstance(kernel_size, Bins):
-        raise ValueError(
-            f"pool={pool!r} is torch.nn.{layer}, which has no adaptive_windows: take "
-            f"torch.nn.Adaptive{layer}, or a pooling of this library, such as 'mixed'"
+        raise WindowNotServed(
+            f"pool={pool!r} is torch.nn.{layer}, which has no adaptive_windows",
+            f"take torch.nn.Adaptive{layer}, or a pooling of this library, such as 'mixed'",
         )
     if isinstance(padding, str):
-        raise ValueError(
-            f"pool={pool!r} is torch.nn.{layer}, which has no padding={padding!r}: pad the input, "
-            "or take a pooling of this library, such as 'mixed'"
+        raise WindowNotServed(
+            f"pool={pool!r} is torch.nn.{layer}, which has no padding={padding!r}",
+            "pad the input, or take a pooling of this library, such as 'mixed'",
         )
     if pool == "max" and count_include_pad:
-        raise ValueError(
-            f"pool='max' is torch.nn.{layer}, whose padding never counts: leave out "
-            f"count_include_pad={count_include_pad!r}, or take a pooling of this library, such as "
-            "'mixed'"
+        raise WindowNotServed(
+            f"pool='max' is torch.nn.{layer}, whose padding never counts",
+            f"leave out count_include_pad={count_include_pad!r}, or take a pooling of this "
+            "library, such as 'mixed'",
         )
 
 
@@ -141,8 +156,8 @@ def _of_axes(pool: str, layer: type[nn.Module], axes: int) -> Callable[..., nn.M
     module = nn if pool in OF_PYTORCH else sys.modules[layer.__module__]
     found = getattr(module, layer.__name__.replace("2d", f"{axes}d"), None)
     if found is None:
-        raise ValueError(
-            f"pool={pool!r} has windows of 2 axes alone, got axes={axes}: take another pooling, "
-            "such as 'max_ent'"
+        raise WindowNotServed(
+            f"pool={pool!r} has windows of 2 axes alone, got axes={axes}",
+            "take another pooling, such as 'max_ent'",
         )
     return found

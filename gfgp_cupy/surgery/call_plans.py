@@ -44,6 +44,10 @@ class PlanOfCall(Plan):
     sites: list[CallSite]
 
     @property
+    def found(self) -> str:
+        return self.site.description
+
+    @property
     def was(self) -> Was | None:
         return was_of(self.site.stand_in)
 
@@ -54,7 +58,7 @@ class PlanOfCall(Plan):
             poolings.expect(site.key, site.slots, site.methods, whole_map=site.covers_the_map)
         poolings.put(self.site.key, self.site.slots, pooling)
         is_now = describe(type(pooling).__name__, self.window)
-        return Replacement(self.path, self.num_features, self.site.description, is_now)
+        return Replacement(self.path, self.num_features, self.found, is_now)
 
 
 def decide_calls(

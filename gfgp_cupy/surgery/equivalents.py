@@ -19,15 +19,16 @@ AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 OWN_FORWARD = "has a forward of its own, which may do anything"
 
 
-def axes_of(module: nn.Module) -> int:
-    """How many axes the windows of a maximum or an average have."""
+def axes_of(cls: type[nn.Module]) -> int:
+    """How many axes the windows of a maximum or an average, of this class, have."""
     kinds = enumerate(zip(MAXIMA, AVERAGES, strict=True), 1)
-    return next(axes for axes, kind in kinds if isinstance(module, kind))
+    return next(axes for axes, kind in kinds if issubclass(cls, kind))
 
 
 def equivalent_window(module: Any) -> Window | str:
     """The window by which a new pooling does what ``module`` does, or the reason against one."""
-    axes, cls = axes_of(module), type(module)
+    cls = type(module)
+    axes = axes_of(cls)
     if isinstance(module, MAXIMA):
         base = MAXIMA[axes - 1]
         if set(_numbers(module.dilation)) != {1}:

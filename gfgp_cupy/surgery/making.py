@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,9 +14,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but 
 
 from ..choices import check_choice
 from ..geometry import Sizes
+from ..pool2d import Pool2d
 from ..poolings import create_pooling, list_poolings
+from ..poolings.registry import WindowNotServed
 from ..tracing import WANT_OF_DATA, skeleton_of, without_log
+from .equivalents import AVERAGES, MAXIMA, axes_of
 from .plans import Plan
+from .refusals import Refusal
 from .start import as_was, check_was
 
 __all__ = ["check_pool", "make_all"]
@@ -25,8 +30,9 @@ WINDOW = ("num_features", "kernel_size", "stride", "padding", "ceil_mode")
 
 def make_all(
     plans: Sequence[Plan], pool: str | Callable[..., nn.Module], start: str | None
-) -> list[nn.Module]:
-    """A pooling for each plan, by ``pool`` and ``start`` as :func:`replace_pooling` has them.
+) -> list[nn.Module | Refusal]:
+    """A pooling for each plan, by ``pool`` and ``start`` as :func:`replace_pooling` has them; or
+    why there is none that can take its place.
 
     Raises:
         TypeError: ``pool`` is a module, or has returned something else.
@@ -37,17 +43,28 @@ def make_all(
     if start is not None:
         check_was((plan.path, plan.was) for plan in plans)
     made = [
-        plan.make(as_was(make_pooling, plan.was) if start and plan.was else make_pooling)
+        _made(plan, as_was(make_pooling, plan.was) if start and plan.was else make_pooling)
         for plan in plans
     ]
     if callable(pool):
         for plan, pooling in zip(plans, made, strict=True):
-            _check_output(plan, pooling)
+            if isinstance(pooling, nn.Module):
+                _check_output(plan, pooling)
         if len({id(pooling) for pooling in made}) < len(made):
             raise ValueError(
                 "pool returned one module for several places: it must make a new one on each call"
             )
-    return made
+    return [
+        one if isinstance(one, Refusal) else plan.obstacle(one) or one
+        for plan, one in zip(plans, made, strict=True)
+    ]
+
+
+def _made(plan: Plan, make_pooling: Callable[..., nn.Module]) -> nn.Module | Refusal:
+    try:
+        return plan.make(make_pooling)
+    except WindowNotServed as error:
+        return Refusal(plan.path, plan.found, error.reason, error)
 
 
 def check_pool(pool: str | Callable[..., nn.Module]) -> None:
@@ -95,6 +112,7 @@ def _by_keyword(
     """A layer of the class ``made`` that takes its window by name, as this library's and PyTorch's
     do. ``pool`` is that class, or a partial of it, which has the last word on ``num_features``."""
     given = dict(zip(WINDOW, window, strict=True)) | options
+    _check_axes(made, len(given["kernel_size"]))
     parameters = inspect.signature(made).parameters
     if isinstance(pool, partial):
         own = inspect.signature(made).bind_partial(*pool.args).arguments | pool.keywords
@@ -107,12 +125,30 @@ def _by_keyword(
         if "num_features" in own:
             del given["num_features"]
     if "count_include_pad" in given and "count_include_pad" not in parameters:
-        raise ValueError(
+        raise WindowNotServed(
             f"pool={made.__name__} takes no count_include_pad, which a padding that counts in the "
-            "mean needs: pass a callable that takes it, or leave such poolings out with where"
+            "mean needs",
+            "pass a callable that takes it",
         )
     # What else a place may need and does not get shows in the size of the output.
     return pool(**{name: value for name, value in given.items() if name in parameters})
+
+
+def _check_axes(made: type[nn.Module], axes: int) -> None:
+    """Checks that poolings of the class ``made`` have windows of so many axes."""
+    if issubclass(made, Pool2d):
+        own = made.axes
+    elif issubclass(made, (*MAXIMA, *AVERAGES)):
+        own = axes_of(made)
+    else:
+        return  # which shows when it is made, or in the size of its output
+    if own != axes:
+        other = made.__name__.replace(f"{own}d", f"{axes}d")
+        there = other != made.__name__ and hasattr(sys.modules.get(made.__module__), other)
+        beside = f": {other} has" if there else ""
+        raise WindowNotServed(
+            f"pool={made.__name__} has no windows of {axes} axes{beside}", "pass a class that has"
+        )
 
 
 def _check_output(plan: Plan, pooling: nn.Module) -> None:

@@ -118,6 +118,10 @@ class PlanOfStride(Plan):
     convs: tuple[nn.Conv2d, ...]
     poolings: tuple[tuple[nn.Module, str], ...] = ()
 
+    @property
+    def found(self) -> str:
+        return f"{self.name}(stride 2)"
+
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
         for conv in self.convs:
             conv.stride = (1, 1)
@@ -126,9 +130,8 @@ class PlanOfStride(Plan):
         for parent, name in self.poolings:
             setattr(parent, name, nn.Identity().train(self.training))
         pooled(self.host).pooling = pooling
-        was, stays = (f"{self.name}(stride {stride})" for stride in (2, 1))
-        is_now = f"{stays} + {describe(type(pooling).__name__, self.window)}"
-        return Replacement(self.path, self.num_features, was, is_now)
+        is_now = f"{self.name}(stride 1) + {describe(type(pooling).__name__, self.window)}"
+        return Replacement(self.path, self.num_features, self.found, is_now)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,10 @@ CANNOT_GROW = {
 }
 
 
-def checked_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    """The argument ``optimizer`` as a list.
+def checked_optimizers(
+    optimizer: Optimizer | Sequence[Optimizer] | None, model: nn.Module
+) -> list[Optimizer]:
+    """The argument ``optimizer`` as a list. Warns if it was made for another network.
 
     Raises:
         TypeError: one is no optimizer.
@@ -42,6 +45,16 @@ def checked_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> lis
                 f"optimizer is a {cls.__name__}, which the new parameters cannot join, for {reason}"
                 ": give another one first, or none and make this one afterwards"
             )
+    trained = {
+        id(each) for one in optimizers for group in one.param_groups for each in group["params"]
+    }
+    own = {id(each) for each in model.parameters() if each.requires_grad}
+    if optimizers and own and not own & trained:
+        warnings.warn(
+            "optimizer has none of model's parameters: only the new poolings' will join it. If it "
+            "was made for another copy of the network, make it anew, of model.parameters()",
+            stacklevel=3,
+        )
     return optimizers
 
 

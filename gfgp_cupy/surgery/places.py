@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from .table import Left
 from .window import Window, describe, window_of
 from .wrappers import is_compiled
 
-__all__ = ["Place", "find_places"]
+__all__ = ["Place", "find_places", "is_strided"]
 
 COMPILED = "is compiled by torch.compile by itself: replace it first, and compile it then"
 SCRIPTED = "is compiled by torch.jit, and its modules are fixed: replace its poolings before that"
@@ -67,9 +67,14 @@ def find_places(model: nn.Module, selection: Selection) -> tuple[list[Place], li
     return places, left
 
 
+def is_strided(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it is a convolution whose stride can become a pooling."""
+    return isinstance(module, nn.Conv2d) and max(module.stride) == 2
+
+
 def _place(path: str, module: nn.Module, strided_convs: bool) -> Place | None:
     if isinstance(module, nn.Conv2d):
-        if strided_convs and max(module.stride) == 2:
+        if strided_convs and is_strided(module):
             return Place(path, module, obstacle=reason_against_conv(module))
     elif isinstance(module, (*MAXIMA, *AVERAGES)):
         if not path:
@@ -90,7 +95,7 @@ def _place(path: str, module: nn.Module, strided_convs: bool) -> Place | None:
 
 def _window_of_attributes(module: Any) -> Window | None:
     try:
-        return window_of(module.kernel_size, module.stride, axes=axes_of(module))
+        return window_of(module.kernel_size, module.stride, axes=axes_of(type(module)))
     except (TypeError, ValueError):
         return None
 

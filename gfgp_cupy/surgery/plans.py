@@ -55,6 +55,11 @@ class Plan(ABC):
         return pooling.train(self.training)
 
     @property
+    @abstractmethod
+    def found(self) -> str:
+        """What is there, with its window, for the table."""
+
+    @property
     def was(self) -> Was | None:
         """What was computed there, or None where it was neither an average nor a maximum."""
         return None
@@ -78,13 +83,16 @@ class PlanOfPooling(Plan):
     def was(self) -> Was | None:
         return was_of(self.module)
 
+    @property
+    def found(self) -> str:
+        return describe(type(self.module).__name__, self.module)
+
     def obstacle(self, pooling: nn.Module) -> Refusal | None:
         reason = what_cannot_move(self.module, pooling)
-        was = describe(type(self.module).__name__, self.module)
-        return Refusal(self.path, was, reason) if reason else None
+        return Refusal(self.path, self.found, reason) if reason else None
 
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
-        was = describe(type(self.module).__name__, self.module)
+        was = self.found
         parent, _, name = self.path.rpartition(".")
         hand_over(self.module, pooling)
         setattr(model.get_submodule(parent), name, pooling)

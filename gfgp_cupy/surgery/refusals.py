@@ -39,13 +39,16 @@ def refuse_to_guess(trace: Trace) -> None:
     ) from failure.error
 
 
-def refuse(refusals: list[Refusal], selected: Iterable[str], everywhere: bool) -> None:
+def refuse(
+    refusals: list[Refusal], selected: Iterable[str], everywhere: bool, replaceable: set[str]
+) -> None:
     """Raise ValueError if there are ``refusals``: it names all, and a ``where`` without them.
 
     Args:
         refusals: of one call of :func:`gfgp_cupy.replace_pooling`.
         selected: the paths of all places that ``where`` has selected.
         everywhere: whether those are all that there are.
+        replaceable: the paths of what can be replaced. Several calls in one forward share a path.
     """
     if not refusals:
         return
@@ -55,14 +58,22 @@ def refuse(refusals: list[Refusal], selected: Iterable[str], everywhere: bool) -
     places = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
     refused = tuple(dict.fromkeys(refusal.path for refusal in refusals))
     one = len(refused) == 1
+    past_all = "go on past all such places with unsupported='skip'"
+    beside = sorted(replaceable.intersection(refused))
     if everywhere:
         condition = f"path != {refused[0]!r}" if one else f"path not in {refused!r}"
     else:
         # Whatever where says now, this says the same of all others.
         rest = tuple(path for path in selected if path not in refused)
         condition = f"path in {rest!r}"
+    way_out = (
+        f"leave {'it' if one else 'them'} out with where=lambda path, module: {condition}, or "
+        f"{past_all}"
+    )
+    if beside:
+        paths = ", ".join(map(repr, beside))
+        way_out = f"{past_all} (a where would leave out the other calls of {paths}, too)"
     raise ValueError(
         f"{'a place' if one else f'{len(refused)} places'} that cannot be replaced: {places}; "
-        f"leave {'it' if one else 'them'} out with where=lambda path, module: {condition}, or go "
-        "on past all such places with unsupported='skip'"
+        f"{way_out}"
     ) from refusals[0].cause

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, SupportsIndex, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -14,9 +14,10 @@ from ..choices import check_choice
 from ..tracing import check_sample_shape
 from .call_plans import PlanOfCall, decide_calls, shield_others
 from .decisions import Decision, decide
+from .equivalents import reason_against_conv
 from .making import check_pool, make_all
 from .optimizers import checked_optimizers, update_optimizers
-from .places import find_places
+from .places import find_places, is_strided
 from .plans import Plan
 from .refusals import Refusal, refuse, refuse_to_guess
 from .selection import Selection
@@ -124,7 +125,8 @@ def replace_pooling(
 
     Raises:
         TypeError: ``model`` is no module, ``pool`` is one or makes something else, ``optimizer``
-            is none, or ``sample_shape`` no tuple of ints.
+            is none, ``sample_shape`` no tuple of ints, ``where`` no function or ``min_channels``
+            no int.
         ValueError: ``pool`` is unknown, makes poolings of another size or is a partial class that
             sets the window; ``model`` or a part of it is distributed, scripted or int8; its forward
             fails on images of ``sample_shape``; the
@@ -150,7 +152,8 @@ def replace_pooling(
     check_start(start)
     check_choice("unsupported", unsupported, ("raise", "skip"))
     check_sample_shape("sample_shape", sample_shape)
-    optimizers = checked_optimizers(optimizer)
+    _check_selection(where, min_channels)
+    optimizers = checked_optimizers(optimizer, model)
 
     selection = Selection(
         strided_convs=strided_convs,
@@ -165,12 +168,13 @@ def replace_pooling(
     left = [one for one in survey.decisions if isinstance(one, Left)]
     if unsupported == "raise":
         refuse_to_guess(survey.trace)
-        refuse([one for one in left if isinstance(one, Refusal)], survey.selected, where is None)
-    made = list(zip(plans, make_all(plans, pool, start), strict=True))
-    obstacles = [one for plan, new in made if (one := plan.obstacle(new))]
+        refusals = [one for one in left if isinstance(one, Refusal)]
+        refuse(refusals, survey.selected, where is None, {plan.path for plan in plans})
+    outcomes = list(zip(plans, make_all(plans, pool, start), strict=True))
+    obstacles = [one for _, one in outcomes if isinstance(one, Refusal)]
+    made = [(plan, one) for plan, one in outcomes if not isinstance(one, Refusal)]
     if unsupported == "raise":
-        refuse(obstacles, survey.selected, where is None)
-    made = [(plan, new) for plan, new in made if plan.obstacle(new) is None]
+        refuse(obstacles, survey.selected, where is None, {plan.path for plan, _ in made})
     left = _in_order(model, [*left, *obstacles, *_rest_of_the_forward(survey.trace)])
     if not made:
         _warn_that_nothing_changed(model, selection, left)
@@ -182,6 +186,16 @@ def replace_pooling(
     shield_others(model, survey.trace.calls.sites, of_modules)
     update_optimizers(optimizers, before, model)
     return Replacements(changes, left)
+
+
+def _check_selection(where: object, min_channels: object) -> None:
+    if where is not None and not callable(where):
+        raise TypeError(
+            "where must be a function of the path and the module, such as "
+            f"lambda path, module: path != {where!r}, got {where!r}"
+        )
+    if not isinstance(min_channels, SupportsIndex):
+        raise TypeError(f"min_channels must be an int, got {min_channels!r}")
 
 
 @dataclass(frozen=True)
@@ -230,14 +244,19 @@ def _rest_of_the_forward(trace: Trace) -> list[Left]:
 
 
 def _warn_that_nothing_changed(model: nn.Module, selection: Selection, left: list[Left]) -> None:
-    advice = ""
-    if not selection.strided_convs:
-        advice = "; strided_convs=True replaces the strides of convolutions"
     selected = "" if selection.where is None else " that where selects"
     reasons = "; ".join(dict.fromkeys(row.reason for row in left))
-    but = f" but what it leaves ({reasons})" if left else ""
+    stays = f"; what pools in it stays as it is ({reasons})" if left else ""
+    advice = ""
+    if selection.where is None and selection.strides is None and not selection.strided_convs:
+        strided = [module for module in model.modules() if is_strided(module)]
+        if any(
+            reason_against_conv(conv) is None and conv.out_channels >= selection.min_channels
+            for conv in strided
+        ):
+            advice = "; strided_convs=True replaces the strides of convolutions"
     warnings.warn(
-        f"replace_pooling changed nothing in {type(model).__name__}: it has no MaxPool2d or "
-        f"AvgPool2d module{selected}{but}{advice}",
+        f"replace_pooling changed nothing in {type(model).__name__}: it has no pooling module to "
+        f"replace{selected}{stays}{advice}",
         stacklevel=3,
     )

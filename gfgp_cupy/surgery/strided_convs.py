@@ -32,8 +32,12 @@ class PlanOfConv(Plan):
 
     conv: nn.Conv2d
 
+    @property
+    def found(self) -> str:
+        return describe(type(self.conv).__name__, self.conv)
+
     def apply(self, model: nn.Module, pooling: nn.Module) -> Replacement:
-        was = describe(type(self.conv).__name__, self.conv)
+        was = self.found
         # The same object, as torch.nn.utils.parametrize does it: its hooks, and whoever holds
         # it or its tensors, an optimizer for instance, need not know.
         self.conv.stride = (1, 1)

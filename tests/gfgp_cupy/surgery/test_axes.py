@@ -1,6 +1,8 @@
 """replace_pooling of networks for sound and for video: poolings of one and of three axes."""
 
 import copy
+import functools
+import re
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gfgp_cupy
-from gfgp_cupy import poolings, replace_pooling
+from gfgp_cupy import GatedPool2d, GFGPMaxEntPool2d, poolings, replace_pooling
 
 
 def sound() -> nn.Module:
@@ -157,3 +159,37 @@ def test_every_pooling_by_name(pool, axes):
     layer = poolings.create_pooling(pool, 4, kernel_size=2, axes=axes).eval()
     with gfgp_cupy.use_backend("torch"):  # Numba would compile each
         assert layer(torch.rand(2, 4, *(4,) * axes)).shape == (2, 4, *(2,) * axes)
+
+
+class Named(GFGPMaxEntPool2d):
+    """Whose name has no number of axes."""
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [("gated", "pool='gated' has windows of 2 axes alone"),
+     (GFGPMaxEntPool2d, "pool=GFGPMaxEntPool2d has no windows of 3 axes: GFGPMaxEntPool3d has"),
+     (functools.partial(GFGPMaxEntPool2d, hidden_features=3), "GFGPMaxEntPool3d has"),
+     (nn.MaxPool2d, "pool=MaxPool2d has no windows of 3 axes: MaxPool3d has"),
+     (GatedPool2d, "pool=GatedPool2d has no windows of 3 axes"),
+     (Named, "pool=Named has no windows of 3 axes; leave")],
+)  # fmt: skip
+def test_where_a_pooling_has_no_such_windows(pool, said):
+    """It is a place without an equivalent, as others are."""
+
+    def network():
+        return nn.Sequential(
+            nn.Conv3d(3, 4, 3), nn.MaxPool3d(2), nn.Flatten(1, 2), nn.AvgPool2d(2, padding=0)
+        )
+
+    shape = (2, 3, 8, 8, 8)
+    with pytest.raises(ValueError, match=f"'1' .*{re.escape(said)}") as caught:
+        replace_pooling(network(), pool, sample_shape=shape)
+    assert "where=lambda path, module: path != '1'" in str(caught.value)
+    where = lambda path, module: path != "1"  # noqa: E731, as advised
+    changes = replace_pooling(network(), pool, sample_shape=shape, where=where)
+    assert [change.path for change in changes] == ["3"]
+    changes = replace_pooling(network(), pool, sample_shape=shape, unsupported="skip")
+    assert [change.path for change in changes] == ["3"]
+    (left,) = changes.left
+    assert left.path == "1" and said.split(";")[0] in left.reason

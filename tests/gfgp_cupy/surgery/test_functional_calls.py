@@ -640,3 +640,24 @@ def test_inception():
     heads = [module.head for module in model.modules() if isinstance(module, GFGPMaxEntPool2d)]
     assert len(heads) == 14
     assert all(parameter.grad is not None for head in heads for parameter in head.parameters())
+
+
+class WithIndices(nn.Module):
+    """Calls of which one has no equivalent."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x):
+        output, _ = F.max_pool2d(F.max_pool2d(self.conv(x), 2), 2, return_indices=True)
+        return output
+
+
+def test_a_where_that_would_leave_out_other_calls_is_not_advised():
+    with pytest.raises(ValueError, match="return_indices") as caught:
+        replace(WithIndices())
+    assert "unsupported='skip' (a where would leave out the other calls of ''" in str(caught.value)
+    assert "where=lambda" not in str(caught.value)
+    changes = replace(WithIndices(), unsupported="skip")
+    assert [(change.path, change.was) for change in changes] == [("", "F.max_pool2d(2/2)")]

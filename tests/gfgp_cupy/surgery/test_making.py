@@ -167,3 +167,16 @@ def test_padding_that_counts_is_asked_for_only_where_it_does():
     assert asked == [True, None, None]
     with pytest.raises(ValueError, match="WithoutCeilMode takes no count_include_pad"):
         replace(nn.Sequential(nn.AvgPool2d(3, 2, 1)), WithoutCeilMode)
+
+
+@pytest.mark.parametrize("pool", ["max", nn.MaxPool2d])
+def test_a_maximum_cannot_count_the_padding(pool):
+    def network():
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1), nn.MaxPool2d(2))
+
+    with pytest.raises(ValueError, match=r"'1' \(AvgPool2d\(3/2/1, .*: pool=.*MaxPool2d") as caught:
+        replace(network(), pool)
+    assert "where=lambda path, module: path != '1'" in str(caught.value)
+    changes = replace(network(), pool, unsupported="skip")
+    assert [change.path for change in changes] == ["2"]
+    assert [left.path for left in changes.left] == ["1"]

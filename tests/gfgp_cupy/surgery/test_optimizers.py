@@ -1,6 +1,7 @@
 """The optimizer that a network has already trains the new poolings as well."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -133,3 +134,16 @@ def test_what_cannot_join_is_refused():
         sgd = torch.optim.SGD(model.parameters(), 0.1)
         replace(model, torch.optim.lr_scheduler.StepLR(sgd, 1))
     assert isinstance(model[1], nn.MaxPool2d)
+
+
+def test_an_optimizer_of_another_network_is_told():
+    model, other = network(), network()
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    with pytest.warns(UserWarning, match="has none of model's parameters"):
+        replace(model, optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = [torch.optim.SGD(part.parameters(), 0.1) for part in (other[0], other[3])]
+        replace(other, both)
+        frozen = network().requires_grad_(False)
+        replace(frozen, torch.optim.SGD(nn.Linear(2, 2).parameters(), 0.1))

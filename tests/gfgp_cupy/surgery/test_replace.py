@@ -504,3 +504,37 @@ def test_nothing_to_replace_warns_and_changes_nothing():
     with pytest.warns(UserWarning, match="that where selects") as warned:
         assert replace_pooling(small_network(), where=lambda path, module: False) == []
     assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"where": "3"}, ("where must be a function", "path != '3'")),
+     ({"min_channels": "4"}, ("min_channels must be an int", "'4'"))],
+)  # fmt: skip
+def test_arguments_of_other_types(options, words):
+    with pytest.raises(TypeError) as caught:
+        replace_pooling(nn.Sequential(nn.MaxPool2d(2)), **options)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "advised"),
+    [(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2)), {}, True),
+     (nn.Sequential(nn.Conv2d(3, 8, 3)), {}, False),
+     (nn.Sequential(nn.Conv2d(3, 8, 3, stride=2)), {"where": lambda *_: False}, False),
+     (nn.Sequential(nn.Conv2d(3, 8, 3, stride=2)), {"min_channels": 9}, False),
+     (nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 8, 3, stride=2))), {}, False),
+     (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1)), {}, False)],
+)  # fmt: skip
+def test_where_nothing_changed_strides_are_advised_if_there_are_any(model, options, advised):
+    with pytest.warns(UserWarning, match="changed nothing in Sequential") as caught:
+        replace_pooling(model, sample_shape=(2, 3, 16, 16), **options)
+    assert ("strided_convs=True" in str(caught[0].message)) == advised
+    if advised:
+        assert replace_pooling(model, sample_shape=(2, 3, 16, 16), strided_convs=True)
+
+
+def test_after_blocks_no_other_way_is_advised():
+    with pytest.warns(UserWarning, match="changed nothing") as caught:
+        replace_pooling(nn.Sequential(nn.Flatten()), strides="after_blocks")
+    assert "strided_convs" not in str(caught[0].message)
