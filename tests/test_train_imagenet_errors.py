@@ -105,7 +105,7 @@ def test_missing_folders(tmp_path, tree):
     assert f"{tree}/train: no such directory" in error_here(*options, tree)
     (tree / "elsewhere").rename(tree / "train")
     (tree / "val").rename(tree / "elsewhere")
-    assert f"{tree}/val_dir: no such directory" in error_here(*options, tree)
+    assert f"{tree}/val: no such directory" in error_here(*options, tree)
     assert not out.exists()
 
 
@@ -200,3 +200,12 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, f
     assert contents(out) == before
     torch.load(last, weights_only=True)
     assert len(read_log(out)) == 1
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_images_that_are_too_small_for_the_network(tmp_path, size):
+    options = (*SMALL_DIGITS, "--arch", "resnet18", "--pool", "max_ent", "--out-dir", tmp_path)
+    message = error_here(*options, "--image-size", size)
+    assert f"--image-size {size}: too small for resnet18 with max_ent" in message
+    assert "32 is large enough" in message
+    output_here(*options, "--image-size", 32)

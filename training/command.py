@@ -29,11 +29,13 @@ from training.evaluation import (
     output_count,
     with_wordnet_names,
 )
+from training.image_checks import check_image_size
 from training.images.datasets import Data
 from training.kernel_compilation import compile_kernels_of_run
 from training.processes.launcher import launch
 from training.processes.out_of_memory import out_of_memory_in_one_line
 from training.processes.ranks import Process, broadcast_from_main
+from training.recipes import RECIPES
 from training.records.figures import draw_if_outdated
 from training.records.lines import description, summary
 from training.records.trackers import check_trackers
@@ -189,8 +191,12 @@ def make_model(classes: int, run: Run) -> nn.Module:
     """Return the network of ``run`` on its device, with fresh weights."""
     settings, device = run.settings, run.process.device
     torch.backends.cudnn.benchmark = device.type == "cuda"
+    make_network = partial(create_model, settings.arch, settings.pool, classes)
+    size = settings.recipe.image_size
+    if size != RECIPES[settings.config_name].image_size:
+        check_image_size(make_network, size, f"{settings.arch} with {settings.pool}")
     seed_everything(derive_seed(run.seed, "weights"))
-    model = create_model(settings.arch, settings.pool, classes)
+    model = make_network()
     return model.to(device, memory_format=settings.memory_format)
 
 

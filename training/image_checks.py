@@ -1,4 +1,9 @@
-"""Which options about images go together, and with which recipes."""
+"""Which options about images go together, and with which recipes and networks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
 
 from training.errors import UserError
 from training.options import Options
@@ -31,3 +36,38 @@ def check_images(options: Options, recipe: Recipe) -> None:
             f"--rand-augment {recipe.rand_augment} and --trivial-augment {recipe.trivial_augment}: "
             "an image gets one of them; take the other one, which may be the recipe's, out with a 0"
         )
+
+
+USUAL_SIZES = (32, 64, 128, 224)
+
+
+def check_image_size(make_network: Callable[[], nn.Module], size: int, named: str) -> None:
+    """Check that a network takes images of ``size`` pixels, without data and random numbers.
+
+    Args:
+        make_network: makes it.
+        size: ``--image-size``.
+        named: what the network is called.
+
+    Raises:
+        UserError: some layer of it does not; the message has a size that is large enough.
+    """
+    with torch.device("meta"):
+        network = make_network().eval()
+    error = _refusal(network, size)
+    if error is None:
+        return
+    enough = next((each for each in USUAL_SIZES if _refusal(network, each) is None), None)
+    way_out = "take a larger one" if enough is None else f"{enough} is large enough"
+    raise UserError(f"--image-size {size}: too small for {named} ({error}); {way_out}") from error
+
+
+@torch.no_grad()
+def _refusal(network: nn.Module, size: int) -> Exception | None:
+    try:
+        network(torch.empty(2, 3, size, size, device="meta"))
+    except NotImplementedError:
+        return None  # an operator without a version without data
+    except (RuntimeError, ValueError) as error:
+        return error
+    return None

@@ -170,7 +170,9 @@ def load_image_folders(root: str, exclude: str | None, train: bool) -> Data:
             "beside --val-data"
         )
     train_root = Path(root, "train")
-    val_root = Path(root, "val") if Path(root, "val").is_dir() else Path(root, "val_dir")
+    val_root = Path(root, "val")
+    if not val_root.is_dir() and Path(root, "val_dir").is_dir():
+        val_root = Path(root, "val_dir")
     classes = _class_numbers(train_root if train or train_root.is_dir() else val_root)
     val = _image_files(val_root, classes)
     if exclude is not None:

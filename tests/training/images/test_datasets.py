@@ -76,6 +76,15 @@ def test_evaluation_needs_no_training_images(tmp_path):
         load_folders(str(tmp_path), None, True)
 
 
+def test_the_folder_that_is_missing_is_called_as_in_the_documentation(tmp_path):
+    write_image_folder(tmp_path)
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"/val: no such directory"):
+        load_folders(str(tmp_path), None, True)
+    (tmp_path / "elsewhere").rename(tmp_path / "val_dir")
+    assert len(load_folders(str(tmp_path), None, True).val) > 0
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such directory"):
         load_folders(str(tmp_path / "nowhere"), None, True)
