@@ -13,7 +13,14 @@ from .autocast import mean_dtype
 from .bins import Bins
 from .fx import leaf_call
 from .geometry import Sizes
-from .head import check_head_input, gfgp_head, hidden_width, outside_autocast, reset_head
+from .head import (
+    check_head_input,
+    gfgp_head,
+    hidden_width,
+    mean_as_published,
+    outside_autocast,
+    reset_head,
+)
 from .ops import OPERATORS
 from .padding import place_windows
 from .pool2d import Pool2d
@@ -175,12 +182,12 @@ class GuidedPool2d(HeadPool2d):
 
     @property
     def ToParam(self) -> nn.Sequential:
-        """The head as the published layer has it, from [N, C, H, W] to θ before its activation.
+        """The head as the published layer has it, from its input to θ before its activation.
 
         ``ToParam[1]``, ``[2]``, ``[4]`` and ``[5]`` are the head's own convolutions and norms, no
         copies; the state dict has them under ``head`` alone.
         """
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), *list(self.head)[:-1])
+        return nn.Sequential(mean_as_published(self.axes), *list(self.head)[:-1])
 
     def add_tensors(self, device: Device, dtype: torch.dtype | None) -> None:
         """Registers what a subclass learns beside its head; called when a layer is made."""

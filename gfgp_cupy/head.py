@@ -25,6 +25,7 @@ __all__ = [
     "PointConv2d",
     "check_head_input",
     "gfgp_head",
+    "mean_as_published",
     "outside_autocast",
     "reset_head",
 ]
@@ -139,9 +140,28 @@ def outside_autocast(head: nn.Module, device: torch.device) -> Callable[..., Any
 
     def in_own_type(mean: Tensor, *others: object) -> Any:
         with torch.autocast(device.type, enabled=False):
-            return head(mean.to(next(head.parameters()).dtype), *others)
+            return head(mean.to(_dtype_of(head, mean)), *others)
 
     return in_own_type
+
+
+def _dtype_of(head: nn.Module, mean: Tensor) -> torch.dtype:
+    """That of the head's parameters; of one without any, that of ``mean``."""
+    for module in head.modules():
+        # Where DataParallel's replicas have theirs.
+        replicated: dict[str, Tensor] = getattr(module, "_former_parameters", {})
+        for parameter in (*module.parameters(recurse=False), *replicated.values()):
+            return parameter.dtype
+    return mean.dtype
+
+
+def mean_as_published(axes: int) -> nn.Module:
+    """The published layers' first step, from input with so many axes to its mean [N, C, 1, 1]."""
+    if axes == 1:
+        return nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Unflatten(2, (1, 1)))
+    if axes == 3:
+        return nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(3))
+    return nn.AdaptiveAvgPool2d(1)
 
 
 def check_head_input(
@@ -197,7 +217,7 @@ def check_head_input(
         and _trains_batch_norm(head)
         and not isinstance(input, FakeTensor)
     ):
-        warn_of_few_samples()
+        warn_of_few_samples(axes)
 
 
 def _trains_batch_norm(head: nn.Module) -> bool:
@@ -206,13 +226,13 @@ def _trains_batch_norm(head: nn.Module) -> bool:
 
 
 @functools.cache  # once a process: Python would tell it again whenever its filters have changed
-def warn_of_few_samples() -> None:
-    """Warns that a head's BatchNorm has too few samples for its statistics."""
+def warn_of_few_samples(axes: int) -> None:
+    """Warns that a head's BatchNorm, in a layer of so many axes, has too few samples."""
     warnings.warn(
         f"a GFGP head's BatchNorm trains on fewer than {FEW_SAMPLES} samples a process, and its "
-        "statistics are chance (of 2 samples, one gets a high and one a low parameter): pass "
-        "norm_layer=gfgp_cupy.norms.LayerNorm2d to the pooling (replace_pooling takes "
-        "functools.partial(GFGPMaxEntPool2d, norm_layer=LayerNorm2d)) or, where several processes "
-        "train, convert to SyncBatchNorm",
+        "statistics are chance (of 2 samples, one gets a high and one a low parameter): train on "
+        "more samples at a time, pass norm_layer=gfgp_cupy.norms.LayerNorm2d to the pooling "
+        f"(replace_pooling takes a class with it, such as functools.partial(GFGPMaxEntPool{axes}d, "
+        "norm_layer=LayerNorm2d)) or, where several processes train, convert to SyncBatchNorm",
         stacklevel=2,
     )

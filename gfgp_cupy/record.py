@@ -27,6 +27,9 @@ class LambdaRecord(Mapping[str, Tensor]):
     times in one forward. Where a parameter is more than one number a sample and channel it has two
     more dimensions: [N, C, oH, oW] of a weight for each window (``stochasticity="HWCN"`` in
     training), [N, C, kH, kW] of the gates of :class:`~gfgp_cupy.GatedPool2d`.
+
+    A layer that was called with several numbers of channels, or whose weights are for each window
+    of outputs of several sizes, has no such tensor, but :meth:`calls`.
     """
 
     def __init__(self) -> None:
@@ -42,9 +45,33 @@ class LambdaRecord(Mapping[str, Tensor]):
         self._batches.setdefault(path, []).append(parameter)
 
     def __getitem__(self, path: str) -> Tensor:
+        calls, shapes = self.calls(path), self._shapes(path)
+        if shapes[1:]:
+            raise ValueError(
+                f"{path!r} was called with parameters of several shapes, "
+                f"{' and '.join(map(str, shapes))}: calls({path!r}) has each by itself"
+            )
+        return torch.cat(calls)
+
+    def calls(self, path: str) -> list[Tensor]:
+        """The parameter of each call of the layer at ``path``, as the mapping has those of all.
+
+        Raises:
+            KeyError: it has not run.
+        """
         if path not in self._batches:
             raise KeyError(f"no parameter recorded for {path!r}, only for {list(self)}")
-        return torch.cat(self._batches[path])
+        return list(self._batches[path])
+
+    def _shapes(self, path: str) -> list[list[int]]:
+        """Of the parameter of all calls together, [N, C, …]: one, unless calls differ in it."""
+        samples: dict[tuple[int, ...], int] = {}
+        for each in self._batches[path]:
+            samples[each.shape[1:]] = samples.get(each.shape[1:], 0) + len(each)
+        return [[count, *rest] for rest, count in samples.items()]
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._batches
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._batches)
@@ -53,7 +80,9 @@ class LambdaRecord(Mapping[str, Tensor]):
         return len(self._batches)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{path!r}: {list(each.shape)}" for path, each in self.items())
+        shapes = ", ".join(
+            f"{path!r}: {' and '.join(map(str, self._shapes(path)))}" for path in self
+        )
         return f"{type(self).__name__}({{{shapes}}})"
 
 

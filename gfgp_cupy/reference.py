@@ -183,8 +183,15 @@ def average_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     ``F.avg_pool3d`` computes it."""
     if geometry.is_whole_plane(*sizes_of(input)[2:]):
         return input.mean(_axes_of(input), keepdim=True)
-    pool = F.avg_pool2d if input.dim() == 4 else F.avg_pool3d
-    return pool(input, *geometry, count_include_pad=False)
+    if input.dim() == 4:
+        return F.avg_pool2d(input, *geometry, count_include_pad=False)
+    sizes = zip(sizes_of(input)[2:], geometry.kernel_size, strict=True)
+    if all(size >= kernel for size, kernel in sizes):
+        return F.avg_pool3d(input, *geometry, count_include_pad=False)
+    # Which PyTorch refuses, whatever the padding: with zeros of the padding's, over their share.
+    padded, ones = (pad_to_windows(each, geometry) for each in (input, torch.ones_like(input)))
+    kernel, stride = geometry.kernel_size, geometry.stride
+    return F.avg_pool3d(padded, kernel, stride) / F.avg_pool3d(ones, kernel, stride)
 
 
 def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:

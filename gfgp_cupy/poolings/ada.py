@@ -120,7 +120,7 @@ def _composition(input: Tensor, beta: Tensor, geometry: PoolGeometry) -> Tensor:
 
 def _by_likeness(input: Tensor, geometry: PoolGeometry) -> Tensor:
     elements, inside = windows(input, geometry)
-    count = inside.sum(0)
+    count = inside.sum(0).to(input.dtype)
     # A power of two of at most 1 / n: with it the sum does not outgrow the largest element.
     factor = 0.5 ** (math.prod(geometry.kernel_size) - 1).bit_length()
     mean = (factor * elements).sum(0) / (factor * count)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
 from ..arguments import as_parameter
+from ..autocast import autocasts
 from ..bins import Bins
 from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
@@ -76,7 +79,11 @@ def gated_pool2d(
 def _weighted_sum(input: Tensor, weight: Tensor, geometry: PoolGeometry) -> Tensor:
     """Σ w x over each window, which zeros instead of the padding leave as it is."""
     padded = pad_to_windows(input, geometry)
-    return F.conv2d(padded, weight.transpose(0, 1), stride=geometry.stride, groups=weight.shape[1])
+    device = input.device
+    with torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext():
+        return F.conv2d(
+            padded, weight.transpose(0, 1), stride=geometry.stride, groups=weight.shape[1]
+        )
 
 
 class GatedPool2d(LearnedPool2d):

@@ -20,7 +20,7 @@ from ..functional import gaussian_pool1d, gaussian_pool2d, gaussian_pool3d
 from ..gaussian import GAUSSIAN, LEAST_VARIANCE
 from ..geometry import Sizes
 from ..guided import HeadPool2d
-from ..head import PointConv2d, hidden_width, outside_autocast
+from ..head import PointConv2d, hidden_width, mean_as_published, outside_autocast
 from ..learned import LearnedPool2d
 from ..norms import make_norm
 from ..padding import place_windows
@@ -164,7 +164,9 @@ class GFGPGaussianPool2d(HeadPool2d):
         ceil_mode: round the output size up instead of down.
         hidden_features: width of the head's hidden layer. Default: half of ``num_features``.
         stochasticity: one ε per sample and channel (``"CN"``), or per window (``"HWCN"``), or
-            none (``None``).
+            none (``None``). Without any, S is not computed and its weights, which the state
+            dict has nevertheless, get no gradient: ``DistributedDataParallel`` then takes
+            ``find_unused_parameters=True``.
         count_include_pad, eps: as in :func:`gfgp_cupy.functional.gaussian_pool2d`.
         norm_layer: makes a norm of so many features in place of the head's BN; see
             :class:`gfgp_cupy.GFGPMaxEntPool2d`.
@@ -217,7 +219,7 @@ class GFGPGaussianPool2d(HeadPool2d):
     def ToHidden(self) -> nn.Sequential:
         """The head up to its hidden layer under the published name; its own modules, no copies."""
         return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), self.head.conv1, self.head.norm1, self.head.relu
+            mean_as_published(self.axes), self.head.conv1, self.head.norm1, self.head.relu
         )
 
     @property

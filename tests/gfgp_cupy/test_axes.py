@@ -302,3 +302,29 @@ def test_volumes_composed_of_operators_keep_their_memory_format(name):
     with gfgp_cupy.use_backend("torch"):
         output = of_axes(name, 3)(in_format(input, "channels_last"), theta, 2)
     assert output.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("pool", [functional.gaussian_pool3d, poolings.mixed_pool3d])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_a_clip_shorter_than_the_kernel(pool, ceil_mode):
+    """Which torch.nn.functional.avg_pool3d refuses, whatever the padding: composed, too."""
+    x = random_numbers((2, 3, 2, 8, 6), torch.float64, 0)
+    window = {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": ceil_mode}
+    expected = pool(x, 0.3, **window)
+    with gfgp_cupy.use_backend("torch"):
+        torch.testing.assert_close(pool(x, 0.3, **window), expected)
+    batched = torch.func.vmap(lambda x: pool(x, 0.3, **window))(x.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(batched, expected)
+    x.requires_grad_()
+    assert gradgradcheck(lambda x: pool(x, 0.3, **window), x[:1, :1])
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_heads_by_their_published_names(axes):
+    x = random_numbers((2, 4, *(5,) * axes), torch.float32, 0)
+    mean = x.mean(tuple(range(2, axes + 2))).view(2, 4, 1, 1)
+    guided = getattr(gfgp_cupy, f"GFGPMaxEntPool{axes}d")(4, 2).eval()
+    torch.testing.assert_close(guided.ToParam(x).sigmoid(), guided.head(mean))
+    gaussian = getattr(gfgp_cupy, f"GFGPGaussianPool{axes}d")(4, 2).eval()
+    weight = F.softplus(gaussian.ToMean(gaussian.ToHidden(x)))
+    torch.testing.assert_close(weight, gaussian.head(mean))

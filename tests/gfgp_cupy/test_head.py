@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import warnings
 from functools import partial
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import gfgp_cupy
 from gfgp_cupy import GFGPMaxEntPool2d, compile_kernels, record_lambdas, replace_pooling
 from gfgp_cupy.head import PointConv2d, gfgp_head, warn_of_few_samples
 from gfgp_cupy.norms import LayerNorm2d
@@ -234,9 +236,22 @@ def warnings_of(call):
 def test_batch_norm_of_few_samples_warns(layer):
     pool = layer(8, 2)
     (text,) = warnings_of(lambda: pool(images(7)))
-    assert "norm_layer=" in text and "SyncBatchNorm" in text
+    assert "norm_layer=" in text and "SyncBatchNorm" in text and "more samples" in text
     assert warnings_of(lambda: pool(images(8))) == []
     assert warnings_of(lambda: pool.eval()(images(2))) == []
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_the_warnings_advice_for_networks_works(axes):
+    conv, pool = (getattr(nn, f"{name}{axes}d") for name in ("Conv", "MaxPool"))
+    model, shape = nn.Sequential(conv(3, 8, 3), pool(2)), (2, 3, *(8,) * axes)
+    replace_pooling(model, sample_shape=shape)
+    (text,) = warnings_of(lambda: model(torch.randn(shape)))
+    name = re.search(r"functools.partial\((\w+), norm_layer=LayerNorm2d\)", text)[1]
+    model[1] = pool(2)
+    advised = partial(getattr(gfgp_cupy, name), norm_layer=LayerNorm2d)
+    replace_pooling(model, advised, sample_shape=shape)
+    assert warnings_of(lambda: model(torch.randn(shape))) == []
 
 
 def test_other_norms_do_not_warn():

@@ -9,6 +9,7 @@ from torch import nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, use_backend
 from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
+from gfgp_cupy.poolings import gated_pool2d
 from models import create_model
 from tests.support.implementations import each_backend
 from tests.support.random_numbers import random_numbers
@@ -167,3 +168,42 @@ def test_network_stays_close_to_float32(half, training):
     error = (output.float() - expected).norm() / expected.norm()
     # Some twenty layers, each of which rounds a few times.
     assert error < 16 * torch.finfo(half).eps
+
+
+def test_a_head_without_parameters_is_given_the_mean_as_it_is():
+    given = []
+
+    class Head(nn.Module):
+        def forward(self, mean):
+            given.append(mean.dtype)
+            return mean.sigmoid()
+
+    pool = GFGPMaxEntPool2d(3, 2)
+    pool.head = Head()
+    x = random_numbers((2, 3, 4, 4), torch.float32, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = pool(x)
+        pool(x.bfloat16())
+    torch.testing.assert_close(output, pool(x))
+    assert given == [torch.float32] * 3
+
+
+def test_replicas_of_data_parallel():
+    """Whose parameters are attributes. (On a CPU DataParallel makes none.)"""
+    pool = GFGPMaxEntPool2d(3, 2).double().eval()
+    replica = copy.deepcopy(pool)
+    for module in replica.modules():
+        module._former_parameters = dict(module._parameters)
+        module._parameters = {}
+        for name, parameter in module._former_parameters.items():
+            object.__setattr__(module, name, parameter)
+    x = random_numbers((2, 3, 4, 4), torch.float32, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(replica(x), pool(x))
+
+
+def test_gates_are_computed_in_float32():
+    x, weight = (random_numbers(shape, torch.float32, 0) for shape in ((2, 3, 8, 8), (1, 3, 2, 2)))
+    expected = gated_pool2d(x, weight, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gated_pool2d(x, weight, 2), expected)

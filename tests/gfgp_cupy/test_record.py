@@ -250,6 +250,20 @@ def test_a_layer_used_twice_is_recorded_twice():
     assert lambdas["0"].shape == (6, 3)
 
 
+def test_calls_with_several_numbers_of_channels():
+    pool = MaxEntPool2d(2, init_lambda=0.5)
+    model = nn.Sequential(pool, nn.Conv2d(3, 5, 1), pool)
+    with record_parameters(model) as parameters:
+        model(images(3))
+        model(images(4))
+    assert repr(parameters) == "LambdaRecord({'0': [7, 3] and [7, 5]})"
+    with pytest.raises(ValueError, match=r"\[7, 3\] and \[7, 5\]: calls\('0'\) has each by itself"):
+        parameters["0"]
+    shapes = [tuple(each.shape) for each in parameters.calls("0")]
+    assert shapes == [(3, 3), (3, 5), (4, 3), (4, 5)]
+    assert "0" in parameters and list(parameters) == ["0"]
+
+
 def test_a_checkpoints_second_forward_is_recorded_too():
     net = small_network()
     with record_lambdas(net) as lambdas:

@@ -102,3 +102,14 @@ def test_layers():
     guided = GFGPAdaPool2d(3, 2, dtype=torch.float64).eval()
     beta = guided.head(x.mean((2, 3), keepdim=True))
     torch.testing.assert_close(guided(x), ada_pool2d(x, beta, 2))
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_type_does_not_matter(default):
+    x, before = random_numbers((1, 1, 17, 17), torch.float32, 0), torch.get_default_dtype()
+    expected = ada_pool2d(x, 1.0, 17)
+    torch.set_default_dtype(default)
+    try:
+        assert torch.equal(ada_pool2d(x, 1.0, 17), expected)
+    finally:
+        torch.set_default_dtype(before)
