@@ -29,7 +29,7 @@ class LambdaRecord(Mapping[str, Tensor]):
     training), [N, C, kH, kW] of the gates of :class:`~gfgp_cupy.GatedPool2d`.
 
     A layer that was called with several numbers of channels, or whose weights are for each window
-    of outputs of several sizes, has no such tensor, but :meth:`calls`.
+    of outputs of several sizes, has no such tensor, but ``calls(path)``.
     """
 
     def __init__(self) -> None:
