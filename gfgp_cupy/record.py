@@ -54,7 +54,8 @@ class LambdaRecord(Mapping[str, Tensor]):
         return torch.cat(calls)
 
     def calls(self, path: str) -> list[Tensor]:
-        """The parameter of each call of the layer at ``path``, as the mapping has those of all.
+        """The parameter of each call of the layer at ``path``, each [N, C] or [N, C, …], as the
+        mapping has those of all calls together.
 
         Raises:
             KeyError: it has not run.

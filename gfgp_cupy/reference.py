@@ -188,10 +188,12 @@ def average_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     sizes = zip(sizes_of(input)[2:], geometry.kernel_size, strict=True)
     if all(size >= kernel for size, kernel in sizes):
         return F.avg_pool3d(input, *geometry, count_include_pad=False)
-    # Which PyTorch refuses, whatever the padding: with zeros of the padding's, over their share.
-    padded, ones = (pad_to_windows(each, geometry) for each in (input, torch.ones_like(input)))
+    # PyTorch refuses such volumes, whatever the padding. So zeros are put there, which take part in
+    # each mean, and that is divided by the elements' share of its window.
     kernel, stride = geometry.kernel_size, geometry.stride
-    return F.avg_pool3d(padded, kernel, stride) / F.avg_pool3d(ones, kernel, stride)
+    of_all = F.avg_pool3d(pad_to_windows(input, geometry), kernel, stride)
+    ones = torch.ones_like(input[:1, :1])
+    return of_all / F.avg_pool3d(pad_to_windows(ones, geometry), kernel, stride)
 
 
 def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
