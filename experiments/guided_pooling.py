@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Trains two networks under thirteen poolings on two tasks, as "
         "experiments/pooling_study/plan.py says: "
-        f"{len(plan_of('cpu'))} runs, about 32 hours of one processor core. Every run that is "
+        f"{len(plan_of('cpu'))} runs, some 40 hours of one processor core. Every run that is "
         "finished is added to the files in --results, and one that was interrupted goes on after "
         "its last epoch, so that it can be stopped and started again at any time.",
         allow_abbrev=False,
@@ -113,13 +113,12 @@ def run_plan(options: argparse.Namespace) -> None:
     """
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here; leave it out")
-    with locked(options.results, "--results"):
-        make_what_is_left(options)
-
-
-def make_what_is_left(options: argparse.Namespace) -> None:
     unfinished = options.unfinished or options.results / "unfinished"
-    unfinished.mkdir(parents=True, exist_ok=True)
+    with locked(options.results, "--results"), locked(unfinished, "--unfinished"):
+        make_what_is_left(options, unfinished)
+
+
+def make_what_is_left(options: argparse.Namespace, unfinished: Path) -> None:
     for folder in (options.results, unfinished):
         remove_leftovers(folder)
     planned = plan_of(options.device)
@@ -127,6 +126,9 @@ def make_what_is_left(options: argparse.Namespace) -> None:
     finished = len(planned) - len(left)
     deadline = time.time() + 60 * options.minutes
     setting = Setting.here(options.data, options.device, unfinished, deadline)
+    for run in planned:
+        if run not in left:  # an interruption may have left its networks
+            setting.file_of(run).unlink(missing_ok=True)
     for run, outcome in outcomes(left, setting, options.jobs):
         add_outcome(outcome, options.results)
         setting.file_of(run).unlink()

@@ -14,8 +14,10 @@ if __name__ == "__main__":
 from matplotlib.figure import Figure
 
 from experiments.head_norms import NormRow
-from experiments.pooling_study.answers import answer, convergence, what_is_learned
+from experiments.pooling_study.answers import answer, answer_beside
+from experiments.pooling_study.by_pair import by_pair, without_the_largest
 from experiments.pooling_study.costs import CostRow
+from experiments.pooling_study.course import convergence, hours, what_is_learned
 from experiments.pooling_study.examples import read_example_images
 from experiments.pooling_study.figures import draw_answers, draw_lambdas
 from experiments.pooling_study.pilot import PilotRow
@@ -102,8 +104,14 @@ def study_tables(study: Path, larger: Path) -> dict[str, str]:
     return {
         "answer": answer(runs),
         "results": study_table(runs, costs),
+        "beside": answer_beside(runs),
+        "by pair": by_pair(runs, read_rows(ShiftRow, study / "shifts.csv")),
+        "without the largest": without_the_largest(runs),
         "learned": what_is_learned(read_rows(LambdaRow, study / "lambdas.csv")),
-        "convergence": convergence(read_rows(PilotRow, study / "pilot.csv")),
+        "convergence": convergence(
+            read_rows(PilotRow, study / "pilot.csv"), read_rows(EpochRow, study / "epochs.csv")
+        ),
+        "hours": hours(runs),
         "larger": larger_table(read_runs(larger)),
     }
 

@@ -1,6 +1,7 @@
 """The raw results of an experiment, as CSV files of dataclasses."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -29,15 +30,19 @@ def read_rows(kind: type[AnyRow], path: Path) -> list[AnyRow]:
     """Return the rows of the dataclass ``kind`` that ``write_rows`` wrote.
 
     Raises:
-        UserError: there is no such file, or it is not one.
+        UserError: there is no such file, or it is not one, or not all of one.
     """
+    columns = [field.name for field in fields(kind)]
     try:
-        with open(path, newline="") as file:
-            return [
-                kind(**{field.name: field.type(columns[field.name]) for field in fields(kind)})
-                for columns in csv.DictReader(file)
-            ]
+        text = path.read_text(encoding="utf-8")
+        header, *rows = csv.reader(io.StringIO(text), strict=True)
+        if header != columns or not text.endswith("\n"):
+            raise ValueError("its first line is another, or its last one has no end")
+        return [
+            kind(*(field.type(value) for field, value in zip(fields(kind), row, strict=True)))
+            for row in rows
+        ]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: holds no rows of {kind.__name__} ({error!r})") from error

@@ -1,13 +1,19 @@
 """What the runs say: the comparisons that ``plan`` decided on."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 from experiments.comparison import PairedDifference, compare
-from experiments.pooling_study.pilot import PilotRow
-from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, SEEDS_OF_THE_QUESTION, plan_of
+from experiments.pooling_study.plan import (
+    COMPARED,
+    GUIDED,
+    RECIPES,
+    SEEDS,
+    SEEDS_OF_THE_QUESTION,
+    plan_of,
+)
 from experiments.pooling_study.poolings import POOLINGS
-from experiments.pooling_study.rows import LambdaRow, RunRow
+from experiments.pooling_study.rows import RunRow
+from experiments.pooling_study.wording import listed, points
 
 SIGNIFICANT = 0.05
 CELLS, LARGER_CELLS = tuple(RECIPES["cpu"]), tuple(RECIPES["cuda"])
@@ -68,72 +74,34 @@ def answer(runs: Sequence[RunRow]) -> str:
     if len(found) < len(COMPARED):
         return "**There is no answer yet:** " + _what_is_made(runs)
     parts = [
-        f"{abs(each.mean):.2f} {'lower' if each.mean < 0 else 'higher'} than under "
-        f"{NAMES[each.pool]} ({each.low:+.2f} to {each.high:+.2f})"
+        f"{points(abs(each.mean))}{' points' if each is found[0] else ''} "
+        f"{'below' if each.mean < 0 else 'above'} that of {NAMES[each.pool]} "
+        f"({'95% interval ' if each is found[0] else ''}{_interval_of_size(each)})"
         for each in found
     ]
     seeds = min(each.seeds for each in found)
     whole = seeds == len(SEEDS_OF_THE_QUESTION)
     return (
-        "Averaged over two small networks and two tasks, the top-1 error in percent under guided "
-        f"Max-Ent pooling is {_listed(parts)}, with 95% intervals of the differences over {seeds} "
-        f"seeds{f': {_verdict(found)}' if whole else ''}.{_what_is_left(runs, whole)}"
+        f"Averaged over two small networks, two tasks and {seeds} seeds, the top-1 error of guided "
+        f"Max-Ent pooling is {listed(parts)}{f': {_verdict(found, NAMES)}' if whole else ''}."
+        f"{_what_is_left(runs, whole)}"
     )
 
 
-def convergence(pilot: Sequence[PilotRow]) -> str:
-    """Return what the last epoch of each of the pilot's runs still gained."""
-    parts = []
-    for cell in CELLS:
-        errors = [row.held_out_error for row in pilot if (row.task, row.network) == cell]
-        if len(errors) < 2:
-            return "The pilot has not been run in every pair yet."
-        parts.append(f"from {errors[-2]:.2f} to {errors[-1]:.2f}% ({TITLES_OF_CELLS[cell]})")
-    return f"In the last epoch of the pilot the error of the images held out went {_listed(parts)}."
+def answer_beside(runs: Sequence[RunRow]) -> str:
+    """Return which of the other poolings guided pooling differs from, once all runs are there."""
+    found = differences(mean_errors(runs), BESIDE)
+    if [each.seeds for each in found] != [len(SEEDS)] * len(BESIDE):
+        return f"Of the {len(BESIDE)} others not all seeds are there yet."
+    titles = {pooling: f"*{POOLINGS[pooling].title}*" for pooling in BESIDE}
+    return f"Against the {len(BESIDE)} others guided Max-Ent pooling has {_verdict(found, titles)}."
 
 
-def what_is_learned(lambdas: Sequence[LambdaRow]) -> str:
-    """Return λ after the last epoch, and what it makes of the outputs.
-
-    Only of seeds that every pair has.
-    """
-    return " ".join(
-        (
-            _learned_by(GUIDED, "With guidance", "single images and channels", lambdas),
-            _learned_by("max_ent_constant", "Without", "single channels", lambdas),
-        )
-    )
-
-
-def _learned_by(pooling: str, subject: str, single: str, lambdas: Sequence[LambdaRow]) -> str:
-    last = [
-        row
-        for row in lambdas
-        if row.pooling == pooling and row.done == RECIPES["cpu"][row.task, row.network].epochs
-    ]
-    seeds = ({row.seed for row in last if (row.task, row.network) == cell} for cell in CELLS)
-    common = set.intersection(*seeds)
-    last = [row for row in last if row.seed in common]
-    if not last:
-        return f"{subject} no seed has been run in every pair yet."
-    groups: dict[tuple[str, str, int], list[LambdaRow]] = {}
-    for row in last:
-        groups.setdefault((row.task, row.network, row.layer), []).append(row)
-    means = [fmean(row.mean for row in rows) for rows in groups.values()]
-    positions = [fmean(row.position for row in rows) for rows in groups.values()]
-    least, most = min(row.least for row in last), max(row.most for row in last)
-    return (
-        f"{subject}, λ is {min(means):.2f} to {max(means):.2f} on average, by layer, and "
-        f"{least:.2f} to {most:.2f} for {single}; the outputs are {100 * min(positions):.0f} to "
-        f"{100 * max(positions):.0f}% of the way from average to max pooling."
-    )
-
-
-def _verdict(found: Sequence[PairedDifference]) -> str:
+def _verdict(found: Sequence[PairedDifference], names: Mapping[str, str]) -> str:
     lower = [each for each in found if each.p_holm < SIGNIFICANT and each.mean < 0]
     higher = [each for each in found if each.p_holm < SIGNIFICANT and each.mean > 0]
     said = [
-        f"{verdict} {_listed([NAMES[each.pool] for each in those])}"
+        f"{verdict} {listed([names[each.pool] for each in those])}"
         for verdict, those in (
             ("significantly fewer errors than", lower),
             ("significantly more errors than", higher),
@@ -163,5 +131,8 @@ def _what_is_left(runs: Sequence[RunRow], answered: bool) -> str:
     )
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _interval_of_size(found: PairedDifference) -> str:
+    """Return the interval of the difference's size, which is below 0 where it may be the other way
+    round."""
+    ends = (found.low, found.high) if found.mean > 0 else (-found.high, -found.low)
+    return f"{points(ends[0])} to {points(ends[1])}"

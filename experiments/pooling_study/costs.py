@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from experiments.pooling_study.networks import create_network
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.tasks import TASKS
 from experiments.pooling_study.training import Recipe, batches_of, make_optimizer
-from training.records.environment import device_name, versions_of
+from training.records.environment import device_name, git_state, versions_of
 
 ROUNDS = 31
 
@@ -28,6 +29,8 @@ class CostRow:
         rounds: that were timed, after two that were not.
         device: name of the processor, one thread of which computes.
         torch, numba: versions.
+        commit: of the repository, and ``dirty`` whether its files differed.
+        started: UTC, ISO 8601, of the pair.
     """
 
     task: str
@@ -39,6 +42,9 @@ class CostRow:
     device: str
     torch: str
     numba: str
+    commit: str
+    dirty: str
+    started: str
 
 
 def measure_costs(recipes: Mapping[tuple[str, str], Recipe], data: str) -> list[CostRow]:
@@ -46,9 +52,10 @@ def measure_costs(recipes: Mapping[tuple[str, str], Recipe], data: str) -> list[
 
     ``data`` is the folder of Fashion-MNIST's files.
     """
-    versions = versions_of("torch", "numba")
+    versions, git = versions_of("torch", "numba"), git_state()
     rows = []
     for (task, network), recipe in recipes.items():
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         images, targets = next(batches_of(TASKS[task](data).train, recipe, seed=0, done=0))
         images = images.contiguous(memory_format=torch.channels_last)
         models = {
@@ -80,6 +87,9 @@ def measure_costs(recipes: Mapping[tuple[str, str], Recipe], data: str) -> list[
                 device=device_name(torch.device("cpu")),
                 torch=str(versions["torch"]),
                 numba=str(versions["numba"]),
+                commit=str(git.commit),
+                dirty=str(git.dirty),
+                started=started,
             )
             for pooling, seconds in times.items()
         ]

@@ -6,7 +6,7 @@ from statistics import fmean
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from experiments.comparison import PairedDifference
 from experiments.pooling_study.answers import (
@@ -18,10 +18,17 @@ from experiments.pooling_study.answers import (
     mean_errors,
 )
 from experiments.pooling_study.examples import CELL_OF_EXAMPLES, examples_shown
-from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, GUIDED
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import EpochRow, ExampleRow, LambdaRow, RunRow, ShiftRow
+
+COURSES = (
+    "λ, mean",
+    "λ, deviation\nbetween images",
+    "λ, deviation\nbetween channels",
+    "top-1 error, %",
+)
+"""What is drawn over the epochs."""
 
 
 def draw_answers(runs: Sequence[RunRow], shifts: Sequence[ShiftRow]) -> Figure:
@@ -29,15 +36,26 @@ def draw_answers(runs: Sequence[RunRow], shifts: Sequence[ShiftRow]) -> Figure:
 
     Figures belong to no window.
     """
-    figure = Figure(figsize=(10, 7.5), layout="constrained")
-    panels = figure.subplot_mosaic([["differences", "fashion"], ["differences", "canvas"]])
-    _draw_differences(panels["differences"], runs)
-    # Outside, where it covers no interval.
-    handles = panels["differences"].get_legend_handles_labels()
-    figure.legend(*handles, fontsize="small", loc="outside lower left", ncols=5)
-    for task in ("fashion", "canvas"):
-        _draw_shifts(panels[task], [row for row in shifts if row.task == task], task)
-    panels["fashion"].legend(fontsize="small")
+    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(6, 5))
+    axes = left.subplots()
+    _draw_differences(axes, runs)
+    # Below, where it covers no interval.
+    left.legend(
+        *axes.get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=3
+    )
+    panels = right.subplots(2, 2, sharex=True)
+    for axes, cell in zip(panels.flat, CELLS, strict=True):
+        of_cell = [row for row in shifts if (row.task, row.network) == cell]
+        _draw_shifts(axes, of_cell)
+        axes.set_title(TITLES_OF_CELLS[cell], fontsize="medium")
+    for axes in panels[-1]:
+        axes.set_xlabel("test images moved by, pixels")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[:, 0]:
+        axes.set_ylabel("top-1 error, %")
+    handles = panels[0, 0].get_legend_handles_labels()
+    right.legend(*handles, fontsize="small", loc="outside lower center", ncols=2)
     return figure
 
 
@@ -54,12 +72,22 @@ def draw_lambdas(
         images: [H, W] of bytes of each image of ``examples_shown``, by its index.
     """
     shown = examples_shown(examples)
-    figure = Figure(figsize=(10, 9), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(5, 4))
-    for axes, cell in zip(upper.subplots(2, 2, sharex=True).flat, CELLS, strict=True):
-        _draw_training(axes, _of(epochs, cell), _of(lambdas, cell))
-        axes.set_title(TITLES_OF_CELLS[cell], fontsize="medium")
+    figure = Figure(figsize=(12, 11), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(6, 4))
+    panels = upper.subplots(len(COURSES), len(CELLS), sharex="col", sharey="row")
+    for column, cell in zip(panels.T, CELLS, strict=True):
+        _draw_training(column, _of(epochs, cell), _of(lambdas, cell))
+        column[0].set_title(TITLES_OF_CELLS[cell], fontsize="medium")
+    for axes, title in zip(panels[:, 0], COURSES, strict=True):
+        axes.set_ylabel(title)
     upper.supxlabel("epochs", fontsize="medium")
+    # The network with the most poolings names them all.
+    most = max(panels[0], key=lambda axes: len(axes.lines))
+    upper.legend(
+        *most.get_legend_handles_labels(), fontsize="small", loc="outside upper center", ncols=4
+    )
+    if not shown:
+        return figure
     layers = sorted({row.layer for row in shown})
     columns = len(shown) // len(layers)
     grid = lower.subplots(len(layers), columns, squeeze=False)
@@ -86,38 +114,45 @@ def _draw_differences(axes: Axes, runs: Sequence[RunRow]) -> None:
         (TITLES_OF_CELLS[cell], errors_in(runs, cell), f"C{index}")
         for index, cell in enumerate(CELLS)
     ]
-    for index, (title, errors, color) in enumerate(groups):
-        found = {each.pool: each for each in differences(errors, others)}
-        places = [place + 0.16 * index for place, other in enumerate(others) if other in found]
-        _draw_intervals(axes, places, list(found.values()), color, title)
-    of_means = differences(means, COMPARED) + differences(means, BESIDE)
-    _limit_to_the_question(axes, of_means, others)
+    by_group = [differences(errors, others) for _, errors, _ in groups]
+    limit = _limit_of_the_question(by_group)
+    for index, ((title, _, color), found) in enumerate(zip(groups, by_group, strict=True)):
+        places = [others.index(each.pool) + 0.16 * index for each in found]
+        _draw_intervals(axes, places, found, color, title)
+        _name_those_outside(axes, places, found, color, limit)
+    axes.set_xlim(-limit, limit)
     axes.axvline(0, color="gray", linewidth=0.8)
     axes.set_yticks(
         [place + 0.32 for place in range(len(others))],
         [POOLINGS[other].title for other in others],
     )
     axes.invert_yaxis()
-    axes.set_xlabel("error under guided Max-Ent pooling less that under …, points")
-    axes.set_title("left of 0: guided is better (95% intervals)", fontsize="medium")
+    axes.set_xlabel("points of top-1 error; left of 0: guided is better")
+    axes.set_title("guided Max-Ent pooling less … (95% intervals)", fontsize="medium")
 
 
-def _limit_to_the_question(
-    axes: Axes, found: Sequence[PairedDifference], others: Sequence[str]
+def _limit_of_the_question(by_group: Iterable[Sequence[PairedDifference]]) -> float:
+    """Return how far the farthest interval of the question reaches, and a little more."""
+    reached = [
+        max(-each.low, each.high) for found in by_group for each in found if each.pool in COMPARED
+    ]
+    return 1.05 * max(reached, default=1.0)
+
+
+def _name_those_outside(
+    axes: Axes, places: Sequence[float], found: Sequence[PairedDifference], color: str, limit: float
 ) -> None:
-    """Show twice as much as the question's intervals take, and of a mean that is farther its
-    number."""
-    reached = [max(-each.low, each.high) for each in found if each.pool in COMPARED]
-    limit = 2 * max(reached, default=1.0)
-    axes.set_xlim(-limit, limit)
-    for each in found:
+    """Write the numbers of differences that are farther than ``limit``."""
+    for place, each in zip(places, found, strict=True):
         if abs(each.mean) > limit:
-            side = 1 if each.mean > 0 else -1
+            below = each.mean < 0
             axes.annotate(
-                f"{each.mean:+.1f}",
-                (side * limit, others.index(each.pool)),
-                ha="right" if side > 0 else "left",
-                fontsize="small",
+                f" ◂ {each.mean:+.1f}" if below else f"{each.mean:+.1f} ▸ ",
+                (-limit if below else limit, place),
+                ha="left" if below else "right",
+                va="center",
+                fontsize="x-small",
+                color=color,
             )
 
 
@@ -134,65 +169,50 @@ def _draw_intervals(
     )
 
 
-def _draw_shifts(axes: Axes, shifts: Sequence[ShiftRow], task: str) -> None:
-    """Draw errors over the distance, means over networks and seeds, of the question's poolings."""
-    of_both = _finished_by_both(shifts)
+def _draw_shifts(axes: Axes, shifts: Sequence[ShiftRow]) -> None:
+    """Draw errors over the distance, means over the seeds, of the question's poolings."""
+    seeds = [
+        {row.seed for row in shifts if row.pooling == pooling} for pooling in (GUIDED, *COMPARED)
+    ]
+    of_all = set.intersection(*seeds)
     for pooling in (GUIDED, *COMPARED):
         by_distance: dict[int, list[float]] = {}
         for row in shifts:
-            if row.pooling == pooling and row.seed in of_both:
+            if row.pooling == pooling and row.seed in of_all:
                 by_distance.setdefault(row.distance, []).append(row.top1_error)
         distances = sorted(by_distance)
         errors = [fmean(by_distance[distance]) for distance in distances]
         axes.plot(distances, errors, ".-", label=POOLINGS[pooling].title.replace("*", ""))
-    axes.set_xlabel("test images moved by, pixels")
-    axes.set_ylabel("top-1 error, %")
-    names = {"fashion": "Fashion-MNIST", "canvas": "canvas"}
-    axes.set_title(f"{names[task]}, mean of both networks", fontsize="medium")
     axes.grid(alpha=0.3)
 
 
-def _finished_by_both(shifts: Sequence[ShiftRow]) -> set[int]:
-    """Return the seeds of ``shifts`` that both networks have of every pooling of the question."""
-    made = {(row.network, row.pooling, row.seed) for row in shifts}
-    return {
-        row.seed
-        for row in shifts
-        if all(
-            (network, pooling, row.seed) in made
-            for network in NETWORKS
-            for pooling in (GUIDED, *COMPARED)
-        )
-    }
-
-
-def _draw_training(axes: Axes, epochs: Sequence[EpochRow], lambdas: Sequence[LambdaRow]) -> None:
-    """Draw λ of each layer over the epochs, mean over the seeds, and the test error beside it."""
+def _draw_training(
+    column: Sequence[Axes], epochs: Sequence[EpochRow], lambdas: Sequence[LambdaRow]
+) -> None:
+    """Draw ``COURSES`` over the epochs, means over the seeds, those of λ for each layer."""
+    of_mean, of_images, of_channels, of_errors = column
     for layer in sorted({row.layer for row in lambdas}):
         of_layer = [row for row in lambdas if row.layer == layer]
         done = sorted({row.done for row in of_layer})
-        mean, channels, images = (
-            np.array(
-                [fmean(getattr(row, name) for row in of_layer if row.done == at) for at in done]
-            )
-            for name in ("mean", "between_channels", "between_images")
-        )
-        (line,) = axes.plot(done, mean, label=f"pooling {layer}")
-        axes.fill_between(done, mean - images, mean + images, color=line.get_color(), alpha=0.15)
-        axes.plot(done, mean + channels, ":", color=line.get_color(), linewidth=0.8)
-        axes.plot(done, mean - channels, ":", color=line.get_color(), linewidth=0.8)
-    axes.set_ylabel("λ")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes, name in (
+            (of_mean, "mean"),
+            (of_images, "between_images"),
+            (of_channels, "between_channels"),
+        ):
+            values = [
+                fmean(getattr(row, name) for row in of_layer if row.done == at) for at in done
+            ]
+            axes.plot(done, values, ".-", markersize=3, label=f"pooling {layer}")
     done = sorted({row.done for row in epochs})
     errors = [fmean(row.test_error for row in epochs if row.done == at) for at in done]
-    beside = axes.twinx()
-    beside.plot(done, errors, "--", color="gray", label="test error")
-    beside.set_yscale("log")
-    for set_formatter in (beside.yaxis.set_major_formatter, beside.yaxis.set_minor_formatter):
-        set_formatter("{x:.0f}")
-    beside.set_ylabel("top-1 error, %")
-    if lambdas:
-        axes.legend(fontsize="x-small", loc="upper right")
+    of_errors.plot(done, errors, ".-", markersize=3, color="gray")
+    of_errors.set_yscale("log")
+    of_errors.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    of_errors.yaxis.set_major_formatter("{x:.0f}")
+    of_errors.yaxis.set_minor_formatter(NullFormatter())
+    for axes in column:
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _of(rows: Iterable, cell: tuple[str, str]) -> list:

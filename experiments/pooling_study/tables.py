@@ -1,6 +1,5 @@
 """The study's tables, of one plan and the other."""
 
-import statistics
 from collections.abc import Iterator, Sequence
 
 from experiments.comparison import PairedDifference
@@ -18,6 +17,7 @@ from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, SEEDS, SEEDS_OF_THE_QUESTION
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
+from experiments.pooling_study.wording import points
 from experiments.tables import spread, table
 
 DIFFERENCE = "guided less this one, mean of the pairs"
@@ -75,8 +75,8 @@ def _difference_cell(difference: PairedDifference | None, seeds: int) -> str:
     if difference is None:
         return ""
     of_others = f"; {difference.seeds} seeds" if difference.seeds != seeds else ""
-    interval = f"{difference.low:+.2f} to {difference.high:+.2f}"
-    return f"{difference.mean:+.2f} ({interval}{of_others})"
+    interval = f"{points(difference.low, '+')} to {points(difference.high, '+')}"
+    return f"{points(difference.mean, '+')} ({interval}{of_others})"
 
 
 def _p_cell(difference: PairedDifference | None) -> str:
@@ -89,13 +89,13 @@ def _p_cell(difference: PairedDifference | None) -> str:
 
 def _parameters(runs: Sequence[RunRow], pooling: str) -> str:
     of_network = {run.network: run.parameters for run in runs if run.pooling == pooling}
-    return ", ".join(f"{of_network[each]:,}" for each in NETWORKS if each in of_network)
+    return " / ".join(f"{of_network[each]:,}" for each in NETWORKS if each in of_network)
 
 
 def _relative_cost(costs: Sequence[CostRow], pooling: str) -> str:
-    """Return the time of a step over that under max pooling, geometric mean of the four pairs."""
+    """Return the time of a step over that under max pooling, least and most of the four pairs."""
     of_max = {(row.task, row.network): row.milliseconds for row in costs if row.pooling == "max"}
     ratios = [
         row.milliseconds / of_max[row.task, row.network] for row in costs if row.pooling == pooling
     ]
-    return f"{statistics.geometric_mean(ratios):.2f}" if ratios else ""
+    return f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""

@@ -79,6 +79,15 @@ def test_rows_come_back_from_the_file_as_they_were(tmp_path):
         read_rows(Row, tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize("kept", [0, 5, -1, -3, -12, -20])
+def test_file_that_is_not_whole_is_refused(tmp_path, kept):
+    path = tmp_path / "rows.csv"
+    write_rows([Row("first", 3, 0.5), Row("second", 40, 12.25)], path)
+    path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n")[:kept])
+    with pytest.raises(UserError, match=r"rows\.csv: holds no rows of Row"):
+        read_rows(Row, path)
+
+
 def test_table_takes_its_place_in_the_page():
     page = "before\n<!-- a -->\nold\ntable\n<!-- end of a -->\nafter <!-- end of a -->\n"
     expected = "before\n<!-- a -->\nnew\n<!-- end of a -->\nafter <!-- end of a -->\n"

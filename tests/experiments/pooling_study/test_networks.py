@@ -61,6 +61,18 @@ def test_networks_halve_their_maps_under_every_pooling(network, smallest):
         assert found == (whole[1:] if (network, pooling) == ("resnet18", "skip") else whole)
 
 
+@pytest.mark.parametrize(
+    ("network", "pooled", "strided"),
+    [("small_cnn", [28, 14, 7, 3], [28, 14, 7, 4]), ("resnet18", [28, 14, 7, 3], [14, 7, 4, 2])],
+)
+def test_maps_of_the_smaller_images_are_as_the_page_says(network, pooled, strided):
+    for pooling in POOLINGS:
+        found = sizes_of_maps(
+            create_network(network, 4, pooling, 0).eval(), torch.rand(2, 1, 28, 28)
+        )
+        assert found == (strided if pooling == "skip" else pooled)
+
+
 def test_random_state_is_the_callers():
     before = torch.get_rng_state()
     create_network("small_cnn", 4, "max_ent", seed=0)

@@ -229,7 +229,7 @@ def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, opt
     finished = 1 + len(out.splitlines())
     assert len(read_rows(RunRow, results / "runs.csv")) >= finished
     # The plan is not run to its end before the command ends.
-    assert finished + len([*(results / "unfinished").iterdir()]) < 308
+    assert finished + len([*results.glob("unfinished/*")]) < 308
     os.mkfifo(lines)
     stream = os.open(lines, os.O_RDONLY | os.O_NONBLOCK)
     again = start_warm(guided_pooling.main, options, stdout=lines, stderr=tmp_path / "stderr")
@@ -273,6 +273,29 @@ def test_second_command_is_kept_out(tmp_path):
         assert exit_code(start_warm(*command, stdout=out, stderr=err)) == 2
     assert f"--results {results}: process {os.getpid()} on " in err.read_text()
     assert "or choose another --results" in err.read_text()
+
+
+def test_second_command_is_kept_out_of_the_unfinished_runs(tmp_path):
+    unfinished, out, err = (tmp_path / name for name in ("unfinished", "stdout", "stderr"))
+    folders = ["--results", str(tmp_path / "other"), "--unfinished", str(unfinished)]
+    with locked(unfinished):
+        assert exit_code(start_warm(guided_pooling.main, folders, stdout=out, stderr=err)) == 2
+    assert "or choose another --unfinished" in err.read_text()
+
+
+def test_networks_of_finished_runs_are_removed(tmp_path, setting, monkeypatch):
+    first, second = planned("max_ent"), planned("max")
+    monkeypatch.setattr(guided_pooling, "plan_of", lambda device: [first, second])
+    results, unfinished = tmp_path / "results", tmp_path / "unfinished"
+    results.mkdir()
+    add_outcome(make_run(first, setting), results)
+    for run in (first, second):  # the first as where a command dies behind its last row
+        path = replace(setting, unfinished=unfinished).file_of(run)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    folders = ["--results", str(results), "--unfinished", str(unfinished)]
+    assert guided_pooling.main([*folders, "--minutes", "1e-6"]) == 0
+    assert [*unfinished.iterdir()] == [replace(setting, unfinished=unfinished).file_of(second)]
 
 
 def test_gpu_that_is_not_there_is_told(tmp_path, capsys, monkeypatch):

@@ -1,0 +1,116 @@
+"""What happened in the course of training: how far it went, how long it took, what λ became."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from experiments.pooling_study.answers import CELLS, TITLES_OF_CELLS
+from experiments.pooling_study.pilot import PilotRow
+from experiments.pooling_study.plan import GUIDED, RECIPES, plan_of
+from experiments.pooling_study.rows import EpochRow, LambdaRow, RunRow
+from experiments.pooling_study.wording import listed, points
+
+CONVERGED = 0.1
+"""Points that the last epoch gains at most where a network has converged."""
+
+
+def convergence(pilot: Sequence[PilotRow], epochs: Sequence[EpochRow]) -> str:
+    """Return what the last epoch still gained, of the pilot's runs and of the study's own."""
+    changes, met, missed = [], [], []
+    for cell in CELLS:
+        errors = [row.held_out_error for row in pilot if (row.task, row.network) == cell]
+        if len(errors) < 2:
+            return "The pilot has not been run in every pair yet."
+        before, last = errors[-2:]
+        changes.append(f"from {before:.2f} to {last:.2f}% ({TITLES_OF_CELLS[cell]})")
+        (met if before - last < CONVERGED else missed).append(TITLES_OF_CELLS[cell])
+    return (
+        f"In the last epoch of the pilot the error of the images held out went {listed(changes)}. "
+        f"That it gain less than {CONVERGED} points was the aim: {_reached(met, missed)}."
+        f"{_gained_in_the_study(epochs)}"
+    )
+
+
+def _reached(met: Sequence[str], missed: Sequence[str]) -> str:
+    parts = [f"reached by {listed(met)}"] if met else []
+    return "; ".join([*parts, f"missed by {listed(missed)}"] if missed else parts)
+
+
+def _gained_in_the_study(epochs: Sequence[EpochRow]) -> str:
+    """Return it of the three poolings of the question whose evaluation is right at any time."""
+    parts = []
+    for cell in CELLS:
+        last = RECIPES["cpu"][cell].epochs
+        of_cell = {
+            (row.pooling, row.seed, row.done): row.test_error
+            for row in epochs
+            if (row.task, row.network) == cell
+        }
+        changes = [
+            [
+                error - of_cell[pooling, seed, last - 1]
+                for (of_pooling, seed, done), error in of_cell.items()
+                if (of_pooling, done) == (pooling, last)
+            ]
+            for pooling in ("max", "avg", GUIDED)
+        ]
+        if not all(changes):
+            return ""
+        means = listed([points(fmean(each), "+") for each in changes])
+        parts.append(f"{means} ({TITLES_OF_CELLS[cell]})")
+    return (
+        " In the study's own last epoch the error on 2,000 test images changed by so many points "
+        f"under max, average and guided Max-Ent pooling, mean over the seeds: {'; '.join(parts)}."
+    )
+
+
+def hours(runs: Sequence[RunRow]) -> str:
+    """Return how long the runs took."""
+    return (
+        f"The {len(runs)} runs of the file took {sum(run.seconds for run in runs) / 3600:.0f} "
+        f"hours of one core, of {len(plan_of('cpu'))} that are planned."
+    )
+
+
+def what_is_learned(lambdas: Sequence[LambdaRow]) -> str:
+    """Return λ before training and after it, and what it makes of the outputs then.
+
+    Only of seeds that every pair has.
+    """
+    return " ".join(
+        (
+            _learned_by(GUIDED, "With guidance", "single images and channels", lambdas),
+            _learned_by("max_ent_constant", "Without", "single channels", lambdas),
+        )
+    )
+
+
+def _learned_by(pooling: str, subject: str, single: str, lambdas: Sequence[LambdaRow]) -> str:
+    of_pooling = [row for row in lambdas if row.pooling == pooling]
+    last = [row for row in of_pooling if row.done == RECIPES["cpu"][row.task, row.network].epochs]
+    seeds = ({row.seed for row in last if (row.task, row.network) == cell} for cell in CELLS)
+    common = set.intersection(*seeds)
+    first, last = (
+        [row for row in rows if row.seed in common]
+        for rows in ([row for row in of_pooling if row.done == 0], last)
+    )
+    if not last:
+        return f"{subject} no seed has been run in every pair yet."
+    before, after = (
+        [fmean(row.mean for row in rows) for rows in _layers(each)] for each in (first, last)
+    )
+    positions = [100 * fmean(row.position for row in rows) for rows in _layers(last)]
+    least, most = min(row.least for row in last), max(row.most for row in last)
+    return (
+        f"{subject}, λ is {min(before):.2f} to {max(before):.2f} before the first epoch and "
+        f"{min(after):.2f} to {max(after):.2f} after the last on average, by layer, and then "
+        f"{least:.2f} to {most:.2f} for {single}; the outputs are {min(positions):.0f} to "
+        f"{max(positions):.0f}% of the way from average to max pooling."
+    )
+
+
+def _layers(lambdas: Sequence[LambdaRow]) -> list[list[LambdaRow]]:
+    """Return the rows of each layer of each pair of task and network."""
+    layers: dict[tuple[str, str, int], list[LambdaRow]] = {}
+    for row in lambdas:
+        layers.setdefault((row.task, row.network, row.layer), []).append(row)
+    return list(layers.values())
