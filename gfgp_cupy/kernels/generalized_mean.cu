@@ -54,7 +54,7 @@ __device__ __forceinline__ Summary relative_summary_of(
   const acc_t range = LN_2 * difference(logarithm_of(to), logarithm_of(from));
   const bool from_mean = may_be_from_mean(range, theta);
   if (window.any(from_mean)) {
-    acc_t mean = window.mean(at_least);
+    acc_t mean = between(window.mean(at_least), from, to);
     // Near theta = 0 the result is near the geometric mean, perhaps far from this one.
     const bool near = from_mean && fabs(theta.theta) < (acc_t)0.5;
     if (window.any(near)) {
@@ -171,7 +171,7 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   acc_t centre = theta.theta < 0 ? from : to;
   const bool from_mean = may_be_from_mean(ratio_to(from)(to), theta);
   if (window.any(from_mean)) {
-    acc_t mean = window.mean(at_least);
+    acc_t mean = between(window.mean(at_least), from, to);
     // Near theta = 0 the result is near the geometric mean, perhaps far from this one.
     const bool near = from_mean && fabs(theta.theta) < (acc_t)0.5;
     if (window.any(near)) {

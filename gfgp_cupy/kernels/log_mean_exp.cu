@@ -25,8 +25,8 @@ __device__ __forceinline__ Exponent exponent_of(acc_t theta) {
 }
 
 // Whether deviations from the mean of elements between which they differ by `range` serve: weights
-// are then neither small nor large. Elsewhere deviations are from the extreme that has the largest
-// weight.
+// are then neither small nor large, if the mean, which is rounded, is between the elements. Elsewhere
+// deviations are from the extreme that has the largest weight.
 __device__ __forceinline__ bool may_be_from_mean(acc_t range, const Exponent& by) {
   return fabs(by.theta) * range <= 4;
 }
@@ -79,6 +79,10 @@ __device__ __forceinline__ Growth growth_of(acc_t deviation, const Exponent& by)
 }
 
 #endif
+
+__device__ __forceinline__ acc_t between(acc_t x, acc_t least, acc_t most) {
+  return min(max(x, least), most);
+}
 
 struct LogMeanExp {
   acc_t shift;  // the result, from the centre

@@ -21,7 +21,7 @@ __device__ __forceinline__ Summary relative_summary_of(
   const bool from_mean = may_be_from_mean(most - least, theta);
   if (window.any(from_mean)) {
     const acc_t mean = window.mean([](acc_t x) { return x; });
-    if (from_mean) centre = mean;
+    if (from_mean) centre = between(mean, least, most);
   }
   centre += finite;
   return {centre, log_mean_exp(window, [&](acc_t x) { return x - centre; }, theta)};

@@ -47,23 +47,23 @@ def generalized_mean(x, p):
     return y, by_x, y * by_p
 
 
-def of_kernels(function, x, theta, grad):
-    output = passes.forward(x, theta, TWO, run_launch, function)
-    gradients = passes.backward(grad, x, theta, TWO, (True, True), run_launch, None, function)
+def of_kernels(function, x, theta, grad, geometry=TWO):
+    output = passes.forward(x, theta, geometry, run_launch, function)
+    gradients = passes.backward(grad, x, theta, geometry, (True, True), run_launch, None, function)
     return output, *gradients
 
 
 OF_KERNELS = pytest.param(of_kernels, marks=needs_cxx, id="of_kernels")
 
 
-def of_numba(function, x, theta, grad):
-    output = numba.forward(x, theta, TWO, function)
-    return output, *numba.backward(grad, x, theta, TWO, (True, True), None, function)
+def of_numba(function, x, theta, grad, geometry=TWO):
+    output = numba.forward(x, theta, geometry, function)
+    return output, *numba.backward(grad, x, theta, geometry, (True, True), None, function)
 
 
-def of_composition(function, x, theta, grad):
+def of_composition(function, x, theta, grad, geometry=TWO):
     x, theta = x.clone().requires_grad_(), theta.clone().requires_grad_()
-    output = function.compose(x, theta, TWO)
+    output = function.compose(x, theta, geometry)
     return output.detach(), *torch.autograd.grad(output, (x, theta), grad)
 
 
@@ -196,3 +196,34 @@ def test_what_is_not_finite_makes_its_window_nan(computed, function, value):
         assert y.isnan().flatten().tolist() == [True, False]
         assert by_x[..., :2].isnan().any()
         assert by_x[..., 2:].isfinite().all()
+
+
+@pytest.mark.parametrize("computed", [OF_KERNELS, of_numba, of_composition])
+@pytest.mark.parametrize("size", [3, 7, 14])
+@pytest.mark.parametrize(
+    ("function", "thetas", "values"),
+    [
+        (LOG_SUM_EXP, (5.0, -5.0, 1e6, -1e6), (897.4, -3e8, 1e9, 1e30)),
+        (GENERALIZED_MEAN, (3.0, 1e6, 1e9, -1e9), (0.7, 1.1, 897.4, 1e20)),
+    ],
+    ids=["log_sum_exp", "generalized_mean"],
+)
+def test_equal_elements_of_every_size(computed, size, function, thetas, values):
+    """Their mean is rounded, and to a large parameter that is a long way."""
+    for theta in thetas:
+        for value in values:
+            x = torch.full((1, 1, size, size), value)
+            y, by_x, by_theta = computed(
+                function,
+                x,
+                torch.full((1, 1, 1, 1), theta),
+                torch.ones(1, 1, 1, 1),
+                pool_geometry(size),
+            )
+            where = f"{theta:g}, {value:g}"
+            assert y.item() == pytest.approx(value, rel=1e-5), where
+            assert by_x.flatten().tolist() == pytest.approx([1 / size**2] * size**2, rel=1e-4), (
+                where
+            )
+            # (A rounding of y is as if elements differed by so much.)
+            assert 0 <= by_theta.item() <= (2.0**-20 * value) ** 2, where

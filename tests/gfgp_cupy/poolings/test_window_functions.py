@@ -250,6 +250,27 @@ def test_equal_elements(function, make, value):
 
 
 @each_implementation
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("value", [-3e8, 1e9, 1e30])
+def test_equal_elements_whose_rounded_mean_is_another_number(function, make, value, dtype):
+    """By more than powers hold."""
+    if value < 0 and FORMULAS[function.name].positive:
+        pytest.skip("it is less than the least value of an element, and counts as that")
+    if value == 1e30 and function.name == "gaussian":
+        pytest.skip("squares of what is lost in rounding its mean overflow")
+    geometry, parameter = GEOMETRIES["overlapping"], torch.full((1, 1, 1, 1), 5.0)
+    input = torch.full((2, 3, 7, 8), value, dtype=dtype)
+    grad_output = grad_of(input, geometry)
+    results = make(function).results(input, parameter, geometry, grad_output)
+    # (Gaussian pooling's least deviation is far below a rounding here.)
+    assert_close(results[0], input[..., :4, :4], dtype)
+    x = torch.zeros_like(input, dtype=FLOAT64).requires_grad_()
+    means = torch.nn.functional.avg_pool2d(x, KERNEL, STRIDE, PADDING, count_include_pad=False)
+    assert_close(results[1], *torch.autograd.grad(means, x, grad_output.double()), dtype, 4)
+    assert results[2].isfinite().all()
+
+
+@each_implementation
 def test_far_from_zero(function, make):
     """Only the rounding errors of numbers of that size."""
     geometry, parameter = GEOMETRIES["overlapping"], usual_parameter(function, dtype=FLOAT32)

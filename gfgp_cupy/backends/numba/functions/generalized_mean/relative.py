@@ -47,7 +47,8 @@ def reference_of(window, theta):
     p, eps = theta.exponent.theta, theta.eps
     least, most, nothing = _extremes(window, eps)
     magnitude = maximum(p, zeros_like(p) - p)
-    centre = mean(_element, window, eps)
+    # Rounded, it need not be between the elements.
+    centre = minimum(maximum(mean(_element, window, eps), least), most)
     to_geometric = mean(_logarithm, window, (centre, 1.0 / centre, eps))
     geometric = centre * power_of_two(zeros_like(p) + LOG2_E, to_geometric)
     centre = chosen(bits_where_less(magnitude, zeros_like(p) + LEAST_POWER), geometric, centre)

@@ -7,7 +7,7 @@ from ...compile import compiled, inlined
 from ...elements import largest, mean, smallest
 from ...near_one import power_less_one
 from ...powers import power_of_two
-from ...simd import bits_where_less, chosen, lanes_within, maximum, zeros_like
+from ...simd import bits_where_less, chosen, lanes_within, maximum, minimum, zeros_like
 from ..log_mean_exp import (
     LEAST_REACH,
     MOST_REACH,
@@ -49,7 +49,9 @@ def _summary_exactly(window, exponent, holding, summary):
     reach = maximum(theta, zeros_like(theta) - theta) * range
     extreme = chosen(bits_where_less(theta, zeros_like(theta)), least, most)
     extreme = extreme + ((most - most) + (least - least))
-    centre = chosen(lanes_within(reach, 0.0, MOST_REACH), summary[0], extreme)
+    # Rounded, the mean need not be between the elements.
+    between = minimum(maximum(summary[0], least), most)
+    centre = chosen(lanes_within(reach, 0.0, MOST_REACH), between, extreme)
     q = mean(_excess, window, (centre, exponent.scale))
     weights = mean(_weight, window, (centre, exponent.scale))
     total = chosen(lanes_within(q, -0.5, 1e37), q + 1.0, weights)
