@@ -117,6 +117,7 @@ def unavailable(device: torch.device) -> str | None:
     Raises:
         RuntimeError: asked for the first time inside a CUDA graph's capture, where that cannot be
             found out.
+        torch.OutOfMemoryError, cupy.cuda.driver.CUDADriverError: the device's memory is full.
     """
     return "it serves CUDA tensors only" if device.type != "cuda" else cannot_run_on(device)
 
@@ -142,6 +143,8 @@ def cannot_run_on(device: torch.device) -> str | None:
     except _FirstUseInCapture:
         raise
     except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError) or "OUT_OF_MEMORY" in str(error):
+            raise  # of now: it is no reason to do without kernels from then on
         # CuPy, its driver layer and NVRTC each raise types of their own; all become the reason.
         return f"CuPy cannot run a kernel on it: {type(error).__name__}: {error}"
     return None

@@ -117,5 +117,6 @@ def inverse(divisor: int) -> int:
     With shift = ⌊log2 divisor⌋ and multiplier = ⌊(2^(32 + shift) − 1) / divisor⌋, below 2^32,
     ⌊(n + 1) multiplier / 2^(32 + shift)⌋ = ⌊n / divisor⌋ for 0 ≤ n < 2^31.
     """
+    divisor = min(divisor, 2**31)  # with more the quotient is 0, too, and a shift would be too far
     shift = divisor.bit_length() - 1
     return (2 ** (32 + shift) - 1) // divisor + (shift << 32)

@@ -423,7 +423,9 @@ extern "C" __global__ void BOUNDS(MAX_BLOCK) KERNEL(overlapping_backward)(
           if (window_row < 0 || window_row >= plane.out_h) continue;
           const index_t row_slot = statistics_ring.at(window_row) * columns - first_column;
           // The last window that has one of the elements, then those before it.
-          const index_t last = (unsigned)(w + PADDING_W + PACK_COLUMNS - 1) / STRIDE_W;
+          const index_t last_column = w + PADDING_W + PACK_COLUMNS - 1;
+          const index_t last = sizeof(index_t) > sizeof(int) ? last_column / STRIDE_W
+                                                             : (unsigned)last_column / STRIDE_W;
 #pragma unroll
           for (int back = 0; back < PACK_WINDOWS; ++back) {
             const index_t window_column = last - back;

@@ -236,6 +236,31 @@ def test_first_use_in_a_capture_says_to_warm_up_and_is_forgotten(on_stand_in, mo
         assert torch.equal(max_ent_pool2d(input, lam, 2), output)
 
 
+class DriverError(RuntimeError):
+    """As CuPy's."""
+
+
+@needs_stand_in
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+        DriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+    ],
+    ids=["PyTorch", "CuPy"],
+)
+def test_memory_that_is_full_at_the_first_use_is_forgotten(on_stand_in, monkeypatch, error):
+    def full(*args, **options):
+        raise error
+
+    input, lam = CASES[0].input(2), CASES[0].lam(2)
+    with monkeypatch.context() as first, use_backend("cupy"):
+        first.setattr(backend, "run_small_case", full)
+        with pytest.raises(type(error), match="(?i)out.of.memory"):
+            max_ent_pool2d(input, lam, 2)
+    assert backend.unavailable(CPU) is None
+
+
 # ---------------------------------------------------------------- versions of CuPy
 
 
