@@ -72,7 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             results = run(options, folder)
     finally:
         torch.set_num_threads(threads)
-    write_results(results, options.out)
     for one in results.times:
         print(
             f"{one.pipeline}: {one.images_per_second:.4g} images/s per core, "
@@ -102,27 +101,26 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace, folder: str) -> InputPipelineResults:
-    """Measures every pipeline on the files in ``folder``, in turn."""
+    """Measures every pipeline on the files in ``folder``, in turn; after each round, writes what
+    there is to ``options.out``."""
     started = time.monotonic()
     pipelines = make_pipelines(folder)
     for pipeline in pipelines.values():
         pipeline(0)
-    rounds = time_rounds(pipelines, options.repeats, started + options.seconds)
-    files = list(Path(folder).rglob("*.jpeg"))
     environment = environment_of(torch.device("cpu"), "input_pipeline.py", options)
-    times = []
-    for name in pipelines:
-        spread = Spread.of([seconds[name] for seconds in rounds])
-        speedup = Spread.of([seconds[PLAIN] / seconds[name] for seconds in rounds])
-        times.append(
-            InputPipelineTime(
-                pipeline=name,
-                seconds=spread,
-                images_per_second=options.images / spread.median,
-                speedup=speedup,
-            )
-        )
-    settings = InputPipelineSettings(
+    settings = settings_of(options, folder)
+    rounds = []
+    for one in time_rounds(pipelines, options.repeats, started + options.seconds):
+        rounds.append(one)
+        times = [pipeline_time(name, rounds, options.images) for name in pipelines]
+        results = InputPipelineResults(environment=environment, settings=settings, times=times)
+        write_results(results, options.out)
+    return results
+
+
+def settings_of(options: argparse.Namespace, folder: str) -> InputPipelineSettings:
+    files = list(Path(folder).rglob("*.jpeg"))
+    return InputPipelineSettings(
         images=options.images,
         size=options.size,
         bytes_per_image=sum(file.stat().st_size for file in files) / len(files),
@@ -132,7 +130,17 @@ def run(options: argparse.Namespace, folder: str) -> InputPipelineResults:
         pillow=Image.__version__,
         libjpeg_turbo=features.version("libjpeg_turbo"),
     )
-    return InputPipelineResults(environment=environment, settings=settings, times=times)
+
+
+def pipeline_time(name: str, rounds: Sequence[dict[str, float]], images: int) -> InputPipelineTime:
+    """That of one pipeline, over all rounds."""
+    spread = Spread.of([seconds[name] for seconds in rounds])
+    return InputPipelineTime(
+        pipeline=name,
+        seconds=spread,
+        images_per_second=images / spread.median,
+        speedup=Spread.of([seconds[PLAIN] / seconds[name] for seconds in rounds]),
+    )
 
 
 def make_pipelines(folder: str) -> dict[str, Callable[[int], object]]:
@@ -199,20 +207,18 @@ class PublishedLighting(nn.Module):
 
 def time_rounds(
     pipelines: dict[str, Callable[[int], object]], repeats: int, deadline: float
-) -> list[dict[str, float]]:
+) -> Iterator[dict[str, float]]:
     """CPU seconds of every pipeline, once a round and each round in another order."""
-    shuffle, rounds = random.Random(0), []
-    while len(rounds) < min(MIN_REPEATS, repeats) or (
-        len(rounds) < repeats and time.monotonic() < deadline
-    ):
+    shuffle, rounds = random.Random(0), 0
+    while rounds < min(MIN_REPEATS, repeats) or (rounds < repeats and time.monotonic() < deadline):
         seconds = {}
         for name in shuffle.sample(list(pipelines), len(pipelines)):
             # The process's own time: what others do on a shared machine is not in it.
             start = time.process_time()
-            pipelines[name](len(rounds))
+            pipelines[name](rounds)
             seconds[name] = time.process_time() - start
-        rounds.append(seconds)
-    return rounds
+        yield seconds
+        rounds += 1
 
 
 def write_jpegs(folder: Path, count: int, size: Sequence[int] | None) -> None:

@@ -89,6 +89,7 @@ def write_instructions(results: InstructionResults, path: Path) -> None:
     }  # fmt: skip
     lines = ",\n".join(json.dumps(_flat(row), separators=(",", ":")) for row in results.rows)
     text = json.dumps(head)[:-1] + f',\n"rows": [\n{lines}\n]}}\n'
+    path.parent.mkdir(parents=True, exist_ok=True)  # rather than lose what was counted
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text)
     os.replace(temporary, path)

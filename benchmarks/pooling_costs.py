@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.environment import Environment
 from benchmarks.shapes import Shape
+from training.atomic_write import atomic_write
 
 __all__ = ["LIMITS", "Copy", "PoolingCosts", "Time", "Traffic", "page", "read_costs", "write_costs"]
 
@@ -33,6 +34,7 @@ class Time:
         ratio: of the time forward and backward to Max-Ent pooling's in the same round.
         peak_bytes: the most that PyTorch's allocator has handed out, over what there was before.
         allowed_bytes: Max-Ent pooling's, and an output.
+        rounds: of which these are the medians.
     """
 
     shape: str
@@ -42,6 +44,7 @@ class Time:
     ratio: float
     peak_bytes: int
     allowed_bytes: int
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class PoolingCosts:
-    """All of a run."""
+    """All of a run.
+
+    Attributes:
+        rounds: the most for one shape.
+    """
 
     environment: Environment
     layout: str
@@ -96,20 +103,24 @@ class PoolingCosts:
 
 
 def write_costs(costs: PoolingCosts, path: Path) -> None:
-    """Writes a file for :func:`read_costs`."""
+    """Writes a file for :func:`read_costs`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(costs), indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(dataclasses.asdict(costs), indent=1) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_costs(path: Path) -> PoolingCosts:
     """What :func:`write_costs` has written."""
     content = json.loads(path.read_text(encoding="utf-8"))
+    # Files from before there was a time limit: all rounds were made.
+    times = [{"rounds": content["rounds"], **each} for each in content["times"]]
     return PoolingCosts(
         **{
             **content,
             "environment": Environment(**content["environment"]),
             "copies": [Copy(**each) for each in content["copies"]],
-            "times": [Time(**each) for each in content["times"]],
+            "times": [Time(**each) for each in times],
             "traffic": [Traffic(**each) for each in content["traffic"]],
         }
     )
@@ -137,7 +148,7 @@ def _tables(run: PoolingCosts) -> str:
         f"## {of.device}: {run.dtype}, {run.layout}\n",
         f"{of.device}, {', '.join(software)}, commit {(of.commit or 'unknown')[:12]}"
         f"{' (changed)' * bool(of.dirty)}, {of.date[:10]}: batches of {run.batch_size}, medians of "
-        f"{run.rounds} interleaved rounds, {run.dtype}.\n",
+        f"{_rounds(run)} interleaved rounds, {run.dtype}.\n",
         f"{_what_is_told(run)}:\n",
         _table(
             ("shape", "pooling", "forward, ms", "backward, ms", "× Max-Ent", "peak, MB", "allowed"),
@@ -164,6 +175,12 @@ def _tables(run: PoolingCosts) -> str:
     if beyond := run.beyond_the_limits():
         lines += ["\nBeyond the limits:\n", *(f"- {each}" for each in beyond)]
     return "\n".join(lines) + "\n"
+
+
+def _rounds(run: PoolingCosts) -> str:
+    """How many were made, from the shape with the fewest to that with the most."""
+    made = [each.rounds for each in run.times]
+    return " to ".join(map(str, sorted({min(made), max(made)})))
 
 
 def _what_is_told(run: PoolingCosts) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -36,7 +38,7 @@ from gfgp_cupy.kernels import passes
 from gfgp_cupy.ops import OPERATORS
 from gfgp_cupy.window_function import WindowFunction
 from gfgp_cupy.window_pooling import pool_windows
-from training.argument_types import positive_int
+from training.argument_types import positive_float, positive_int
 
 SHAPES = ("64x112x112:2/2/0", "64x112x112:3/2/1", "256x28x28:2/2/0")
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -45,6 +47,9 @@ MAX_ENT = "max_ent"
 FIXED = {"soft": (MAX_ENT, 1.0), "edscw": ("ada", 1.0)}
 """Poolings that are another's with a parameter that is a number."""
 
+MIN_ROUNDS = 3
+"""So many are made even where the time is up."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures what the command line asks for; 1 where a limit does not hold."""
@@ -52,20 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.read:
         options.table.write_text(page([read_costs(path) for path in options.read]), "utf-8")
         return 0
-    shapes = select_shapes(options.shapes)
-    device = torch.device(options.device)
-    cache = Cache(device, cache_bytes(device)) if device.type == "cuda" else None
-    measured = [measure(shape, options, cache) for shape in shapes]
-    costs = PoolingCosts(
-        environment_of(device, "poolings.py", options), options.layout, options.dtype,
-        options.batch_size, options.rounds,
-        [copy for copies, _ in measured for copy in copies],
-        [each for _, times in measured for each in times],
-        [each for shape in shapes for each in traffic(shape, options)] if options.traffic else [],
-    )  # fmt: skip
+    costs = run(options)
     print(page([costs]))
-    if options.out:
-        write_costs(costs, options.out)
     beyond = costs.beyond_the_limits()
     print("\n".join(beyond), file=sys.stderr)
     return 1 if beyond else 0
@@ -80,6 +73,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive_int, default=8, metavar="N")
     parser.add_argument("--rounds", type=positive_int, default=15, metavar="N")
     parser.add_argument(
+        "--seconds", type=positive_float, metavar="S",
+        help="time for all rounds, unless a few of each shape take longer (default: no limit)",
+    )  # fmt: skip
+    parser.add_argument(
         "--traffic", action="store_true",
         help="count the bytes of the CUDA kernels, too: needs Linux and a C++ compiler",
     )  # fmt: skip
@@ -87,6 +84,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--read", type=Path, nargs="+", metavar="FILE", help="measure nothing")
     parser.add_argument("--table", type=Path, metavar="FILE", help="page to write of --read")
     return parser
+
+
+def run(options: argparse.Namespace) -> PoolingCosts:
+    """Measures every shape; after each, writes what there is to ``options.out``."""
+    end = math.inf if options.seconds is None else time.monotonic() + options.seconds
+    shapes, device = select_shapes(options.shapes), torch.device(options.device)
+    cache = Cache(device, cache_bytes(device)) if device.type == "cuda" else None
+    costs = PoolingCosts(
+        environment_of(device, "poolings.py", options), options.layout, options.dtype,
+        options.batch_size, options.rounds, copies=[], times=[], traffic=[],
+    )  # fmt: skip
+    for number, shape in enumerate(shapes):
+        now = time.monotonic()
+        deadline = now + (end - now) / (len(shapes) - number)
+        copies, times = measure(shape, options, cache, deadline)
+        costs.copies.extend(copies)
+        costs.times.extend(times)
+        if options.out:
+            write_costs(costs, options.out)
+    for shape in shapes if options.traffic else ():
+        costs.traffic.extend(traffic(shape, options))
+        if options.out:
+            write_costs(costs, options.out)
+    return costs
 
 
 def functions() -> dict[str, WindowFunction]:
@@ -111,10 +132,11 @@ def images(shape: Shape, batch_size: int, layout: str, dtype: torch.dtype) -> Te
 
 
 def measure(
-    shape: Shape, options: argparse.Namespace, cache: Cache | None
+    shape: Shape, options: argparse.Namespace, cache: Cache | None, deadline: float
 ) -> tuple[list[Copy], list[Time]]:
-    """All poolings, in rounds in which each takes its turn; on a GPU also a copy of the input, and
-    none finds anything in the ``cache``."""
+    """All poolings, in rounds in which each takes its turn, until the ``deadline`` of
+    ``time.monotonic()``; on a GPU also a copy of the input, and none finds anything in the
+    ``cache``."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
     input = images(shape, options.batch_size, options.layout, dtype).to(device).requires_grad_()
     parameter = torch.full((*input.shape[:2], 1, 1), 0.5, device=device).requires_grad_()
@@ -142,7 +164,9 @@ def measure(
         peaks[name] = allocations_of(lambda name=name: backward(name, forward(name)), device).peak
     shuffle, timer = random.Random(0), timer_of(device)
     copied, copies = torch.empty_like(input), []
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
+        if number >= MIN_ROUNDS and time.monotonic() > deadline:
+            break
         if cache is not None:
             copies.append(timed(lambda: copied.copy_(input.detach()))[1]())
         for name in shuffle.sample(list(all_of_them), len(all_of_them)):
@@ -155,7 +179,7 @@ def measure(
             str(shape), name,
             1e3 * median(each[0] for each in rounds), 1e3 * median(each[1] for each in rounds),
             median(sum(each) / other for each, other in zip(rounds, reference, strict=True)),
-            peaks[name], peaks[MAX_ENT] + grad.numel() * grad.element_size(),
+            peaks[name], peaks[MAX_ENT] + grad.numel() * grad.element_size(), len(rounds),
         )
         for name, rounds in seconds.items()
     ]  # fmt: skip

@@ -330,6 +330,7 @@ RESULTS = {
 
 def write_results(results: Results, path: Path) -> None:
     """Writes ``results`` to ``path``, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # rather than lose what was measured
     temporary = path.with_name(path.name + ".part")
     (benchmark,) = (name for name, kind in RESULTS.items() if type(results) is kind)
     content = {"schema": SCHEMA, "benchmark": benchmark, **asdict(results)}

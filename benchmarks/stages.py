@@ -152,8 +152,8 @@ class Session:
                 stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **stage.environment},
             )  # fmt: skip
-        except FileNotFoundError as error:
-            return f"not run: there is no {error.filename} here"
+        except OSError as error:
+            return f"not run: {error}"
         reader = threading.Thread(
             target=self._copy, args=(f"{stage.name}| ".encode(), process.stdout), daemon=True
         )

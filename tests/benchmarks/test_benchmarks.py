@@ -348,6 +348,12 @@ def test_networks_are_on_disk_after_each_round(tmp_path, monkeypatch):
     assert [one.name for one in tmp_path.iterdir()] == ["networks.json"]
 
 
+def test_results_go_to_a_folder_that_is_missing(networks_file, tmp_path):
+    path = tmp_path / "new" / "folder" / "networks.json"
+    write_results(read_results(networks_file), path)
+    assert path.read_bytes() == networks_file.read_bytes()
+
+
 def test_a_training_step_trains():
     options = networks.make_parser().parse_args(
         [
@@ -402,6 +408,20 @@ def test_table_does_not_need_matplotlib(networks_file, tmp_path):
     command = (sys.executable, "-c", code, str(networks_file), "--table", str(table))
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=300)
     assert "| max_ent | training |" in table.read_text()
+
+
+def test_input_pipelines_are_on_disk_after_each_round(tmp_path, monkeypatch):
+    path, written = tmp_path / "input.json", []
+    shuffled = random.Random.sample
+
+    def noting(*arguments):
+        written.append(read_results(path).times[0].seconds.repeats if path.exists() else 0)
+        return shuffled(*arguments)
+
+    monkeypatch.setattr(random.Random, "sample", noting)
+    options = ("--images", "3", "--size", "60", "40", "--repeats", "3")
+    input_pipeline.main([*options, "--out", str(path)])
+    assert written == [0, 1, 2]
 
 
 def test_input_pipeline_benchmark(tmp_path):

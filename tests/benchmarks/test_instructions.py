@@ -275,8 +275,9 @@ def test_results_are_complete_and_the_page_is_theirs(tmp_path):
     text = (REPOSITORY / "docs" / "instructions.md").read_text()
     assert text == page(everything), REGENERATE
 
-    write_instructions(everything[0], tmp_path / "again.json")
-    assert read_instructions(tmp_path / "again.json") == everything[0]
+    again = tmp_path / "new" / "again.json"
+    write_instructions(everything[0], again)
+    assert read_instructions(again) == everything[0]
     (tmp_path / "other.json").write_text('{"schema": 0}')
     with pytest.raises(ValueError, match="schema"):
         read_instructions(tmp_path / "other.json")

@@ -112,17 +112,24 @@ def read_up_to(text, file):
 
 
 def test_stages_run_whatever_became_of_those_before(tmp_path, capsys):
+    text, empty = str(tmp_path / "text"), str(tmp_path / "empty")
+    os.close(os.open(text, os.O_CREAT, 0o644))
+    os.close(os.open(empty, os.O_CREAT, 0o755))
     verdicts, log = run(
         tmp_path / "log",
         [
             Stage("absent", ("no-such-program",), SECONDS),
+            Stage("text", (text,), SECONDS),
+            Stage("empty", (empty,), SECONDS),
             python("exits", "import sys; sys.exit('went wrong')"),
             python("passes", "import os; print(os.environ['SEEN'])", SEEN="variable seen"),
         ],
         [python("beside", "print('at the same time')")],
     )
     assert verdicts == {
-        "absent": "not run: there is no no-such-program here",
+        "absent": "not run: [Errno 2] No such file or directory: 'no-such-program'",
+        "text": f"not run: [Errno 13] Permission denied: '{text}'",
+        "empty": f"not run: [Errno 8] Exec format error: '{empty}'",
         "exits": "failed: exit code 1",
         "passes": "passed",
         "beside": "passed",
@@ -131,7 +138,7 @@ def test_stages_run_whatever_became_of_those_before(tmp_path, capsys):
     assert "passes| variable seen\n" in log
     assert "beside| at the same time\n" in log
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 4
+    assert len(printed) == 6
     assert all(f"==== {line}\n" in log for line in printed)
 
 
