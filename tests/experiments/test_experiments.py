@@ -68,6 +68,13 @@ class OtherRow:
     height: int
 
 
+@dataclass(frozen=True)
+class SameTypesRow:
+    title: str
+    count: int
+    share: float
+
+
 def test_rows_come_back_from_the_file_as_they_were(tmp_path):
     path = tmp_path / "rows.csv"
     rows = [Row('with, a comma and a "quote"', 3, 0.1 + 0.2), Row("", 0, -1e-30)]
@@ -75,6 +82,8 @@ def test_rows_come_back_from_the_file_as_they_were(tmp_path):
     assert read_rows(Row, path) == rows
     with pytest.raises(UserError, match=r"rows\.csv: holds no rows of OtherRow"):
         read_rows(OtherRow, path)
+    with pytest.raises(UserError, match=r"rows\.csv: holds no rows of SameTypesRow"):
+        read_rows(SameTypesRow, path)
     with pytest.raises(UserError, match="cannot be read"):
         read_rows(Row, tmp_path / "none.csv")
 
