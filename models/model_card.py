@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.readable import readable
+
 OURS = (
     "<!-- Written by save_pretrained, which writes the page anew as long as this line is there. -->"
 )
@@ -63,7 +65,7 @@ def model_card(config: Mapping[str, Any], measured: Measured | None) -> str:
         "weights chooses theirs.",
         OURS,
     ]
-    return "\n\n".join(paragraphs) + "\n"
+    return readable("\n\n".join(paragraphs) + "\n")
 
 
 def _title(config: Mapping[str, Any]) -> str:

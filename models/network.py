@@ -13,6 +13,7 @@ from torch import nn
 
 from models.model_card import OURS, Measured, model_card
 from models.packages import imported
+from models.readable import readable
 
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "README.md"
 
@@ -74,15 +75,17 @@ class Network(nn.Module):
         config = {**self.config, **(config or {})}
         self._check_config(config)
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        # All of it first: what cannot be encoded leaves no file behind.
+        weights = files.save(tensors, metadata={"format": "pt"})
+        text = readable(json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+        page = model_card(config, measured).encode()
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = files.save(tensors, metadata={"format": "pt"})
         (folder / WEIGHTS_NAME).write_bytes(weights)
-        text = json.dumps(config, indent=2, ensure_ascii=False)
-        (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / CONFIG_NAME).write_bytes(text)
         card = folder / CARD_NAME
-        if not card.exists() or OURS in card.read_text(encoding="utf-8"):
-            card.write_text(model_card(config, measured), encoding="utf-8")
+        if not card.exists() or OURS.encode() in card.read_bytes():
+            card.write_bytes(page)
 
     def _check_layers(self) -> None:
         """Raise ValueError unless ``create_model`` makes the same layers from ``config``."""

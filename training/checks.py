@@ -48,6 +48,11 @@ def _check_names(settings: Settings) -> None:
 
 
 def _check_data(settings: Settings) -> None:
+    if settings.dataset == "digits" and settings.data and not settings.data.startswith(PREFIX):
+        raise UserError(
+            f"--data {settings.data}: does not go with --dataset digits, whose images come with "
+            "scikit-learn; leave it out, or name another --dataset"
+        )
     if settings.val_data is not None and settings.dataset != "imagenet":
         raise UserError(
             f"--val-data {settings.val_data}: only goes with shards of images, which are --dataset "

@@ -12,6 +12,7 @@ from training.checkpoints.differences import differences
 from training.checkpoints.format import Checkpoint, load_model
 from training.checkpoints.lock import one_run_at_a_time
 from training.checkpoints.resuming import (
+    check_image_count,
     goes_on_by_itself,
     lineage_of,
     load_start,
@@ -22,7 +23,7 @@ from training.checkpoints.weights import load_weights, start_from_weights, weigh
 from training.checks import check_settings
 from training.class_names import line_of_classes, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
-from training.epochs import train_epochs
+from training.epochs import come_to, train_epochs
 from training.evaluation import (
     evaluate_weights,
     line_of_preparation,
@@ -37,7 +38,7 @@ from training.processes.out_of_memory import out_of_memory_in_one_line
 from training.processes.ranks import Process, broadcast_from_main
 from training.recipes import RECIPES
 from training.records.figures import draw_if_outdated
-from training.records.lines import description, summary
+from training.records.lines import description
 from training.records.trackers import check_trackers
 from training.run import Run
 from training.seeding import derive_seed, draw_seed, seed_everything
@@ -125,8 +126,7 @@ def train(settings: Settings, process: Process) -> None:
     if by_itself and checkpoint is not None and is_finished(checkpoint, settings):
         if process.is_main:
             draw_if_outdated(checkpoint.history, settings.out_dir, settings.pdf_filename)
-            line = summary(checkpoint.history, settings.out_dir)
-            print(f"finished already: {line}", flush=True)
+            print(f"finished already: {come_to(checkpoint.history, settings)}", flush=True)
         return
     if checkpoint is None:
         settings = settings.with_network()
@@ -134,6 +134,7 @@ def train(settings: Settings, process: Process) -> None:
         settings = settings.with_network(checkpoint.arch, checkpoint.pool)
     data = load_data(settings)
     if checkpoint is not None:
+        check_image_count(checkpoint, len(data.train))
         data = match_classes(data, checkpoint.classes, settings, process)
     run = Run(
         settings=settings,

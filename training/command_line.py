@@ -70,13 +70,12 @@ def make_parser() -> argparse.ArgumentParser:
             takes = {"choices": option.choices}
         if option.bare is not None:
             takes |= {"nargs": "?", "const": option.bare}
-        # Of those that the recipe decides, 0 takes one back.
-        if option.switch or (option.bare is not None and not option.from_recipe):
+        if option.switch or option.bare is not None:
             group.add_argument(
                 flag_of(f"no_{field.name}"),
                 dest=field.name,
                 action="store_const",
-                const=field.default,
+                const=option.off if option.from_recipe else field.default,
                 default=field.default,
                 help=argparse.SUPPRESS,
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.readable import readable
 from training.atomic_write import atomic_write
 from training.errors import UserError, exit_code
 from training.options import OPTIONS
@@ -45,7 +46,7 @@ def compare(folders: Sequence[Path], out_dir: Path) -> str:
         UserError: no folder holds a run, or a file cannot be written.
     """
     groups = group_runs(read_runs(folders))
-    table = table_of(groups)
+    table = readable(table_of(groups))
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ from torch import nn
 
 from training.checkpoints.files import Position
 from training.checkpoints.format import Checkpoint
+from training.checkpoints.lineage import has_best
 from training.checkpoints.partial_epoch import EpochUnderWay, begin_epoch
 from training.errors import UserError
 from training.loading.bad_images import BadImages, skipped_of_all
@@ -26,6 +27,7 @@ from training.records.metrics import scores_from_sums
 from training.records.usage import MeasuredBatches
 from training.run import Run
 from training.saving import Saving, begin_saving
+from training.settings import Settings
 from training.step import TrainingStep, make_training_step
 
 
@@ -58,11 +60,12 @@ def train_epochs(
         )
     left = None if checkpoint is None else checkpoint.partial_epoch
     step = make_training_step(model, checkpoint, run)
+    images = train_batches.sampler.num_samples
     with (
         caught_stop_signals(second=die_of) as signals,
         begin_saving(
             run=run,
-            train_images=train_batches.sampler.num_samples,
+            train_images=images,
             batches_per_epoch=train_batches.batches_of_epoch,
             start=Position(start_epoch, 0 if left is None else left.batches),
             checkpoint=checkpoint,
@@ -71,7 +74,7 @@ def train_epochs(
         is_due = never if saving is None else saving.is_due
         interruption = Interruption(run.process, signals, is_due)
         for epoch in range(start_epoch, len(learning_rates)):
-            under_way, left = begin_epoch(epoch, left, run), None
+            under_way, left = begin_epoch(epoch, left, run, images), None
             train_batches.set_epoch(epoch, under_way.batches)
             save = partial(save_within, under_way, step, history, train_batches.bad_images, saving)
             try:
@@ -101,7 +104,13 @@ def train_epochs(
         if saving is not None:
             saving.end()
     if run.process.is_main:
-        print(summary(history, settings.out_dir), flush=True)
+        print(come_to(history, settings), flush=True)
+
+
+def come_to(history: Sequence[EpochRecord], settings: Settings) -> str:
+    """Return what a run came to that has left its files."""
+    out_dir = settings.out_dir
+    return summary(history, out_dir, has_best=has_best(Path(out_dir), history))
 
 
 def after_step(

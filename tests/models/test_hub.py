@@ -149,6 +149,25 @@ def test_labels_travel_on(net, tmp_path):
     assert "id2label" not in net.config
 
 
+def test_labels_that_are_no_text(net, tmp_path):
+    """Such as names of folders that are not UTF-8."""
+    net.save_pretrained(tmp_path, config={"id2label": {0: "caf\udce9", 1: "dog", 2: "owl"}})
+    labels = models.from_pretrained(tmp_path).config["id2label"]
+    assert labels["0"] == "caf\N{REPLACEMENT CHARACTER}"
+    assert "caf\N{REPLACEMENT CHARACTER}, dog" in card_of(tmp_path).text
+
+
+def test_nothing_is_left_of_what_cannot_be_written(net, tmp_path):
+    """Nor is a page of other people's read as text, whatever it is written in."""
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        net.save_pretrained(tmp_path / "new", config={"classes": {"cat"}})
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "README.md").write_bytes(b"caf\xe9")
+    net.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == b"caf\xe9"
+    assert models.from_pretrained(tmp_path).config == net.config
+
+
 def test_file_that_is_written_anew_leaves_the_network_that_was_read_from_it(net, folder):
     found = models.from_pretrained(folder)
     with torch.no_grad():

@@ -154,6 +154,28 @@ def test_legend_fits_into_the_figure(tmp_path):
     assert all(text.get_text() for text in legend.get_texts())
 
 
+def test_names_that_matplotlib_or_utf8_cannot_have(tmp_path, capsys):
+    """Folders' names and values with what would be a formula, and with bytes that are no text."""
+    odd = write_run(tmp_path / "$\\frac$ caf\udce9", [1.0])
+    folders = [
+        odd,
+        write_run(tmp_path / "b", [2.0], {"data": "$x$y_$ \udcff"}),
+        write_run(tmp_path / "c", [2.0], {"data": "z"}),
+    ]
+    out = tmp_path / "out"
+    assert main([*map(str, folders), "--out-dir", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "| $\\frac$ caf\N{REPLACEMENT CHARACTER} |" in printed
+    assert "| $x$y_$ \N{REPLACEMENT CHARACTER} |" in printed
+    assert (out / "comparison.md").read_text(encoding="utf-8") == printed
+    (legend,) = figure_of(folders).legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:2] == [
+        r"\$\frac\$ caf" + "\N{REPLACEMENT CHARACTER}",
+        r"data=\$x\$y_\$ " + "\N{REPLACEMENT CHARACTER}",
+    ]
+
+
 def test_how_and_where_a_run_was_made_is_no_difference(tmp_path):
     here = {"pool": "max", "seed": 0, "worker_timeout": 600, "dist_timeout": 600, "workers": 4}
     there = {

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from train_imagenet import parse_settings
 from training.command_line import parse_options
 from training.errors import UserError
+from training.options import flag_of
 from training.processes.ranks import Process
+from training.recipes import RECIPES
 from training.records.config import config_of, read_config, write_config
 from training.run import Run
 
@@ -67,6 +70,23 @@ def test_yaml_as_a_person_writes_it(tmp_path):
     )
 
 
+@pytest.mark.parametrize("word", ["off", "no", "false"])
+def test_what_the_recipe_has_is_switched_off(tmp_path, monkeypatch, word):
+    """By the file as by the command line, whose word counts."""
+    recipe = replace(RECIPES["imagenet-a2"], trivial_augment=31, lr_per_step=True)
+    monkeypatch.setitem(RECIPES, "imagenet-a2", recipe)
+    path = tmp_path / "run.yaml"
+    for name in ("rand_augment", "trivial_augment", "lr_per_step"):
+        path.write_text(f"config-name: imagenet-a2\n{name}: {word}\n")
+        flag = flag_of(f"no_{name}")
+        settings = parse_settings(["--config", str(path)])
+        assert settings == parse_settings(["--config-name", "imagenet-a2", flag])
+        assert getattr(recipe, name) and not getattr(settings.recipe, name)
+        path.write_text(f"config-name: imagenet-a2\n{name}: on\n")
+        assert getattr(parse_settings(["--config", str(path)]).recipe, name)
+        assert parse_settings(["--config", str(path), flag]) == settings
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -110,6 +130,7 @@ def test_yaml_that_is_not_installed(path, monkeypatch):
     [
         "--data x --dataset imagenet12 --resume auto --optimizer lamb --opt-betas 0.9,0.99 --ema",
         "--rand-augment rand-m7-mstd0.5-inc1 --mixup 0.1 --no-lr-per-step --log wandb",
+        "--no-rand-augment --no-trivial-augment --no-ema --lr-per-step",
         "--lr-schedule milestones --lr-milestones 1,2 --multiprocessing-distributed --nproc 2",
     ],
 )

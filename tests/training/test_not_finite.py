@@ -185,7 +185,7 @@ def train(step, batches):
         batches=batches,
         batches_of_epoch=10,
         title="epoch 1/1",
-        under_way=begin_epoch(0, None, step.run),
+        under_way=begin_epoch(0, None, step.run, images=0),
         check=lambda: None,
     )
 

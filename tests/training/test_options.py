@@ -10,6 +10,7 @@ import pytest
 
 from models import list_models
 from models.pooling import POOL_TYPES
+from tests.support.command_line import error_here
 from tests.support.paths import REPOSITORY
 from train_imagenet import parse_settings
 from training import argument_types
@@ -164,6 +165,13 @@ def test_rarely_needed_options_come_last():
     names = {name for name, option in OPTIONS.items() if option.group == last}
     assert (last, names) == ("advanced", {"start_epoch", "worker_timeout", "dist_timeout"})
     assert {name for name in names if OPTIONS[name].tells} == {"start_epoch"}
+
+
+def test_data_beside_a_data_set_that_has_none(tmp_path):
+    message = error_here("--dataset", "digits", "--data", tmp_path, "--out-dir", tmp_path / "out")
+    assert f"--data {tmp_path}: does not go with --dataset digits, whose images come" in message
+    assert "leave it out, or name another --dataset" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_option_that_is_not_one():

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from models import create_model
 from tests.support.image_folders import write_image_folder
 from tests.support.paths import REPOSITORY
+from training.images.datasets import load_image_folders
 from training.predict.__main__ import main
 from training.predict.formats import CSV_COLUMNS
 
@@ -159,10 +161,30 @@ def test_images_that_cannot_be_read(images, checkpoint, tmp_path):
     assert named == {str(path) for path in folder.glob("*.JPEG")}
 
 
+def test_folder_has_the_images_that_training_finds(images, checkpoint, tmp_path):
+    """Classes that are linked, and none of what a point hides, but for the folder itself."""
+    folder = tmp_path / ".hidden"
+    (folder / "val").mkdir(parents=True)
+    (folder / "val" / "linked").symlink_to(images / "val" / "class0")
+    shutil.copytree(images / "val" / "class1", folder / "val" / "class1")
+    shutil.copytree(images / "val" / "class0", folder / "val" / "class1" / ".ipynb_checkpoints")
+    (folder / "val" / "class1" / "._1_0.JPEG").write_bytes(b"no image")
+    (folder / "val" / "class1" / "folder.jpg").mkdir()
+    out = succeeded(checkpoint, folder / "val", "--cpu", "--top", 1, "--workers", 0)
+    named = [row[0] for row in list(csv.reader(io.StringIO(out)))[1:]]
+    (folder / "train").symlink_to(folder / "val")
+    found = load_image_folders(str(folder), None, train=False).val
+    assert named == [found.name(index) for index in range(len(found))]
+    assert [str(Path(name).relative_to(folder / "val")) for name in named] == [
+        *("class1/1_0.JPEG", "class1/1_1.JPEG", "linked/0_0.JPEG", "linked/0_1.JPEG"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (("nowhere.pth", "."), ("CHECKPOINT nowhere.pth: no such file",)),
+        (("TENSOR", "."), ("CHECKPOINT", "tensor.pth: is no checkpoint", "dict, not Tensor")),
         (("CHECKPOINT", "nowhere"), ("IMAGES nowhere: no such file or folder",)),
         (("CHECKPOINT", "EMPTY"), ("holds no images", ".jpg")),
         (("CHECKPOINT", "EMPTY", "--cpu", "--gpu", 0), ("--gpu 0 and --cpu",)),
@@ -172,7 +194,12 @@ def test_images_that_cannot_be_read(images, checkpoint, tmp_path):
 )
 def test_errors_in_one_line(checkpoint, tmp_path, options, words):
     (tmp_path / "empty").mkdir()
-    places = {"CHECKPOINT": checkpoint, "EMPTY": tmp_path / "empty"}
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    places = {
+        "CHECKPOINT": checkpoint,
+        "EMPTY": tmp_path / "empty",
+        "TENSOR": tmp_path / "tensor.pth",
+    }
     code, out, err = run(*(places.get(option, option) for option in options))
     assert (code, out) == (2, "")
     (line,) = err

@@ -4,16 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from training.checkpoints.format import Checkpoint
+from training.checkpoints.format import CANNOT_BE, Checkpoint
 from training.options import OPTIONS, flag_of
 from training.recipes import Recipe
 from training.settings import Settings
 
 OF_THE_START = ("pretrained", "weights", "start_epoch", "evaluate", "exclude")
 """Options that decide how a run starts, and of which a resumed one takes no notice."""
-
-CANNOT_BE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What comes of ``args`` that are no settings."""
 
 
 def differences(checkpoint: Checkpoint, settings: Settings) -> list[str]:

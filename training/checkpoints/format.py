@@ -26,6 +26,9 @@ from training.records.history import (
 )
 from training.settings import Settings
 
+CANNOT_BE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What comes of content that is no checkpoint's, or of ``args`` that are no settings."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -120,7 +123,8 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
     with atomic_write(best if is_best else path) as temporary:
         temporary.write_bytes(encoded.getbuffer())
     if is_best:
-        write_link(best, path)  # after it: a run killed in between resumes before both
+        # After it: a run killed in between resumes before both or, after its first epoch, from it.
+        write_link(best, path)
     remove_outdated(folder, checkpoint.position, settings.kept_checkpoints)
     return path
 
@@ -143,6 +147,8 @@ def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
     """
     content = read_file(option, path)
     try:
+        if not isinstance(content, Mapping):
+            raise TypeError(f"it must be a dict, not {type(content).__name__}")
         args = content["args"]
         is_published = isinstance(args, argparse.Namespace)
         settings = vars(args) if is_published else args
@@ -164,7 +170,7 @@ def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
             args=None if is_published else args,
             path=path,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except CANNOT_BE as error:
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
         raise UserError(
             f"{option} {path}: is no checkpoint of a training run ({reason}); it must hold "

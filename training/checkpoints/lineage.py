@@ -22,7 +22,7 @@ from training.checkpoints.files import (
 from training.checkpoints.format import Checkpoint, load_checkpoint
 from training.errors import UserError, shortened
 from training.records.config import CONFIG_NAME
-from training.records.history import LOG_NAME, best_record
+from training.records.history import LOG_NAME, EpochRecord, best_record
 
 ABANDONED = "abandoned-"
 
@@ -55,6 +55,18 @@ def go_back(out_dir: Path, start: Checkpoint) -> str | None:
     if folder is None:
         return None
     return f"back to {path.name}: {shortened([each.name for each in abandoned])} moved to {folder}"
+
+
+def has_best(out_dir: Path, history: Sequence[EpochRecord]) -> bool:
+    """Return whether ``out_dir`` holds the weights of the best epoch of ``history``.
+
+    They are elsewhere where the run was resumed from another folder and has not got better.
+    """
+    epoch = best_record(history).epoch
+    if Path(out_dir, checkpoint_name(Position(epoch))).exists():
+        return True
+    best = out_dir / BEST_NAME
+    return best.exists() and _position_of(best) == Position(epoch)
 
 
 def _in_place_of(path: Path, out_dir: Path, position: Position) -> list[Path]:

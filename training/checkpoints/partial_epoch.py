@@ -21,7 +21,8 @@ class PartialEpoch:
         score_sums: of ``ScoreSums``, over all processes, on the CPU.
         seconds: time spent on it.
         random_states: of each process, from ``training.seeding.random_state``.
-        order: what decides which samples the batches hold, from ``order_of``.
+        order: what decides which samples the batches hold: from ``order_of``, and the number of
+            training images as ``images``.
     """
 
     batches: int
@@ -54,6 +55,7 @@ class EpochUnderWay:
 
     Attributes:
         epoch: its number, from 0.
+        images: number of training images that there are.
         sums: the scores of the batches so far; of all processes together those before an
             interruption, in the main process alone.
         batches: number of global batches so far.
@@ -61,6 +63,7 @@ class EpochUnderWay:
     """
 
     epoch: int
+    images: int
     sums: ScoreSums
     batches: int
     start: float
@@ -77,16 +80,23 @@ class EpochUnderWay:
             score_sums=self.sums.sums_of_all(process).cpu(),
             seconds=self.seconds,
             random_states=gather_objects(random_state(process.device), process),
-            order=order_of(run),
+            order={**order_of(run), "images": self.images},
         )
 
 
-def begin_epoch(epoch: int, partial: PartialEpoch | None, run: Run) -> EpochUnderWay:
-    """Begin ``epoch``, or go on within it, with the random state that belongs to it."""
+def begin_epoch(epoch: int, partial: PartialEpoch | None, run: Run, images: int) -> EpochUnderWay:
+    """Begin ``epoch``, or go on within it, with the random state that belongs to it.
+
+    ``images`` is how many there are to train on.
+    """
     process = run.process
     seed_everything(derive_seed(run.seed, "epoch", epoch, process.rank))
     under_way = EpochUnderWay(
-        epoch=epoch, sums=ScoreSums(process.device), batches=0, start=time.perf_counter()
+        epoch=epoch,
+        images=images,
+        sums=ScoreSums(process.device),
+        batches=0,
+        start=time.perf_counter(),
     )
     if partial is not None:
         set_random_state(partial.random_states[process.rank], process.device)

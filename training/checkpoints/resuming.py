@@ -68,10 +68,14 @@ def newest_usable(settings: Settings, process: Process) -> Path | None:
     Raises:
         UserError: there are checkpoints, and none of them can be used.
     """
-    candidates = checkpoints_in(Path(settings.out_dir)).values()
+    candidates = [*checkpoints_in(Path(settings.out_dir)).values()]
     origin = None
     if settings.resume not in (None, AUTO) and is_in(Path(settings.resume), settings.out_dir):
         origin = load_checkpoint(settings.resume)
+    best = Path(settings.out_dir, BEST_NAME)
+    if not candidates and origin is None and best.exists():
+        # The others were removed, or a run was killed before it gave its first one its own name.
+        candidates = [best]
     for path in candidates:
         try:
             checkpoint = load_checkpoint(str(path))
@@ -133,6 +137,24 @@ def check_order(checkpoint: Checkpoint, settings: Settings, process: Process) ->
             f"--resume {checkpoint.path}: was left within an epoch, which cannot go on otherwise "
             f"than it began ({'; '.join(changed)}): restore that, or resume from a checkpoint "
             "between epochs"
+        )
+
+
+def check_image_count(checkpoint: Checkpoint, images: int) -> None:
+    """Check that a run on ``images`` training images can go on within the checkpoint's epoch.
+
+    Raises:
+        UserError: the epoch was begun on another number, in an order that these images have not.
+    """
+    if checkpoint.partial_epoch is None:
+        return
+    before = checkpoint.partial_epoch.order.get("images")  # not in older checkpoints
+    if before not in (None, images):
+        raise UserError(
+            f"--resume {checkpoint.path}: was left within an epoch on {before} training images, "
+            f"and now there are {images}, so that some would be left out or taken twice: restore "
+            "the images, or go on from before that epoch: move the file away for --resume auto, "
+            "or --resume a checkpoint between epochs"
         )
 
 

@@ -32,9 +32,15 @@ def read_file(option: str, path: str) -> Any:
             f"{option} {path}: is no checkpoint that can be read, damaged or with more in it than "
             "tensors and plain values, which could run code"
         ) from error
-    except Exception as error:  # a damaged file can raise anything while it is read
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{option} {path}: is no checkpoint that can be read ({one_line(error)})"
+        ) from error
+    except Exception as error:  # a damaged file can raise anything while it is read
+        # Such as a KeyError with the number of a byte, which would tell nobody anything.
+        raise UserError(
+            f"{option} {path}: is no checkpoint that can be read, damaged or not written by "
+            "torch.save"
         ) from error
 
 

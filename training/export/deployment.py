@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from models.readable import readable
 from training.checkpoints.format import Checkpoint, class_count
 from training.checkpoints.recipe import recipe_of
 
@@ -20,7 +21,8 @@ class Deployment:
 
     Attributes:
         arch, pool: the network, as ``models.create_model`` takes it.
-        classes: the names of the outputs, ``class 0`` and so on where the file has none.
+        classes: the names of the outputs, as text that UTF-8 can hold; ``class 0`` and so on where
+            the file has none.
         image_size: height and width of the input, in pixels.
         resized_to: what validation images were resized to before, in pixels.
         interpolation: of resizing, a name of torchvision's ``InterpolationMode``.
@@ -80,7 +82,7 @@ def deployment_of(checkpoint: Checkpoint, pool: str, image_size: int | None) -> 
     """
     recipe = recipe_of(checkpoint)
     outputs = class_count(checkpoint.state_dict)
-    names = (checkpoint.classes or ())[:outputs]
+    names = tuple(map(readable, checkpoint.classes or ()))[:outputs]
     size = image_size or recipe.image_size
     return Deployment(
         arch=checkpoint.arch,

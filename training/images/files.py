@@ -60,14 +60,25 @@ class ImageFiles:
 def find_images(folder: str, classes: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     """Yield the path of each image under ``folder/CLASS/``, relative to it, and the class's number.
 
-    In the order of torchvision's ``ImageFolder``, and one class's names in memory at a time. Files
-    and folders whose names start with a point, such as ``.ipynb_checkpoints``, are left out.
+    In the order of torchvision's ``ImageFolder``, and one class's names in memory at a time; see
+    ``images_below``.
     """
     for name, number in sorted(classes.items()):
-        for parent, _, files in sorted(os.walk(os.path.join(folder, name), followlinks=True)):
-            below = os.path.relpath(parent, folder)
-            if any(part.startswith(".") for part in below.split(os.sep)):
-                continue
-            for file in sorted(files):
-                if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith("."):
-                    yield os.path.join(below, file), number
+        for path in images_below(os.path.join(folder, name)):
+            yield os.path.join(name, path), number
+
+
+def images_below(folder: str) -> Iterator[str]:
+    """Yield the path of each image in ``folder`` and the folders in it, relative to it.
+
+    Links to folders are followed. Files and folders whose names start with a point, such as
+    ``.ipynb_checkpoints``, are left out.
+    """
+    for parent, _, files in sorted(os.walk(folder, followlinks=True)):
+        below = os.path.relpath(parent, folder)
+        parts = [] if below == os.curdir else below.split(os.sep)
+        for file in sorted(files):
+            if file.lower().endswith(IMG_EXTENSIONS) and not any(
+                part.startswith(".") for part in (*parts, file)
+            ):
+                yield os.path.join(*parts, file)

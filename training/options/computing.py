@@ -21,7 +21,8 @@ class ComputingOptions:
     accum_steps: int = option(
         "computing",
         "pass each process's share of a batch through the network in N parts, which takes less "
-        "memory; --batch-size stays the images a step (default: %(default)s)",
+        "memory; --batch-size stays the images a step, and an epoch's last batch is left out where "
+        "it has fewer than 2 images a part (default: %(default)s)",
         default=1,
         parse=positive_int,
     )

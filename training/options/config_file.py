@@ -94,7 +94,7 @@ def _words_of(name: str, value: Any, path: str) -> list[str]:
             raise UserError(f"--config {path}: {name} must be true or false, not {text!r}")
         return [flag_of(name) if switched else flag_of(f"no_{name}")]
     if option.bare is not None and switched is not None:
-        return [flag_of(name)] if switched else []
+        return [flag_of(name) if switched else flag_of(f"no_{name}")]
     return [f"{flag_of(name)}={text}"]
 
 

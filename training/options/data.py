@@ -23,7 +23,7 @@ class DataOptions:
         "Fashion-MNIST's four IDX files, gzipped or not; or the WebDataset shards of the training "
         "images: paths, http addresses or pipe: commands such as shards/train-{0000..0146}.tar; or "
         "hf:FOLDER, of Hugging Face's datasets or Parquet files (default: "
-        "./datasets/imagenet12/images/ or /usr/share/datasets/fashion-mnist/; not used by digits)",
+        "./datasets/imagenet12/images/ or /usr/share/datasets/fashion-mnist/; digits have none)",
         metavar="DIR",
     )
     val_data: str | None = option(

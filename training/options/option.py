@@ -34,7 +34,8 @@ class Option:
         parse: makes a value of its text.
         choices: the values that there are, if not any.
         bare: the value of the option without one, where it may stand so.
-        switch: it takes no value; it is on where it stands, off with ``--no-`` before its name.
+        switch: it takes no value; it is on where it stands, off with ``--no-`` before its name, as
+            are those with a ``bare`` value.
         from_recipe: the recipe decides where it is not given.
         tells: it says what is trained, and not where or how the run is made.
     """
@@ -49,6 +50,11 @@ class Option:
     switch: bool = False
     from_recipe: bool = False
     tells: bool = True
+
+    @property
+    def off(self) -> Any:
+        """The value that takes out what the recipe has."""
+        return False if self.switch else 0
 
 
 def option(group: str, help: str, default: Any = None, **others: Any) -> Any:

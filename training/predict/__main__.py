@@ -41,7 +41,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="of this program or of the published implementation",
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="files, and folders, with all that is in them"
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, and folders, with all images in them that no name with a point first hides",
     )
     parser.add_argument(
         "--pool",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.readable import readable
 from training.atomic_write import atomic_write
 from training.checkpoints.format import load_checkpoint
 from training.checkpoints.network import network_of
@@ -51,7 +52,7 @@ def predict(options: argparse.Namespace) -> None:
     text = FORMATS[options.format](predictions)
     if options.out is None:
         # A path may hold bytes that are no UTF-8, which only a file can be given.
-        print(text.encode(errors="surrogateescape").decode(errors="replace"), end="", flush=True)
+        print(readable(text), end="", flush=True)
     else:
         with atomic_write(Path(options.out)) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")

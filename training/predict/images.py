@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from training.errors import UserError
+from training.images.files import images_below
 from training.loading.bad_images import BadImage
 
 
@@ -47,7 +48,7 @@ class NamedBadImages:
 
 
 def image_paths(names: Sequence[str]) -> list[Path]:
-    """Return the files among ``names``, and the image files in its folders, those sorted.
+    """Return the files among ``names``, and the image files in its folders, found as in training.
 
     Raises:
         UserError: there is no such file or folder, or no image in a folder.
@@ -56,11 +57,11 @@ def image_paths(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = [file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS]
+            found = [path / file for file in images_below(name)]
             if not found:
                 endings = ", ".join(IMG_EXTENSIONS)
                 raise UserError(f"IMAGES {name}: holds no images (files ending in {endings})")
-            paths += sorted(found)
+            paths += found
         elif path.exists():
             paths.append(path)
         else:

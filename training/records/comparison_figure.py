@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from training.records.curves import FEWEST_FOR_HALF, marker_of
+from training.records.figure_files import drawable
 from training.records.run_groups import RunGroup
 
 PANELS = {"Loss": "loss", "Top-1 error (%)": "err1", "Top-5 error (%)": "err5"}
@@ -73,7 +74,7 @@ def _plot(axes: Axes, group: RunGroup, column: str, first: int, color: Any) -> N
 
 
 def _add_legend(figure: Figure, groups: Sequence[RunGroup]) -> None:
-    names = [textwrap.fill(group.label, LEGEND_LETTERS) for group in groups]
+    names = [drawable(textwrap.fill(group.label, LEGEND_LETTERS)) for group in groups]
     handles: list[Any] = [Line2D([], [], color=color) for color in _colors(len(groups))]
     for split, style in STYLES.items():
         if any(_is_known(group, f"{split}_loss") for group in groups):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.records.figure_files import save_figure
+from training.records.figure_files import drawable, save_figure
 from training.records.predictions import MOST_CLASSES, Predictions
 
 if TYPE_CHECKING:
@@ -106,6 +106,4 @@ def _add_numbers(axes: Axes, matrix: np.ndarray, percent: np.ndarray) -> None:
 
 
 def _short(name: str) -> str:
-    # Two $ would make matplotlib read what is between them as a formula.
-    name = name.replace("$", r"\$")
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    return drawable(name if len(name) <= 24 else f"{name[:23]}…")

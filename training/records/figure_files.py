@@ -6,12 +6,25 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.readable import readable
 from training.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
+
+
+def drawable(name: str) -> str:
+    """Return what matplotlib draws as ``name``: it refuses bytes that are no text.
+
+    Two ``$`` would make it read what is between them as a formula.
+
+    Example:
+        >>> drawable("cost in $"), drawable("caf\\udce9")
+        ('cost in \\\\$', 'caf\ufffd')
+    """
+    return readable(name).replace("$", r"\$")
 
 
 def save_figure(figure: Figure, pdf_path: Path) -> None:

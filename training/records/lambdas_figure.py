@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.records.figure_files import save_figure
+from training.records.figure_files import drawable, save_figure
 from training.records.histograms import Histogram
 from training.records.lambdas import read_lambdas
 
@@ -56,7 +56,7 @@ def draw_lambdas(lambdas: Mapping[int, Mapping[str, Histogram]]) -> Figure:
         axes.plot(epochs, median, color=COLOR, marker=marker, label="median")
         if min(lowest) >= 0 and max(highest) <= 1:
             axes.set_ylim(0, 1)
-        axes.set_title(layer, fontsize="medium")
+        axes.set_title(drawable(layer), fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(layers) :]:

@@ -19,13 +19,15 @@ def description(data: Data, run: Run) -> str:
     )
 
 
-def summary(history: Sequence[EpochRecord], out_dir: str) -> str:
-    """Return what a run came to whose files are in ``out_dir``."""
+def summary(history: Sequence[EpochRecord], out_dir: str, has_best: bool) -> str:
+    """Return what a run came to whose files are in ``out_dir``, the best weights or not."""
     best = best_record(history)
     weights = " of the averaged weights" if best.averaged_is_better else ""
+    missing = "" if has_best else f", which lacks the weights of epoch {best.epoch}"
     return (
         f"best top-1 error {best.best_val_err1:.2f}% (top-5 {best.best_val_err5:.2f}%){weights} "
         f"after epoch {best.epoch} of {history[-1].epoch}; log, curves and checkpoints in {out_dir}"
+        f"{missing}"
     )
 
 

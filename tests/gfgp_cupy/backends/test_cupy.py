@@ -256,7 +256,7 @@ def test_memory_that_is_full_at_the_first_use_is_forgotten(on_stand_in, monkeypa
     input, lam = CASES[0].input(2), CASES[0].lam(2)
     with monkeypatch.context() as first, use_backend("cupy"):
         first.setattr(backend, "run_small_case", full)
-        with pytest.raises(type(error), match="(?i)out.of.memory"):
+        with pytest.raises(type(error), match=r"(?i)out.of.memory"):
             max_ent_pool2d(input, lam, 2)
     assert backend.unavailable(CPU) is None
 

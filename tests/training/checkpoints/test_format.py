@@ -271,6 +271,9 @@ def test_file_that_is_no_checkpoint_is_refused(tmp_path):
         {**content, "epoch": -1},
         {**content, "epoch": "first"},
         {**content, "args": {"seed": "mine"}},
+        {**content, "stats": {**content["stats"], "train_loss": [10**400]}},
+        torch.zeros(3),
+        torch.tensor(3),
     ]
     for other in others:
         torch.save(other, path)
@@ -286,6 +289,9 @@ def test_damaged_file_is_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=f"{path}: is no checkpoint"):
             load_checkpoint(str(path))
+    path.write_bytes(b"hello")  # a KeyError of the unpickler, with the number of a letter
+    with pytest.raises(UserError, match=r"can be read, damaged or not written by torch\.save$"):
+        load_checkpoint(str(path))
     for missing in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match=f"{missing}: no such file"):
             load_checkpoint(str(missing))

@@ -301,6 +301,28 @@ def test_restart_of_a_run_from_the_best(out, monkeypatch, signal_at):
     assert f"resuming from {out / 'checkpoint-epoch4-batch2.pth.tar'}" in printed
 
 
+def test_best_of_another_folder_is_told(out, tmp_path):
+    """The last line does not promise its weights where they are not; nor does it of a finished run.
+
+    Where the run itself is the better one, or is in the same folder, they are there.
+    """
+    with_errors(out, [0.0, 100.0, 100.0, 100.0])
+    new, start = tmp_path / "new", ("--resume", out / "checkpoint-epoch2.pth.tar")
+    printed = output_here(*RUN, "--epochs", 3, *start, "--out-dir", new)
+    end = f"after epoch 1 of 3; log, curves and checkpoints in {new}"
+    assert printed.endswith(f"{end}, which lacks the weights of epoch 1\n")
+    assert "model_best.pth.tar" not in names(new)
+    printed = output_here(*auto(new, "--epochs", 3))
+    assert printed.endswith(f"{end}, which lacks the weights of epoch 1\n")
+    (out / "checkpoint-epoch1.pth.tar").unlink()  # as --keep-checkpoints does: it is the best yet
+    assert "lacks" not in output_here(*auto(out, "--epochs", 5))
+    with_start = torch.load(out / "checkpoint-epoch2.pth.tar", weights_only=True)
+    with_start["stats"]["test_err1"] = [100.0, 100.0]
+    torch.save(with_start, out / "checkpoint-epoch2.pth.tar")
+    printed = output_here(*RUN, "--epochs", 3, *start, "--out-dir", tmp_path / "other")
+    assert printed.endswith(f"of 3; log, curves and checkpoints in {tmp_path / 'other'}\n")
+
+
 def test_run_from_elsewhere_begins_with_no_best(first, tmp_path, signal_at):
     signal_at(1, 15)
     start = first / "checkpoint-epoch2.pth.tar"

@@ -11,6 +11,7 @@ import torch
 
 import training.epochs
 from tests.support.command_line import error_here, output_here, read_log, run_here
+from tests.support.image_folders import write_image_folder
 from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from training.processes.interruption import Interruption
 
@@ -158,6 +159,47 @@ def test_epoch_does_not_go_on_otherwise_than_it_began(tmp_path, signal_at, optio
     assert f"resuming from {tmp_path / 'checkpoint-epoch1.pth.tar'}" in printed
 
 
+def within_an_epoch_of_folders(tmp_path, signal_at):
+    """Leave a run on twelve images within its second epoch; return its options and the file."""
+    data, out = write_image_folder(tmp_path / "data", train=6), tmp_path / "out"
+    run = (
+        *("--data", data, "--config-name", "digits", "--arch", "resnet18", "--pool", "skip"),
+        *("--cpu", "--workers", 0, "--batch-size", 4, "--epochs", 2, "--out-dir", out),
+    )
+    signal_at(6, signal.SIGTERM)  # three batches of training and two of validation come before
+    assert run_here(*run)[0] == 143
+    return run, out / "checkpoint-epoch1-batch1.pth.tar"
+
+
+@pytest.mark.parametrize("images", [11, 14])
+def test_epoch_does_not_go_on_with_another_number_of_images(tmp_path, signal_at, images):
+    """Of which some would be left out, or taken twice; between epochs there may be others."""
+    run, left = within_an_epoch_of_folders(tmp_path, signal_at)
+    folder = tmp_path / "data" / "train" / "class0"
+    (folder / "0_0.JPEG").rename(tmp_path / "0_0.JPEG")
+    for number in range(images - 11):
+        shutil.copy(tmp_path / "0_0.JPEG", folder / f"more{number}.JPEG")
+    before = names(left.parent)
+    for resume in (left, "auto"):
+        message = error_here(*run, "--resume", resume)
+        assert f"--resume {left}: was left within an epoch on 12 training images, and" in message
+        assert f"now there are {images}" in message
+    assert names(left.parent) == before
+    # The first way out that the message names, and the second.
+    output_here(*run, "--resume", left.with_name("checkpoint-epoch1.pth.tar"))
+    assert left.name in names(left.parent / "abandoned-1")
+
+
+def test_epoch_of_an_older_checkpoint_goes_on(tmp_path, signal_at):
+    """It does not say how many images there were."""
+    run, left = within_an_epoch_of_folders(tmp_path, signal_at)
+    content = torch.load(left, weights_only=True)
+    assert content["partial_epoch"]["order"].pop("images") == 12
+    torch.save(content, left)
+    (tmp_path / "data" / "train" / "class0" / "0_0.JPEG").unlink()
+    assert "epoch 2/2: lr" in output_here(*run, "--resume", "auto")
+
+
 def run_with(whole, tmp_path):
     """Return a copy of the output directory of the whole run."""
     out = tmp_path / "out"
@@ -211,6 +253,57 @@ def test_auto_starts_where_there_is_nothing(tmp_path, whole):
     out.mkdir()
     shutil.copy(whole / "log.csv", out)
     output_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert_same_run(out, whole)
+
+
+def with_only_the_best(whole, tmp_path, epoch):
+    """Return a copy of the whole run with no checkpoint but the best, which is of ``epoch``."""
+    out = run_with(whole, tmp_path)
+    (out / "model_best.pth.tar").unlink()
+    (out / f"checkpoint-epoch{epoch}.pth.tar").rename(out / "model_best.pth.tar")
+    for path in out.glob("checkpoint-*"):
+        path.unlink()
+    return out
+
+
+def test_auto_goes_on_from_the_best_where_no_other_is_left(tmp_path, whole):
+    out = with_only_the_best(whole, tmp_path, epoch=2)
+    printed = output_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert f"resuming from {out / 'model_best.pth.tar'}" in printed
+    assert "epoch 1/3" not in printed
+    assert checkpoint_names(out) == ["checkpoint-epoch2.pth.tar", "checkpoint-epoch3.pth.tar"]
+    assert_same_run(out, whole)
+
+
+def test_auto_leaves_a_finished_run_alone_whose_best_is_left(tmp_path, whole):
+    out = with_only_the_best(whole, tmp_path, epoch=EPOCHS)
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    printed = output_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert "finished already: best top-1 error" in printed
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_damaged_best_alone_is_not_written_over(tmp_path, whole):
+    out = with_only_the_best(whole, tmp_path, epoch=2)
+    truncate(out / "model_best.pth.tar")
+    before = names(out)
+    code, _, err = run_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert code == 2
+    assert f"skipped: --resume {out / 'model_best.pth.tar'}: is no checkpoint" in err
+    assert f"none of the 1 checkpoints in {out} can be used; move them away" in err
+    assert names(out) == before
+
+
+def test_file_that_holds_a_tensor_is_passed_by(tmp_path, whole):
+    out = run_with(whole, tmp_path)
+    newest = out / f"checkpoint-epoch{EPOCHS}.pth.tar"
+    newest.unlink()  # another name of the best one, it may be
+    torch.save(torch.zeros(3), newest)
+    message = error_here(*RUN, "--out-dir", out, "--resume", newest)
+    assert f"{newest}: is no checkpoint of a training run (it must be a dict, not Tens" in message
+    code, _, err = run_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert code == 0, err
+    assert err.startswith(f"skipped: --resume {newest}: ")
     assert_same_run(out, whole)
 
 

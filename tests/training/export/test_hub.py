@@ -73,6 +73,17 @@ def test_checkpoint_becomes_a_folder(checkpoint, network, tmp_path):
     assert [result.metric_value for result in card.data.eval_results] == [0.875, 0.9675]
 
 
+def test_classs_name_may_be_no_text(checkpoint, tmp_path):
+    """As a folder's may be; no file of a folder can hold it as it is."""
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "classes": ["caf\udce9", "one"]}, checkpoint)
+    exported(checkpoint, tmp_path / "folder")
+    labels = models.from_pretrained(tmp_path / "folder").config["id2label"]
+    assert labels["0"] == "caf\N{REPLACEMENT CHARACTER}"
+    card = (tmp_path / "folder" / "README.md").read_text(encoding="utf-8")
+    assert "caf\N{REPLACEMENT CHARACTER}, one" in card
+
+
 def test_code_of_the_page(checkpoint, tmp_path, monkeypatch):
     page = (REPOSITORY / "docs/deployment.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"## Hugging Face Hub\n\n```python\n(.*?)```", page, re.DOTALL)

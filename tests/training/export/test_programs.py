@@ -167,6 +167,19 @@ def test_safetensors(checkpoint, model, monkeypatch):
         assert torch.equal(network.state_dict()[name], tensor), name
 
 
+@needs_safetensors
+def test_classs_name_may_be_no_text(checkpoint):
+    """As a folder's may be, which metadata cannot hold."""
+    from safetensors import safe_open
+
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "classes": ["caf\udce9"]}, checkpoint)
+    path, _ = written(checkpoint, "safetensors", *SIZE)
+    with safe_open(path, "pt") as file:
+        classes = Deployment.of_texts(file.metadata()).classes
+    assert classes[:2] == ("caf\N{REPLACEMENT CHARACTER}", "class 1")
+
+
 @pytest.mark.slow
 @needs_onnx
 def test_onnx_model(checkpoint, model, monkeypatch):

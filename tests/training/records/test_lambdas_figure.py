@@ -42,9 +42,10 @@ def test_file_of_many_layers_and_of_none(tmp_path, path):
         assert image.format == "PNG"
     write_lambdas_figure(tmp_path / "missing.csv")
     assert not (tmp_path / "missing.pdf").exists()
-    many = {1: {f"layer{n}": histogram_of(torch.rand(50)) for n in range(9)}}
+    many = {1: {rf"$\layer${n}": histogram_of(torch.rand(50)) for n in range(9)}}
     panels = [axes for axes in draw_lambdas(many).axes if axes.has_data()]
     assert len(panels) == 9
+    panels[0].figure.draw_without_rendering()  # a layer's name is drawn, and is no formula
 
 
 def test_file_that_is_not_ours(tmp_path):

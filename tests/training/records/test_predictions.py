@@ -108,6 +108,17 @@ def test_picture_of_few_classes():
     assert shares.mask[2].all()
 
 
+def test_picture_of_names_that_are_no_text(tmp_path):
+    """Bytes of a folder's name that are no UTF-8, formulas, and one cut before its second $."""
+    names = ("caf\udce9", "$\\frac$ of $", "a$" + 20 * "b" + "$cd")
+    found = predictions_of([(0, 0), (1, 1), (2, 2)], names)
+    write_confusion(found, tmp_path)
+    figure = draw_confusion(found)
+    figure.draw_without_rendering()
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == ["caf\N{REPLACEMENT CHARACTER}", r"\$\frac\$ of \$", r"a\$" + 20 * "b" + r"\$…"]
+
+
 @pytest.mark.parametrize("classes", [100, 450])
 def test_picture_of_many_classes(classes):
     """Each is taken for itself in three of four times, and for the next but two in one."""
