@@ -108,7 +108,7 @@ def read_pooling(folder: Path) -> list[PoolingResults]:
     for path in sorted(folder.glob("pooling-*.json")):
         try:
             results.append(read_results(path))
-        except (OSError, ValueError, TypeError) as error:
+        except (AttributeError, OSError, ValueError, TypeError) as error:
             print(f"{path} is left out: {error}", flush=True)
     return results
 

@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Trains two networks under thirteen poolings on two tasks, as "
         "experiments/pooling_study/plan.py says: "
-        f"{len(plan_of('cpu'))} runs, some 40 hours of one processor core. Every run that is "
+        f"{len(plan_of('cpu'))} runs, 40 to 50 hours of one processor core. Every run that is "
         "finished is added to the files in --results, and one that was interrupted goes on after "
         "its last epoch, so that it can be stopped and started again at any time.",
         allow_abbrev=False,
@@ -126,9 +126,6 @@ def make_what_is_left(options: argparse.Namespace, unfinished: Path) -> None:
     finished = len(planned) - len(left)
     deadline = time.time() + 60 * options.minutes
     setting = Setting.here(options.data, options.device, unfinished, deadline)
-    for run in planned:
-        if run not in left:  # an interruption may have left its networks
-            setting.file_of(run).unlink(missing_ok=True)
     for run, outcome in outcomes(left, setting, options.jobs):
         add_outcome(outcome, options.results)
         setting.file_of(run).unlink()
@@ -140,7 +137,7 @@ def make_what_is_left(options: argparse.Namespace, unfinished: Path) -> None:
             flush=True,
         )
     if finished < len(planned):
-        begun = len([*unfinished.glob("*.pt")])
+        begun = sum(setting.file_of(run).exists() for run in left)
         print(
             f"--minutes {options.minutes:g}: {finished} of {len(planned)} runs are finished, and "
             f"{begun} are begun, in {unfinished}; the same command goes on"

@@ -20,7 +20,10 @@ def write_rows(rows: Sequence[Any], path: Path) -> None:
         UserError: the file cannot be written.
     """
     columns = [field.name for field in fields(rows[0])]
-    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+    with (
+        atomic_write(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
@@ -34,8 +37,9 @@ def read_rows(kind: type[AnyRow], path: Path) -> list[AnyRow]:
     """
     columns = [field.name for field in fields(kind)]
     try:
-        text = path.read_text(encoding="utf-8")
-        header, *rows = csv.reader(io.StringIO(text), strict=True)
+        with open(path, newline="", encoding="utf-8") as file:
+            text = file.read()
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         if header != columns or not text.endswith("\n"):
             raise ValueError("its first line is another, or its last one has no end")
         return [

@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--config",
         metavar="FILE",
         help="options from a .json or .yaml file, such as a run's config.json, which repeats it; "
-        "those of the command line come on top, where --no-OPTION takes one without a value back",
+        "those of the command line come on top, where --no-OPTION switches off one without a value",
     )
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for field in fields(Options):

@@ -15,7 +15,7 @@ from experiments.pooling_study.plan import COMPARED
 from experiments.pooling_study.rows import OfRun, RunRow, ShiftRow
 from experiments.pooling_study.wording import listed, points
 
-NOTHING = "No pair has two seeds of all the poolings of the question yet."
+NOTHING = "Not every pair has two seeds of all the poolings of the question yet."
 WITHOUT_ZERO = "*"
 """Behind a difference whose interval is without 0."""
 
@@ -43,9 +43,12 @@ def without_the_largest(runs: Sequence[RunRow]) -> str:
     sums = [sum(abs(each.mean) for each in found) for found in by_cell]
     largest = CELLS[sums.index(max(sums))]
     rest = differences(mean_errors(runs, [cell for cell in CELLS if cell != largest]), COMPARED)
-    (unguided,) = compare(mean_errors(runs), "max_ent_constant", ["max"])
+    without_guidance = compare(mean_errors(runs), "max_ent_constant", ["max"])
+    if len(rest) < len(COMPARED) or not without_guidance:
+        return NOTHING
+    (unguided,) = without_guidance
     return (
-        f"Where they are largest is *{TITLES_OF_CELLS[largest]}*; without it the means are "
+        f"Largest they are in *{TITLES_OF_CELLS[largest]}*; without it the means of the three are "
         f"{listed([_with_interval(each) for each in rest])}. The same layer whose head sees a "
         f"constant is itself at {_with_interval(unguided)} against max pooling: so much is there "
         "without guidance."

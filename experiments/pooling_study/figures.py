@@ -116,11 +116,12 @@ def _draw_differences(axes: Axes, runs: Sequence[RunRow]) -> None:
     ]
     by_group = [differences(errors, others) for _, errors, _ in groups]
     limit = _limit_of_the_question(by_group)
+    axes.set_xlim(-limit, limit)
     for index, ((title, _, color), found) in enumerate(zip(groups, by_group, strict=True)):
         places = [others.index(each.pool) + 0.16 * index for each in found]
         _draw_intervals(axes, places, found, color, title)
-        _name_those_outside(axes, places, found, color, limit)
-    axes.set_xlim(-limit, limit)
+        # Beside each other where they would lie on one another.
+        _name_those_outside(axes, places, found, color, limit * (1 - 0.2 * (index % 2)))
     axes.axvline(0, color="gray", linewidth=0.8)
     axes.set_yticks(
         [place + 0.32 for place in range(len(others))],
@@ -140,15 +141,16 @@ def _limit_of_the_question(by_group: Iterable[Sequence[PairedDifference]]) -> fl
 
 
 def _name_those_outside(
-    axes: Axes, places: Sequence[float], found: Sequence[PairedDifference], color: str, limit: float
+    axes: Axes, places: Sequence[float], found: Sequence[PairedDifference], color: str, at: float
 ) -> None:
-    """Write the numbers of differences that are farther than ``limit``."""
+    """Write the numbers of differences that are outside, at a distance of ``at`` from 0."""
+    _, limit = axes.get_xlim()
     for place, each in zip(places, found, strict=True):
         if abs(each.mean) > limit:
             below = each.mean < 0
             axes.annotate(
                 f" ◂ {each.mean:+.1f}" if below else f"{each.mean:+.1f} ▸ ",
-                (-limit if below else limit, place),
+                (-at if below else at, place),
                 ha="left" if below else "right",
                 va="center",
                 fontsize="x-small",

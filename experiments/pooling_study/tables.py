@@ -17,7 +17,7 @@ from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, SEEDS, SEEDS_OF_THE_QUESTION
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
-from experiments.pooling_study.wording import points
+from experiments.pooling_study.wording import points, span
 from experiments.tables import spread, table
 
 DIFFERENCE = "guided less this one, mean of the pairs"
@@ -98,4 +98,4 @@ def _relative_cost(costs: Sequence[CostRow], pooling: str) -> str:
     ratios = [
         row.milliseconds / of_max[row.task, row.network] for row in costs if row.pooling == pooling
     ]
-    return f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
+    return span(ratios) if ratios else ""

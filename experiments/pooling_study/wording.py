@@ -14,11 +14,21 @@ def listed(words: Sequence[str]) -> str:
 
 
 def points(value: float, sign: str = "") -> str:
-    """Return ``value`` with two decimals, or three where these are 0.
+    """Return ``value`` with two decimals, or those up to the first that is not 0.
 
     Example:
-        >>> points(0.514), points(0.0012, "+"), points(0.0)
+        >>> points(0.514), points(0.0012, "+"), points(-0.0)
         ('0.51', '+0.001', '0.00')
     """
-    digits = 3 if abs(value) < 0.005 and value else 2
-    return f"{value:{sign}.{digits}f}"
+    return f"{value:{sign}.1g}" if 0 < abs(value) < 0.005 else f"{value + 0.0:{sign}.2f}"
+
+
+def span(values: Sequence[float], digits: int = 2) -> str:
+    """Return the least and the largest of ``values``, or one number where both are the same.
+
+    Example:
+        >>> span([2.0, 1.25, 1.5]), span([0.2, 0.2001]), span([9.0, 11.0], digits=0)
+        ('1.25 to 2.00', '0.20', '9 to 11')
+    """
+    ends = [f"{end:.{digits}f}" for end in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))

@@ -39,7 +39,8 @@ class Backend(Protocol):
 
     def unavailable(self, device: torch.device) -> str | None:
         """Why the backend cannot serve tensors on ``device``, in words that go on after a colon and
-        say what to do about it, if anything; ``None``: it can. A small case is run to find out."""
+        say what to do about it, if anything; ``None``: it can. A small case is run to find out,
+        once, unless ``torch.OutOfMemoryError`` says that there is no memory for that now."""
         ...
 
     def forward(

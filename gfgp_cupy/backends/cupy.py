@@ -24,7 +24,7 @@ from ..geometry import PoolGeometry
 from ..kernels import Launch, passes
 from ..max_ent import MAX_ENT
 from ..window_function import WindowFunction
-from .small_case import run_small_case
+from .small_case import one_line, run_small_case
 
 __all__ = [
     "backward",
@@ -117,9 +117,15 @@ def unavailable(device: torch.device) -> str | None:
     Raises:
         RuntimeError: asked for the first time inside a CUDA graph's capture, where that cannot be
             found out.
-        torch.OutOfMemoryError, cupy.cuda.driver.CUDADriverError: the device's memory is full.
+        torch.OutOfMemoryError: the device's memory is full now.
     """
     return "it serves CUDA tensors only" if device.type != "cuda" else cannot_run_on(device)
+
+
+def _says_that_memory_is_full(error: Exception) -> bool:
+    """As PyTorch, CuPy and CUDA each say it."""
+    text = str(error).lower().replace("_", " ")
+    return "out of memory" in text or "memoryallocation" in text
 
 
 class _FirstUseInCapture(RuntimeError):
@@ -143,8 +149,12 @@ def cannot_run_on(device: torch.device) -> str | None:
     except _FirstUseInCapture:
         raise
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError) or "OUT_OF_MEMORY" in str(error):
-            raise  # of now: it is no reason to do without kernels from then on
+        if _says_that_memory_is_full(error):
+            # Now: that is no reason to do without kernels from then on.
+            raise torch.OutOfMemoryError(
+                f"the memory of {device} is too full to try a kernel: free some and call again "
+                f"({one_line(error)})"
+            ) from error
         # CuPy, its driver layer and NVRTC each raise types of their own; all become the reason.
         return f"CuPy cannot run a kernel on it: {type(error).__name__}: {error}"
     return None

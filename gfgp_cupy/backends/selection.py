@@ -116,7 +116,7 @@ def backend_report() -> str:
         f"backend requested: {requested}",
     ]
     for device in devices:
-        reasons = {name: backend_module(name).unavailable(device) for name in BACKENDS}
+        reasons = {name: _reason_now(name, device) for name in BACKENDS}
         if requested == "auto":
             able = (name for name, reason in reasons.items() if reason is None)
             served_by = next(able, "none")
@@ -130,6 +130,14 @@ def backend_report() -> str:
     if count == 0:
         lines.append("cuda: torch sees no device")
     return "\n".join(lines)
+
+
+def _reason_now(name: str, device: torch.device) -> str | None:
+    """Why a backend cannot serve ``device`` at the moment: its memory may be full."""
+    try:
+        return backend_module(name).unavailable(device)
+    except torch.OutOfMemoryError as error:
+        return str(error)
 
 
 @functools.cache

@@ -394,8 +394,9 @@ def profiled(first):
     {"pooling-float32-contiguous.json": "cut o"},
     {"pooling-float32-contiguous.json": '{"schema": 0}'},
     {"pooling-float32-contiguous.json": '{"schema": 1, "benchmark": "pooling"}'},
+    {"pooling-float32-contiguous.json": "null"},
     {"pooling-float32-contiguous.json": None},
-], ids=["none", "cut off", "older", "not whole", "no pass"])  # fmt: skip
+], ids=["none", "cut off", "older", "not whole", "nothing", "no pass"])  # fmt: skip
 def test_without_results_a_fixed_pass_is_profiled_and_all_else_is_run(tmp_path, capsys, files):
     for name, text in files.items():
         if text is None:

@@ -73,9 +73,10 @@ def newest_usable(settings: Settings, process: Process) -> Path | None:
     if settings.resume not in (None, AUTO) and is_in(Path(settings.resume), settings.out_dir):
         origin = load_checkpoint(settings.resume)
     best = Path(settings.out_dir, BEST_NAME)
-    if not candidates and origin is None and best.exists():
-        # The others were removed, or a run was killed before it gave its first one its own name.
-        candidates = [best]
+    if origin is None and best.exists() and not any(map(best.samefile, candidates)):
+        # Where the others are damaged or were removed, or a run was killed before it gave its first
+        # one its own name.
+        candidates.append(best)
     for path in candidates:
         try:
             checkpoint = load_checkpoint(str(path))

@@ -71,10 +71,10 @@ def find_images(folder: str, classes: Mapping[str, int]) -> Iterator[tuple[str, 
 def images_below(folder: str) -> Iterator[str]:
     """Yield the path of each image in ``folder`` and the folders in it, relative to it.
 
-    Links to folders are followed. Files and folders whose names start with a point, such as
-    ``.ipynb_checkpoints``, are left out.
+    Links to folders are followed, but not back to one that they are in. Files and folders whose
+    names start with a point, such as ``.ipynb_checkpoints``, are left out.
     """
-    for parent, _, files in sorted(os.walk(folder, followlinks=True)):
+    for parent, files in sorted(_walk(folder)):
         below = os.path.relpath(parent, folder)
         parts = [] if below == os.curdir else below.split(os.sep)
         for file in sorted(files):
@@ -82,3 +82,15 @@ def images_below(folder: str) -> Iterator[str]:
                 part.startswith(".") for part in (*parts, file)
             ):
                 yield os.path.join(*parts, file)
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder from ``folder`` on, and the names of its files."""
+    chains = {folder: (os.path.realpath(folder),)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        chain = chains.pop(parent)
+        # None that it is in: a link back would be followed without end.
+        real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in chain]
+        chains |= {os.path.join(parent, name): (*chain, real[name]) for name in folders}
+        yield parent, files

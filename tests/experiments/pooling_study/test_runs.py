@@ -283,9 +283,9 @@ def test_second_command_is_kept_out_of_the_unfinished_runs(tmp_path):
     assert "or choose another --unfinished" in err.read_text()
 
 
-def test_networks_of_finished_runs_are_removed(tmp_path, setting, monkeypatch):
-    first, second = planned("max_ent"), planned("max")
-    monkeypatch.setattr(guided_pooling, "plan_of", lambda device: [first, second])
+def test_networks_of_finished_runs_are_not_begun_ones(tmp_path, setting, monkeypatch, capsys):
+    first, second, third = planned("max_ent"), planned("max"), planned("avg")
+    monkeypatch.setattr(guided_pooling, "plan_of", lambda device: [first, second, third])
     results, unfinished = tmp_path / "results", tmp_path / "unfinished"
     results.mkdir()
     add_outcome(make_run(first, setting), results)
@@ -295,7 +295,8 @@ def test_networks_of_finished_runs_are_removed(tmp_path, setting, monkeypatch):
         path.write_bytes(b"")
     folders = ["--results", str(results), "--unfinished", str(unfinished)]
     assert guided_pooling.main([*folders, "--minutes", "1e-6"]) == 0
-    assert [*unfinished.iterdir()] == [replace(setting, unfinished=unfinished).file_of(second)]
+    assert "1 of 3 runs are finished, and 1 are begun, in" in capsys.readouterr().out
+    assert len([*unfinished.iterdir()]) == 2
 
 
 def test_gpu_that_is_not_there_is_told(tmp_path, capsys, monkeypatch):

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gfgp_cupy import MaxEntPool2d, ops, replace_pooling, use_backend
-from gfgp_cupy.backends import backend_report, select_backend
+from gfgp_cupy.backends import backend_report, select_backend, selection
 from gfgp_cupy.backends import cupy as backend
 from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.kernels import Launch, passes
@@ -236,29 +236,35 @@ def test_first_use_in_a_capture_says_to_warm_up_and_is_forgotten(on_stand_in, mo
         assert torch.equal(max_ent_pool2d(input, lam, 2), output)
 
 
-class DriverError(RuntimeError):
-    """As CuPy's."""
+FULL = {
+    "PyTorch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+    "PyTorch outside its allocator": RuntimeError("CUDA error: out of memory\nCUDA kernel errors"),
+    "the driver": RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+    "the runtime": RuntimeError("cudaErrorMemoryAllocation: out of memory"),
+    "CuPy's pool": MemoryError("Out of memory allocating 512 bytes (allocated so far: 0 bytes)."),
+}
 
 
 @needs_stand_in
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
-        DriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
-    ],
-    ids=["PyTorch", "CuPy"],
-)
-def test_memory_that_is_full_at_the_first_use_is_forgotten(on_stand_in, monkeypatch, error):
+@pytest.mark.parametrize("error", FULL.values(), ids=FULL)
+@pytest.mark.parametrize("name", ["cupy", "auto"])
+def test_memory_that_is_full_at_the_first_use_is_forgotten(on_stand_in, monkeypatch, error, name):
     def full(*args, **options):
         raise error
 
+    monkeypatch.setitem(selection.MADE_FOR, "cpu", "cupy")
+    selection.automatic_backend.cache_clear()
     input, lam = CASES[0].input(2), CASES[0].lam(2)
-    with monkeypatch.context() as first, use_backend("cupy"):
-        first.setattr(backend, "run_small_case", full)
-        with pytest.raises(type(error), match=r"(?i)out.of.memory"):
-            max_ent_pool2d(input, lam, 2)
-    assert backend.unavailable(CPU) is None
+    with use_backend(name):
+        with monkeypatch.context() as first:
+            first.setattr(backend, "run_small_case", full)
+            with pytest.raises(torch.OutOfMemoryError, match="memory of cpu is too full to try"):
+                max_ent_pool2d(input, lam, 2)
+            assert "cupy: no (the memory of cpu is too full to try a kernel: " in backend_report()
+        before = launch_count()
+        max_ent_pool2d(input, lam, 2)
+        assert launch_count() == before + 2  # the probe, and this
+        assert select_backend(CPU) == "cupy"
 
 
 # ---------------------------------------------------------------- versions of CuPy

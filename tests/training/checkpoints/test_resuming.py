@@ -239,12 +239,30 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, whole, da
 
 def test_no_checkpoint_that_can_be_used_is_an_error(tmp_path, whole):
     out = run_with(whole, tmp_path)
+    (best,) = out.glob("model_best*")
+    (out / f"checkpoint-epoch{EPOCHS}.pth.tar").unlink()
+    os.link(best, out / f"checkpoint-epoch{EPOCHS}.pth.tar")
     for path in out.glob("checkpoint-*"):
         truncate(path)
     code, _, err = run_here(*RUN, "--out-dir", out, "--resume", "auto")
     assert code == 2
+    # (The best is another name of one.)
     assert f"none of the {EPOCHS} checkpoints in {out} can be used" in err
     assert names(out) == names(whole)
+
+
+def test_auto_goes_on_from_the_best_where_all_others_are_damaged(tmp_path, whole):
+    out = run_with(whole, tmp_path)
+    best = out / "model_best.pth.tar"
+    best.unlink()
+    shutil.copy(whole / "checkpoint-epoch1.pth.tar", best)
+    for path in out.glob("checkpoint-*"):
+        truncate(path)
+    code, printed, err = run_here(*RUN, "--out-dir", out, "--resume", "auto")
+    assert code == 0, err
+    assert err.count("skipped: ") == EPOCHS
+    assert f"resuming from {best}" in printed
+    assert_same_run(out, whole)
 
 
 def test_auto_starts_where_there_is_nothing(tmp_path, whole):

@@ -47,8 +47,8 @@ def reference_of(window, theta):
     p, eps = theta.exponent.theta, theta.eps
     least, most, nothing = _extremes(window, eps)
     magnitude = maximum(p, zeros_like(p) - p)
-    # Rounded, it need not be between the elements.
-    centre = minimum(maximum(mean(_element, window, eps), least), most)
+    # Rounded, it need not be between the elements. (In this order NaN stays what it is.)
+    centre = minimum(most, maximum(least, mean(_element, window, eps)))
     to_geometric = mean(_logarithm, window, (centre, 1.0 / centre, eps))
     geometric = centre * power_of_two(zeros_like(p) + LOG2_E, to_geometric)
     centre = chosen(bits_where_less(magnitude, zeros_like(p) + LEAST_POWER), geometric, centre)

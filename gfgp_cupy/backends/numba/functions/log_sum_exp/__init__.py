@@ -49,8 +49,8 @@ def _summary_exactly(window, exponent, holding, summary):
     reach = maximum(theta, zeros_like(theta) - theta) * range
     extreme = chosen(bits_where_less(theta, zeros_like(theta)), least, most)
     extreme = extreme + ((most - most) + (least - least))
-    # Rounded, the mean need not be between the elements.
-    between = minimum(maximum(summary[0], least), most)
+    # Rounded, the mean need not be between the elements. (In this order NaN stays what it is.)
+    between = minimum(most, maximum(least, summary[0]))
     centre = chosen(lanes_within(reach, 0.0, MOST_REACH), between, extreme)
     q = mean(_excess, window, (centre, exponent.scale))
     weights = mean(_weight, window, (centre, exponent.scale))
