@@ -8,17 +8,22 @@ import pkgutil
 import pytest
 import torch
 
+import benchmarks
+import experiments
 import gfgp_cupy
 import models
 import training
+
+NEED_OTHER_PACKAGES = "experiments.survey"
 
 
 def examples() -> list[doctest.DocTest]:
     """Those of every module of the packages."""
     names = [
         info.name
-        for package in (gfgp_cupy, models, training)
+        for package in (benchmarks, experiments, gfgp_cupy, models, training)
         for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if not info.name.startswith(NEED_OTHER_PACKAGES)
     ]
     finder = doctest.DocTestFinder()
     return [
