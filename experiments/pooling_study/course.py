@@ -80,24 +80,25 @@ def _learned_by(pooling: str, subject: str, single: str, lambdas: Sequence[Lambd
     last = [row for row in of_pooling if row.done == RECIPES["cpu"][row.task, row.network].epochs]
     seeds = ({row.seed for row in last if (row.task, row.network) == cell} for cell in CELLS)
     common = set.intersection(*seeds)
-    first, last = (
-        [row for row in rows if row.seed in common]
-        for rows in ([row for row in of_pooling if row.done == 0], last)
-    )
+    last = [row for row in last if row.seed in common]
     if not last:
         return f"{subject} no seed has been run in every pair yet."
-    before, after = (
-        [fmean(row.mean for row in rows) for rows in _layers(each)] for each in (first, last)
-    )
-    # Where the head sees a constant, an evaluation then tells nothing (``ConstantHeadPool2d``).
-    at_first = f"{span(before)} before the first epoch and " if pooling == GUIDED else ""
+    at_first = ""
+    if pooling == GUIDED:  # of the other an evaluation then tells nothing: ``ConstantHeadPool2d``
+        first = [row for row in of_pooling if row.done == 0 and row.seed in common]
+        at_first = f"{span(_means(first))} before the first epoch and "
     positions = [100 * fmean(row.position for row in rows) for rows in _layers(last)]
     least, most = min(row.least for row in last), max(row.most for row in last)
     return (
-        f"{subject}, λ is {at_first}{span(after)} after the last on average, by layer, and then "
-        f"{span([least, most])} for {single}; the outputs are {span(positions, digits=0)}% of the "
-        "way from average to max pooling."
+        f"{subject}, λ is {at_first}{span(_means(last))} after the last on average, by layer, and "
+        f"then {span([least, most])} for {single}; the outputs are {span(positions, digits=0)}% "
+        "of the way from average to max pooling."
     )
+
+
+def _means(lambdas: Sequence[LambdaRow]) -> list[float]:
+    """Return λ's mean in each layer of each pair of task and network."""
+    return [fmean(row.mean for row in rows) for rows in _layers(lambdas)]
 
 
 def _layers(lambdas: Sequence[LambdaRow]) -> list[list[LambdaRow]]:

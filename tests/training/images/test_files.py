@@ -55,14 +55,14 @@ def test_files_are_found_in_the_order_of_torchvision(tmp_path):
 
 
 def test_links_back_to_a_folder_are_not_followed(tmp_path):
-    for path in ("a/1.png", "b/deeper/2.png", "c/3.png"):
+    for path in ("a/1.png", "b/deeper/2.png", "c/3.png", "d/4.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    (tmp_path / "a" / "self").symlink_to(".")
+    (tmp_path / "d" / "self").symlink_to(".")
     (tmp_path / "b" / "deeper" / "above").symlink_to(tmp_path / "b")
     (tmp_path / "a" / "other").symlink_to(tmp_path / "c")
     (tmp_path / "c" / "back").symlink_to(tmp_path / "a")
-    found = [path for path, _ in find_images(str(tmp_path), {"a": 0, "b": 1, "c": 2})]
+    found = [path for path, _ in find_images(str(tmp_path), {"a": 0, "b": 1, "c": 2, "d": 3})]
     assert found == [
-        *("a/1.png", "a/other/3.png", "b/deeper/2.png", "c/3.png", "c/back/1.png"),
+        *("a/1.png", "a/other/3.png", "b/deeper/2.png", "c/3.png", "c/back/1.png", "d/4.png"),
     ]
