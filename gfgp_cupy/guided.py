@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ from .padding import place_windows
 from .pool2d import Pool2d
 from .window_function import WindowFunction
 from .window_pooling import pool_guided, pool_windows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name"]
 
@@ -73,6 +77,17 @@ class HeadPool2d(Pool2d):
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, {super().extra_repr()}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if self.axes != 3:
+            return super()._apply(fn, recurse)
+
+        # The head's weights have 4 axes, and `to(memory_format=torch.channels_last_3d)`, which
+        # asks tensors of 4 and of 5 for it, can be had of 5 alone.
+        def of_five_axes(tensor: Tensor) -> Tensor:
+            return fn(tensor.unsqueeze(-1)).squeeze(-1) if tensor.dim() == 4 else fn(tensor)
+
+        return super()._apply(of_five_axes, recurse)
 
     def _for_channels(self, channels: int) -> str:
         """How to make the layer for so many ``channels``, where it was made for others."""

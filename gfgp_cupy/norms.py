@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -59,7 +60,10 @@ def make_norm(
         return nn.BatchNorm2d(num_features, device=device, dtype=dtype)
     norm = None
     if callable(norm_layer) and not isinstance(norm_layer, nn.Module):
-        norm = norm_layer(num_features)
+        # On the device at once, as PyTorch's own layers are: what is made on "meta" holds nothing
+        # that could be moved.
+        with contextlib.nullcontext() if device is None else torch.device(device):
+            norm = norm_layer(num_features)
     if not isinstance(norm, nn.Module):
         raise TypeError(
             "norm_layer must make a module when called with a number of features, as "

@@ -328,3 +328,30 @@ def test_heads_by_their_published_names(axes):
     gaussian = getattr(gfgp_cupy, f"GFGPGaussianPool{axes}d")(4, 2).eval()
     weight = F.softplus(gaussian.ToMean(gaussian.ToHidden(x)))
     torch.testing.assert_close(weight, gaussian.head(mean))
+
+
+GUIDED_OF_VOLUMES = {
+    name: kind
+    for name, kind in (vars(gfgp_cupy) | vars(poolings)).items()
+    if name.startswith("GFGP") and name.endswith("3d")
+}
+
+
+@pytest.mark.parametrize("kind", GUIDED_OF_VOLUMES.values())
+def test_a_network_of_volumes_moves_to_channels_last(kind):
+    """Its heads' matrices, too, which have four axes: PyTorch gives this format to five alone."""
+    options = {"output_size": 2} if "Adaptive" in kind.__name__ else {"kernel_size": 2}
+    pool = kind(6, **({} if "Global" in kind.__name__ else options)).eval()
+    network = nn.Sequential(nn.Conv3d(3, 6, 3), pool)
+    input = random_numbers((1, 3, 6, 6, 6), torch.float32, 0)
+    expected = network(input)
+    parameters = list(network.parameters())
+
+    network.to(memory_format=torch.channels_last_3d)
+    for mine, kept in zip(network.parameters(), parameters, strict=True):
+        assert mine is kept
+        assert mine.dim() not in (4, 5) or mine.stride(1) == 1
+    torch.testing.assert_close(network(input), expected)
+
+    network.to(memory_format=torch.contiguous_format)
+    assert all(parameter.is_contiguous() for parameter in parameters)

@@ -135,6 +135,9 @@ def test_norms_have_the_layers_type_and_device(layer, dtype):
     assert {tensor.dtype for tensor in layer(8, 2, **options).parameters()} == {dtype}
     on_meta = layer(8, 2, device="meta", **options)
     assert {tensor.device.type for tensor in on_meta.parameters()} == {"meta"}
+    with torch.device("meta"):  # the caller's default, which the argument goes before
+        on_cpu = layer(8, 2, device="cpu", **options)
+    assert {tensor.device.type for tensor in on_cpu.parameters()} == {"cpu"}
     output = layer(8, 2, **options)(images(1, dtype=dtype))
     assert output.dtype == dtype and output.isfinite().all()
 
