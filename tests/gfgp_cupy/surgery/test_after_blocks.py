@@ -11,8 +11,10 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models.byobnet import BasicBlock as ByobBlock
 from timm.models.byobnet import LayerFn
+from timm.models.densenet import DenseNet
 from timm.models.regnet import RegNet, RegNetCfg
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.senet import SEBottleneck, SENet, SEResNetBlock
@@ -108,6 +110,9 @@ SMALL_NETWORKS = {
     ),
     "legacy seresnet": lambda: SENet(SEResNetBlock, (1, 1, 1, 1), 1, 16, num_classes=4),
     "timm regnet": lambda: tiny_regnet(se_ratio=0.25),
+    "timm densenet": lambda: DenseNet(8, (1, 1, 1, 1), num_classes=4),
+    "timm densenet, deep stem": lambda: DenseNet(8, (1, 1), num_classes=4, stem_type="deep"),
+    "timm densenet of another activation": lambda: DenseNet(8, (1, 1), act_layer="gelu"),
     "torchvision regnet": lambda: torchvision.models.regnet_y_400mf(num_classes=4),
     "torchvision densenet": lambda: torchvision.models.DenseNet(8, (1, 1, 1, 1), 8, num_classes=4),
     "torchvision wide": lambda: torchvision.models.ResNet(
@@ -192,6 +197,22 @@ def test_layers_run_one_by_one():
         "4": 4,
         "16": 16,
     }
+
+
+@pytest.mark.parametrize("make_anew", [convert_sync_batchnorm, freeze_batch_norm_2d])
+@pytest.mark.parametrize("name", [*(n for n in SMALL_NETWORKS if n.startswith("timm")), "plain"])
+def test_norms_that_are_made_anew(name, make_anew):
+    """By their class, whatever they have been given."""
+    torch.manual_seed(0)
+    model = SMALL_NETWORKS[name]().eval()
+    after_blocks(model)
+    images = torch.randn(SMALL)
+    before, expected = sizes(model, images), model(images)
+    anew = make_anew(model)
+    assert any("Sync" in type(m).__name__ or "Frozen" in type(m).__name__ for m in anew.modules())
+    after = sizes(anew, images)
+    assert {path: after[path] for path in before} == before
+    torch.testing.assert_close(anew(images), expected)
 
 
 def test_dilated_stages_are_not_strided():
