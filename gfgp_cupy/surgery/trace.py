@@ -63,12 +63,14 @@ class Trace:
     Attributes:
         inputs: of the calls of each module that was asked for, by path; what autocast made a half
             type is float32.
+        sizes: of the tensors that the calls of each module returned, by path.
         failure: of the forward in evaluation mode, if it was not seen to its end.
         calls: the calls of pooling functions in the forwards of modules.
         own_hooks: whether modules' :func:`_own_hooks` are called.
     """
 
     inputs: dict[str, list[Tensor]]
+    sizes: dict[str, list[torch.Size]] = field(default_factory=dict, repr=False)
     failure: Failure | None = None
     innermost: tuple[str, Exception] | None = field(default=None, repr=False)
     calls: CallTrace = field(default_factory=CallTrace, repr=False)
@@ -175,6 +177,8 @@ def _call(
         for hook in _own_hooks(module) if trace.own_hooks else ():
             changed = hook(module, args, output)
             output = output if changed is None else changed
+        if isinstance(output, Tensor):
+            trace.sizes.setdefault(path, []).append(output.shape)
         return output
     except Exception as error:
         if trace.innermost is None or trace.innermost[1] is not error:

@@ -348,6 +348,62 @@ def test_a_subclass_with_the_same_forward_is_known():
     assert model.eval()(torch.randn(1, 8, 8, 8)).shape == (1, 16, 4, 4)
 
 
+class OwnForward(torchvision.models.ResNet):
+    """Has torchvision's stem and blocks."""
+
+    def __init__(self, forward):
+        super().__init__(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+        del self.avgpool, self.fc
+        self.prelu, self.own = nn.PReLU(), forward
+
+    def forward(self, x):
+        return self.own(self, self.bn1(self.conv1(x)))
+
+    def blocks(self, x):
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.maxpool(x)))))
+
+
+def test_a_subclass_whose_forward_runs_the_stem_likewise_is_known():
+    model = OwnForward(lambda self, x: self.blocks(self.relu(x)))
+    assert after_blocks(model)[0].path == "conv1"
+    assert model.eval()(torch.randn(SMALL)).shape == (2, 512, 1, 1)
+
+
+OTHERWISE = {
+    "unused": lambda self, x: self.blocks(self.prelu(x)),
+    "used again": lambda self, x: self.relu(self.blocks(self.relu(x)).mean((2, 3))),
+    "behind the pooling": lambda self, x: self.layer1(self.relu(self.maxpool(x))),
+}
+
+
+@pytest.mark.parametrize("forward", OTHERWISE.values(), ids=OTHERWISE)
+def test_a_subclass_that_uses_the_stem_otherwise_is_refused(forward):
+    model = OwnForward(forward).eval()
+    before = sizes(model, torch.randn(SMALL))
+    with pytest.raises(ValueError, match=r"'conv1' \(.*a stem that 'relu' ends") as error:
+        after_blocks(model)
+    for way_out in ("path != 'conv1'", "unsupported='skip'", "strided_convs=True"):
+        assert way_out in str(error.value)
+    skipped = copy.deepcopy(model)
+    table = after_blocks(skipped, unsupported="skip")
+    assert [row.path for row in table.left if "stem" in row.reason] == ["conv1"]
+    replace_pooling(model, strided_convs=True, sample_shape=SMALL)
+    for changed in (skipped, model):
+        after = sizes(changed, torch.randn(SMALL))
+        assert all(after[path] == before[path] for path in ("maxpool", "layer1", "layer1.0"))
+
+
+def test_a_stem_that_is_not_seen_is_refused():
+    class Sorted(nn.Module):
+        def forward(self, x):
+            return x[x.mean((1, 2, 3)).argsort()][: int(x.sum() > 0) + 1]
+
+    model = nn.Sequential(Sorted(), torchvision.models.resnet18())
+    with pytest.raises(ValueError, match=r"'1.conv1' .*not seen.*DataDependent.*the part of it"):
+        after_blocks(model)
+    assert after_blocks(model[1])[0].path == "conv1"
+
+
 def test_arguments():
     with pytest.raises(ValueError, match="choose one of them"):
         after_blocks(tiny_resnet(), strided_convs=True)
