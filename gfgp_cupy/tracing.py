@@ -17,6 +17,10 @@ from torch._subclasses.fake_tensor import (  # no public names, but documented
     FakeTensorMode,
     UnsupportedOperatorException,
 )
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves  # likewise
+
+from .hooks import FORWARD_HOOKS, hook_of_copy, no_hooks
 
 __all__ = [
     "WANT_OF_DATA",
@@ -24,6 +28,7 @@ __all__ = [
     "explained",
     "fake_images",
     "skeleton_of",
+    "way_to_copy",
     "without_log",
 ]
 
@@ -48,11 +53,29 @@ def explained(problem: str, way_out: str) -> Iterator[None]:
 
 
 def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
-    """A copy of ``model`` whose tensors hold no data."""
-    attributes = (value for module in model.modules() for value in vars(module).values())
-    kept = (value for value in attributes if isinstance(value, Tensor))
-    tensors = chain(model.parameters(), model.buffers(), kept)
-    return deepcopy(model, {id(tensor): fake.from_tensor(tensor) for tensor in tensors})
+    """A copy of ``model`` whose tensors hold no data, without the hooks that others have set."""
+    copies = no_hooks(model)
+    for module in model.modules():
+        for leaf in tree_leaves(vars(module)):
+            if isinstance(leaf, Tensor):
+                copies[id(leaf)] = fake.from_tensor(leaf)
+    skeleton = deepcopy(model, copies)
+    for module in model.modules():
+        for kind in FORWARD_HOOKS:
+            for key, hook in getattr(module, kind).items():
+                if kept := hook_of_copy(module, hook, copies):
+                    getattr(copies[id(module)], kind)[key] = kept
+    return skeleton
+
+
+def way_to_copy(model: nn.Module) -> str:
+    """What to do where :func:`skeleton_of` fails."""
+    if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+        return "pass a batch through it first, for it is lazy"
+    return (
+        "take off it first what copy.deepcopy(model) fails on, such as a lock or an object that "
+        "keeps tensors of the last forward"
+    )
 
 
 def check_sample_shape(name: str, shape: object) -> None:

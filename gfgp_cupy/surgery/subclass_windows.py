@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hooks import no_hooks
 from ..padding import SAME, SameGeometry
 from .window import Window, window_of
 
@@ -33,7 +34,7 @@ def window_by_trial(module: nn.MaxPool2d | nn.AvgPool2d) -> Window | None:
     try:
         with torch.random.fork_rng(devices=()), torch.no_grad():
             for training in (False, True):
-                copy = deepcopy(module).cpu().train(training)
+                copy = deepcopy(module, no_hooks(module)).cpu().train(training)
                 results += [copy.forward(input) for input in maps]
     except Exception:  # its code can refuse in any way what it was not made for
         return None

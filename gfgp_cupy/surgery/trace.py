@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
 from ..autocast import mean_dtype
-from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, without_log
+from ..hooks import library_of
+from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, way_to_copy, without_log
 from .call_trace import CallTrace
 from .functional_calls import without_pooling_calls
 from .pooling_calls import NAME
@@ -21,10 +22,6 @@ from .wrappers import is_compiled
 
 __all__ = ["Failure", "Trace", "trace_forward"]
 
-NOT_COPIED = (
-    "pass a batch through it first if it is lazy, or call replace_pooling on the part of it that "
-    "can be copied"
-)
 NOT_RUN = (
     "pass the shape that it takes, or call replace_pooling on the part of it that takes images"
 )
@@ -122,7 +119,8 @@ def _trace(
     try:
         skeleton = skeleton_of(model, fake)
     except Exception as error:  # a network can refuse in any way to be copied
-        trace.failure = Failure("", "the network cannot be copied", error, NOT_COPIED)
+        way_out = f"{way_to_copy(model)}, or call replace_pooling on the part of it that can be"
+        trace.failure = Failure("", "the network cannot be copied", error, way_out)
         return trace
     for path in paths:
         parent, _, name = path.rpartition(".")
@@ -188,10 +186,9 @@ def _call(
 
 def _own_hooks(module: nn.Module) -> list[Callable[..., Any]]:
     """The forward hooks that the library of the module's class has written."""
-    library = type(module).__module__.partition(".")[0]
     return [
         hook
         for key, hook in module._forward_hooks.items()
-        if getattr(hook, "__module__", "").partition(".")[0] == library
+        if library_of(hook) == library_of(type(module))
         and key not in module._forward_hooks_with_kwargs
     ]

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import threading
 
 import pytest
 import torch
@@ -37,20 +38,82 @@ def replace(model, **options):
     return replace_pooling(model, sample_shape=IMAGES, **options)
 
 
-def test_no_hook_is_called():
-    called = []
-    model = Network(nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1)))
+class Recorder:
+    """Keeps what its hooks are given, as Grad-CAM does, and cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.kept = {}
+
+    def forward(self, module, args, output):
+        self.kept["forward"] = output
+
+    def pre(self, module, args):
+        self.kept["pre"] = args
+
+    def __call__(self, module, args, kwargs, output):
+        self.kept["itself"] = output
+
+    def backward(self, module, grad_input, grad_output):
+        self.kept["backward"] = grad_output
+
+    def saved(self, module, prefix, keep_vars):
+        self.kept["state_dict"] = prefix
+
+
+def recorded(model):
+    recorder = Recorder()
     for module in model.modules():
-        module.register_forward_hook(lambda *_: called.append("forward"))
-        module.register_forward_pre_hook(lambda *_: called.append("pre"))
-    everywhere = register_module_forward_hook(lambda *_: called.append("global"))
+        module.register_forward_hook(recorder.forward)
+        module.register_forward_pre_hook(recorder.pre)
+        module.register_forward_hook(recorder, with_kwargs=True)
+        module.register_full_backward_hook(recorder.backward)
+        module.register_state_dict_pre_hook(recorder.saved)
+    return recorder
+
+
+KINDS = {"pre", "forward", "itself", "backward", "state_dict", "global"}
+
+
+@pytest.mark.parametrize("before", [set(), KINDS], ids=["new", "used"])
+def test_no_hook_is_called(before):
+    model = Network(nn.Sequential(nn.Softmax(1), nn.AdaptiveAvgPool2d(1)))
+    recorder = recorded(model)
+    everywhere = register_module_forward_hook(lambda *_: recorder.kept.setdefault("global"))
+
+    def use():
+        model(torch.randn(IMAGES)).sum().backward()
+        model.state_dict()
+
     try:
+        if before:
+            use()
+        kept = dict(recorder.kept)
+        assert {*kept} == before
         replace(model)
-        assert called == []
-        model(torch.randn(IMAGES))
-        assert {*called} == {"forward", "pre", "global"}
+        assert {*recorder.kept} == before
+        assert all(recorder.kept[kind] is what for kind, what in kept.items())
+        use()
+        assert {*recorder.kept} == KINDS
     finally:
         everywhere.remove()
+
+
+def test_maps_that_modules_keep():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps = {"all": [], "last": None}
+
+        def forward(self, x):
+            self.maps["all"].append((x,))
+            self.maps["last"] = x
+            return x
+
+    model = Network(Keeps())
+    y = model(torch.randn(IMAGES))
+    assert len(replace(model)) == 1
+    assert model.after.maps["last"] is y and len(model.after.maps["all"]) == 1
 
 
 def test_weights_that_a_hook_computes_are_there():
