@@ -60,6 +60,7 @@ class Trace:
     Attributes:
         inputs: of the calls of each module that was asked for, by path; what autocast made a half
             type is float32.
+        called_otherwise: the paths of those among them that get more than one tensor, or none.
         sizes: of the tensors that the calls of each module returned, by path.
         failure: of the forward in evaluation mode, if it was not seen to its end.
         calls: the calls of pooling functions in the forwards of modules.
@@ -67,16 +68,25 @@ class Trace:
     """
 
     inputs: dict[str, list[Tensor]]
+    called_otherwise: set[str] = field(default_factory=set, repr=False)
     sizes: dict[str, list[torch.Size]] = field(default_factory=dict, repr=False)
     failure: Failure | None = None
     innermost: tuple[str, Exception] | None = field(default=None, repr=False)
     calls: CallTrace = field(default_factory=CallTrace, repr=False)
     own_hooks: bool = False
 
+    def add_input(self, path: str, input: Any, *more: Any) -> None:
+        """Records what the module at ``path`` is called with."""
+        if more or not isinstance(input, Tensor):
+            self.called_otherwise.add(path)
+        else:
+            # As for a head's mean: autocast's half type is not that of the weights.
+            self.inputs[path].append(input.to(mean_dtype(input)))
+
     @property
     def complete(self) -> bool:
         """Whether each of the modules has been called."""
-        return all(self.inputs.values())
+        return all(calls or path in self.called_otherwise for path, calls in self.inputs.items())
 
 
 def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]) -> Trace:
@@ -164,11 +174,8 @@ def _call(
     *args: Any,
     **named: Any,
 ) -> Any:
-    calls = trace.inputs.get(path)
-    if calls is not None:
-        (input,) = (*args, *named.values())
-        # As for a head's mean: autocast's half type is not that of the weights.
-        calls.append(input.to(mean_dtype(input)))
+    if path in trace.inputs:
+        trace.add_input(path, *args, *named.values())
     try:
         with trace.calls.forward_of(path, module):
             output = forward(*args, **named)

@@ -143,6 +143,36 @@ def test_code_before_a_pooling_may_not():
     assert [row.path for row in changes.left] == ["0.after", "1"]
 
 
+class Masked(nn.MaxPool2d):
+    """Pools as PyTorch's does, unless it is given more than the input."""
+
+    def forward(self, x, mask=None):
+        return super().forward(x if mask is None else x * mask)
+
+
+@pytest.mark.parametrize("more", [("positional",), ("by name",), ("by name", "at times")], ids=str)
+def test_a_pooling_that_is_called_with_more_than_its_input_is_refused(more):
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.conv, self.after = Masked(2), nn.Conv2d(3, 4, 1), nn.MaxPool2d(2)
+
+        def forward(self, x):
+            mask = torch.ones_like(x)
+            y = self.pool(x, mask=mask) if "by name" in more else self.pool(x, mask)
+            return self.after(self.conv(y + self.pool(x) if "at times" in more else y))
+
+    with pytest.raises(
+        ValueError, match=r"'pool' \(Masked\(2/2\)\): is called with more than its input"
+    ) as raised:
+        replace(Calls())
+    assert "leave it out with where=lambda path, module: path != 'pool'" in str(raised.value)
+    for options in ({"unsupported": "skip"}, {"where": lambda path, _: path != "pool"}):
+        model = Calls()
+        assert [change.path for change in replace(model, **options)] == ["after"]
+        assert model(torch.randn(IMAGES)).shape == (2, 4, 4, 4)
+
+
 def test_a_pooling_that_is_called_again_later_is_seen():
     pool = nn.MaxPool2d(2)
     model = Network(nn.Sequential(nn.Conv2d(4, 6, 1), pool), pool)
