@@ -63,6 +63,8 @@ class Trace:
         called_otherwise: the paths of those among them that get more than one tensor, or none.
         sizes: of the tensors that the calls of each module returned, by path.
         failure: of the forward in evaluation mode, if it was not seen to its end.
+        failure_in_training: of the forward in training mode, if it was in evaluation mode alone: it
+            wants targets, perhaps.
         calls: the calls of pooling functions in the forwards of modules.
         own_hooks: whether modules' :func:`_own_hooks` are called.
     """
@@ -71,6 +73,7 @@ class Trace:
     called_otherwise: set[str] = field(default_factory=set, repr=False)
     sizes: dict[str, list[torch.Size]] = field(default_factory=dict, repr=False)
     failure: Failure | None = None
+    failure_in_training: Failure | None = None
     innermost: tuple[str, Exception] | None = field(default=None, repr=False)
     calls: CallTrace = field(default_factory=CallTrace, repr=False)
     own_hooks: bool = False
@@ -82,11 +85,6 @@ class Trace:
         else:
             # As for a head's mean: autocast's half type is not that of the weights.
             self.inputs[path].append(input.to(mean_dtype(input)))
-
-    @property
-    def complete(self) -> bool:
-        """Whether each of the modules has been called."""
-        return all(calls or path in self.called_otherwise for path, calls in self.inputs.items())
 
 
 def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]) -> Trace:
@@ -104,8 +102,8 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
         sample_shape: of the images, which have the type and device of the network.
 
     Returns:
-        The calls in evaluation mode and, if there is a module that has none, those in training
-        mode, for auxiliary branches may be used there only.
+        The calls in evaluation mode and those in training mode, for auxiliary branches may be used
+        there only.
     """
     trace = _trace(model, paths, sample_shape)
     if trace.failure is not None and not trace.failure.for_want_of_data:
@@ -145,12 +143,14 @@ def _trace(
             with fake, torch.no_grad(), without_log(), trace.calls:
                 skeleton(fake_images(model, sample_shape))
         except Exception as error:  # a network's own code, which can refuse in any way
-            if training and trace.complete:
-                break  # it wants targets, perhaps
             what = f"the forward fails on images of sample_shape={tuple(sample_shape)} without data"
             inside, cause = trace.innermost or ("", error)
             path = inside if cause is error else ""
-            trace.failure = trace.failure or Failure(path, what, error, NOT_RUN)
+            failure = Failure(path, what, error, NOT_RUN)
+            if training and trace.failure is None:
+                trace.failure_in_training = failure
+            else:
+                trace.failure = trace.failure or failure
     return trace
 
 
