@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (  # no public names, but documented
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
     UnsupportedOperatorException,
+    unset_fake_temporarily,
 )
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves  # likewise
 
 from .hooks import FORWARD_HOOKS, hook_of_copy, no_hooks
@@ -29,7 +32,7 @@ __all__ = [
     "fake_images",
     "skeleton_of",
     "way_to_copy",
-    "without_log",
+    "without_data",
 ]
 
 WANT_OF_DATA = (
@@ -38,6 +41,9 @@ WANT_OF_DATA = (
     UnsupportedOperatorException,
 )
 """What is raised where code asks for a tensor's values, or an operator has no version without."""
+
+
+ARRAYS = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
 
 
 @contextmanager
@@ -114,15 +120,32 @@ def fake_images(
 
 
 @contextmanager
-def without_log() -> Iterator[None]:
-    """Keeps PyTorch from logging a traceback of each error that it raises about tensors without
-    data."""
+def without_data(fake: FakeTensorMode) -> Iterator[None]:
+    """The block runs on tensors without data: no gradients, and one of :data:`WANT_OF_DATA` where
+    it asks for values, of which PyTorch is kept from logging a traceback."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     logger.addFilter(_tells_no_error)
     try:
-        yield
+        with fake, torch.no_grad(), _Arrays():
+            yield
     finally:
         logger.removeFilter(_tells_no_error)
+
+
+class _Arrays(TorchFunctionMode):
+    """Tensors become arrays where they have data; PyTorch blames the class of one without, or makes
+    an array of chance numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in ARRAYS:
+            return func(*args, **kwargs)
+        if isinstance(args[0], FakeTensor):
+            raise DataDependentOutputException(func)
+        with unset_fake_temporarily():
+            return func(*args, **kwargs)
 
 
 def _tells_no_error(record: logging.LogRecord) -> bool:

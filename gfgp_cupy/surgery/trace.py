@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but 
 
 from ..autocast import mean_dtype
 from ..hooks import library_of
-from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, way_to_copy, without_log
+from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, way_to_copy, without_data
 from .call_trace import CallTrace
 from .functional_calls import without_pooling_calls
 from .pooling_calls import NAME
@@ -140,7 +140,7 @@ def _trace(
     for training in (False, True):
         skeleton.train(training)
         try:
-            with fake, torch.no_grad(), without_log(), trace.calls:
+            with without_data(fake), trace.calls:
                 skeleton(fake_images(model, sample_shape))
         except Exception as error:  # a network's own code, which can refuse in any way
             what = f"the forward fails on images of sample_shape={tuple(sample_shape)} without data"

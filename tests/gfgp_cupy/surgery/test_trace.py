@@ -4,12 +4,14 @@ import io
 import logging
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from gfgp_cupy import replace_pooling
+from tests.support.small_networks import Lambda
 
 IMAGES = (2, 3, 16, 16)
 
@@ -132,6 +134,33 @@ def test_code_behind_the_poolings_may_need_data():
     assert (row.path, row.was) == ("after", "the rest of its forward")
     assert "needs data (DynamicOutputShapeException)" in row.reason
     model(torch.randn(IMAGES)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.detach().numpy(),
+        lambda x: x.numpy(force=True),
+        lambda x: np.asarray(x.detach()),
+        lambda x: np.from_dlpack(x.detach()),
+        lambda x: x.tolist(),
+        lambda x: x.mean().item(),
+    ],
+)
+def test_code_behind_the_poolings_may_need_arrays(convert):
+    model = Network(Lambda(lambda _, x: convert(x)))
+    changes = replace(model)
+    assert [change.path for change in changes] == ["pool"]
+    assert [(row.path, "needs data" in row.reason) for row in changes.left] == [("after", True)]
+    model(torch.randn(IMAGES))
+
+
+def test_arrays_of_tensors_that_have_data():
+    size = torch.tensor([8, 8])
+    crop = Lambda(lambda _, x: x[..., : size.numpy()[0], : np.asarray(size)[1]])
+    changes = replace(nn.Sequential(crop, nn.MaxPool2d(2), nn.MaxPool2d(4)))
+    assert [change.path for change in changes] == ["1"]
+    assert [(row.path, row.reason) for row in changes.left] == [("2", "global")]
 
 
 def test_code_before_a_pooling_may_not():
