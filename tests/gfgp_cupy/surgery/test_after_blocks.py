@@ -259,6 +259,13 @@ def test_copies_and_pickles_whose_calls_are_replaced_too():
             assert torch.equal(other(images), twice(images))
 
 
+def test_a_new_instance_of_a_pooled_class_has_no_pooling():
+    model = nn.Sequential(BasicBlock(8, 8, stride=2, downsample=nn.Conv2d(8, 8, 1, stride=2)))
+    replace_pooling(model, strides="after_blocks", sample_shape=(2, 8, 8, 8))
+    assert type(model[0])(8, 8)(torch.randn(2, 8, 8, 8)).shape == (2, 8, 8, 8)
+    assert model(torch.randn(2, 8, 8, 8)).shape == (2, 8, 4, 4)
+
+
 def test_keeps_hooks_and_modes():
     model = tiny_resnet()
     seen = []
