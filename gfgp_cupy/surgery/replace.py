@@ -116,8 +116,8 @@ def replace_pooling(
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling and which are global: nothing is computed, no hook of yours is called,
-            and the network, its buffers and the random state stay as they are. Code behind the last
-            pooling may need data.
+            and the network, its buffers and PyTorch's random state stay as they are. Code behind
+            the last pooling may need data.
 
     Returns:
         What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,

@@ -24,7 +24,7 @@ def window_by_trial(module: nn.MaxPool2d | nn.AvgPool2d) -> Window | None:
     Libraries have subclasses that pad their maps before they pool, for instance timm's
     ``AvgPool2dSame`` and transformers' ``BitMaxPool2d``. What a copy of one computes of random
     maps, in evaluation and in training, is held against what its attributes can mean. What has
-    tensors of its own learns or counts, and is none of these. The random state stays as it is.
+    tensors of its own learns or counts, and is none of these. PyTorch's random state stays.
     """
     if module.state_dict():
         return None

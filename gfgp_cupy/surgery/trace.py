@@ -90,10 +90,10 @@ class Trace:
 def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]) -> Trace:
     """Runs a copy of the network that holds no data, and records the inputs of some modules.
 
-    Nothing is computed, and the network, its buffers and the random state stay as they are. No hook
-    is called, unless the forward fails without: then those of the modules' own library are, as
-    transformers' that collect hidden states. The forward runs to its end, if it can, for a module
-    may be called again with other channels.
+    Nothing is computed, and the network, its buffers and PyTorch's random state stay as they are.
+    No hook is called, unless the forward fails without: then those of the modules' own library are,
+    as transformers' that collect hidden states. The forward runs to its end, if it can, for a
+    module may be called again with other channels.
 
     Args:
         model: any network of one argument.
