@@ -18,7 +18,7 @@ from .backends import backend_module
 from .geometry import PoolGeometry
 from .kernels import Launch, passes
 from .planes_of_volumes import passes_of
-from .tracing import check_sample_shape, explained, fake_images, skeleton_of
+from .tracing import check_sample_shape, explained, fake_images, skeleton_of, way_to_copy
 
 __all__ = ["CompiledKernels", "compile_kernels"]
 
@@ -57,10 +57,10 @@ def compile_kernels(
     what is compiled on disk, so that only the first process on a machine waits.
 
     A copy of the network that holds no data runs on images of the shapes given, forward and, in
-    training, backward; nothing is computed, and the network, its buffers and gradients, its
-    training mode and the random state stay as they are. The copy runs under the autocast and the
-    ``use_backend`` of the call, and as an eager network: compiled by ``torch.compile``, the layers
-    call other kernels.
+    training, backward; nothing is computed, no hook of yours on a layer is called, and the network,
+    its buffers and gradients, its training mode and PyTorch's random state stay as they are. The
+    copy runs under the autocast and the ``use_backend`` of the call, and as an eager network:
+    compiled by ``torch.compile``, the layers call other kernels.
 
     Where no kernel of this package serves the model (on the CPU, or without CuPy), there is nothing
     to compile, and the result says so.
@@ -178,7 +178,7 @@ def _calls(
     without = "or do without compile_kernels, a first step compiles them too"
     with explained(
         f"{unknown}, because it cannot be copied",
-        f"pass a batch through it first if it is lazy; {without}",
+        f"{way_to_copy(model)}; {without}",
     ):
         skeleton = skeleton_of(model, fake)
     if skeleton.training != training:

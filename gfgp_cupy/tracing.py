@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (  # no public names, but documented
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
     UnsupportedOperatorException,
+    unset_fake_temporarily,
 )
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves  # likewise
+
+from .hooks import FORWARD_HOOKS, hook_of_copy, no_hooks
 
 __all__ = [
     "WANT_OF_DATA",
@@ -24,7 +31,8 @@ __all__ = [
     "explained",
     "fake_images",
     "skeleton_of",
-    "without_log",
+    "way_to_copy",
+    "without_data",
 ]
 
 WANT_OF_DATA = (
@@ -33,6 +41,9 @@ WANT_OF_DATA = (
     UnsupportedOperatorException,
 )
 """What is raised where code asks for a tensor's values, or an operator has no version without."""
+
+
+ARRAYS = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
 
 
 @contextmanager
@@ -48,11 +59,29 @@ def explained(problem: str, way_out: str) -> Iterator[None]:
 
 
 def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
-    """A copy of ``model`` whose tensors hold no data."""
-    attributes = (value for module in model.modules() for value in vars(module).values())
-    kept = (value for value in attributes if isinstance(value, Tensor))
-    tensors = chain(model.parameters(), model.buffers(), kept)
-    return deepcopy(model, {id(tensor): fake.from_tensor(tensor) for tensor in tensors})
+    """A copy of ``model`` whose tensors hold no data, without the hooks that others have set."""
+    copies = no_hooks(model)
+    for module in model.modules():
+        for leaf in tree_leaves(vars(module)):
+            if isinstance(leaf, Tensor):
+                copies[id(leaf)] = fake.from_tensor(leaf)
+    skeleton = deepcopy(model, copies)
+    for module in model.modules():
+        for kind in FORWARD_HOOKS:
+            for key, hook in getattr(module, kind).items():
+                if kept := hook_of_copy(module, hook, copies):
+                    getattr(copies[id(module)], kind)[key] = kept
+    return skeleton
+
+
+def way_to_copy(model: nn.Module) -> str:
+    """What to do where :func:`skeleton_of` fails."""
+    if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
+        return "pass a batch through it first, for it is lazy"
+    return (
+        "take off it first what copy.deepcopy(model) fails on, such as a lock or an object that "
+        "keeps tensors of the last forward"
+    )
 
 
 def check_sample_shape(name: str, shape: object) -> None:
@@ -91,15 +120,32 @@ def fake_images(
 
 
 @contextmanager
-def without_log() -> Iterator[None]:
-    """Keeps PyTorch from logging a traceback of each error that it raises about tensors without
-    data."""
+def without_data(fake: FakeTensorMode) -> Iterator[None]:
+    """The block runs on tensors without data: no gradients, and one of :data:`WANT_OF_DATA` where
+    it asks for values, of which PyTorch is kept from logging a traceback."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     logger.addFilter(_tells_no_error)
     try:
-        yield
+        with fake, torch.no_grad(), _Arrays():
+            yield
     finally:
         logger.removeFilter(_tells_no_error)
+
+
+class _Arrays(TorchFunctionMode):
+    """Tensors become arrays where they have data; PyTorch blames the class of one without, or makes
+    an array of chance numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in ARRAYS:
+            return func(*args, **kwargs)
+        if isinstance(args[0], FakeTensor):
+            raise DataDependentOutputException(func)
+        with unset_fake_temporarily():
+            return func(*args, **kwargs)
 
 
 def _tells_no_error(record: logging.LogRecord) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 from .known_blocks import BlockKind, kind_of, stems_of
 from .moved_stride import PlanOfStride, Strides, keeps_size, plan_of_stride
 from .selection import Selection
+from .trace import Trace
 from .window import pair
 
 __all__ = ["strides_after_blocks"]
@@ -17,12 +18,13 @@ __all__ = ["strides_after_blocks"]
 WAY_OUT = "strided_convs=True, instead, pools directly behind the convolution"
 
 
-def strides_after_blocks(model: nn.Module, selection: Selection) -> Strides:
+def strides_after_blocks(model: nn.Module, selection: Selection, trace: Trace) -> Strides:
     """What becomes of each stride of ``model`` with ``strides="after_blocks"``.
 
     Args:
         model: any network. Nothing is changed.
         selection: of each block, stem convolution and other convolution that strides.
+        trace: what was seen of the forward, which may use the modules of a stem otherwise.
     """
     found = Strides()
     paths = {module: path for path, module in model.named_modules()}
@@ -42,7 +44,8 @@ def strides_after_blocks(model: nn.Module, selection: Selection) -> Strides:
             settle(module, _plan_of_block(path, module, kind, strided))
     for conv, host in _stems(model):
         if conv not in settled and _is_in_one_place(model, host) and keeps_size(conv):
-            settle(conv, plan_of_stride(paths[conv], conv, conv, host, (conv,)))
+            reason = _reason_against_stem(trace, paths[conv], paths[host])
+            settle(conv, reason or plan_of_stride(paths[conv], conv, conv, host, (conv,)))
     for module in paths:
         if isinstance(module, nn.Conv2d) and max(module.stride) == 2 and module not in settled:
             settle(module, f"strides in a block whose last ReLU is not known ({WAY_OUT})")
@@ -107,6 +110,16 @@ def _stems(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
             if pair(conv.stride) == (2, 2):
                 found.append((conv, network.get_submodule(host_path)))
     return found
+
+
+def _reason_against_stem(trace: Trace, conv: str, host: str) -> str | None:
+    """Why a pooling of ``host`` is not in place of the stride of ``conv``; None if it is."""
+    maps = trace.sizes.get(conv)
+    if maps is None and trace.failure is not None:
+        return f"its forward is not seen, because {trace.failure}: {trace.failure.way_out}"
+    if maps is None or maps != trace.sizes.get(host):
+        return f"is not of a stem that {host!r} ends: the forward calls them otherwise ({WAY_OUT})"
+    return None
 
 
 def _is_in_one_place(model: nn.Module, module: nn.Module) -> bool:

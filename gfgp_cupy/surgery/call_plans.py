@@ -20,6 +20,7 @@ from .pooling_calls import NAME, PoolingCalls
 from .refusals import Refusal
 from .selection import Selection
 from .start import Was, was_of
+from .subclasses import class_of
 from .table import Left, Replacement
 from .window import Window, describe, window_of
 
@@ -123,7 +124,7 @@ def shield_others(model: nn.Module, sites: Iterable[CallSite], new: Iterable[nn.
         sites: all that were recorded.
         new: the poolings that have taken the place of modules, or stand behind them.
     """
-    calling = {path for path, module in model.named_modules() if called_by(type(module))}
+    calling = {path for path, module in model.named_modules() if called_by(module)}
     if not calling:
         return
     inside = [
@@ -150,8 +151,10 @@ def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | st
         return "is in a graph of torch.fx: replace the poolings before the network is traced"
     if not isinstance(getattr(module, NAME, PoolingCalls("")), PoolingCalls):
         return f"its module has an attribute {NAME} of its own"
-    if called_by(type(module)) is None:
-        calling_class(type(module))  # a class can refuse to be a base: before anything is touched
+    if called_by(module) is None:
+        calling_class(
+            class_of(module)
+        )  # a class can refuse to be a base: before anything is touched
     if call.kind == "lp":  # a norm of each window: as little a mean as a maximum is
         return window_of(call.kernel_size, call.stride, ceil_mode=call.ceil_mode)
     assert isinstance(site.stand_in, (*MAXIMA, *AVERAGES))

@@ -37,6 +37,8 @@ def decide(place: Place, trace: Trace, selection: Selection) -> Decision:
         return Left(place.path, place.was, reason)
     if place.obstacle is not None:
         return Refusal(place.path, place.was, place.obstacle)
+    if place.path in trace.called_otherwise:
+        return Refusal(place.path, place.was, "is called with more than its input")
     if isinstance(place.module, nn.Conv2d):
         return plan_of_conv(place.path, place.module)
     assert place.window is not None  # or there were an obstacle
@@ -61,6 +63,9 @@ def _plan(place: Place, window: Window, input: Tensor, channels: tuple[int, ...]
 def _unseen(place: Place, trace: Trace) -> Left:
     failure = trace.failure
     if failure is None:
-        return Left(place.path, place.was, "the network's forward does not call it")
+        reason = "the network's forward does not call it"
+        if trace.failure_in_training is not None:
+            reason += f" in evaluation, and in training is not seen: {trace.failure_in_training}"
+        return Left(place.path, place.was, reason)
     reason = f"its number of channels cannot be found, because {failure}: {failure.way_out}"
     return Refusal(place.path, place.was, reason, failure.error)

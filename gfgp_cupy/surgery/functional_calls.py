@@ -15,7 +15,7 @@ from torch.overrides import (
 
 from .call_arguments import CALLS, read_call
 from .pooling_calls import NAME, PoolingCalls
-from .subclasses import reduced_by
+from .subclasses import class_of, give_class, reduced_by
 
 __all__ = ["called_by", "calling_class", "give_pooling_calls", "shield", "without_pooling_calls"]
 
@@ -88,22 +88,21 @@ def give_pooling_calls(module: nn.Module, path: str, methods: Iterable[str]) -> 
     if not isinstance(poolings, PoolingCalls):
         poolings = PoolingCalls(path).train(module.training)
         module.add_module(NAME, poolings)
-    base, known = called_by(type(module)) or (type(module), ())
+    base, known = called_by(module) or (class_of(module), ())
     # The same object: its hooks, and whoever holds it, need not know.
-    module.__class__ = calling_class(base, tuple(sorted({*known, *methods})))
+    give_class(module, calling_class(base, tuple(sorted({*known, *methods}))))
     return poolings
 
 
 def without_pooling_calls(module: nn.Module) -> None:
-    """Takes back what :func:`give_pooling_calls` did to the class: the functions are called."""
-    called = called_by(type(module))
-    if called is not None:
-        module.__class__ = called[0]
+    """Takes back what :func:`give_pooling_calls` did: the functions are called."""
+    if called_by(module) is not None:
+        module._modules.pop(NAME, None)
 
 
-def called_by(cls: type[nn.Module]) -> tuple[type[nn.Module], tuple[str, ...]] | None:
-    """What ``cls`` was made of by :func:`calling_class`; None if it was not."""
-    return vars(cls).get("_called_by")
+def called_by(module: nn.Module) -> tuple[type[nn.Module], tuple[str, ...]] | None:
+    """What the class of ``module`` was made of by :func:`calling_class`; None if it was not."""
+    return vars(class_of(module)).get("_called_by")
 
 
 @cache
@@ -135,6 +134,8 @@ def calling_class(base: type[nn.Module], methods: tuple[str, ...] = ()) -> type[
 def _answering_forward(base: type[nn.Module]) -> Callable[..., Any]:
     @wraps(base.forward)  # torch.fx and torch.export read the arguments' names
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not _has_pooling_calls(self):
+            return base.forward(self, *args, **kwargs)
         with _Running(self, "forward"):
             return base.forward(self, *args, **kwargs)
 
@@ -146,12 +147,17 @@ def _answering_method(base: type[nn.Module], name: str) -> Callable[..., Any]:
 
     @wraps(original)
     def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if _is_running(getattr(self, NAME)):
+        if not _has_pooling_calls(self) or _is_running(getattr(self, NAME)):
             return original(self, *args, **kwargs)
         with _Running(self, name):
             return original(self, *args, **kwargs)
 
     return method
+
+
+def _has_pooling_calls(module: nn.Module) -> bool:
+    """Whether it has what its class lets it have: a new instance, or a slice of one, has not."""
+    return NAME in module._modules
 
 
 def _is_running(poolings: PoolingCalls) -> bool:

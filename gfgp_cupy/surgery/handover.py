@@ -7,23 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from ..hooks import HOOKS, HOW_CALLED
 from .equivalents import AVERAGES, MAXIMA
 
 __all__ = ["hand_over", "what_cannot_move"]
 
-HOOKS = (
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_pre_hooks",
-    "_backward_hooks",
-    "_state_dict_pre_hooks",
-    "_state_dict_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
 TENSORS = ("_parameters", "_buffers")
 OF_EVERY_MODULE = {*vars(nn.Module()), "_compiled_call_impl"}
 OF_EVERY_POOLING = {*vars(nn.MaxPool2d(1)), *vars(nn.AvgPool2d(1))} | OF_EVERY_MODULE
@@ -58,7 +46,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     new._non_persistent_buffers_set |= old._non_persistent_buffers_set
     if old._backward_hooks:
         new._is_full_backward_hook = old._is_full_backward_hook
-    for kind in HOOKS:
+    for kind in (*HOOKS, *HOW_CALLED):
         hooks = getattr(old, kind)
         if hooks:
             # The handles know this very dict. The old pooling may be in another place, too.

@@ -64,14 +64,17 @@ STEMS = (
     ("maxpool.0", "maxpool.2"),  # of timm's replace_stem_pool=True
     ("layer0.conv1", "layer0.relu1"),
     ("features.conv0", "features.relu0"),
-    ("features.conv0", "features.norm0"),  # timm's norm has the ReLU in it
-    ("features_conv0", "features_norm0"),  # as flattened by timm's features_only
+    # timm's norm has the ReLU in it, which stays where the norm is made anew, to be synchronised.
+    ("features.conv0", "features.norm0.act"),
+    ("features_conv0", "features_norm0.act"),  # as flattened by timm's features_only
     ("stem.0", "stem.2"),
     ("stem.conv", "stem"),
     ("stem.conv1.conv", "stem.conv1"),
     ("stem.conv2.conv", "stem.conv2"),
     ("stem.conv3.conv", "stem.conv3"),
 )
+
+ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")
 
 
 def kind_of(block: nn.Module) -> BlockKind | None:
@@ -100,7 +103,7 @@ def _ends_in_activation(module: nn.Module | None) -> bool:
     """An activation itself, or what ends in one: timm's norms and convolutions have theirs."""
     if module is None:
         return False
-    if type(module).__module__ == "torch.nn.modules.activation":
+    if type(module).__module__.startswith(ACTIVATIONS):
         return True
     if getattr(module, "aa", None) is not None:  # which strides, too
         return False

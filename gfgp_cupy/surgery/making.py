@@ -17,7 +17,7 @@ from ..geometry import Sizes
 from ..pool2d import Pool2d
 from ..poolings import create_pooling, list_poolings
 from ..poolings.registry import WindowNotServed
-from ..tracing import WANT_OF_DATA, skeleton_of, without_log
+from ..tracing import WANT_OF_DATA, skeleton_of, without_data
 from .equivalents import AVERAGES, MAXIMA, axes_of
 from .plans import Plan
 from .refusals import Refusal
@@ -163,7 +163,7 @@ def _check_output(plan: Plan, pooling: nn.Module) -> None:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     skeleton = skeleton_of(pooling, fake).eval()
     try:
-        with fake, torch.no_grad(), without_log():
+        with without_data(fake):
             output = skeleton(torch.empty(shape, device=plan.device, dtype=plan.dtype))
     except WANT_OF_DATA:
         return  # an operator of the caller's own may have no version without

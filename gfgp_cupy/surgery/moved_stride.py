@@ -14,7 +14,7 @@ from .functional_calls import called_by, calling_class
 from .left_alone import reason_by_channels
 from .plans import Plan
 from .refusals import Refusal
-from .subclasses import reduced_by
+from .subclasses import class_of, give_class, reduced_by
 from .table import Left, Replacement
 from .window import describe, window_of
 
@@ -29,7 +29,9 @@ class Pooled(nn.Module):
     pooling: nn.Module
 
     def forward(self, *args: Tensor, **named: Tensor) -> Tensor:
-        return self.pooling(super().forward(*args, **named))
+        output = super().forward(*args, **named)
+        # A new instance of the class, or a slice of one, has none.
+        return self.pooling(output) if "pooling" in self._modules else output
 
 
 def pooled(module: nn.Module) -> nn.Module:
@@ -38,12 +40,12 @@ def pooled(module: nn.Module) -> nn.Module:
     The same object, as ``torch.nn.utils.parametrize`` does it: its hooks, its attributes and
     whoever holds it or its tensors, an optimizer for instance, need not know.
     """
-    called = called_by(type(module))
+    called = called_by(module)
     if called is None:
-        module.__class__ = _pooled_class(type(module))
+        give_class(module, _pooled_class(class_of(module)))
     else:  # which stays the outermost, where it is looked for
         base, methods = called
-        module.__class__ = calling_class(_pooled_class(base), methods)
+        give_class(module, calling_class(_pooled_class(base), methods))
     return module
 
 

@@ -22,7 +22,7 @@ from .plans import Plan
 from .refusals import Refusal, refuse, refuse_to_guess
 from .selection import Selection
 from .start import check_start
-from .strides import strides_to_move
+from .strides import check_strides, strides_to_move
 from .table import Left, Replacements
 from .trace import Trace, trace_forward
 from .wrappers import check_not_fixed
@@ -116,8 +116,8 @@ def replace_pooling(
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling and which are global: nothing is computed, no hook of yours is called,
-            and the network, its buffers and the random state stay as they are. Code behind the last
-            pooling may need data.
+            and the network, its buffers and PyTorch's random state stay as they are. Code behind
+            the last pooling may need data.
 
     Returns:
         What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,
@@ -163,6 +163,7 @@ def replace_pooling(
         where=where,
         min_channels=min_channels,
     )
+    check_strides(selection)
     survey = _survey(model, selection, sample_shape)
     plans = _in_order(model, [one for one in survey.decisions if isinstance(one, Plan)])
     left = [one for one in survey.decisions if isinstance(one, Left)]
@@ -214,10 +215,10 @@ class _Survey:
 
 
 def _survey(model: nn.Module, selection: Selection, sample_shape: tuple[int, ...]) -> _Survey:
-    moves = strides_to_move(model, selection)
     places, of_other_kinds = find_places(model, selection)
-    places = [place for place in places if place.module not in moves.moved]
     trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
+    moves = strides_to_move(model, selection, trace)
+    places = [place for place in places if place.module not in moves.moved]
     of_places = [decide(place, trace, selection) for place in places]
     of_calls, calling = decide_calls(model, trace.calls.sites, selection)
     return _Survey(

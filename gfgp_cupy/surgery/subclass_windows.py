@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..hooks import no_hooks
 from ..padding import SAME, SameGeometry
 from .window import Window, window_of
 
@@ -23,7 +24,7 @@ def window_by_trial(module: nn.MaxPool2d | nn.AvgPool2d) -> Window | None:
     Libraries have subclasses that pad their maps before they pool, for instance timm's
     ``AvgPool2dSame`` and transformers' ``BitMaxPool2d``. What a copy of one computes of random
     maps, in evaluation and in training, is held against what its attributes can mean. What has
-    tensors of its own learns or counts, and is none of these. The random state stays as it is.
+    tensors of its own learns or counts, and is none of these. PyTorch's random state stays.
     """
     if module.state_dict():
         return None
@@ -33,7 +34,7 @@ def window_by_trial(module: nn.MaxPool2d | nn.AvgPool2d) -> Window | None:
     try:
         with torch.random.fork_rng(devices=()), torch.no_grad():
             for training in (False, True):
-                copy = deepcopy(module).cpu().train(training)
+                copy = deepcopy(module, no_hooks(module)).cpu().train(training)
                 results += [copy.forward(input) for input in maps]
     except Exception:  # its code can refuse in any way what it was not made for
         return None

@@ -6,8 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
 
-__all__ = ["reduced_by"]
+__all__ = ["class_of", "give_class", "reduced_by"]
+
+
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The class of ``module``, without what ``torch.nn.utils.parametrize`` has made of it."""
+    return parametrize.type_before_parametrizations(module)
+
+
+def give_class(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Makes ``cls`` the :func:`class_of` ``module``.
+
+    PyTorch takes the outermost class away with the last parametrization.
+    """
+    if parametrize.is_parametrized(module):
+        type(module).__bases__ = (cls,)
+    else:
+        module.__class__ = cls
 
 
 def reduced_by(

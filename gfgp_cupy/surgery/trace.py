@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
 from ..autocast import mean_dtype
-from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, without_log
+from ..hooks import library_of
+from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, way_to_copy, without_data
 from .call_trace import CallTrace
 from .functional_calls import without_pooling_calls
 from .pooling_calls import NAME
@@ -21,10 +22,6 @@ from .wrappers import is_compiled
 
 __all__ = ["Failure", "Trace", "trace_forward"]
 
-NOT_COPIED = (
-    "pass a batch through it first if it is lazy, or call replace_pooling on the part of it that "
-    "can be copied"
-)
 NOT_RUN = (
     "pass the shape that it takes, or call replace_pooling on the part of it that takes images"
 )
@@ -63,30 +60,40 @@ class Trace:
     Attributes:
         inputs: of the calls of each module that was asked for, by path; what autocast made a half
             type is float32.
+        called_otherwise: the paths of those among them that get more than one tensor, or none.
+        sizes: of the tensors that the calls of each module returned, by path.
         failure: of the forward in evaluation mode, if it was not seen to its end.
+        failure_in_training: of the forward in training mode, if it was in evaluation mode alone: it
+            wants targets, perhaps.
         calls: the calls of pooling functions in the forwards of modules.
         own_hooks: whether modules' :func:`_own_hooks` are called.
     """
 
     inputs: dict[str, list[Tensor]]
+    called_otherwise: set[str] = field(default_factory=set, repr=False)
+    sizes: dict[str, list[torch.Size]] = field(default_factory=dict, repr=False)
     failure: Failure | None = None
+    failure_in_training: Failure | None = None
     innermost: tuple[str, Exception] | None = field(default=None, repr=False)
     calls: CallTrace = field(default_factory=CallTrace, repr=False)
     own_hooks: bool = False
 
-    @property
-    def complete(self) -> bool:
-        """Whether each of the modules has been called."""
-        return all(self.inputs.values())
+    def add_input(self, path: str, input: Any, *more: Any) -> None:
+        """Records what the module at ``path`` is called with."""
+        if more or not isinstance(input, Tensor):
+            self.called_otherwise.add(path)
+        else:
+            # As for a head's mean: autocast's half type is not that of the weights.
+            self.inputs[path].append(input.to(mean_dtype(input)))
 
 
 def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]) -> Trace:
     """Runs a copy of the network that holds no data, and records the inputs of some modules.
 
-    Nothing is computed, and the network, its buffers and the random state stay as they are. No hook
-    is called, unless the forward fails without: then those of the modules' own library are, as
-    transformers' that collect hidden states. The forward runs to its end, if it can, for a module
-    may be called again with other channels.
+    Nothing is computed, and the network, its buffers and PyTorch's random state stay as they are.
+    No hook is called, unless the forward fails without: then those of the modules' own library are,
+    as transformers' that collect hidden states. The forward runs to its end, if it can, for a
+    module may be called again with other channels.
 
     Args:
         model: any network of one argument.
@@ -95,8 +102,8 @@ def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, .
         sample_shape: of the images, which have the type and device of the network.
 
     Returns:
-        The calls in evaluation mode and, if there is a module that has none, those in training
-        mode, for auxiliary branches may be used there only.
+        The calls in evaluation mode and those in training mode, for auxiliary branches may be used
+        there only.
     """
     trace = _trace(model, paths, sample_shape)
     if trace.failure is not None and not trace.failure.for_want_of_data:
@@ -120,7 +127,8 @@ def _trace(
     try:
         skeleton = skeleton_of(model, fake)
     except Exception as error:  # a network can refuse in any way to be copied
-        trace.failure = Failure("", "the network cannot be copied", error, NOT_COPIED)
+        way_out = f"{way_to_copy(model)}, or call replace_pooling on the part of it that can be"
+        trace.failure = Failure("", "the network cannot be copied", error, way_out)
         return trace
     for path in paths:
         parent, _, name = path.rpartition(".")
@@ -132,15 +140,17 @@ def _trace(
     for training in (False, True):
         skeleton.train(training)
         try:
-            with fake, torch.no_grad(), without_log(), trace.calls:
+            with without_data(fake), trace.calls:
                 skeleton(fake_images(model, sample_shape))
         except Exception as error:  # a network's own code, which can refuse in any way
-            if training and trace.complete:
-                break  # it wants targets, perhaps
             what = f"the forward fails on images of sample_shape={tuple(sample_shape)} without data"
             inside, cause = trace.innermost or ("", error)
             path = inside if cause is error else ""
-            trace.failure = trace.failure or Failure(path, what, error, NOT_RUN)
+            failure = Failure(path, what, error, NOT_RUN)
+            if training and trace.failure is None:
+                trace.failure_in_training = failure
+            else:
+                trace.failure = trace.failure or failure
     return trace
 
 
@@ -164,17 +174,16 @@ def _call(
     *args: Any,
     **named: Any,
 ) -> Any:
-    calls = trace.inputs.get(path)
-    if calls is not None:
-        (input,) = (*args, *named.values())
-        # As for a head's mean: autocast's half type is not that of the weights.
-        calls.append(input.to(mean_dtype(input)))
+    if path in trace.inputs:
+        trace.add_input(path, *args, *named.values())
     try:
         with trace.calls.forward_of(path, module):
             output = forward(*args, **named)
         for hook in _own_hooks(module) if trace.own_hooks else ():
             changed = hook(module, args, output)
             output = output if changed is None else changed
+        if isinstance(output, Tensor):
+            trace.sizes.setdefault(path, []).append(output.shape)
         return output
     except Exception as error:
         if trace.innermost is None or trace.innermost[1] is not error:
@@ -184,10 +193,9 @@ def _call(
 
 def _own_hooks(module: nn.Module) -> list[Callable[..., Any]]:
     """The forward hooks that the library of the module's class has written."""
-    library = type(module).__module__.partition(".")[0]
     return [
         hook
         for key, hook in module._forward_hooks.items()
-        if getattr(hook, "__module__", "").partition(".")[0] == library
+        if library_of(hook) == library_of(type(module))
         and key not in module._forward_hooks_with_kwargs
     ]

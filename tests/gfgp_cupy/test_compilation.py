@@ -2,6 +2,7 @@
 
 import copy
 import re
+import threading
 from contextlib import nullcontext
 
 import pytest
@@ -185,6 +186,38 @@ def test_the_network_does_not_notice(recorder, training):
         assert tensor.grad is grad is None or torch.equal(tensor.grad, grad)
 
 
+def test_no_hook_of_others_is_called(recorder):
+    class Keeps:
+        def hook(self, module, args, output):
+            self.output = output
+
+    keeps = Keeps()
+    model = all_kinds()
+    model[1].register_forward_hook(keeps.hook)
+    model[2].register_full_backward_hook(lambda *_: keeps.hook(*_))
+    step(model, images((4, 3, 32, 32)), training=True)
+    kept = keeps.output
+    compile_kernels(model, (4, 3, 32, 32))
+    assert keeps.output is kept
+    assert recorder.compiled >= recorder.launched > set()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_a_hook_computes_have_gradients(recorder):
+    def network():
+        return nn.Sequential(nn.Conv2d(3, 8, 3), GFGPMaxEntPool2d(8, 2))
+
+    hooked = network()
+    nn.utils.weight_norm(hooked[0])
+    with torch.no_grad():
+        hooked[0](images((1, 3, 8, 8)))  # leaves a weight without a gradient there
+    compile_kernels(hooked, (4, 3, 32, 32))
+    of_hooked = set(recorder.compiled)
+    recorder.compiled.clear()
+    compile_kernels(network(), (4, 3, 32, 32))
+    assert of_hooked == recorder.compiled
+
+
 # ---------------------------------------------------------------- nothing to compile
 
 
@@ -214,6 +247,12 @@ class LooksAtNumbers(nn.Module):
         return input if input.sum() > 0 else -input
 
 
+class Locked(nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 4, 3)
+        self.lock = threading.Lock()
+
+
 @pytest.mark.parametrize(
     ("model", "shapes", "error", "message"),
     [
@@ -222,8 +261,9 @@ class LooksAtNumbers(nn.Module):
         (nn.Conv2d(3, 4, 3), [(2, 5, 8, 8)], ValueError, r"\(2, 5, 8, 8\).*first step"),
         (LooksAtNumbers(), [(2, 3, 8, 8)], ValueError, "DataDependent.*first step"),
         (nn.LazyConv2d(4, 3), [(2, 3, 8, 8)], ValueError, "cannot be copied.*lazy.*first step"),
+        (Locked(), [(2, 3, 8, 8)], ValueError, "cannot be copied.*take off it.*first step"),
     ],
-    ids=["class", "no shape", "wrong shape", "numbers", "lazy"],
+    ids=["class", "no shape", "wrong shape", "numbers", "lazy", "locked"],
 )
 def test_errors_tell_the_way_out(model, shapes, error, message):
     with pytest.raises(error, match=message):

@@ -11,8 +11,10 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.models.byobnet import BasicBlock as ByobBlock
 from timm.models.byobnet import LayerFn
+from timm.models.densenet import DenseNet
 from timm.models.regnet import RegNet, RegNetCfg
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.senet import SEBottleneck, SENet, SEResNetBlock
@@ -108,6 +110,9 @@ SMALL_NETWORKS = {
     ),
     "legacy seresnet": lambda: SENet(SEResNetBlock, (1, 1, 1, 1), 1, 16, num_classes=4),
     "timm regnet": lambda: tiny_regnet(se_ratio=0.25),
+    "timm densenet": lambda: DenseNet(8, (1, 1, 1, 1), num_classes=4),
+    "timm densenet, deep stem": lambda: DenseNet(8, (1, 1), num_classes=4, stem_type="deep"),
+    "timm densenet of another activation": lambda: DenseNet(8, (1, 1), act_layer="gelu"),
     "torchvision regnet": lambda: torchvision.models.regnet_y_400mf(num_classes=4),
     "torchvision densenet": lambda: torchvision.models.DenseNet(8, (1, 1, 1, 1), 8, num_classes=4),
     "torchvision wide": lambda: torchvision.models.ResNet(
@@ -194,6 +199,22 @@ def test_layers_run_one_by_one():
     }
 
 
+@pytest.mark.parametrize("make_anew", [convert_sync_batchnorm, freeze_batch_norm_2d])
+@pytest.mark.parametrize("name", [*(n for n in SMALL_NETWORKS if n.startswith("timm")), "plain"])
+def test_norms_that_are_made_anew(name, make_anew):
+    """By their class, whatever they have been given."""
+    torch.manual_seed(0)
+    model = SMALL_NETWORKS[name]().eval()
+    after_blocks(model)
+    images = torch.randn(SMALL)
+    before, expected = sizes(model, images), model(images)
+    anew = make_anew(model)
+    assert any("Sync" in type(m).__name__ or "Frozen" in type(m).__name__ for m in anew.modules())
+    after = sizes(anew, images)
+    assert {path: after[path] for path in before} == before
+    torch.testing.assert_close(anew(images), expected)
+
+
 def test_dilated_stages_are_not_strided():
     model = torchvision.models.ResNet(
         torchvision.models.resnet.Bottleneck, [1, 1, 1, 1],
@@ -236,6 +257,13 @@ def test_copies_and_pickles_whose_calls_are_replaced_too():
         for other in (copy.deepcopy(twice), pickle.loads(pickle.dumps(twice))):
             assert type(other.block) is type(twice.block)
             assert torch.equal(other(images), twice(images))
+
+
+def test_a_new_instance_of_a_pooled_class_has_no_pooling():
+    model = nn.Sequential(BasicBlock(8, 8, stride=2, downsample=nn.Conv2d(8, 8, 1, stride=2)))
+    replace_pooling(model, strides="after_blocks", sample_shape=(2, 8, 8, 8))
+    assert type(model[0])(8, 8)(torch.randn(2, 8, 8, 8)).shape == (2, 8, 8, 8)
+    assert model(torch.randn(2, 8, 8, 8)).shape == (2, 8, 4, 4)
 
 
 def test_keeps_hooks_and_modes():
@@ -325,6 +353,62 @@ def test_a_subclass_with_the_same_forward_is_known():
     model = nn.Sequential(Mine(8, 16, stride=2, downsample="conv1x1", layers=LayerFn()))
     assert [row.was for row in after_blocks(model)] == ["Mine(stride 2)"]
     assert model.eval()(torch.randn(1, 8, 8, 8)).shape == (1, 16, 4, 4)
+
+
+class OwnForward(torchvision.models.ResNet):
+    """Has torchvision's stem and blocks."""
+
+    def __init__(self, forward):
+        super().__init__(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+        del self.avgpool, self.fc
+        self.prelu, self.own = nn.PReLU(), forward
+
+    def forward(self, x):
+        return self.own(self, self.bn1(self.conv1(x)))
+
+    def blocks(self, x):
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.maxpool(x)))))
+
+
+def test_a_subclass_whose_forward_runs_the_stem_likewise_is_known():
+    model = OwnForward(lambda self, x: self.blocks(self.relu(x)))
+    assert after_blocks(model)[0].path == "conv1"
+    assert model.eval()(torch.randn(SMALL)).shape == (2, 512, 1, 1)
+
+
+OTHERWISE = {
+    "unused": lambda self, x: self.blocks(self.prelu(x)),
+    "used again": lambda self, x: self.relu(self.blocks(self.relu(x)).mean((2, 3))),
+    "behind the pooling": lambda self, x: self.layer1(self.relu(self.maxpool(x))),
+}
+
+
+@pytest.mark.parametrize("forward", OTHERWISE.values(), ids=OTHERWISE)
+def test_a_subclass_that_uses_the_stem_otherwise_is_refused(forward):
+    model = OwnForward(forward).eval()
+    before = sizes(model, torch.randn(SMALL))
+    with pytest.raises(ValueError, match=r"'conv1' \(.*a stem that 'relu' ends") as error:
+        after_blocks(model)
+    for way_out in ("path != 'conv1'", "unsupported='skip'", "strided_convs=True"):
+        assert way_out in str(error.value)
+    skipped = copy.deepcopy(model)
+    table = after_blocks(skipped, unsupported="skip")
+    assert [row.path for row in table.left if "stem" in row.reason] == ["conv1"]
+    replace_pooling(model, strided_convs=True, sample_shape=SMALL)
+    for changed in (skipped, model):
+        after = sizes(changed, torch.randn(SMALL))
+        assert all(after[path] == before[path] for path in ("maxpool", "layer1", "layer1.0"))
+
+
+def test_a_stem_that_is_not_seen_is_refused():
+    class Sorted(nn.Module):
+        def forward(self, x):
+            return x[x.mean((1, 2, 3)).argsort()][: int(x.sum() > 0) + 1]
+
+    model = nn.Sequential(Sorted(), torchvision.models.resnet18())
+    with pytest.raises(ValueError, match=r"'1.conv1' .*not seen.*DataDependent.*the part of it"):
+        after_blocks(model)
+    assert after_blocks(model[1])[0].path == "conv1"
 
 
 def test_arguments():

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -448,6 +449,58 @@ def test_a_sequence_does_not_run_them():
     torch.testing.assert_close(model(x), 2 * F.max_pool2d(F.relu(model[0](x)), 2))
 
 
+def test_a_new_instance_of_the_class_calls_the_functions():
+    class Stem(nn.Sequential):
+        def pooled(self, x):
+            return F.max_pool2d(x, 2)
+
+        def forward(self, x):
+            return self.pooled(super().forward(x))
+
+    model = Stem(nn.Conv2d(3, 4, 1), nn.ReLU())
+    replace(model, Doubled)
+    x = torch.randn(IMAGES)
+    for other in (type(model)(model[0]), model[:1], copy.deepcopy(model[:1])):
+        torch.testing.assert_close(other(x), F.max_pool2d(model[0](x), 2))
+        torch.testing.assert_close(other.pooled(x), F.max_pool2d(x, 2))
+    other = type(model)(model[0])
+    assert len(replace(other, Doubled)) == 1
+    torch.testing.assert_close(other(x), 2 * F.max_pool2d(model[0](x), 2))
+
+
+class Parametrized(nn.Module):
+    """Calls the function behind a weight that may be parametrized."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, x):
+        return F.max_pool2d(F.conv2d(x, self.weight), 2)
+
+
+@pytest.mark.parametrize("first", ["parametrized", "replaced", "replaced in a copy"])
+def test_parametrizations_come_and_go(first):
+    model = Parametrized()
+    x = torch.randn(IMAGES)
+    before = model(x)
+    if first == "replaced":
+        replace(model, "avg")
+    parametrizations.weight_norm(model)
+    other = model
+    if first == "replaced in a copy":
+        model = copy.deepcopy(model)
+    if first != "replaced":
+        replace(model, "avg")
+    assert [change.path for change in replace(model, Doubled)] == ["pooling_calls.0"]
+    torch.testing.assert_close(model(x), 2 * before)
+    if other is not model:
+        torch.testing.assert_close(other(x), before)
+    parametrize.remove_parametrizations(model, "weight")
+    assert isinstance(model, Parametrized) and "weight" in dict(model.named_parameters())
+    torch.testing.assert_close(model(x), 2 * before)
+
+
 # Whatever way the network runs
 
 
@@ -569,14 +622,12 @@ def test_checkpointed_modules():
 
     plain = gradients(model)
     for use_reentrant in (False, True):
-        forward = Network.forward
         block, model.block = model.block, Lambda(lambda _, y: y)
         model.block = Lambda(
             lambda self, y, r=use_reentrant: checkpoint(self.block, y, use_reentrant=r), block=block
         )
         recomputed = gradients(model)
         model.block = block
-        assert forward is Network.forward
         for gradient, expected in zip(recomputed, plain, strict=True):
             torch.testing.assert_close(gradient, expected)
 

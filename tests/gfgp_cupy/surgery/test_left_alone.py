@@ -57,6 +57,22 @@ def test_a_pooling_that_is_not_called_is_left():
     assert changes.left == [Left("others.0", "MaxPool2d(2/2)", why)]
 
 
+def test_a_pooling_that_is_not_called_beside_a_loss_that_wants_targets_is_left():
+    class WithLoss(Beside):
+        def forward(self, x, targets=None):
+            y = super().forward(x).flatten(1)
+            return F.cross_entropy(y, targets) if self.training else y
+
+    model = WithLoss(nn.MaxPool2d(2))
+    changes = replace(model)
+    assert [change.path for change in changes] == ["pool"]
+    (row,) = changes.left
+    assert (row.path, row.was) == ("others.0", "MaxPool2d(2/2)")
+    assert "does not call it in evaluation, and in training is not seen: " in row.reason
+    assert "(TypeError: " in row.reason
+    model(torch.randn(IMAGES), torch.zeros(2, dtype=torch.long)).backward()
+
+
 def test_scores_without_channels_are_left():
     class Detector(nn.Module):
         """Suppresses what is not the largest score around, as detectors of points do."""

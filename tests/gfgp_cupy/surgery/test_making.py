@@ -46,6 +46,20 @@ def test_classes(pool, dtype):
     assert all(parameter.dtype == dtype for parameter in new.parameters())
 
 
+def test_a_pooling_of_another_library_may_need_data():
+    class OfNumpy(nn.MaxPool2d):
+        def forward(self, x):
+            return super().forward(torch.from_numpy(x.detach().numpy().copy()))
+
+    model = network()
+    x = torch.randn(IMAGES)
+    before = model(x)
+    replace(
+        model, lambda num_features, *window, device, dtype: OfNumpy(*window[:3], 1, False, True)
+    )
+    assert isinstance(model[1], OfNumpy) and torch.equal(model(x), before)
+
+
 @pytest.mark.parametrize(
     ("pool", "shown"),
     [

@@ -438,13 +438,19 @@ def test_images_that_the_network_does_not_take():
 
 def test_a_network_that_cannot_be_traced():
     lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.MaxPool2d(2))
-    with pytest.raises(ValueError, match=r"channels of '1' cannot be found.*uninitialized"):
+    with pytest.raises(ValueError, match=r"channels of '1' cannot be found.*uninitialized.*lazy"):
         replace(lazy)
     assert type(lazy[1]) is nn.MaxPool2d
+    lazy(torch.randn(IMAGES))
+    assert len(replace(lazy)) == 1
     locked = Lambda(lambda self, x: self.pool(x), pool=nn.MaxPool2d(2))
     locked.lock = threading.Lock()
-    with pytest.raises(ValueError, match=r"channels of 'pool' cannot be found.*_thread\.lock"):
+    with pytest.raises(
+        ValueError, match=r"channels of 'pool' cannot be found.*_thread\.lock.*take off it"
+    ):
         replace(locked)
+    del locked.lock
+    assert len(replace(locked)) == 1
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")

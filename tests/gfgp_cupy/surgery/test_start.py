@@ -196,7 +196,7 @@ def test_calls_inside_a_forward_start_likewise():
 def test_others_are_refused_and_leave_the_network(make):
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2))
     modules = list(model)
-    with pytest.raises(ValueError, match=r"one of MaxEntPool2d, GFGPMaxEntPool2d,.*, got G|got S"):
+    with pytest.raises(ValueError, match=r"one of MaxEntPool2d, GFGPMaxEntPool2d,.*, got [GS]"):
         replace(model, make)
     assert list(model) == modules
 

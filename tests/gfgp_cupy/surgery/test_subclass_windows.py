@@ -1,5 +1,7 @@
 """Subclasses of other libraries, by what they compute."""
 
+import threading
+
 import pytest
 import timm.layers.pool2d_same
 import torch
@@ -24,6 +26,16 @@ class ZeroPadded(nn.MaxPool2d):
             total = max((-(-size // self.stride) - 1) * self.stride + self.kernel_size - size, 0)
             margins += [total // 2, total - total // 2]
         return F.max_pool2d(F.pad(x, margins), self.kernel_size, self.stride)
+
+
+class Locked:
+    """Cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def hook(self, module, args):
+        raise AssertionError("called")
 
 
 class Plain(nn.AvgPool2d):
@@ -123,3 +135,9 @@ def test_same_windows_as_before(old, lam, size):
     replace_pooling(model, pool, sample_shape=x.shape)
     assert isinstance(model[0], MaxEntPool2d)
     torch.testing.assert_close(model(x), old(x), rtol=1e-4, atol=1e-4)
+
+
+def test_hooks_are_left_alone():
+    pool = AvgPool2dSame(2, 2)
+    pool.register_forward_pre_hook(Locked().hook)
+    assert window_by_trial(pool) == window_by_trial(AvgPool2dSame(2, 2)) is not None

@@ -2,13 +2,16 @@
 
 import io
 import logging
+import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from gfgp_cupy import replace_pooling
+from tests.support.small_networks import Lambda
 
 IMAGES = (2, 3, 16, 16)
 
@@ -37,20 +40,82 @@ def replace(model, **options):
     return replace_pooling(model, sample_shape=IMAGES, **options)
 
 
-def test_no_hook_is_called():
-    called = []
-    model = Network(nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1)))
+class Recorder:
+    """Keeps what its hooks are given, as Grad-CAM does, and cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.kept = {}
+
+    def forward(self, module, args, output):
+        self.kept["forward"] = output
+
+    def pre(self, module, args):
+        self.kept["pre"] = args
+
+    def __call__(self, module, args, kwargs, output):
+        self.kept["itself"] = output
+
+    def backward(self, module, grad_input, grad_output):
+        self.kept["backward"] = grad_output
+
+    def saved(self, module, prefix, keep_vars):
+        self.kept["state_dict"] = prefix
+
+
+def recorded(model):
+    recorder = Recorder()
     for module in model.modules():
-        module.register_forward_hook(lambda *_: called.append("forward"))
-        module.register_forward_pre_hook(lambda *_: called.append("pre"))
-    everywhere = register_module_forward_hook(lambda *_: called.append("global"))
+        module.register_forward_hook(recorder.forward)
+        module.register_forward_pre_hook(recorder.pre)
+        module.register_forward_hook(recorder, with_kwargs=True)
+        module.register_full_backward_hook(recorder.backward)
+        module.register_state_dict_pre_hook(recorder.saved)
+    return recorder
+
+
+KINDS = {"pre", "forward", "itself", "backward", "state_dict", "global"}
+
+
+@pytest.mark.parametrize("before", [set(), KINDS], ids=["new", "used"])
+def test_no_hook_is_called(before):
+    model = Network(nn.Sequential(nn.Softmax(1), nn.AdaptiveAvgPool2d(1)))
+    recorder = recorded(model)
+    everywhere = register_module_forward_hook(lambda *_: recorder.kept.setdefault("global"))
+
+    def use():
+        model(torch.randn(IMAGES)).sum().backward()
+        model.state_dict()
+
     try:
+        if before:
+            use()
+        kept = dict(recorder.kept)
+        assert {*kept} == before
         replace(model)
-        assert called == []
-        model(torch.randn(IMAGES))
-        assert {*called} == {"forward", "pre", "global"}
+        assert {*recorder.kept} == before
+        assert all(recorder.kept[kind] is what for kind, what in kept.items())
+        use()
+        assert {*recorder.kept} == KINDS
     finally:
         everywhere.remove()
+
+
+def test_maps_that_modules_keep():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps = {"all": [], "last": None}
+
+        def forward(self, x):
+            self.maps["all"].append((x,))
+            self.maps["last"] = x
+            return x
+
+    model = Network(Keeps())
+    y = model(torch.randn(IMAGES))
+    assert len(replace(model)) == 1
+    assert model.after.maps["last"] is y and len(model.after.maps["all"]) == 1
 
 
 def test_weights_that_a_hook_computes_are_there():
@@ -71,6 +136,33 @@ def test_code_behind_the_poolings_may_need_data():
     model(torch.randn(IMAGES)).sum().backward()
 
 
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.detach().numpy(),
+        lambda x: x.numpy(force=True),
+        lambda x: np.asarray(x.detach()),
+        lambda x: np.from_dlpack(x.detach()),
+        lambda x: x.tolist(),
+        lambda x: x.mean().item(),
+    ],
+)
+def test_code_behind_the_poolings_may_need_arrays(convert):
+    model = Network(Lambda(lambda _, x: convert(x)))
+    changes = replace(model)
+    assert [change.path for change in changes] == ["pool"]
+    assert [(row.path, "needs data" in row.reason) for row in changes.left] == [("after", True)]
+    model(torch.randn(IMAGES))
+
+
+def test_arrays_of_tensors_that_have_data():
+    size = torch.tensor([8, 8])
+    crop = Lambda(lambda _, x: x[..., : size.numpy()[0], : np.asarray(size)[1]])
+    changes = replace(nn.Sequential(crop, nn.MaxPool2d(2), nn.MaxPool2d(4)))
+    assert [change.path for change in changes] == ["1"]
+    assert [(row.path, row.reason) for row in changes.left] == [("2", "global")]
+
+
 def test_code_before_a_pooling_may_not():
     model = nn.Sequential(Network(Values()), nn.MaxPool2d(2))
     with pytest.raises(ValueError, match=r"'1' .*DynamicOutputShapeException"):
@@ -78,6 +170,36 @@ def test_code_before_a_pooling_may_not():
     changes = replace(model, unsupported="skip")
     assert [change.path for change in changes] == ["0.pool"]
     assert [row.path for row in changes.left] == ["0.after", "1"]
+
+
+class Masked(nn.MaxPool2d):
+    """Pools as PyTorch's does, unless it is given more than the input."""
+
+    def forward(self, x, mask=None):
+        return super().forward(x if mask is None else x * mask)
+
+
+@pytest.mark.parametrize("more", [("positional",), ("by name",), ("by name", "at times")], ids=str)
+def test_a_pooling_that_is_called_with_more_than_its_input_is_refused(more):
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.conv, self.after = Masked(2), nn.Conv2d(3, 4, 1), nn.MaxPool2d(2)
+
+        def forward(self, x):
+            mask = torch.ones_like(x)
+            y = self.pool(x, mask=mask) if "by name" in more else self.pool(x, mask)
+            return self.after(self.conv(y + self.pool(x) if "at times" in more else y))
+
+    with pytest.raises(
+        ValueError, match=r"'pool' \(Masked\(2/2\)\): is called with more than its input"
+    ) as raised:
+        replace(Calls())
+    assert "leave it out with where=lambda path, module: path != 'pool'" in str(raised.value)
+    for options in ({"unsupported": "skip"}, {"where": lambda path, _: path != "pool"}):
+        model = Calls()
+        assert [change.path for change in replace(model, **options)] == ["after"]
+        assert model(torch.randn(IMAGES)).shape == (2, 4, 4, 4)
 
 
 def test_a_pooling_that_is_called_again_later_is_seen():
