@@ -152,9 +152,8 @@ def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | st
     if not isinstance(getattr(module, NAME, PoolingCalls("")), PoolingCalls):
         return f"its module has an attribute {NAME} of its own"
     if called_by(module) is None:
-        calling_class(
-            class_of(module)
-        )  # a class can refuse to be a base: before anything is touched
+        # A class can refuse to be a base: before anything is touched.
+        calling_class(class_of(module))
     if call.kind == "lp":  # a norm of each window: as little a mean as a maximum is
         return window_of(call.kernel_size, call.stride, ceil_mode=call.ceil_mode)
     assert isinstance(site.stand_in, (*MAXIMA, *AVERAGES))
