@@ -12,13 +12,28 @@ from training.loading.bad_images import BadImages
 from training.loading.batches import BatchLoader
 from training.loading.global_batches import GlobalBatches
 from training.loading.samples import TransformedImages, training_images, validation_images
+from training.processes.ranks import Process
 from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
 from training.run import Run
+from training.same_data import check_same_data
 from training.settings import Settings
 
 
-def load_data(settings: Settings) -> Data:
-    """Return the images that the settings name, of an evaluation the validation images alone."""
+def load_data(settings: Settings, process: Process) -> Data:
+    """Return the images that the settings name, of an evaluation the validation images alone.
+
+    Every process must call it.
+
+    Raises:
+        UserError: they cannot be found, or other processes have found others.
+    """
+    data = find_data(settings)
+    check_same_data(data, f"--data {settings.data}", process)
+    return data
+
+
+def find_data(settings: Settings) -> Data:
+    """Return what ``load_data`` does, as this machine has it."""
     if settings.data.startswith(PREFIX):
         return load_huggingface(settings.data, not settings.evaluate)
     if settings.val_data is not None:

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import tarfile
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,9 @@ class ShardImages:
     def name(self, index: int) -> str:
         number = self._shard_of(index)
         return f"{self.shards[number].url}, image {index - self.starts[number] + 1}"
+
+    def checksum(self) -> int:
+        return zlib.crc32(repr(self.shard_sizes).encode())
 
     def _shard_of(self, index: int) -> int:
         return bisect_right(self.starts, index) - 1
