@@ -228,7 +228,7 @@ def checkpoint_within(
     """
     left = under_way.partial(step.run)
     so_far = scores_from_sums(left.score_sums, step.run.process.world_size)
-    check_finite(step.model, so_far, f"epoch {under_way.epoch + 1}")
+    check_finite(step.model, step.scaler, so_far, f"epoch {under_way.epoch + 1}")
     return step.checkpoint(under_way.epoch, history, left)
 
 
