@@ -102,6 +102,5 @@ def begin_epoch(epoch: int, partial: PartialEpoch | None, run: Run, images: int)
         set_random_state(partial.random_states[process.rank], process.device)
         under_way.batches = partial.batches
         under_way.start -= partial.seconds
-        if process.is_main:
-            under_way.sums.sums.copy_(partial.score_sums)
+        under_way.sums.go_on_from(partial.score_sums, process)
     return under_way

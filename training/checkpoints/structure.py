@@ -141,15 +141,6 @@ def _check_tensors(name: str, tensors: object) -> None:
         _require(isinstance(value, Tensor), f"{name}[{key!r}] must be a tensor", value)
 
 
-_OPTIONAL: dict[str, Callable[[str, object], None]] = {
-    "scaler": _check_scaler,
-    "ema": _check_tensors,
-    "partial_epoch": _check_partial_epoch,
-    "classes": _check_classes,
-    "lineage": _check_lineage,
-}
-
-
 def _check_number(name: str, value: object, least: int = 0) -> None:
     if not isinstance(value, int) or not least <= value < 2**63:
         raise TypeError(f"{name} must be a whole number from {least} on, not {value!r}")
@@ -172,3 +163,13 @@ def _check_like(name: str, value: object, own: Tensor) -> None:
 def _require(holds: object, what: str, value: object) -> None:
     if not holds:
         raise TypeError(f"{what}, not {type(value).__name__}")
+
+
+_OPTIONAL: dict[str, Callable[[str, object], None]] = {
+    "scaler": _check_scaler,
+    "ema": _check_tensors,
+    "steps": _check_number,
+    "partial_epoch": _check_partial_epoch,
+    "classes": _check_classes,
+    "lineage": _check_lineage,
+}

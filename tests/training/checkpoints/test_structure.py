@@ -95,6 +95,7 @@ MALFORMED = {
     "classes twice": (of("classes", value=["0"] * 10), "classes"),
     "lineage is a number": (of("lineage", value=3), "lineage"),
     "lineage of texts": (of("lineage", value=["ab"]), "lineage"),
+    "steps is a text": (of("steps", value="3"), "steps"),
     "average is a list": (of("ema", value=[1]), "ema"),
     "average of texts": (of("ema", "module.fc.bias", value="text"), "ema"),
     "arch is a list": (of("arch", value=["resnet18"]), "arch"),
