@@ -27,17 +27,18 @@ def load_data(settings: Settings, process: Process) -> Data:
     Raises:
         UserError: they cannot be found, or other processes have found others.
     """
-    data = find_data(settings)
+    data = find_data(settings, process)
     check_same_data(data, f"--data {settings.data}", process)
     return data
 
 
-def find_data(settings: Settings) -> Data:
+def find_data(settings: Settings, process: Process) -> Data:
     """Return what ``load_data`` does, as this machine has it."""
     if settings.data.startswith(PREFIX):
         return load_huggingface(settings.data, not settings.evaluate)
     if settings.val_data is not None:
-        return load_shards(None if settings.evaluate else settings.data, settings.val_data)
+        train = None if settings.evaluate else settings.data
+        return load_shards(train, settings.val_data, process)
     load = DATASETS[settings.dataset].load
     return load(settings.data, settings.exclude, not settings.evaluate)
 
