@@ -79,14 +79,15 @@ def _check_optimizer(optimizer: object) -> None:
 def _check_partial_epoch(name: str, partial: object) -> None:
     _check_dict(name, partial)
     fields = {"batches", "score_sums", "seconds", "random_states", "order"}
-    if partial.keys() != fields:
+    if partial.keys() - {"train_seconds"} != fields:
         raise ValueError(f"{name} must hold {', '.join(sorted(fields))}")
     _check_number(f"{name}['batches']", partial["batches"], least=1)
     sums = ScoreSums(torch.device("cpu")).sums
     _check_like(f"{name}['score_sums']", partial["score_sums"], sums)
-    seconds = partial["seconds"]
-    is_time = isinstance(seconds, Real) and 0 <= seconds < math.inf
-    _require(is_time, f"{name}['seconds'] must be a number from 0 on", seconds)
+    for key in partial.keys() & {"seconds", "train_seconds"}:
+        seconds = partial[key]
+        is_time = isinstance(seconds, Real) and 0 <= seconds < math.inf
+        _require(is_time, f"{name}[{key!r}] must be a number from 0 on", seconds)
     _check_dict(f"{name}['order']", partial["order"])
     for key, value in partial["order"].items():
         what = f"{name}['order'][{key!r}] must be a whole number"

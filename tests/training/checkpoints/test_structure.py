@@ -62,6 +62,7 @@ MALFORMED = {
     "batches is a text": (of(PARTIAL, "batches", value="2"), "'batches'"),
     "batches is negative": (of(PARTIAL, "batches", value=-1), "'batches'"),
     "seconds is a text": (of(PARTIAL, "seconds", value="long"), "'seconds'"),
+    "train_seconds is a text": (of(PARTIAL, "train_seconds", value="long"), "'train_seconds'"),
     "sums is a list": (of(PARTIAL, "score_sums", value=[0.0] * 5), "'score_sums'"),
     "sums of another shape": (of(PARTIAL, "score_sums", value=torch.zeros(2)), "'score_sums'"),
     "order is a list": (of(PARTIAL, "order", value=[1]), "'order'"),
