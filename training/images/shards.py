@@ -160,8 +160,7 @@ def load_shards(train_urls: str | None, val_urls: str, process: Process) -> Data
         UserError: the package webdataset is missing, a shard cannot be read, or shards disagree
             about the classes.
     """
-    if importlib.util.find_spec("webdataset") is None:
-        raise UserError(f"--val-data {val_urls}: shards need a package: pip install webdataset")
+    check_webdataset(f"--val-data {val_urls}")
     val = described_shards("--val-data", val_urls, process)
     train = described_shards("--data", train_urls, process) if train_urls is not None else None
     classes = max((shard.classes for shard in (train or val)), key=len)
@@ -174,6 +173,12 @@ def load_shards(train_urls: str | None, val_urls: str, process: Process) -> Data
         classes=classes,
         classes_have_names=all(shard.classes_have_names for shard in (*(train or ()), *val)),
     )
+
+
+def check_webdataset(named: str) -> None:
+    """Raise UserError if the package for shards, some of which are ``named``, is missing."""
+    if importlib.util.find_spec("webdataset") is None:
+        raise UserError(f"{named}: shards need a package: pip install webdataset")
 
 
 def described_shards(option: str, urls: str, process: Process) -> list[Shard]:

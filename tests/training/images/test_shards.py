@@ -1,6 +1,7 @@
 """WebDataset shards: each image once whoever reads it, and the same training as from files."""
 
 import functools
+import importlib
 import io
 import sys
 import tarfile
@@ -295,6 +296,21 @@ def test_missing_package_is_named(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)  # importing it fails
     with pytest.raises(UserError, match="pip install webdataset"):
         load_shards(*shard_urls(folders[1]), ALONE)
+
+
+def test_missing_package_is_named_where_shards_are_written(folders, tmp_path, monkeypatch, capsys):
+    """By the command, which is not imported before; its help needs nothing."""
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    monkeypatch.delitem(sys.modules, "training.write_shards")
+    command = importlib.import_module("training.write_shards")
+    with pytest.raises(SystemExit) as end:
+        command.main(["--help"])
+    assert end.value.code == 0
+    capsys.readouterr()
+    assert command.main([str(folders[0]), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "pip install webdataset" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_that_cannot_be_read_is_named(tmp_path, capsys):
