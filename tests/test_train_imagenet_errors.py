@@ -79,7 +79,11 @@ def contents(folder):
         (("--optimizer", "adahessian"), ("--optimizer adahessian", "second derivatives")),
         (("--optimizer", "adamw", "--momentum", "0.8"), ("--momentum", "--optimizer adamw")),
         (("--opt-betas", "0.9,0.95"), ("--opt-betas", "--optimizer sgd")),
-        (("--opt-betas", "0.9", "--optimizer", "adamw"), ("--opt-betas", "two numbers")),
+        (("--opt-betas", "0.9", "--optimizer", "adamw"), ("--opt-betas 0.9", "takes 2 numbers")),
+        (
+            ("--opt-betas", "0.9,0.98", "--optimizer", "adan"),
+            ("--opt-betas 0.9,0.98", "takes 3 numbers"),
+        ),
         (("--clip-grad", "0"), ("--clip-grad", "'0'")),
         (("--dist-backend", "mpi"), ("--dist-backend", "'mpi'", "nccl")),
         (("--dist-url", "env://", "--world-size", "2"), ("env://", "MASTER_ADDR")),

@@ -73,11 +73,8 @@ def bin_count(text: str) -> int:
     return int(text)
 
 
-def two_fractions(text: str) -> tuple[float, ...]:
-    values = tuple(fraction(part) for part in text.split(","))
-    if len(values) != 2:
-        raise argparse.ArgumentTypeError(f"must be two numbers like 0.9,0.999, got {text!r}")
-    return values
+def fractions(text: str) -> tuple[float, ...]:
+    return tuple(fraction(part) for part in text.split(","))
 
 
 def rising_ints(text: str) -> tuple[int, ...]:

@@ -157,7 +157,7 @@ def _check_recipe(settings: Settings) -> None:
         _refuse(settings, ("bce_threshold",), "only goes with --loss bce")
     of_optimizer = ("momentum", "opt_betas", "opt_eps")
     given = [flag_of(name) for name in of_optimizer if getattr(settings, name) is not None]
-    check_optimizer(recipe.optimizer, given)
+    check_optimizer(recipe.optimizer, given, recipe.opt_betas)
 
 
 def _refuse(settings: Settings, names: Sequence[str], reason: str) -> None:

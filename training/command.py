@@ -98,7 +98,7 @@ def evaluate(settings: Settings, process: Process) -> None:
         settings = with_newest_checkpoint(settings, process)
     weights = weights_to_evaluate(settings, process)
     settings = settings.with_network(weights.arch, weights.pool)
-    own = load_data(settings)
+    own = load_data(settings, process)
     weights = with_wordnet_names(weights, own)
     data = with_classes_of(own, weights.origin, weights.classes, subset=True)
     run = Run(settings, process, choose_seed(settings.seed, None, process))
@@ -132,7 +132,7 @@ def train(settings: Settings, process: Process) -> None:
         settings = settings.with_network()
     else:
         settings = settings.with_network(checkpoint.arch, checkpoint.pool)
-    data = load_data(settings)
+    data = load_data(settings, process)
     if checkpoint is not None:
         check_image_count(checkpoint, len(data.train))
         data = match_classes(data, checkpoint.classes, settings, process)

@@ -12,17 +12,33 @@ from training.loading.bad_images import BadImages
 from training.loading.batches import BatchLoader
 from training.loading.global_batches import GlobalBatches
 from training.loading.samples import TransformedImages, training_images, validation_images
+from training.processes.ranks import Process
 from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
 from training.run import Run
+from training.same_data import check_same_data
 from training.settings import Settings
 
 
-def load_data(settings: Settings) -> Data:
-    """Return the images that the settings name, of an evaluation the validation images alone."""
+def load_data(settings: Settings, process: Process) -> Data:
+    """Return the images that the settings name, of an evaluation the validation images alone.
+
+    Every process must call it.
+
+    Raises:
+        UserError: they cannot be found, or other processes have found others.
+    """
+    data = find_data(settings, process)
+    check_same_data(data, f"--data {settings.data}", process)
+    return data
+
+
+def find_data(settings: Settings, process: Process) -> Data:
+    """Return what ``load_data`` does, as this machine has it."""
     if settings.data.startswith(PREFIX):
         return load_huggingface(settings.data, not settings.evaluate)
     if settings.val_data is not None:
-        return load_shards(None if settings.evaluate else settings.data, settings.val_data)
+        train = None if settings.evaluate else settings.data
+        return load_shards(train, settings.val_data, process)
     load = DATASETS[settings.dataset].load
     return load(settings.data, settings.exclude, not settings.evaluate)
 

@@ -171,7 +171,7 @@ def run_epoch(
         under_way=under_way,
         check=check,
     )
-    train_seconds = under_way.seconds
+    under_way.end_training()
     usage = measured.usage_of_all()
     # Each process has running statistics of its own; those of the main one are saved.
     broadcast_from_main(step.buffers, run.process)
@@ -187,7 +187,7 @@ def run_epoch(
         val=val,
         averaged_val=averaged_val[0] if averaged_val else None,
         seconds=under_way.seconds,
-        train_seconds=train_seconds,
+        train_seconds=under_way.train_seconds,
         usage=usage,
     )
     lambdas = {}
@@ -228,7 +228,7 @@ def checkpoint_within(
     """
     left = under_way.partial(step.run)
     so_far = scores_from_sums(left.score_sums, step.run.process.world_size)
-    check_finite(step.model, so_far, f"epoch {under_way.epoch + 1}")
+    check_finite(step.model, step.scaler, so_far, f"epoch {under_way.epoch + 1}")
     return step.checkpoint(under_way.epoch, history, left)
 
 

@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.utils import get_total_norm
 
 from training.errors import UserError
@@ -13,6 +15,10 @@ from training.records.progress import Progress
 
 MOST_SKIPPED_IN_A_ROW = 10
 """So many steps that ``--on-nan skip`` leaves out one after the other end the run."""
+
+SMALLEST_SCALE = torch.finfo(torch.float16).tiny
+"""A loss that is scaled by less has gradients, at most 1 each, that float16 has no room for below:
+what overflows then is no matter of the scale."""
 
 WAY_OUT = "the checkpoints written before are kept: lower --lr, or look for bad images"
 
@@ -36,20 +42,41 @@ def finite(scores: Scores, title: str) -> Scores:
     return scores
 
 
-def check_finite(model: nn.Module, scores: Scores, title: str) -> None:
+def check_scale(scaler: GradScaler, title: str) -> None:
+    """Check that it may be for the scale that ``--amp fp16`` has left out steps.
+
+    After each of them the scaler halves it, which helps where a gradient was too large for float16,
+    and not where it is nan or infinite in itself. Waits for the device.
+
+    Raises:
+        UserError: the scale is below ``SMALLEST_SCALE``.
+    """
+    scale = scaler.get_scale()
+    if scale < SMALLEST_SCALE:
+        raise UserError(
+            f"{title}: the gradient was not finite in so many steps, all of them left out, that "
+            f"--amp fp16 scales the loss by no more than {scale:.1g}: pass --amp bf16, or off; "
+            f"{WAY_OUT}"
+        )
+
+
+def check_finite(model: nn.Module, scaler: GradScaler, scores: Scores, title: str) -> None:
     """Check that a checkpoint may be written; all processes come to the same.
 
     Scores alone would not do: the gradient of the last step may have overflowed.
 
     Args:
         model: under training.
+        scaler: of its loss.
         scores: of all processes, since the epoch began.
         title: of the epoch.
 
     Raises:
-        UserError: the loss of a step that counts, or a weight, is nan or infinite.
+        UserError: the loss of a step that counts, or a weight, is nan or infinite, or gradients
+            were in too many steps of ``--amp fp16``.
     """
     finite(scores, title)
+    check_scale(scaler, title)
     if not all_finite(parameter.detach() for parameter in model.parameters()):
         raise UserError(f"{title}: the weights are not finite; {WAY_OUT}")
 

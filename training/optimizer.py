@@ -52,15 +52,19 @@ def _optimizer_of_timm(
         ) from error
 
 
-def check_optimizer(name: str, given: Sequence[str] = ()) -> None:
+def check_optimizer(
+    name: str, given: Sequence[str] = (), betas: Sequence[float] | None = None
+) -> None:
     """Check that there is the optimizer ``name``, that it takes plain gradients and has options.
 
     Args:
         name: ``sgd`` or any of timm's.
         given: options that the user gave for it, of ``--momentum``, ``--opt-betas``, ``--opt-eps``.
+        betas: the numbers of ``--opt-betas``, None where the optimizer's own are taken.
 
     Raises:
-        UserError: timm is missing or has none such, or what is ``given`` is of other optimizers.
+        UserError: timm is missing or has none such, what is ``given`` is of other optimizers, or it
+            takes more or fewer ``betas``.
     """
     has = {"--momentum": True, "--opt-betas": False, "--opt-eps": False}
     if name != "sgd":
@@ -70,6 +74,11 @@ def check_optimizer(name: str, given: Sequence[str] = ()) -> None:
             "--opt-betas": info.has_betas,
             "--opt-eps": info.has_eps,
         }
+        if betas is not None and info.has_betas and len(betas) != info.num_betas:
+            raise UserError(
+                f"--opt-betas {','.join(map(str, betas))}: --optimizer {name} takes "
+                f"{info.num_betas} numbers; pass as many, or leave the option out for its own"
+            )
     for option in given:
         if not has[option]:
             raise UserError(f"{option}: --optimizer {name} has no such thing; leave it out")

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from training.checkpoints.partial_epoch import EpochUnderWay
 from training.loading.batches import Batches
-from training.not_finite import SkippedSteps, check_counted, check_finite, finite
+from training.not_finite import SkippedSteps, check_counted, check_finite, check_scale, finite
 from training.optimizer import set_learning_rate
 from training.records.metrics import Scores, ScoreSums
 from training.records.predictions import PredictionLog
@@ -53,11 +53,12 @@ def train_one_epoch(
             under_way.batches += 1
             skipped.add(taken, under_way.batches)
             if progress.advance(batch.global_size):
+                check_scale(step.scaler, title)
                 progress.show(finite(sums.scores(), title))
             check()
     scores = sums.scores_of_all(step.run.process)
     check_counted(scores, title)
-    check_finite(step.model, scores, title)
+    check_finite(step.model, step.scaler, scores, title)
     return scores
 
 

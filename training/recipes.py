@@ -112,7 +112,8 @@ def digits_train_transform(recipe: Preparation) -> PilTransform:
 
 
 def fashion_mnist_train_transform(recipe: Preparation) -> PilTransform:
-    resized = v2.Resize((recipe.resized_to, recipe.resized_to), recipe.interpolation_mode)
+    size = recipe.image_size * 28 // 32  # whatever validation images are resized to
+    resized = v2.Resize((size, size), recipe.interpolation_mode)
     shifted = v2.RandomCrop(recipe.image_size, padding=recipe.image_size // 8)
     mirrored = v2.RandomHorizontalFlip()
     return v2.Compose([resized, mirrored, shifted])

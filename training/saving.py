@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from training.records.histograms import Histogram
 from training.records.history import EpochRecord
 from training.records.out_dir import make_out_dir
 from training.records.run_files import RunFiles
+from training.records.step_axis import StepAxis
 from training.records.steps import StepRecords
 from training.records.tracker import Ending
 from training.records.trackers import trackings_of
@@ -88,7 +90,8 @@ class Saving:
     def _checkpoint(self, checkpoint: Checkpoint) -> Path | None:
         path = None
         with going_on("cannot write a checkpoint") as outcome:
-            path = save_checkpoint(checkpoint, self.settings)
+            steps = self.steps.axis.at(checkpoint.epoch)
+            path = save_checkpoint(replace(checkpoint, steps=steps), self.settings)
         self.failure = outcome.error
         if path is not None:
             self._last_checkpoint = time.monotonic()
@@ -143,14 +146,20 @@ def begin_saving(
         print(gone_back, flush=True)
     config = config_of(run, train_images)
     print(f"to repeat this run in another --out-dir: {config.command}", flush=True)
+    partial = None if checkpoint is None else checkpoint.partial_epoch
+    steps = StepRecords(
+        settings.print_freq,
+        axis=axis_of(checkpoint, start.epochs, batches_per_epoch),
+        batches=start.batches,
+        sums=None if partial is None else partial.score_sums,
+    )
     files = RunFiles(
         out_dir=out_dir,
         config=config,
         trackers=trackings_of(
             settings=settings,
             config=config,
-            epochs=start.epochs,
-            batches_per_epoch=batches_per_epoch,
+            axis=steps.axis,
             batches=start.batches,
             resumed=checkpoint is not None,
         ),
@@ -158,5 +167,15 @@ def begin_saving(
         resumed=checkpoint is not None,
     )
     files.begin([] if checkpoint is None else checkpoint.history)
-    steps = StepRecords(settings.print_freq, batches_per_epoch, start)
     return Saving(files, steps, settings)
+
+
+def axis_of(checkpoint: Checkpoint | None, epochs: int, batches_per_epoch: int) -> StepAxis:
+    """Return what numbers the batches of a run that has had ``epochs`` epochs.
+
+    Older checkpoints do not say of how many batches these were: of as many as now.
+    """
+    steps = None if checkpoint is None else checkpoint.steps
+    if steps is None:
+        steps = epochs * batches_per_epoch
+    return StepAxis(epochs, steps, batches_per_epoch)

@@ -7,14 +7,16 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import torch
-from webdataset import TarWriter
 
 from training.errors import UserError, exit_code
 from training.images.datasets import ImageFiles, load_image_folders
-from training.images.shards import DESCRIPTION_NAME
+from training.images.shards import DESCRIPTION_NAME, check_webdataset
+
+if TYPE_CHECKING:
+    from webdataset import TarWriter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,8 +54,10 @@ def write_data(options: argparse.Namespace) -> None:
     """Write the shards that the command line asks for, and say which.
 
     Raises:
-        UserError: the images cannot be read, or the shards cannot be written.
+        UserError: the package webdataset is missing, the images cannot be read, or the shards
+            cannot be written.
     """
+    check_webdataset(options.shards)
     try:
         data = load_image_folders(options.images, None, True)
         order = torch.randperm(
@@ -97,8 +101,10 @@ def write_split(
     return len(starts)
 
 
-def shard_writer(file: BinaryIO) -> TarWriter:
+def shard_writer(file: BinaryIO) -> "TarWriter":
     """Return a writer of files as they are, names of any length, the same bytes each time."""
+    from webdataset import TarWriter
+
     return TarWriter(file, encoder=False, mtime=0, format="PAX_FORMAT")
 
 

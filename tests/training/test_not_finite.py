@@ -210,6 +210,22 @@ def test_ten_skips_in_a_row_end_the_run(capsys):
     assert capsys.readouterr().out.count("skipped") == 10
 
 
+@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+def test_gradient_that_no_scale_makes_finite_ends_the_run(on_nan):
+    """The loss is finite, and the scaler of float16 leaves out each step."""
+    step = step_of(network(RootOfSquare()), "--amp", "fp16", "--on-nan", on_nan)
+    with pytest.raises(UserError, match=r"the gradient was not finite .* pass --amp bf16"):
+        epoch_of(step, *(black_image() for _ in range(31)))
+
+
+def test_steps_that_find_the_scale_do_not_end_the_run():
+    step = step_of(network(), "--amp", "fp16")
+    step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**40})
+    scores = epoch_of(step, *(batch(seed) for seed in range(30)))
+    assert (scores.images, scores.skipped_steps) == (30 * IMAGES, 0)
+    assert step.scaler.get_scale() > 1
+
+
 def test_stop_is_at_the_next_line_of_scores():
     def contents():
         yield from (batch(1), poisoned(2), batch(3))

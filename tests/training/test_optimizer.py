@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d
+from train_imagenet import parse_settings
 from training.errors import UserError
 from training.optimizer import check_optimizer, make_optimizer, set_learning_rate
 from training.recipes import RECIPES
@@ -101,8 +102,22 @@ def test_what_cannot_be_used():
     for name, option in [("sgd", "--opt-eps"), ("lamb", "--momentum"), ("momentum", "--opt-betas")]:
         with pytest.raises(UserError, match=f"{option}: --optimizer {name}"):
             check_optimizer(name, [option])
+    for name, betas, count in [
+        ("adamw", (0.9,), 2),
+        ("lamb", (0.9, 0.9, 0.9), 2),
+        ("adan", (0.9, 0.98), 3),
+    ]:
+        with pytest.raises(UserError, match=f"--opt-betas 0.9.*: --optimizer {name} takes {count}"):
+            check_optimizer(name, ["--opt-betas"], betas)
     with pytest.raises(UserError, match="--optimizer bnbadam: cannot be made"):
         make_optimizer(nn.Linear(2, 2), replace(RECIPE, optimizer="bnbadam"))
+
+
+def test_three_betas_reach_the_optimizer_that_takes_them(model):
+    betas = parse_settings(["--optimizer", "adan", "--opt-betas", "0.9,0.8,0.95"]).recipe.opt_betas
+    check_optimizer("adan", ["--opt-betas"], betas)
+    optimizer = make_optimizer(model, replace(RECIPE, optimizer="adan", opt_betas=betas))
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.8, 0.95)}
 
 
 def test_timm_that_is_not_installed(monkeypatch):

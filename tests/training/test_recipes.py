@@ -96,6 +96,20 @@ def test_fashion_mnist_keeps_the_share_of_its_margin():
     assert np.all(pixels[4:60, 4:60] == 255)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("option", [("--val-size", "16"), ("--crop-pct", "0.5")])
+def test_training_images_are_the_same_whatever_validation_does(name, option):
+    images = np.stack([np.asarray(random_image(28, 28))] * 4)
+    array = ImageArray(images, np.zeros(4))
+    recipes = [parse_settings(["--config-name", name, *more]).recipe for more in ((), option)]
+    plain, other = (
+        [training_images(array, recipe, 0)[SampleKey(0, number)].image for number in range(4)]
+        for recipe in recipes
+    )
+    assert recipes[0].resized_to != recipes[1].resized_to
+    assert all(map(torch.equal, plain, other))
+
+
 @pytest.mark.parametrize("name", ["imagenet", "digits"])
 def test_training_images_are_resized_as_asked(name):
     image = random_image(300, 200)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support.command_line import output_here, read_log, run_here
@@ -102,6 +103,46 @@ def test_tensorboard_without_space_is_told_later(tmp_path):
     file.add(_scalars({"loss": 2.0, "err1": 3.0}), step=2)
     assert shown(tmp_path, "loss") == [(1, 1.0), (2, 2.0)]
     assert shown(tmp_path, "err1") == [(2, 3.0)]
+
+
+def test_steps_go_on_where_a_resumed_run_has_other_epochs(tmp_path):
+    """From one start to the next; a checkpoint that does not tell them counts as it did."""
+    for epochs, batches in ((2, 3), (3, 1), (4, 2)):
+        options = ("--epochs", epochs, "--limit-train-batches", batches, "--resume", "auto")
+        output_here(*RUN, *options, "--out-dir", tmp_path)
+    seen = EventAccumulator(str(tmp_path / "tensorboard" / "within_epochs")).Reload()
+    told = [(event.step, event.value) for event in seen.Scalars("within_epochs/epoch")]
+    assert [step for step, _ in told] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert [epoch for _, epoch in told[6:]] == [3, 3.5, 4]
+    first, last = tmp_path / "checkpoint-epoch2.pth.tar", tmp_path / "checkpoint-epoch3.pth.tar"
+    content = torch.load(first, weights_only=True)
+    assert content.pop("steps") == 6
+    torch.save(content, first)
+    options = ("--epochs", 3, "--limit-train-batches", 1, "--out-dir", tmp_path)
+    output_here(*RUN, *options, "--resume", first)
+    assert torch.load(last, weights_only=True)["steps"] == 2 * 1 + 1
+
+
+def test_stop_within_an_epoch_is_not_seen_in_the_steps(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    output_here(*RUN, "--epochs", 2, "--out-dir", whole)
+    check, calls = Interruption.check, iter(range(1, 100))
+
+    def stopped(interruption):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return check(interruption)
+
+    monkeypatch.setattr(Interruption, "check", stopped)
+    assert run_here(*RUN, "--epochs", 2, "--out-dir", parts)[0] == 128 + signal.SIGTERM
+    output_here(*RUN, "--epochs", 2, "--out-dir", parts, "--resume", "auto")
+    for name in ("train_loss", "train_err1", "lr", "epoch"):
+        told = [
+            [(event.step, event.value) for event in seen.Scalars(f"within_epochs/{name}")]
+            for folder in (parts, whole)
+            for seen in [EventAccumulator(str(folder / "tensorboard/within_epochs")).Reload()]
+        ]
+        assert told[0] == told[1] and len(told[0]) == 6
 
 
 class Killed(BaseException):

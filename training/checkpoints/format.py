@@ -43,6 +43,7 @@ class Checkpoint:
         history: a record per epoch.
         scaler: state of the ``torch.amp.GradScaler`` of ``--amp fp16``, or None.
         ema: state of the ``torch.optim.swa_utils.AveragedModel`` of ``--ema``, or None.
+        steps: number of batches of the finished epochs, or None where the file does not say.
         partial_epoch: how far the next epoch has come, or None between epochs.
         classes: the names of the network's outputs, as far as they have any; None where the file
             does not say.
@@ -60,6 +61,7 @@ class Checkpoint:
     history: Sequence[EpochRecord]
     scaler: dict[str, Any] | None = None
     ema: dict[str, Tensor] | None = None
+    steps: int | None = None
     partial_epoch: PartialEpoch | None = None
     classes: tuple[str, ...] | None = None
     lineage: tuple[Position, ...] = ()
@@ -88,9 +90,10 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
 
     The file is a dict: ``state_dict``, ``epoch``, ``arch``, ``stats``, ``optimizer`` as published,
     and ``args``, the settings, as a dict of plain values; ``scaler``, ``ema`` (with
-    ``averaged_is_better``), ``partial_epoch``, ``classes`` and ``lineage`` where there are any.
-    When the epoch is the best so far, ``model_best.pth.tar`` becomes the same, by a hard link
-    where the file system has those. Older checkpoints that the settings do not keep are deleted.
+    ``averaged_is_better``), ``steps``, ``partial_epoch``, ``classes`` and ``lineage`` where there
+    are any. When the epoch is the best so far, ``model_best.pth.tar`` becomes the same, by a hard
+    link where the file system has those. Older checkpoints that the settings do not keep are
+    deleted.
 
     Raises:
         WriteError: the file cannot be written; older files are then as they were.
@@ -103,7 +106,7 @@ def save_checkpoint(checkpoint: Checkpoint, settings: Settings) -> Path:
         "optimizer": checkpoint.optimizer,
         "args": {**asdict(settings), "seed": checkpoint.seed},
     }
-    for name in ("scaler", "ema"):
+    for name in ("scaler", "ema", "steps"):
         if getattr(checkpoint, name) is not None:
             content[name] = getattr(checkpoint, name)
     if checkpoint.ema is not None:
@@ -164,6 +167,7 @@ def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
             history=history_from_stats(content["stats"], content["epoch"]),
             scaler=content.get("scaler"),
             ema=content.get("ema"),
+            steps=content.get("steps"),
             partial_epoch=None if partial is None else PartialEpoch(**partial),
             classes=None if classes is None else tuple(classes),
             lineage=tuple(Position(*each) for each in content.get("lineage", ())),

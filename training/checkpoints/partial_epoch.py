@@ -20,6 +20,8 @@ class PartialEpoch:
         batches: number of its global batches that the network was trained on.
         score_sums: of ``ScoreSums``, over all processes, on the CPU.
         seconds: time spent on it.
+        train_seconds: of these, until its last batch, where it was left in its validation, else all
+            of them; None in older checkpoints, which do not tell.
         random_states: of each process, from ``training.seeding.random_state``.
         order: what decides which samples the batches hold: from ``order_of``, and the number of
             training images as ``images``.
@@ -30,6 +32,7 @@ class PartialEpoch:
     seconds: float
     random_states: list[dict[str, Any]]
     order: dict[str, Any]
+    train_seconds: float | None = None
 
 
 def order_of(run: Run) -> dict[str, Any]:
@@ -60,6 +63,8 @@ class EpochUnderWay:
             interruption, in the main process alone.
         batches: number of global batches so far.
         start: ``time.perf_counter()`` when it began, or would have without the interruption.
+        train_start: the same of its training, or would have without its validation, too.
+        train_end: when the last of its batches was done, None before.
     """
 
     epoch: int
@@ -67,10 +72,21 @@ class EpochUnderWay:
     sums: ScoreSums
     batches: int
     start: float
+    train_start: float
+    train_end: float | None = None
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.start
+
+    @property
+    def train_seconds(self) -> float:
+        end = time.perf_counter() if self.train_end is None else self.train_end
+        return end - self.train_start
+
+    def end_training(self) -> None:
+        """Let the time from now on be that of the validation."""
+        self.train_end = time.perf_counter()
 
     def partial(self, run: Run) -> PartialEpoch:
         """Return what a checkpoint needs of it; every process must call it."""
@@ -81,6 +97,7 @@ class EpochUnderWay:
             seconds=self.seconds,
             random_states=gather_objects(random_state(process.device), process),
             order={**order_of(run), "images": self.images},
+            train_seconds=self.train_seconds,
         )
 
 
@@ -91,17 +108,20 @@ def begin_epoch(epoch: int, partial: PartialEpoch | None, run: Run, images: int)
     """
     process = run.process
     seed_everything(derive_seed(run.seed, "epoch", epoch, process.rank))
+    now = time.perf_counter()
     under_way = EpochUnderWay(
         epoch=epoch,
         images=images,
         sums=ScoreSums(process.device),
         batches=0,
-        start=time.perf_counter(),
+        start=now,
+        train_start=now,
     )
     if partial is not None:
         set_random_state(partial.random_states[process.rank], process.device)
         under_way.batches = partial.batches
         under_way.start -= partial.seconds
-        if process.is_main:
-            under_way.sums.sums.copy_(partial.score_sums)
+        in_training = partial.train_seconds
+        under_way.train_start -= partial.seconds if in_training is None else in_training
+        under_way.sums.go_on_from(partial.score_sums, process)
     return under_way

@@ -79,14 +79,15 @@ def _check_optimizer(optimizer: object) -> None:
 def _check_partial_epoch(name: str, partial: object) -> None:
     _check_dict(name, partial)
     fields = {"batches", "score_sums", "seconds", "random_states", "order"}
-    if partial.keys() != fields:
+    if partial.keys() - {"train_seconds"} != fields:
         raise ValueError(f"{name} must hold {', '.join(sorted(fields))}")
     _check_number(f"{name}['batches']", partial["batches"], least=1)
     sums = ScoreSums(torch.device("cpu")).sums
     _check_like(f"{name}['score_sums']", partial["score_sums"], sums)
-    seconds = partial["seconds"]
-    is_time = isinstance(seconds, Real) and 0 <= seconds < math.inf
-    _require(is_time, f"{name}['seconds'] must be a number from 0 on", seconds)
+    for key in partial.keys() & {"seconds", "train_seconds"}:
+        seconds = partial[key]
+        is_time = isinstance(seconds, Real) and 0 <= seconds < math.inf
+        _require(is_time, f"{name}[{key!r}] must be a number from 0 on", seconds)
     _check_dict(f"{name}['order']", partial["order"])
     for key, value in partial["order"].items():
         what = f"{name}['order'][{key!r}] must be a whole number"
@@ -141,15 +142,6 @@ def _check_tensors(name: str, tensors: object) -> None:
         _require(isinstance(value, Tensor), f"{name}[{key!r}] must be a tensor", value)
 
 
-_OPTIONAL: dict[str, Callable[[str, object], None]] = {
-    "scaler": _check_scaler,
-    "ema": _check_tensors,
-    "partial_epoch": _check_partial_epoch,
-    "classes": _check_classes,
-    "lineage": _check_lineage,
-}
-
-
 def _check_number(name: str, value: object, least: int = 0) -> None:
     if not isinstance(value, int) or not least <= value < 2**63:
         raise TypeError(f"{name} must be a whole number from {least} on, not {value!r}")
@@ -172,3 +164,13 @@ def _check_like(name: str, value: object, own: Tensor) -> None:
 def _require(holds: object, what: str, value: object) -> None:
     if not holds:
         raise TypeError(f"{what}, not {type(value).__name__}")
+
+
+_OPTIONAL: dict[str, Callable[[str, object], None]] = {
+    "scaler": _check_scaler,
+    "ema": _check_tensors,
+    "steps": _check_number,
+    "partial_epoch": _check_partial_epoch,
+    "classes": _check_classes,
+    "lineage": _check_lineage,
+}

@@ -4,6 +4,7 @@ Add one to ``DATASETS`` and the command line takes it; ``training.options`` name
 """
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ class LabelledImages(Protocol):
 
     ``image(i)`` opens it: its pixels, of any mode, may be read and decoded at their first use.
     It raises OSError, or ``BrokenSource`` where not that image alone cannot be read.
+    ``checksum()`` is of all that is known of them without opening one, and the same on machines
+    whose folders are called otherwise.
     ``shard_sizes`` are the numbers of images that lie together in files which are best read from
     their start, or None where each image is found as fast as any other.
     """
@@ -42,6 +45,8 @@ class LabelledImages(Protocol):
     def target(self, index: int) -> int: ...
 
     def name(self, index: int) -> str: ...
+
+    def checksum(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ class RelabelledImages:
     def name(self, index: int) -> str:
         return self.images.name(index)
 
+    def checksum(self) -> int:
+        return self.images.checksum()
+
 
 def relabelled(data: Data, numbers: Sequence[int], classes: tuple[str, ...]) -> Data:
     """Return ``data`` with ``classes``, among which its own class i is number ``numbers[i]``."""
@@ -113,6 +121,9 @@ class ImageArray:
 
     def name(self, index: int) -> str:
         return f"image {index}"
+
+    def checksum(self) -> int:
+        return zlib.crc32(self.images, zlib.crc32(self.targets))
 
 
 def load_digits_data(root: str, exclude: str | None, train: bool) -> Data:

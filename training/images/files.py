@@ -1,6 +1,7 @@
 """Image files by the million: their paths in one array of bytes."""
 
 import os
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
@@ -49,12 +50,17 @@ class ImageFiles:
         return int(self.targets[index])
 
     def name(self, index: int) -> str:
-        path = self.paths[self.ends[index] : self.ends[index + 1]].tobytes()
-        return os.path.join(self.root, os.fsdecode(path))
+        return os.path.join(self.root, self._path(index))
+
+    def checksum(self) -> int:
+        return zlib.crc32(self.targets, zlib.crc32(self.paths, zlib.crc32(self.ends)))
 
     def subset(self, indices: Iterable[int]) -> "ImageFiles":
         """Return the files ``indices``, in their order."""
-        return ImageFiles((self.name(index), self.target(index)) for index in indices)
+        return ImageFiles(((self._path(each), self.target(each)) for each in indices), self.root)
+
+    def _path(self, index: int) -> str:
+        return os.fsdecode(self.paths[self.ends[index] : self.ends[index + 1]].tobytes())
 
 
 def find_images(folder: str, classes: Mapping[str, int]) -> Iterator[tuple[str, int]]:

@@ -5,6 +5,7 @@ The package datasets is imported where such a folder is read. It looks at local 
 
 import io
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from training.errors import UserError
+from training.errors import UserError, shortened
 from training.images.datasets import Data
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ PREFIX = "hf:"
 
 VAL_SPLITS = ("validation", "val", "valid", "test")
 """Names of the split to validate on; the first one that there is."""
+
+SPLITS = ("train", *VAL_SPLITS)
+
+PARQUET_NAME = re.compile(rf"({'|'.join(SPLITS)})([-_.]?\d+)?(-of-\d+)?(-[0-9a-f]{{16}})?\.parquet")
+"""Of train.parquet, train-00000-of-00005.parquet and, in older uploads, with a hash behind it."""
+
+IMAGE_NAMES = ("image", "img")
+"""What the column of images is called where there are several."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +68,17 @@ class DatasetImages:
     def name(self, index: int) -> str:
         return f"{self.title}, image {index + 1}"
 
+    def checksum(self) -> int:
+        return zlib.crc32(self.targets)
+
 
 def load_huggingface(data: str, train: bool) -> Data:
     """Return the images of ``hf:PATH``.
 
     PATH is a folder that ``DatasetDict.save_to_disk`` has written, or one with Parquet files
-    whose names, or whose folders', are their split's. Parquet is first converted to Arrow
-    files in the package's cache (``HF_HOME``), which takes as much space again.
+    whose names (``PARQUET_NAME``), or whose folders', are their split's; those of a split lie in
+    one folder. Parquet is first converted to Arrow files in the package's cache (``HF_HOME``),
+    which takes as much space again.
 
     Raises:
         UserError: the package datasets is missing, or there is nothing that fits.
@@ -102,20 +115,29 @@ def load_huggingface(data: str, train: bool) -> Data:
 def _saved(root: Path) -> "Mapping[str, datasets.Dataset]":
     from datasets import load_from_disk
 
-    return load_from_disk(str(root))
+    # A format that was saved may hide columns, and decodes the images.
+    return load_from_disk(str(root)).with_format(None)
 
 
 def _parquet(root: Path) -> "Mapping[str, datasets.Dataset]":
     from datasets import Dataset
 
-    files: dict[str, list[str]] = {}
+    files: dict[str, list[Path]] = {name: [] for name in SPLITS}
     for path in sorted(root.rglob("*.parquet")):
-        # Of train-00000-of-00005.parquet the first word, of train/0000.parquet the folder.
-        words = [re.match("[a-z]*", path.name)[0], *path.relative_to(root).parts[:-1]]
-        split = next((word for word in words if word in ("train", *VAL_SPLITS)), path.name)
-        files.setdefault(split, []).append(str(path))
-    known = [name for name in ("train", *VAL_SPLITS) if name in files]
-    return {name: Dataset.from_parquet(files[name]) for name in known}
+        named = PARQUET_NAME.fullmatch(path.name)
+        words = [named[1]] if named else path.relative_to(root).parts[:-1]
+        for split in [word for word in words if word in SPLITS][:1]:
+            files[split].append(path)
+    for split, paths in files.items():
+        folders = sorted({str(path.parent.relative_to(root)) for path in paths})
+        if len(folders) > 1:
+            raise UserError(
+                f"--data {PREFIX}{root}: Parquet files of the split {split} lie in several folders "
+                f"({shortened(folders)}), as of several data sets; name the folder of one of them"
+            )
+    return {
+        split: Dataset.from_parquet([*map(str, paths)]) for split, paths in files.items() if paths
+    }
 
 
 def _images(split: "datasets.Dataset", title: str) -> tuple[DatasetImages, tuple[str, ...]]:
@@ -140,24 +162,32 @@ def _images(split: "datasets.Dataset", title: str) -> tuple[DatasetImages, tuple
 def _image_column(split: "datasets.Dataset", title: str) -> str:
     from datasets import Image as ImageFeature
 
-    for name, feature in split.features.items():
+    found = [
+        name
+        for name, feature in split.features.items()
         # Of Parquet files that others than datasets wrote, a plain structure.
-        if isinstance(feature, ImageFeature) or (isinstance(feature, dict) and "bytes" in feature):
-            return name
-    raise UserError(f"--data {title}: none of its columns holds images ({_told(split)})")
+        if isinstance(feature, ImageFeature) or (isinstance(feature, dict) and "bytes" in feature)
+    ]
+    for candidates in (found, [name for name in found if name in IMAGE_NAMES]):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise UserError(
+        f"--data {title}: needs one column of images, or of several one that is called "
+        f"{' or '.join(IMAGE_NAMES)} ({_told(split)})"
+    )
 
 
 def _label_column(split: "datasets.Dataset", title: str) -> str:
-    from datasets import ClassLabel
+    from datasets import ClassLabel, Value
 
     labels = [name for name, each in split.features.items() if isinstance(each, ClassLabel)]
     if len(labels) == 1:
         return labels[0]
-    if "label" in split.features:
+    if isinstance(split.features.get("label"), (ClassLabel, Value)):
         return "label"
     raise UserError(
-        f"--data {title}: needs one column of class labels, or a column called label "
-        f"({_told(split)})"
+        f"--data {title}: needs one column of class labels, or a column called label with one "
+        f"number an image ({_told(split)})"
     )
 
 

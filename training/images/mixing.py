@@ -28,8 +28,8 @@ class Mixing:
         self.steps = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
 
     def __call__(self, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``images`` [N, 3, H, W] mixed, and the class indices [N] and the shares of all
-        classes [N, classes] in each.
+        """Return ``images`` [N, 3, H, W] mixed, and of each the class index with the largest share
+        [N] and the shares of all classes [N, classes].
 
         They are shuffled: torchvision mixes neighbours, which ``--repeated-augmentation`` makes
         the same. PyTorch's generator is left as it was.
@@ -38,6 +38,5 @@ class Mixing:
             torch.default_generator.manual_seed(seed)
             order = torch.randperm(len(targets)).to(targets.device)
             step = self.steps[int(torch.randint(len(self.steps), ()))]
-            targets = targets[order]
-            mixed, soft_targets = step(images[order], targets)
-        return mixed, targets, soft_targets
+            mixed, soft_targets = step(images[order], targets[order])
+        return mixed, soft_targets.argmax(dim=1), soft_targets

@@ -3,11 +3,13 @@
 The package webdataset is imported where shards are read: no other run needs it.
 """
 
+import functools
 import importlib.util
 import io
 import itertools
 import json
 import tarfile
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from training.errors import UserError
 from training.images import shard_order
 from training.images.datasets import BrokenSource, Data
+from training.processes.ranks import Process, gather_objects
 
 DESCRIPTION_NAME = "__description__/shard.json"
 """The first file of the shards of ``training.write_shards``; WebDataset takes it for no sample."""
@@ -83,6 +86,9 @@ class ShardImages:
         number = self._shard_of(index)
         return f"{self.shards[number].url}, image {index - self.starts[number] + 1}"
 
+    def checksum(self) -> int:
+        return zlib.crc32(repr(self.shard_sizes).encode())
+
     def _shard_of(self, index: int) -> int:
         return bisect_right(self.starts, index) - 1
 
@@ -139,23 +145,24 @@ def encoded_image(sample: dict[str, Any]) -> EncodedImage:
     return EncodedImage(sample[kinds[0]], int(sample["cls"]))
 
 
-def load_shards(train_urls: str | None, val_urls: str) -> Data:
+def load_shards(train_urls: str | None, val_urls: str, process: Process) -> Data:
     """Return the images in shards such as ``shards/train-{0000..0146}.tar``.
 
-    The shards of ``training.write_shards`` say what they hold; others are read once to count it.
+    The shards of ``training.write_shards`` say what they hold; others are read once to count it,
+    each by one of the processes. Every process must call it.
 
     Args:
         train_urls, val_urls: paths, ``pipe:`` commands or addresses of http, with braces that
             are expanded; None without the training images.
+        process: this process.
 
     Raises:
         UserError: the package webdataset is missing, a shard cannot be read, or shards disagree
             about the classes.
     """
-    if importlib.util.find_spec("webdataset") is None:
-        raise UserError(f"--val-data {val_urls}: shards need a package: pip install webdataset")
-    val = described_shards("--val-data", val_urls)
-    train = described_shards("--data", train_urls) if train_urls is not None else None
+    check_webdataset(f"--val-data {val_urls}")
+    val = described_shards("--val-data", val_urls, process)
+    train = described_shards("--data", train_urls, process) if train_urls is not None else None
     classes = max((shard.classes for shard in (train or val)), key=len)
     for shard in (*(train or ()), *val):
         if shard.classes != classes[: len(shard.classes)]:
@@ -168,37 +175,61 @@ def load_shards(train_urls: str | None, val_urls: str) -> Data:
     )
 
 
-def described_shards(option: str, urls: str) -> list[Shard]:
-    """Return the shards that ``urls`` names, with what each of them holds."""
+def check_webdataset(named: str) -> None:
+    """Raise UserError if the package for shards, some of which are ``named``, is missing."""
+    if importlib.util.find_spec("webdataset") is None:
+        raise UserError(f"{named}: shards need a package: pip install webdataset")
+
+
+def described_shards(option: str, urls: str, process: Process) -> list[Shard]:
+    """Return the shards that ``urls`` names, with what each of them holds.
+
+    Each process reads its share of them; those that it alone has been told of, it reads besides.
+    """
     from webdataset.shardlists import expand_urls
 
     try:
         names = expand_urls(urls)
     except ValueError as error:
         raise UserError(f"{option} {urls}: {error}") from error
-    shards = []
-    for url in names:
-        try:
-            shards.append(described(url))
-        except READ_ERRORS as error:
-            raise UserError(
-                f"{option} {urls}: {url} cannot be read as a shard ({error}); see that all of them "
-                "are there, and whole"
-            ) from error
+    where = f"{option} {urls}"
+    share = {url: described(url, where) for url in names[process.rank :: process.world_size]}
+    known = {url: shard for part in gather_objects(share, process) for url, shard in part.items()}
+    shards = [known[url] if url in known else described(url, where) for url in names]
     if not any(shard.samples for shard in shards):
-        raise UserError(f"{option} {urls}: no images in there")
+        raise UserError(f"{where}: no images in there")
     return shards
 
 
-def described(url: str) -> Shard:
-    """Return what the shard at ``url`` says of itself, or what is found in it."""
+def described(url: str, where: str) -> Shard:
+    """Return what the shard at ``url`` says of itself, or what is found in it.
+
+    Raises:
+        UserError: it cannot be read; ``where`` it was named.
+    """
+    try:
+        return _described(url)
+    except READ_ERRORS as error:
+        raise UserError(
+            f"{where}: {url} cannot be read as a shard ({error}); see that all of them are there, "
+            "and whole"
+        ) from error
+
+
+def _described(url: str) -> Shard:
     from webdataset.gopen import gopen
 
     with tarfile.open(fileobj=gopen(url), mode="r|*") as tar:
         first = tar.next()
         if first is not None and first.name == DESCRIPTION_NAME:
             content = json.load(tar.extractfile(first))
-            return Shard(url, content["samples"], tuple(content["classes"]))
+            return Shard(url, content["samples"], _one_of(tuple(content["classes"])))
     targets = [sample.target for sample in read_samples(url)]
     classes = tuple(str(number) for number in range(max(targets, default=-1) + 1))
-    return Shard(url, len(targets), classes, classes_have_names=False)
+    return Shard(url, len(targets), _one_of(classes), classes_have_names=False)
+
+
+@functools.cache
+def _one_of(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the same tuple for all that are equal, so that shards by the thousand hold one."""
+    return classes

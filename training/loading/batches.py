@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
         images: [N, 3, H, W] floats on the process's device.
-        targets: [N] class indices there.
+        targets: [N] class indices there; of images that were mixed, with the largest share.
         global_size: number of images of the batch over all processes.
         soft_targets: [N, classes] shares of the classes in images that were mixed, or None.
     """

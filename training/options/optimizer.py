@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.argument_types import fraction, natural_float, positive_float, two_fractions
+from training.argument_types import fraction, fractions, natural_float, positive_float
 from training.options.option import option
 
 
@@ -46,9 +46,9 @@ class OptimizerOptions:
     )
     opt_betas: tuple[float, ...] | None = option(
         "optimizer",
-        "of Adam and its kin, such as 0.9,0.98 (default: the optimizer's)",
-        parse=two_fractions,
-        metavar="B1,B2",
+        "of Adam and its kin, such as 0.9,0.98, of adan three (default: the optimizer's)",
+        parse=fractions,
+        metavar="B,B",
         from_recipe=True,
     )
     opt_eps: float | None = option(

@@ -48,11 +48,15 @@ class Figures:
     def _begin(self) -> None:
         history, self._undrawn = self._undrawn, ()
         with going_on("cannot draw the curves"):
-            # Here: a worker process that is forked while the thread imports would wait for ever if
-            # it needed the same modules.
+            # Here, and all that the thread needs: a worker process that is forked while the thread
+            # imports would wait for ever if it needed the same modules.
+            import encodings.utf_16_be  # noqa: F401, of the PDF's texts
+
             import matplotlib.backends.backend_agg
             import matplotlib.backends.backend_pdf  # noqa: F401
-            import PIL.PngImagePlugin  # noqa: F401
+            import PIL.Image
+
+            PIL.Image.preinit()
         self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._draw, args=(history,), name="figures")
         self._thread.start()

@@ -54,6 +54,15 @@ class ScoreSums:
         """Count a step that every process has left out."""
         self.sums[4] += 1
 
+    def go_on_from(self, sums: Tensor, process: Process) -> None:
+        """Begin with the ``sums_of_all`` of earlier: in the main process with all of them.
+
+        But of the skipped steps each process counts the same ones.
+        """
+        if process.is_main:
+            self.sums.copy_(sums)
+        self.sums[4] = sums[4] / process.world_size
+
     @property
     def loss_is_finite(self) -> Tensor:
         """Whether each loss was, as a tensor on the device."""

@@ -14,6 +14,7 @@ from training.errors import UserError
 from training.records.histograms import Histogram
 from training.records.history import EpochRecord
 from training.records.remembered import Remembered, recall, remember
+from training.records.step_axis import StepAxis
 from training.records.steps import StepRecord
 from training.records.tracker import Ending, numbers_of_best, numbers_of_lambdas
 
@@ -40,8 +41,7 @@ class MlflowRun:
     Args:
         out_dir: the run's folder, in which the run's id is kept.
         settings: of the run, plain values.
-        epochs: number of epochs that it has had.
-        batches_per_epoch: of no influence.
+        axis: knows how many epochs it has had.
         resumed: it goes on from a checkpoint.
     """
 
@@ -49,8 +49,7 @@ class MlflowRun:
         self,
         out_dir: Path,
         settings: Mapping[str, Any],
-        epochs: int,
-        batches_per_epoch: int,
+        axis: StepAxis,
         resumed: bool,
     ) -> None:
         from mlflow import MlflowClient
@@ -58,7 +57,7 @@ class MlflowRun:
 
         self.out_dir = out_dir
         self.client = MlflowClient()
-        before = recall(out_dir, NAME, epochs) if resumed else None
+        before = recall(out_dir, NAME, axis.epochs) if resumed else None
         if before is None:
             run = self.client.create_run(self._experiment(), run_name=out_dir.resolve().name)
             self.id, self.told = run.info.run_id, 0

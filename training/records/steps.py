@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from training.records.metrics import ScoreSums, scores_from_sums
+from training.records.step_axis import StepAxis
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class StepRecord:
         epoch: epochs since the run began, a fraction.
         lr: learning rate of the last step.
         train_loss, train_err1: means over the batches since the record before it, or since the
-            epoch began; of the main process's share of them. nan where every step was skipped.
+            epoch began or was gone on with; of the main process's share of them. nan where every
+            step was skipped.
         skipped_steps: number of steps of this epoch that ``--on-nan skip`` has left out.
     """
 
@@ -30,22 +32,23 @@ class StepRecord:
 
 @dataclass
 class StepRecords:
-    """Makes a record every ``print_freq`` batches of epochs of ``batches_per_epoch``.
+    """Makes a record every ``print_freq`` batches.
 
     Attributes:
-        print_freq, batches_per_epoch: see above.
-        start: epochs, and batches of the next one, that the run had had before.
+        print_freq: see above.
+        axis: numbers the batches.
+        batches: that the run had had before of the epoch that it goes on within.
+        sums: of the scores of these, of ``ScoreSums``; None where there are none.
     """
 
     print_freq: int
-    batches_per_epoch: int
-    start: tuple[int, int] = (0, 0)
+    axis: StepAxis
+    batches: int = 0
+    sums: Tensor | None = None
     _epoch: int = field(init=False)
-    _batches: int = field(init=False)
-    _sums: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._epoch, self._batches = self.start
+        self._epoch = self.axis.epochs
 
     def record(self, epoch: int, batches: int, sums: ScoreSums, lr: float) -> StepRecord | None:
         """Return the record after ``batches`` batches of ``epoch``, None where none is due.
@@ -58,17 +61,17 @@ class StepRecords:
             lr: learning rate of the last step.
         """
         if epoch != self._epoch:
-            self._epoch, self._batches, self._sums = epoch, 0, None
-        if batches == self._batches or batches % self.print_freq:
+            self._epoch, self.batches, self.sums = epoch, 0, None
+        if batches == self.batches or batches % self.print_freq:
             return None
-        before, self._batches, self._sums = self._sums, batches, sums.sums.clone()
-        scores = scores_from_sums(self._sums if before is None else self._sums - before)
-        step = epoch * self.batches_per_epoch + batches
+        before, self.batches, self.sums = self.sums, batches, sums.sums.clone()
+        since = self.sums if before is None else self.sums - before.to(self.sums.device)
+        scores = scores_from_sums(since)
         return StepRecord(
-            step=step,
-            epoch=step / self.batches_per_epoch,
+            step=self.axis.at(epoch, batches),
+            epoch=epoch + batches / self.axis.batches_per_epoch,
             lr=lr,
             train_loss=scores.loss,
             train_err1=scores.err1,
-            skipped_steps=round(self._sums[4].item()),
+            skipped_steps=round(self.sums[4].item()),
         )

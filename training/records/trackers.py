@@ -7,6 +7,7 @@ from pathlib import Path
 from training.records.config import RunConfig
 from training.records.lambdas import LAMBDAS_NAME, read_lambdas
 from training.records.mlflow import MlflowRun, check_mlflow
+from training.records.step_axis import StepAxis
 from training.records.tensorboard import TensorBoard, check_tensorboard
 from training.records.tracked_settings import tracked_settings
 from training.records.tracker import Tracker
@@ -38,8 +39,7 @@ def services_of(settings: Settings) -> list[str]:
 def trackings_of(
     settings: Settings,
     config: RunConfig,
-    epochs: int,
-    batches_per_epoch: int,
+    axis: StepAxis,
     batches: int,
     resumed: bool,
 ) -> list[Tracking]:
@@ -48,8 +48,7 @@ def trackings_of(
     Args:
         settings: what is asked for.
         config: of the run.
-        epochs: number of epochs that it has had.
-        batches_per_epoch: that it trains on.
+        axis: numbers its batches, and knows how many epochs it has had.
         batches: that it has had of the next epoch.
         resumed: it goes on from a checkpoint.
     """
@@ -57,8 +56,8 @@ def trackings_of(
     find_lambdas = partial(read_lambdas, out_dir / LAMBDAS_NAME)
     trackings = []
     if settings.tensorboard:
-        steps = epochs * batches_per_epoch + batches
-        opened = partial(TensorBoard, out_dir, epochs, steps)
+        steps = axis.at(axis.epochs, batches)
+        opened = partial(TensorBoard, out_dir, axis.epochs, steps)
         trackings.append(Tracking("--tensorboard", opened, find_lambdas))
     for name in services_of(settings):
         _, tracker = SERVICES[name]
@@ -66,8 +65,7 @@ def trackings_of(
             tracker,
             out_dir=out_dir,
             settings=tracked_settings(config),
-            epochs=epochs,
-            batches_per_epoch=batches_per_epoch,
+            axis=axis,
             resumed=resumed,
         )
         trackings.append(Tracking(f"--log {name}", opened, find_lambdas))

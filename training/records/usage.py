@@ -22,7 +22,8 @@ class Usage:
 
     Attributes:
         data_wait_percent: share of the time that it waited for the next batch. On a GPU, which
-            goes on computing meanwhile, an upper bound of the time that it stood still.
+            goes on computing meanwhile, an upper bound of the time that it stood still. nan where
+            there was no batch.
         gpu_memory_gib: peak of what PyTorch allocated, in GiB; nan on the CPU.
     """
 
@@ -61,7 +62,7 @@ class MeasuredBatches:
         on_gpu = device.type == "cuda"
         used = torch.tensor(
             [
-                100 * self.wait_seconds / seconds,
+                100 * self.wait_seconds / seconds if self.images else torch.nan,
                 torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else torch.nan,
             ],
             dtype=torch.float64,

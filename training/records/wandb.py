@@ -14,6 +14,7 @@ from training.errors import UserError
 from training.records.histograms import Histogram
 from training.records.history import COLUMNS, EpochRecord
 from training.records.remembered import Remembered, recall, remember
+from training.records.step_axis import StepAxis
 from training.records.steps import StepRecord
 from training.records.tracker import Ending, numbers_of_best, numbers_of_lambdas
 
@@ -40,9 +41,9 @@ class WandbRun:
         out_dir: the run's folder, in which the library keeps its own files in ``wandb/``, and we
             the run's id.
         settings: of the run, plain values.
-        epochs: number of epochs that it has had.
-        batches_per_epoch: that it trains on; the library's own steps are batches, so that a run
-            goes on from an earlier one of them without telling anything twice.
+        axis: numbers its batches, and knows how many epochs it has had; the library's own steps
+            are batches, so that a run goes on from an earlier one of them without telling anything
+            twice.
         resumed: it goes on from a checkpoint.
     """
 
@@ -50,15 +51,14 @@ class WandbRun:
         self,
         out_dir: Path,
         settings: Mapping[str, Any],
-        epochs: int,
-        batches_per_epoch: int,
+        axis: StepAxis,
         resumed: bool,
     ) -> None:
         import wandb
 
         self.out_dir = out_dir
-        self.batches_per_epoch = batches_per_epoch
-        before = recall(out_dir, NAME, epochs) if resumed else None
+        self.axis = axis
+        before = recall(out_dir, NAME, axis.epochs) if resumed else None
         self.told = 0 if before is None else before.epoch
         self.run = wandb.init(
             id=secrets.token_hex(4) if before is None else before.id,
@@ -96,7 +96,7 @@ class WandbRun:
                     if each.total
                 },
             },
-            step=history[-1].epoch * self.batches_per_epoch,
+            step=self.axis.at(history[-1].epoch),
         )
         self.run.summary.update(numbers_of_best(history))
         self.told = history[-1].epoch

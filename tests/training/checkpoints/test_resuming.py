@@ -200,6 +200,27 @@ def test_epoch_of_an_older_checkpoint_goes_on(tmp_path, signal_at):
     assert "epoch 2/2: lr" in output_here(*run, "--resume", "auto")
 
 
+@pytest.mark.parametrize(("tells", "seconds"), [(True, 480), (False, 5000)])
+def test_validation_before_a_stop_is_no_time_of_training(tmp_path, signal_at, tells, seconds):
+    """An older checkpoint does not tell how long each of them took."""
+    signal_at(CHECKS_PER_EPOCH - 1, signal.SIGTERM)
+    run_here(*RUN, "--epochs", 1, "--out-dir", tmp_path)
+    left = tmp_path / "checkpoint-epoch0-batch3.pth.tar"
+    content = torch.load(left, weights_only=True)
+    partial = content["partial_epoch"]
+    assert 0 < partial["train_seconds"] < partial["seconds"]
+    partial |= {"train_seconds": 480.0, "seconds": 5000.0}
+    if not tells:
+        del partial["train_seconds"]
+    torch.save(content, left)
+    output_here(*RUN, "--epochs", 1, "--out-dir", tmp_path, "--resume", "auto")
+    (row,) = read_log(tmp_path)
+    images = 3 * 16
+    assert images / (seconds + 100) < float(row["images_per_second"]) <= images / seconds
+    assert float(row["seconds"]) >= 5000
+    assert row["data_wait_percent"] == ""  # of no batch
+
+
 def run_with(whole, tmp_path):
     """Return a copy of the output directory of the whole run."""
     out = tmp_path / "out"

@@ -76,6 +76,14 @@ def write_parquet(folder):
             )
 
 
+def write_older_parquet(folder):
+    """As uploads were called once; beside other sets that are not asked for."""
+    folder.mkdir()
+    for split, rows in splits_of("val").items():
+        rows.to_parquet(str(folder / f"{split}-00000-of-00001-0123456789abcdef.parquet"))
+        rows.to_parquet(str(folder / f"{split}_small-00000-of-00001.parquet"))
+
+
 def write_parquet_folders(folder):
     for split, rows in splits_of("test").items():
         (folder / split).mkdir(parents=True)
@@ -88,7 +96,10 @@ def colours(images):
 
 @pytest.mark.parametrize(
     ("write", "val"),
-    [(write_saved, "validation"), (write_parquet, "validation"), (write_parquet_folders, "test")],
+    [
+        *((write_saved, "validation"), (write_parquet, "validation"), (write_older_parquet, "val")),
+        (write_parquet_folders, "test"),
+    ],
 )
 def test_images_and_classes(tmp_path, write, val):
     write(tmp_path / "data")
@@ -102,6 +113,37 @@ def test_images_and_classes(tmp_path, write, val):
         assert images.name(2) == f"hf:{tmp_path / 'data'}, {split}, image 3"
         assert images.targets.dtype == np.int32
     assert load_huggingface(f"hf:{tmp_path / 'data'}", train=False).train is None
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_parquet_folders])
+def test_one_of_several_data_sets_has_to_be_named(tmp_path, write):
+    for name in ("full_size", "320px"):
+        write(tmp_path / name)
+    with pytest.raises(UserError, match=r"split train lie in several folders \(320px"):
+        load_huggingface(f"hf:{tmp_path}", train=True)
+    assert len(load_huggingface(f"hf:{tmp_path / '320px'}", train=True).train) == 8
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "arrow", "pandas"])
+def test_format_that_was_saved_is_of_no_influence(tmp_path, kind):
+    """Not even one that hides the images."""
+    splits_of().with_format(kind, columns=["label"]).save_to_disk(str(tmp_path / "data"))
+    images = load_huggingface(f"hf:{tmp_path / 'data'}", train=True).train
+    assert colours(images) == [(number, 5, 7) for number in range(8)]
+    assert [images.target(index) for index in range(8)] == [0, 1] * 4
+
+
+@pytest.mark.parametrize("name", ["image", "img"])
+def test_image_is_the_column_of_several_that_is_called_so(tmp_path, name):
+    splits = splits_of()
+    for split, rows in splits.items():
+        features = datasets.Features({name: datasets.Image()})
+        others = {name: [encoded("", 9)] * len(rows)}
+        others = datasets.Dataset.from_dict(others, features=features)
+        splits[split] = datasets.concatenate_datasets([rows, others], axis=1)
+    splits.save_to_disk(str(tmp_path / "data"))
+    images = load_huggingface(f"hf:{tmp_path / 'data'}", train=False).val
+    assert colours(images) == [(9, 0, 7)] * 4
 
 
 def test_parquet_of_others(tmp_path):
@@ -164,8 +206,10 @@ def test_training_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         (lambda splits: splits.pop("validation"), "has the splits train; there must be train"),
         (lambda splits: splits.pop("train"), "there must be train"),
         (lambda splits: _without(splits, "label"), "needs one column of class labels"),
-        (lambda splits: _without(splits, "photo"), "none of its columns holds images"),
+        (lambda splits: _without(splits, "photo"), "needs one column of images"),
         (lambda splits: _unlabelled(splits), "without a class number"),
+        (lambda splits: _with_several_labels(splits), "one number an image"),
+        (lambda splits: _with_masks(splits), "needs one column of images, or of several one"),
     ],
 )
 def test_folder_that_does_not_fit_is_refused(tmp_path, change, words):
@@ -184,6 +228,17 @@ def _without(splits, column):
 def _unlabelled(splits):
     rows = splits["validation"].remove_columns(["label"])
     splits["validation"] = rows.add_column("label", [-1] * len(rows))
+
+
+def _with_several_labels(splits):
+    for name, rows in splits.items():
+        splits[name] = rows.remove_columns(["label"]).add_column("label", [[0]] * len(rows))
+
+
+def _with_masks(splits):
+    for name, rows in splits.items():
+        masks = rows.select_columns(["photo"]).rename_column("photo", "mask")
+        splits[name] = datasets.concatenate_datasets([masks, rows], axis=1)
 
 
 def test_options_that_do_not_go_with_it(tmp_path):

@@ -14,14 +14,13 @@ TARGETS = torch.tensor([3, 1, 4, 1, 5, 0, 2, 5])
     ("alphas", "kind"), [((0.4, 0.0), v2.MixUp), ((0.0, 1.0), v2.CutMix)], ids=["mixup", "cutmix"]
 )
 def test_images_and_targets_are_those_of_torchvision(alphas, kind):
-    images, targets, soft_targets = Mixing(*alphas, classes=6)(IMAGES, TARGETS, seed=7)
+    images, _, soft_targets = Mixing(*alphas, classes=6)(IMAGES, TARGETS, seed=7)
     torch.manual_seed(7)
     order = torch.randperm(8)
     torch.randint(1, ())
     expected = kind(alpha=sum(alphas), num_classes=6)(IMAGES[order], TARGETS[order])
     assert torch.equal(images, expected[0])
     assert torch.equal(soft_targets, expected[1])
-    assert torch.equal(targets, TARGETS[order])
 
 
 @pytest.mark.parametrize("alphas", [(0.4, 0.0), (0.0, 1.0)])
@@ -34,8 +33,9 @@ def test_targets_have_the_shares_of_their_images(alphas):
         torch.testing.assert_close(soft_targets.sum(1), torch.ones(4))
         expected = soft_targets @ (classes + 1.0)
         torch.testing.assert_close(images.mean((1, 2, 3)), expected)
-        assert sorted(targets.tolist()) == [0, 1, 2, 3]
-        assert torch.all(soft_targets.gather(1, targets[:, None]) > 0) or alphas[1]
+        largest = soft_targets.max(dim=1).values
+        assert torch.equal(soft_targets.gather(1, targets[:, None])[:, 0], largest)
+        assert largest.min() >= 0.5
 
 
 def test_each_batch_has_one_of_both():

@@ -1,6 +1,7 @@
 """WebDataset shards: each image once whoever reads it, and the same training as from files."""
 
 import functools
+import importlib
 import io
 import sys
 import tarfile
@@ -12,9 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from webdataset.shardlists import expand_urls
 
 from tests.support.command_line import error_here, output_here
+from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
+from tests.support.warm_python import run_warm
 from training import write_shards
 from training.errors import UserError
 from training.images import shard_order
@@ -27,6 +31,7 @@ from training.processes.ranks import Process
 from training.recipes import RECIPES
 
 CPU = torch.device("cpu")
+ALONE = Process(0, 1, CPU)
 
 
 @pytest.fixture
@@ -58,13 +63,16 @@ def contents(images):
 
 def test_shards_hold_the_images_of_the_folder(folders, small_windows):
     images, shards = folders
-    files, data = load_image_folders(str(images), None, True), load_shards(*shard_urls(shards))
+    files, data = (
+        load_image_folders(str(images), None, True),
+        load_shards(*shard_urls(shards), ALONE),
+    )
     assert data.classes == files.classes
     assert data.train.shard_sizes == [4, 4, 4, 2]
     assert contents(data.train) == contents(files.train)
     assert contents(data.val) == contents(files.val)
     assert [data.val.target(index) for index in range(6)] == [0, 0, 0, 1, 1, 1]
-    assert load_shards(None, shard_urls(shards)[1]).train is None
+    assert load_shards(None, shard_urls(shards)[1], ALONE).train is None
     assert data.train.name(5).endswith("train-0001.tar, image 2")
 
 
@@ -84,15 +92,15 @@ class QuietHandler(SimpleHTTPRequestHandler):
 @pytest.mark.parametrize("scheme", ["pipe", "http"])
 def test_shards_from_elsewhere(folders, small_windows, scheme):
     shards = folders[1]
-    expected = load_shards(*shard_urls(shards))
+    expected = load_shards(*shard_urls(shards), ALONE)
     if scheme == "pipe":
-        data = load_shards(*(f"pipe:cat {urls}" for urls in shard_urls(shards)))
+        data = load_shards(*(f"pipe:cat {urls}" for urls in shard_urls(shards)), ALONE)
         assert contents(data.train) == contents(expected.train)
         return
     handler = functools.partial(QuietHandler, directory=str(shards))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        data = load_shards(*shard_urls(f"http://127.0.0.1:{server.server_port}"))
+        data = load_shards(*shard_urls(f"http://127.0.0.1:{server.server_port}"), ALONE)
         assert contents(data.train) == contents(expected.train)
         server.shutdown()
 
@@ -109,9 +117,34 @@ def test_shards_of_others_are_counted(folders, tmp_path):
     jpeg = next((folders[0] / "val" / "class0").iterdir()).read_bytes()
     path = tmp_path / "other.tar"
     write_tar(path, {"a.jpg": jpeg, "a.cls": b"2\n", "b.jpg": jpeg, "b.cls": b"0"})
-    data = load_shards(None, str(path))
+    data = load_shards(None, str(path), ALONE)
     assert data.classes == ("0", "1", "2")
     assert [data.val.target(index) for index in range(2)] == [2, 0]
+
+
+def load_on(rank, folder, urls):
+    with gloo_group(folder, rank, world_size=2):
+        data = load_shards(None, urls[rank], Process(rank, 2, CPU))
+    assert data.val.shard_sizes == [2, 2, 1]
+    assert [shard.url for shard in data.val.shards] == list(expand_urls(urls[rank]))
+    assert data.classes == ("0", "1")
+    assert not data.classes_have_names
+
+
+@pytest.mark.parametrize("told_alike", [True, False])
+def test_each_shard_is_counted_by_one_process(folders, tmp_path, told_alike):
+    """Where both are told of the same ones; of others, by the one that is."""
+    jpeg = next((folders[0] / "val" / "class0").iterdir()).read_bytes()
+    for shard, samples in enumerate((2, 2, 1)):
+        images = {f"{number}.jpg": jpeg for number in range(samples)}
+        targets = {f"{number}.cls": b"%d" % number for number in range(samples)}
+        files = sorted({**images, **targets}.items())
+        write_tar(tmp_path / f"{shard}.tar", dict(files))
+    cat, opened = f"cat {tmp_path}/{{0..2}}.tar", tmp_path / "opened"
+    first = f"pipe:echo >> {opened}; {cat}"
+    run_warm(load_on, (tmp_path, (first, first if told_alike else f"pipe:{cat}")), 2)
+    # For what it says of itself, and for its samples.
+    assert opened.read_text().count("\n") == 2 * 3
 
 
 def test_broken_shards_are_named(folders, tmp_path):
@@ -125,9 +158,9 @@ def test_broken_shards_are_named(folders, tmp_path):
         (f"pipe:cat {missing} 2>/dev/null", "cannot be read as a shard"),
     ):
         with pytest.raises(UserError, match=message):
-            load_shards(None, str(path))
+            load_shards(None, str(path), ALONE)
     cut.write_bytes(content[: len(content) // 2])
-    data = load_shards(None, str(cut))  # it says that it holds 4
+    data = load_shards(None, str(cut), ALONE)  # it says that it holds 4
     with pytest.raises(UserError, match=r"cut\.tar, image \d: cannot be read as an image"):
         list(loader(data.val, workers=0, shuffle_seed=None))
 
@@ -205,7 +238,7 @@ def loader(images, workers, shuffle_seed=5, rank=0, world_size=1):
 
 def test_augmented_images_do_not_depend_on_who_reads_them(folders, small_windows):
     def loaded(**options):
-        images = load_shards(*shard_urls(folders[1])).train
+        images = load_shards(*shard_urls(folders[1]), ALONE).train
         return [
             image.numpy().tobytes() for batch in loader(images, **options) for image in batch.images
         ]
@@ -223,7 +256,7 @@ def test_shards_are_read_once_an_epoch(folders, small_windows, monkeypatch):
     monkeypatch.setattr(
         "training.images.shards.read_samples", lambda url: opened.append(url) or read_samples(url)
     )
-    images = load_shards(*shard_urls(folders[1])).train
+    images = load_shards(*shard_urls(folders[1]), ALONE).train
     list(loader(images, workers=0))
     assert len(opened) == len(set(opened)) == 4
 
@@ -262,7 +295,22 @@ def test_options_that_do_not_fit(folders, tmp_path):
 def test_missing_package_is_named(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)  # importing it fails
     with pytest.raises(UserError, match="pip install webdataset"):
-        load_shards(*shard_urls(folders[1]))
+        load_shards(*shard_urls(folders[1]), ALONE)
+
+
+def test_missing_package_is_named_where_shards_are_written(folders, tmp_path, monkeypatch, capsys):
+    """By the command, which is not imported before; its help needs nothing."""
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    monkeypatch.delitem(sys.modules, "training.write_shards")
+    command = importlib.import_module("training.write_shards")
+    with pytest.raises(SystemExit) as end:
+        command.main(["--help"])
+    assert end.value.code == 0
+    capsys.readouterr()
+    assert command.main([str(folders[0]), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "pip install webdataset" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_that_cannot_be_read_is_named(tmp_path, capsys):

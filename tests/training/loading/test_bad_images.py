@@ -311,7 +311,7 @@ def shards(whole, tmp_path):
 
 
 def test_bad_image_in_a_shard(shards, tmp_path):
-    data = load_shards(*map(str, shards))
+    data = load_shards(*map(str, shards), Process(0, 1, CPU))
     bad_images = BadImages("training", 200, tmp_path / "list", list_bad_images)
     batches = list(loader(data.train, workers=2, bad_images=bad_images))
     assert [len(batch.images) for batch in batches] == [50] * 4
@@ -322,7 +322,7 @@ def test_bad_image_in_a_shard(shards, tmp_path):
 
 def test_shard_that_breaks_off_is_no_bad_image(shards, tmp_path):
     """It holds thousands, which would be looked for in vain, each from the shard's start."""
-    data = load_shards(*map(str, shards))
+    data = load_shards(*map(str, shards), Process(0, 1, CPU))
     path = tmp_path / "shards" / "train-0002.tar"
     path.write_bytes(path.read_bytes()[:20_000])
     bad_images = BadImages("training", 200, tmp_path / "list", list_bad_images)

@@ -12,9 +12,11 @@ from tests.support.command_line import error_here, output_here, read_log, run_he
 from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from tests.support.warm_python import HANG
 from training.errors import UserError
+from training.processes.ranks import Process
 from training.records.history import EpochRecord
 from training.records.metrics import ScoreSums
 from training.records.remembered import Remembered, recall, remember
+from training.records.step_axis import StepAxis
 from training.records.steps import StepRecord, StepRecords
 from training.records.tracker import Ending
 from training.records.tracking import Tracking
@@ -145,8 +147,13 @@ def test_ids_are_kept_and_a_rewind_is_another_run(tmp_path):
             recall(tmp_path, "wandb", 3)
 
 
+def records_of(epochs, length, **options):
+    """Records of every second batch of a run that has had ``epochs`` epochs of ``length``."""
+    return StepRecords(2, StepAxis(epochs, epochs * length, length), **options)
+
+
 def test_step_records_are_means_since_the_one_before():
-    sums, records = ScoreSums(torch.device("cpu")), StepRecords(print_freq=2, batches_per_epoch=5)
+    sums, records = ScoreSums(torch.device("cpu")), records_of(epochs=0, length=5)
     losses, found = [4.0, 2.0, 1.0, 1.0, 8.0, 6.0], []
     for number, loss in enumerate(losses[:5], start=1):
         sums.add(torch.tensor(loss), torch.eye(3), torch.tensor([0, 1, 0]))
@@ -169,11 +176,30 @@ def test_step_records_are_means_since_the_one_before():
 
 def test_step_that_was_recorded_before_a_stop_is_not_recorded_again():
     """Where the run was stopped while it validated, the first it has to tell is of that step."""
-    records = StepRecords(print_freq=2, batches_per_epoch=4, start=(1, 4))
+    records = records_of(epochs=1, length=4, batches=4)
     sums = ScoreSums(torch.device("cpu"))
     sums.add(torch.tensor(1.0), torch.eye(3), torch.tensor([0, 1, 2]))
     assert records.record(1, 4, sums, lr=0.5) is None
     assert records.record(2, 2, sums, lr=0.5).step == 10
+
+
+def test_first_record_after_a_stop_within_an_epoch_is_of_what_came_behind_it():
+    """Of this process's images alone; those before the stop are of all processes."""
+    before, sums = ScoreSums(torch.device("cpu")), ScoreSums(torch.device("cpu"))
+    before.add(torch.tensor(9.0), torch.eye(3)[:2], torch.tensor([1, 0]))
+    before.sums[4] = 2 * 3  # three steps, as each of two processes has counted
+    sums.go_on_from(before.sums, Process(0, 2, torch.device("cpu")))
+    records = records_of(epochs=1, length=8, batches=3, sums=before.sums)
+    sums.add(torch.tensor(1.0), torch.eye(3), torch.tensor([0, 1, 2]))
+    record = records.record(1, 4, sums, lr=0.5)
+    assert (record.train_loss, record.train_err1, record.skipped_steps) == (1.0, 0.0, 3)
+
+
+def test_steps_go_on_after_epochs_of_another_length():
+    axis = StepAxis(epochs=2, steps=90, batches_per_epoch=10)
+    assert [axis.at(epoch) for epoch in range(5)] == [0, 45, 90, 100, 110]
+    record = StepRecords(2, axis).record(3, 4, ScoreSums(torch.device("cpu")), lr=0.5)
+    assert (record.step, record.epoch) == (104, pytest.approx(3.4))
 
 
 @pytest.mark.parametrize("text", ["", "tensorboard", "wandb,", "wandb mlflow"])

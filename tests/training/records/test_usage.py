@@ -47,6 +47,12 @@ def test_wait_is_the_time_for_batches_alone():
     assert math.isnan(usage.gpu_memory_gib)
 
 
+def test_pass_without_batches_has_no_share_of_waiting():
+    measured = MeasuredBatches(SlowBatches(0), CPU)
+    assert list(measured) == []
+    assert math.isnan(measured.usage_of_all().data_wait_percent)
+
+
 def use_of_two(rank, folder):
     """As rank 0 wait for half of the time, as rank 1 hardly at all; save what all used."""
     with gloo_group(folder, rank, world_size=2):
