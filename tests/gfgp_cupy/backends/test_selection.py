@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gfgp_cupy import backend_report, use_backend
 from gfgp_cupy.backends import Backend, backend_module, select_backend
@@ -436,6 +437,18 @@ def under_export(ask):
     return reasons[0]
 
 
+def under_dispatch(ask):
+    class Asks(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            reasons.append(ask())
+            return operator(*args, **(kwargs or {}))
+
+    reasons = []
+    with Asks():
+        torch.ones(2)
+    return reasons[0]
+
+
 def under_mode(make_mode):
     def answer(ask):
         with make_mode():
@@ -451,6 +464,16 @@ def default_device_meta():
         yield
     finally:
         torch.set_default_device(None)
+
+
+@contextmanager
+def default_type(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager
@@ -470,10 +493,13 @@ def deterministic():
         "inference": under_mode(torch.inference_mode),
         "default device": under_mode(default_device_meta),
         "device block": under_mode(lambda: torch.device("meta")),
+        "default float16": under_mode(lambda: default_type(torch.float16)),
+        "default bfloat16": under_mode(lambda: default_type(torch.bfloat16)),
         "deterministic": under_mode(deterministic),
         "forward mode": under_mode(torch.autograd.forward_ad.dual_level),
         "grad": under_grad,
         "vmap": under_vmap,
+        "inside a dispatch": under_dispatch,
         "torch.jit.trace": under_trace,
         "torch.export": under_export,
     }.items(),
