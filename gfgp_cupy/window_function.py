@@ -72,8 +72,13 @@ class WindowFunction:
     def is_served_by(self, backend: str) -> bool:
         """Whether a backend computes this function; otherwise PyTorch's operators do.
 
-        Backend ``torch`` has a memory-saving way for Max-Ent pooling alone.
+        Backend ``torch`` has a memory-saving way for Max-Ent pooling alone. ``"auto"``: whether any
+        has a way of its own.
         """
         if backend == "cupy":
             return self.cuda is not None
-        return self.cpu is not None if backend == "numba" else self.name == "max_ent"
+        if backend == "numba":
+            return self.cpu is not None
+        if backend == "torch":
+            return self.name == "max_ent"
+        return self.cuda is not None or self.cpu is not None

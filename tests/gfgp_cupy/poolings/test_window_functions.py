@@ -79,6 +79,10 @@ def of_numba(function):
     return Kernels(function, backend_module("numba"))
 
 
+def of_torch(function):
+    return Kernels(function, backend_module("torch"))
+
+
 def of_cuda(function):
     return Kernels(function, kernels_on_cpu(run_launch))
 
@@ -90,6 +94,7 @@ def on_gpu(function):
 def implementations():
     for name, function in WINDOW_FUNCTIONS.items():
         yield pytest.param(function, Composition, id=f"{name}-composition")
+        yield pytest.param(function, of_torch, id=f"{name}-torch")
         if function.is_served_by("numba"):
             yield pytest.param(function, of_numba, id=f"{name}-numba")
         if function.is_served_by("cupy"):
