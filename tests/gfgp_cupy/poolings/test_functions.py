@@ -276,6 +276,26 @@ def test_log_sum_exp_is_the_mean_of_max_ent_up_to_lam(dtype, sign, lam):
     assert grad.item() == pytest.approx(expected_grad, rel=4 * roundoff ** (2 / 3))
 
 
+@pytest.mark.parametrize("bias", [-0.7, 0.0, 2.0])
+def test_gating_with_w_0_is_mixing_but_for_gradients_of_ties(bias):
+    x = images().clone().requires_grad_()
+    proportion = torch.tensor(bias, dtype=x.dtype).sigmoid()
+    ties = torch.zeros(1, 1, 2, 2, dtype=x.dtype, requires_grad=True)
+    for input in (x, ties):
+        gated = gated_pool2d(input, 0.0, 2, bias=bias)
+        mixed = mixed_pool2d(input, proportion, 2)
+        torch.testing.assert_close(gated, mixed)
+        (of_gated,) = torch.autograd.grad(gated.sum(), input)
+        (of_mixed,) = torch.autograd.grad(mixed.sum(), input)
+        if input is x:
+            torch.testing.assert_close(of_gated, of_mixed)
+    average = (1 - proportion.item()) / 4
+    assert of_mixed.flatten().tolist() == pytest.approx([0.25] * 4)
+    assert sorted(of_gated.flatten().tolist()) == pytest.approx(
+        [average] * 3 + [average + proportion.item()]
+    )
+
+
 def test_lam_and_p_learn_from_their_neutral_values():
     x = images((1, 1, 2, 2)).abs()
     for function, scale in ((log_sum_exp_pool2d, x), (generalized_mean_pool2d, x.log())):
