@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .geometry import PoolGeometry
 
 __all__ = ["WindowFunction", "check_eps"]
 
+FLOAT32 = torch.finfo(torch.float32)
+
 
 def check_eps(eps: float) -> None:
-    """Checks the least value of something that has to be positive.
+    """Checks the least value of something that has to be positive, also in float32.
 
     Raises:
-        ValueError: ``eps`` is not above 0, or not finite.
+        ValueError: ``eps`` is not above 0, or not finite, or float32 has no such (normal) number.
     """
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps must be above 0 and finite, got {eps}")
+    if not FLOAT32.tiny <= eps <= FLOAT32.max:
+        raise ValueError(
+            f"eps must be above 0 and finite in float32, from {FLOAT32.tiny:.2g} to "
+            f"{FLOAT32.max:.2g}, got {eps}"
+        )
 
 
 @dataclass(frozen=True)

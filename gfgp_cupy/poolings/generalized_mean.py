@@ -57,7 +57,7 @@ def generalized_mean_pool2d(
             a number.
         kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
-        eps: the smallest value of an element, above 0.
+        eps: the smallest value of an element, above 0 in float32.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
