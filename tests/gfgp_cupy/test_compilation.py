@@ -198,7 +198,8 @@ def test_on_the_cpu_there_is_nothing_to_compile():
 
 def test_exported_programs_are_served_as_this_machine_can():
     images = torch.rand(2, 3, 8, 8)
-    program = torch.export.export(nn.Sequential(nn.Conv2d(3, 4, 3), MaxEntPool2d(2)), (images,))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), MaxEntPool2d(2))
+    program = torch.export.export(network, (images,), strict=False)
     result = compile_kernels(program.module(), images.shape)
     assert str(result) == "nothing to compile: backend 'numba' serves cpu"
 

@@ -353,7 +353,8 @@ EXPORTED = ("max_ent_unguided", "gem", "gauss_unguided")
 
 def test_exported_programs_run_without_numba(tmp_path):
     for name in EXPORTED:
-        program = torch.export.export(create_pooling(name, 4, 3, 2, 1), (torch.rand(2, 4, 8, 8),))
+        layer, inputs = create_pooling(name, 4, 3, 2, 1), (torch.rand(2, 4, 8, 8),)
+        program = torch.export.export(layer, inputs, strict=False)
         torch.export.save(program, tmp_path / f"{name}.pt2")
     output = run_python(f"""
     import sys, warnings
