@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from numbers import Real
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +15,10 @@ from .torchscript import sizes_of
 __all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float32, torch.float64)}
+"""The largest number of each type to compute in."""
 
 
 class Geometry(Protocol):
@@ -106,13 +112,11 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
         shape: of the output of a batch, or of a part of it.
 
     Raises:
-        TypeError, ValueError: ``value`` is none of the above.
+        TypeError, ValueError: ``value`` is none of the above, or beyond the type's range.
     """
     dtype = computing_dtype(input)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return input.new_full((1,) * len(shape), value, dtype=dtype)
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor or a number, got {type(value).__name__}")
+        return input.new_full((1,) * len(shape), _number(name, value, dtype), dtype=dtype)
     _check_dtype(name, value)
     if value.device != input.device:
         raise ValueError(
@@ -129,6 +133,18 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
         value = value.to(dtype)
     missing = len(shape) - value.dim()
     return value.reshape((1,) * missing + value.shape) if missing else value
+
+
+def _number(name: str, value: object, dtype: torch.dtype) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a torch.Tensor or a number, got {type(value).__name__}")
+    size: Any = abs(value)
+    if LARGEST[dtype] < size < math.inf:
+        raise ValueError(
+            f"{name} must be at most {LARGEST[dtype]:.3g} in magnitude, for it is used in "
+            f"{str(dtype).removeprefix('torch.')}, got {value}"
+        )
+    return float(value)
 
 
 def _advice(name: str, given: tuple[int, ...], shape: tuple[int, ...]) -> str:

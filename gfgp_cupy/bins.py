@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .geometry import Sizes
+from .geometry import Sizes, check_axes
 from .torchscript import sizes_of
 
 __all__ = ["Bins", "Group", "adaptive_windows", "groups", "rejoined", "taken"]
@@ -62,7 +62,13 @@ class Bins(NamedTuple):
         return tuple([size // count for count, size in zip(counts, sizes, strict=True)])
 
     def tile(self, input: object, axes: int) -> bool:
-        """Whether all windows of ``input`` are of one size; also of what is no input at all."""
+        """Whether all windows of ``input`` are of one size; also of what is no input at all.
+
+        Raises:
+            ValueError: ``axes`` is none of 1, 2 and 3.
+            TypeError: as :meth:`of_axes`.
+        """
+        check_axes(axes)
         if not isinstance(input, Tensor) or input.dim() not in (axes + 1, axes + 2):
             return True
         return self.of_axes(axes).kernel_size(*sizes_of(input)[-axes:]) is not None
@@ -93,7 +99,7 @@ def adaptive_windows(output_size: int | tuple[int | None, ...] | None) -> Sizes:
             such as a (height, width) pair; ``None`` for as many as the input has.
 
     Raises:
-        TypeError: none of these.
+        TypeError: none of these; a symbolic size, of an export for inputs of any size.
         ValueError: a size below 1.
 
     Example:
@@ -102,6 +108,11 @@ def adaptive_windows(output_size: int | tuple[int | None, ...] | None) -> Sizes:
         torch.Size([2, 3, 3, 7])
     """
     sizes = output_size if isinstance(output_size, (tuple, list)) else (output_size,)
+    if any(isinstance(size, torch.SymInt) for size in sizes):
+        raise TypeError(
+            f"output_size must be numbers, got {output_size}, which an export leaves open, but how "
+            "long windows are depends on it: pass numbers, or export for inputs of one size"
+        )
     if len(sizes) not in _MANY or not all(size is None or type(size) is int for size in sizes):
         raise TypeError(
             "output_size must be an int, None, or a pair of these (of three axes a triple), got "

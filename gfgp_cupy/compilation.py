@@ -114,7 +114,7 @@ class _Call:
 
     Attributes:
         operator: which.
-        backend: that it is told to use.
+        backend: that serves it.
         arguments: the others, by name.
     """
 
@@ -129,7 +129,7 @@ class _Call:
     def launches(self) -> list[Launch]:
         """Those that the call comes to, with tensors on the meta device."""
         launches: list[Launch] = []
-        operators = next(known for known in ops.OPERATORS.values() if self.operator in known)
+        operators = _operators_with(self.operator)
         arguments = tree_map(_on_meta, self.arguments)
         function = operators.function.with_constant(arguments.pop("constant", None))
         arguments["lam"] = arguments.pop(function.parameter)
@@ -161,8 +161,16 @@ class _OperatorCalls(TorchDispatchMode):
             names = (argument.name for argument in operator._schema.arguments)
             # What is left out at the end is as its default says.
             arguments = dict(zip(names, args, strict=False))
-            self.calls.append(_Call(operator, arguments.pop("backend"), arguments))
+            backend = ops.serving(
+                _operators_with(operator).function, arguments.pop("backend"), args[0].device
+            )
+            self.calls.append(_Call(operator, backend, arguments))
         return operator(*args, **(kwargs or {}))
+
+
+def _operators_with(operator: OpOverload) -> ops.Operators:
+    """Those of the window function that ``operator`` is one of."""
+    return next(known for known in ops.OPERATORS.values() if operator in known)
 
 
 def _calls(

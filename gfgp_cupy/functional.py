@@ -74,7 +74,8 @@ def max_ent_pool2d(
     Raises:
         TypeError: an argument is of a type or dtype named above as unsupported.
         ValueError: wrong rank, sizes out of range, an empty output, ``lam`` that does not
-            broadcast, or tensors on different devices.
+            broadcast or is a number beyond the range of the type that it is used in, or tensors on
+            different devices.
 
     Example:
         >>> x = torch.arange(16.0).reshape(1, 1, 4, 4)
@@ -181,7 +182,7 @@ def gaussian_pool2d(
         weight: w, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a
             number.
         kernel_size, stride, padding, ceil_mode, count_include_pad: as in :func:`max_ent_pool2d`.
-        eps: ε, the least variance, above 0.
+        eps: ε, the least variance, above 0 in float32.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are

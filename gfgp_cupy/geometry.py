@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["MANY_INTS", "NAMES_OF_AXES", "PoolGeometry", "Sizes", "check_flag", "pool_geometry"]
+__all__ = [
+    "MANY_INTS",
+    "NAMES_OF_AXES",
+    "PoolGeometry",
+    "Sizes",
+    "check_axes",
+    "check_flag",
+    "pool_geometry",
+]
 
 Sizes = tuple[int, ...]
 """A number for each axis: (height, width) of a plane, (depth, height, width) of a volume."""
@@ -116,6 +124,7 @@ def pool_geometry(
             no bool.
         ValueError: a value is out of its range.
     """
+    check_axes(axes)
     kernel = _of_each_axis("kernel_size", kernel_size, axes)
     is_kernel = stride is None or _is_empty(stride)
     step = kernel if is_kernel else _of_each_axis("stride", stride, axes)
@@ -133,6 +142,16 @@ def pool_geometry(
                 f"with kernel_size={kernel_size}: use a larger kernel or less padding"
             )
     return PoolGeometry(kernel, step, pad, check_flag("ceil_mode", ceil_mode))
+
+
+def check_axes(axes: int) -> None:
+    """Checks a number of axes that windows have.
+
+    Raises:
+        ValueError: it is none of 1, 2 and 3.
+    """
+    if type(axes) is not int or not 1 <= axes <= 3:
+        raise ValueError(f"axes must be 1, 2 or 3, got {axes!r}")
 
 
 def check_flag(name: str, value: object) -> bool:

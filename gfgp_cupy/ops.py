@@ -2,8 +2,9 @@
 
 Each window function has four for planes, and four for volumes, ``<name>_pool3d`` and so on; a line
 is a plane of one row. Each hands its work to the backend that it is told to use, so that a
-backward pass runs on the backend of its forward whatever thread autograd calls it from. They expect
-arguments that :func:`gfgp_cupy.window_pooling.pool_windows` has checked.
+backward pass runs on the backend of its forward whatever thread autograd calls it from; ``"auto"``,
+as exported programs have it, is the one that serves the device. They expect arguments that
+:func:`gfgp_cupy.window_pooling.pool_windows` has checked.
 
 A schema knows no :class:`PoolGeometry`: it has the fields, in their order. Who calls an operator
 writes ``*geometry``; the functions below are given the geometry.
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from .backends import backend_module
+from .backends import backend_module, resolved
 from .geometry import PoolGeometry
 from .max_ent import MAX_ENT
 from .memory_format import layout_of
@@ -38,6 +39,7 @@ __all__ = [
     "max_ent_pool2d_lam_backward",
     "max_ent_pool2d_with_spread",
     "register",
+    "serving",
 ]
 
 _GEOMETRY = "SymInt[{0}] kernel_size, SymInt[{0}] stride, SymInt[{0}] padding, bool ceil_mode"
@@ -118,6 +120,17 @@ def implementation(
     return _registered(torch.library.impl(_library, name, dispatch_key))
 
 
+def serving(function: WindowFunction, backend: str, device: torch.device) -> str:
+    """The name of the backend that computes ``function`` on ``device`` where an operator is told to
+    use ``backend``.
+
+    Raises:
+        RuntimeError: that one cannot serve the device.
+    """
+    name = resolved(backend, device)
+    return name if function.is_served_by(name) else "torch"
+
+
 def geometry_of(
     kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int], ceil_mode: bool
 ) -> PoolGeometry:
@@ -153,18 +166,21 @@ def _registered(register: Callable[[Callable], object]) -> Callable[[Callable], 
 def _implement(function: WindowFunction, name: str, axes: int) -> None:
     """What the operators of ``function`` do, and what comes of them without data."""
 
-    def passes_on(backend):
-        return passes_of(backend_module(backend), axes)
+    def module_for(backend, device):
+        return backend_module(serving(function, backend, device))
+
+    def passes_on(backend, device):
+        return passes_of(module_for(backend, device), axes)
 
     @implementation(name)
     def forward(input, theta, geometry, backend, constant=None):
-        return passes_on(backend).forward(
+        return passes_on(backend, input.device).forward(
             input, theta, geometry, function=function.with_constant(constant)
         )
 
     @implementation(f"{name}_with_spread")
     def forward_with_spread(input, theta, geometry, backend, constant=None):
-        return passes_on(backend).forward_with_spread(
+        return passes_on(backend, input.device).forward_with_spread(
             input, theta, geometry, function=function.with_constant(constant)
         )
 
@@ -172,7 +188,7 @@ def _implement(function: WindowFunction, name: str, axes: int) -> None:
     def backward(
         grad_output, input, theta, geometry, backend, output_mask, mean_grad=None, constant=None
     ):
-        grad_input, grad_theta = passes_on(backend).backward(
+        grad_input, grad_theta = passes_on(backend, input.device).backward(
             grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
             function=function.with_constant(constant),
         )  # fmt: skip
@@ -184,7 +200,7 @@ def _implement(function: WindowFunction, name: str, axes: int) -> None:
 
     @implementation(f"{name}_{function.parameter}_backward")
     def parameter_backward(grad_output, spread, theta, backend, constant=None):
-        return backend_module(backend).lam_backward(
+        return module_for(backend, grad_output.device).lam_backward(
             grad_output, spread, theta, function.with_constant(constant)
         )
 

@@ -83,7 +83,7 @@ def unpack_spread(spread: Tensor, input_dtype: torch.dtype) -> Tensor:
     exponent, shift = SPREAD_CODES[input_dtype]
     code = spread.to(torch.int32) & NAN
     digits = MANTISSA_BITS - shift
-    units = code * 2.0 ** (exponent - digits)
+    units = code.float() * 2.0 ** (exponent - digits)  # not of the default type
     deviation = ((code << shift) + _constant(exponent)).view(torch.float32)
     deviation = torch.where(code < 1 << digits, units, deviation)
     return torch.where(code == NAN, torch.nan, deviation)

@@ -30,6 +30,9 @@ def sizes_of(tensor: Tensor) -> torch.Size:
 def outside_trace() -> Iterator[None]:
     """Nothing that the block does is recorded by ``torch.jit.trace``."""
     state = torch._C._get_tracing_state()  # these two have no public names
+    if state is None:
+        yield  # inside an operator PyTorch does not let it be set, be it to what it is
+        return
     torch._C._set_tracing_state(None)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield

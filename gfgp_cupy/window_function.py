@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .geometry import PoolGeometry
 
 __all__ = ["WindowFunction", "check_eps"]
 
+FLOAT32 = torch.finfo(torch.float32)
+
 
 def check_eps(eps: float) -> None:
-    """Checks the least value of something that has to be positive.
+    """Checks the least value of something that has to be positive, also in float32.
 
     Raises:
-        ValueError: ``eps`` is not above 0, or not finite.
+        ValueError: ``eps`` is not above 0, or not finite, or float32 has no such (normal) number.
     """
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps must be above 0 and finite, got {eps}")
+    if not FLOAT32.tiny <= eps <= FLOAT32.max:
+        raise ValueError(
+            f"eps must be above 0 and finite in float32, from {FLOAT32.tiny:.2g} to "
+            f"{FLOAT32.max:.2g}, got {eps}"
+        )
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,13 @@ class WindowFunction:
     def is_served_by(self, backend: str) -> bool:
         """Whether a backend computes this function; otherwise PyTorch's operators do.
 
-        Backend ``torch`` has a memory-saving way for Max-Ent pooling alone.
+        Backend ``torch`` has a memory-saving way for Max-Ent pooling alone. ``"auto"``: whether any
+        has a way of its own.
         """
         if backend == "cupy":
             return self.cuda is not None
-        return self.cpu is not None if backend == "numba" else self.name == "max_ent"
+        if backend == "numba":
+            return self.cpu is not None
+        if backend == "torch":
+            return self.name == "max_ent"
+        return self.cuda is not None or self.cpu is not None

@@ -6,13 +6,14 @@ what they take and give; ``selection.BACKENDS`` names them all.
 
 # No `import torch` here: the submodule of that name becomes this package's attribute `torch`.
 from .contract import Backend
-from .selection import backend_module, backend_report, select_backend, use_backend
+from .selection import backend_module, backend_report, resolved, select_backend, use_backend
 from .small_case import run_small_case
 
 __all__ = [
     "Backend",
     "backend_module",
     "backend_report",
+    "resolved",
     "run_small_case",
     "select_backend",
     "use_backend",

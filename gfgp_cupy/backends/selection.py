@@ -14,7 +14,14 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["automatic_backend", "backend_module", "backend_report", "select_backend", "use_backend"]
+__all__ = [
+    "automatic_backend",
+    "backend_module",
+    "backend_report",
+    "resolved",
+    "select_backend",
+    "use_backend",
+]
 
 BACKENDS = ("cupy", "numba", "torch")
 """By preference: the first that can serve a device does."""
@@ -24,6 +31,9 @@ MADE_FOR = {"cuda": "cupy", "cpu": "numba"}
 
 ENVIRONMENT_VARIABLE = "GFGP_CUPY_BACKEND"
 
+# PyTorch 2.6 has none. There is_compiling says the same where Python itself calls it, not Dynamo.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 _requested: ContextVar[str | None] = ContextVar("gfgp_cupy_backend", default=None)
 
 
@@ -32,7 +42,9 @@ def use_backend(name: str) -> AbstractContextManager[None]:
     thread or task.
 
     Called by itself, it chooses nothing. A forward pass's backward pass runs on the same backend,
-    wherever it is called.
+    wherever it is called; but ``torch.utils.checkpoint`` makes the forward pass again there, so a
+    checkpointed function has the block inside it. A function of ``torch.compile`` keeps the backend
+    of the call that compiled it, whatever block a later call is in.
 
     Args:
         name: ``"auto"`` (the fastest that works for the tensor's device), ``"cupy"``, ``"numba"``
@@ -66,29 +78,49 @@ def _requesting(name: str) -> Iterator[None]:
 def select_backend(device: torch.device) -> str:
     """The name of the backend that serves ``device`` now.
 
+    While a program is exported, which may run on other devices and machines, that is ``"auto"``
+    unless a backend is asked for by name: it is for :func:`resolved` there.
+
     Raises:
         RuntimeError: a backend asked for by name cannot serve the device.
         ValueError: ``GFGP_CUPY_BACKEND`` names no backend.
     """
     name = _asked_for()
-    if name == "auto":
-        return automatic_backend(device)
-    reason = backend_module(name).unavailable(device)
-    if reason is not None:
-        raise RuntimeError(
-            f"backend '{name}' was asked for but cannot serve {device} tensors: {reason}. "
-            "Use 'auto' to fall back to another backend."
-        )
-    return name
+    if name != "auto":
+        return resolved(name, device)
+    return name if _is_exporting() else automatic_backend(device)
 
 
 # torch.compiler.assume_constant_result does this and nothing else, but imports all of Dynamo.
 select_backend._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def resolved(name: str, device: torch.device) -> str:
+    """The name of the backend that serves ``device`` where ``name`` is asked for.
+
+    Raises:
+        RuntimeError: it is a backend's, which cannot serve the device.
+    """
+    if name == "auto":
+        return automatic_backend(device)
+    reason = backend_module(name).unavailable(device)
+    if reason is not None:
+        raise RuntimeError(
+            f"backend '{name}' was asked for but cannot serve {device} tensors: {reason}. "
+            "Use 'auto' to fall back to another backend; of an exported program, export it anew "
+            "with 'auto'."
+        )
+    return name
+
+
 @functools.cache
 def backend_module(name: str) -> ModuleType:
-    """The module that implements backend ``name``."""
+    """The module that implements backend ``name``.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    _check_name("backend", name)
     return importlib.import_module(f"{__package__}.{name}")
 
 

@@ -26,8 +26,9 @@ def run_small_case(
 ) -> None:
     """Pools one window of ``size`` × ``size`` on ``device``, and raises whatever that raises."""
     with undisturbed():
-        input = torch.zeros(1, 1, size, size, device=device)
-        lam = torch.zeros(1, 1, 1, 1, device=device)
+        # Of a type of their own, for what is found out holds whatever the default type is.
+        input = torch.zeros(1, 1, size, size, dtype=torch.float32, device=device)
+        lam = torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=device)
         forward(input, lam, pool_geometry(size))
 
 

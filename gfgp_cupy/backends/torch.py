@@ -1,6 +1,8 @@
-"""Backend ``torch``: plain PyTorch on any device, for Max-Ent pooling.
+"""Backend ``torch``: plain PyTorch on any device.
 
-Other window functions are composed of PyTorch's operators, and autograd differentiates them.
+Max-Ent pooling has a way that saves memory. Other window functions are composed of PyTorch's
+operators, and autograd differentiates them: inside the operators, for programs that hold these and
+run where no other backend serves; an eager call composes them itself.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def forward(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
 ) -> Tensor:
     """Pools [N, C, H, W] ``input`` with λ of 4 dimensions to [N, C, oH, oW]."""
-    return dense(composition(input, lam, geometry), layout_of(input))
+    return dense(function.compose(input, lam, geometry), layout_of(input))
 
 
 def forward_with_spread(
@@ -55,6 +57,8 @@ def forward_with_spread(
     The deviation, not the variance: it has the range of the input. It comes as
     :mod:`gfgp_cupy.spread` keeps it.
     """
+    if function.name != MAX_ENT.name:
+        return _composed_with_spread(input, lam, geometry, function)
     elements = window_elements(input, lam.dtype, geometry)
     mean = softmax_mean(elements, lam)
     variance = torch.zeros_like(mean.centre)
@@ -82,6 +86,8 @@ def backward(
 
     ``mean_grad``, [N, C, 1, 1] of λ's type, is added to every element's gradient.
     """
+    if function.name != MAX_ENT.name:
+        return _composed_backward(grad_output, input, lam, geometry, needed, mean_grad, function)
     elements = window_elements(input, lam.dtype, geometry)
     mean = softmax_mean(elements, lam)
     grad = grad_output.to(lam.dtype)
@@ -116,6 +122,42 @@ def lam_backward(
     of any window function's parameter."""
     sensitivity = sensitivity_of(spread, grad_output.dtype, function.spread)
     return (grad_output.to(lam.dtype) * sensitivity).sum_to_size(lam.shape).contiguous()
+
+
+def _composed_with_spread(
+    input: Tensor, theta: Tensor, geometry: PoolGeometry, function: WindowFunction
+) -> tuple[Tensor, Tensor]:
+    """:func:`forward_with_spread` of any window function."""
+    output = forward(input, theta, geometry, function)
+    with torch.enable_grad():
+        # One for each window, whose derivatives then stand apart.
+        of_each = theta.expand(output.shape).detach().requires_grad_()
+        pooled = function.compose(input.to(theta.dtype), of_each, geometry)
+    (sensitivity,) = torch.autograd.grad(pooled, of_each, torch.ones_like(pooled))
+    if function.spread == "root":
+        sensitivity = sensitivity.clamp(min=0)  # but for rounding errors it is no less
+    spread = spread_of(sensitivity, input.dtype, function.spread)
+    return output, dense(spread, layout_of(input))
+
+
+def _composed_backward(
+    grad_output: Tensor, input: Tensor, theta: Tensor, geometry: PoolGeometry,
+    needed: tuple[bool, bool], mean_grad: Tensor | None, function: WindowFunction,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    """:func:`backward` of any window function."""
+    with torch.enable_grad():
+        x = input.to(theta.dtype).detach().requires_grad_()
+        parameter = theta.detach().requires_grad_()
+        output = function.compose(x, parameter, geometry)
+    grad_input, grad_theta = torch.autograd.grad(
+        output, (x, parameter), grad_output.to(theta.dtype)
+    )
+    if mean_grad is not None:
+        grad_input = grad_input + mean_grad
+    return (
+        dense(grad_input.to(input.dtype), layout_of(input)) if needed[0] else None,
+        grad_theta.contiguous() if needed[1] else None,
+    )
 
 
 def _add_square(total: Tensor, weight: Tensor, deviation: Tensor) -> None:

@@ -35,7 +35,9 @@ def gated_pool2d(
               a = \sigma\Bigl(\sum_i w_i x_i + b\Bigr)
 
     The published form has no bias. w = 0 without one is half max, half average pooling;
-    :math:`b \to -\infty` average pooling, :math:`b \to \infty` max pooling.
+    :math:`b \to -\infty` average pooling, :math:`b \to \infty` max pooling. Of elements that share
+    the maximum one gets all of its gradient, as in :func:`torch.nn.functional.max_pool2d`, where
+    :func:`mixed_pool2d` shares it evenly.
 
     Source: C.-Y. Lee, P. W. Gallagher, Z. Tu, "Generalizing Pooling Functions in Convolutional
     Neural Networks: Mixed, Gated, and Tree", AISTATS 2016.
@@ -137,7 +139,7 @@ class GFGPGatedPool2d(GuidedPool2d):
     """Gated max-average pooling whose bias a GFGP head predicts per sample and channel.
 
     The weight of the gates is learned per channel, as in :class:`GatedPool2d`; at zero, where it
-    starts, this is :class:`gfgp_cupy.GFGPMixedPool2d`. See
+    starts, this gives what :class:`gfgp_cupy.GFGPMixedPool2d` does. See
     :class:`gfgp_cupy.poolings.GuidedPool2d` for the arguments and :func:`gated_pool2d` for the
     pooling.
 

@@ -57,7 +57,7 @@ def generalized_mean_pool2d(
             a number.
         kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
-        eps: the smallest value of an element, above 0.
+        eps: the smallest value of an element, above 0 in float32.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
@@ -81,8 +81,10 @@ def generalized_mean_pool2d(
 
 def _composition(input: Tensor, p: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
     x = input.to(p.dtype)
-    # The product makes an element that is -infinity NaN.
-    logarithm = (x.clamp(min=eps) + 0 * x.detach()).log()
+    # An infinite element becomes NaN, and no NaN is below eps: a clamp would keep its gradient from
+    # being NaN.
+    x = x + (x - x).detach()
+    logarithm = torch.where(x < eps, eps, x).log()
     return log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
 
 

@@ -78,9 +78,10 @@ def mix_of_max_and_average(
     """The ``largest`` element and the average of each window of [N, C, H, W] ``input``, mixed."""
     dtype = proportion.dtype
     average = average_of_windows(input, geometry).to(dtype)
-    # NaN where an element is infinite, also if that is below all others.
-    largest = largest.to(dtype) + (average - average).detach()
-    return torch.lerp(average, largest, proportion)
+    # 1, or NaN where an element is infinite, also if that is below all others. As a factor it makes
+    # the gradients NaN, too.
+    finite = 1 + (average - average).detach()
+    return torch.lerp(average, largest.to(dtype), proportion) * finite
 
 
 def _composition(input: Tensor, proportion: Tensor, geometry: PoolGeometry) -> Tensor:

@@ -11,7 +11,7 @@ from torch.types import Device
 
 from ..bins import Bins
 from ..choices import check_choice
-from ..geometry import Sizes
+from ..geometry import Sizes, check_axes
 from ..layers import GFGPMaxEntPool2d, MaxEntPool2d
 from .ada import AdaPool2d, EDSCWPool2d, GFGPAdaPool2d
 from .gated import GatedPool2d, GFGPGatedPool2d
@@ -151,8 +151,7 @@ def _check_pytorch_has(
 
 def _of_axes(pool: str, layer: type[nn.Module], axes: int) -> Callable[..., nn.Module]:
     """The class of ``layer`` for windows of so many axes, which is beside it."""
-    if type(axes) is not int or axes not in (1, 2, 3):
-        raise ValueError(f"axes must be 1, 2 or 3, got {axes!r}")
+    check_axes(axes)
     module = nn if pool in OF_PYTORCH else sys.modules[layer.__module__]
     found = getattr(module, layer.__name__.replace("2d", f"{axes}d"), None)
     if found is None:

@@ -242,6 +242,19 @@ def test_output_size_of_a_wrong_type(wrong):
         AdaptiveMaxEntPool2d(wrong)
 
 
+def test_output_size_that_an_export_leaves_open():
+    class Halves(nn.Module):
+        def forward(self, x):
+            return adaptive_max_ent_pool2d(x, 1.0, (1, x.shape[3] // 2))
+
+    free = ({3: torch.export.Dim.DYNAMIC},)
+    with pytest.raises(TypeError, match=r"must be numbers, got .*, which an export leaves open"):
+        torch.export.export(Halves(), (torch.rand(2, 3, 8, 8),), dynamic_shapes=free, strict=False)
+    image = torch.rand(2, 3, 8, 8)
+    program = torch.export.export(Halves(), (image,), strict=False)
+    torch.testing.assert_close(program.module()(image), Halves()(image))
+
+
 def test_other_errors_are_those_of_pooling():
     with pytest.raises(ValueError, match="output_size must be at least 1"):
         adaptive_windows((0, 1))

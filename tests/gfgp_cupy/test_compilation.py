@@ -229,6 +229,14 @@ def test_on_the_cpu_there_is_nothing_to_compile():
         assert str(result) == f"nothing to compile: backend '{name}' serves cpu"
 
 
+def test_exported_programs_are_served_as_this_machine_can():
+    images = torch.rand(2, 3, 8, 8)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), MaxEntPool2d(2))
+    program = torch.export.export(network, (images,), strict=False)
+    result = compile_kernels(program.module(), images.shape)
+    assert str(result) == "nothing to compile: backend 'numba' serves cpu"
+
+
 def test_a_network_without_these_poolings_has_nothing_to_compile():
     result = compile_kernels(nn.Conv2d(3, 4, 3), (2, 3, 8, 8))
     assert str(result) == "nothing to compile: no pooling with kernels of its own"

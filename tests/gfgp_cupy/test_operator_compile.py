@@ -102,6 +102,25 @@ def test_function(backend, compiler, window):
     assert counter.frame_count == 1
 
 
+def test_backend_is_that_of_the_call_that_compiles():
+    backends, x = [], torch.rand(2, 4, 8, 8)
+
+    def compiler(graph, inputs):
+        calls = [node for node in graph.graph.nodes if "gfgp_cupy" in str(node.target)]
+        backends.extend(each for call in calls for each in call.args if isinstance(each, str))
+        return graph
+
+    pool = torch.compile(lambda x: max_ent_pool2d(x, 1.0, 2), fullgraph=True, backend=compiler)
+    with use_backend("numba"):
+        pool(x)
+    with use_backend("torch"):
+        pool(x)
+        assert backends == ["numba"]
+        torch.compiler.reset()
+        pool(x)
+    assert backends == ["numba", "torch"]
+
+
 @each_backend
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("create", LAYERS.values(), ids=LAYERS)

@@ -118,6 +118,21 @@ def test_exported_layer_is_saved_and_loaded(create):
     torch.testing.assert_close(decomposed(numbers(SHAPES[0])), layer(numbers(SHAPES[0])))
 
 
+@pytest.mark.parametrize("strict", [False, True], ids=["traced", "strict"])
+@pytest.mark.parametrize("name", ["max_ent", "gfgp_gem"])
+@pytest.mark.parametrize("requested", ["auto", "numba"])
+def test_program_holds_the_backend_asked_for(requested, name, strict):
+    """Not the one that serves this machine: others may lack it."""
+    if strict and torch.__version__ < (2, 7):
+        pytest.skip("PyTorch 2.6 does not say that it exports")
+    with use_backend(requested):
+        layer = create_pooling(name, 4, 2).eval()
+        program = exported(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,), strict)
+    for of in (program, program.run_decompositions()):
+        (call,) = (node for node in of.graph.nodes if "gfgp_cupy" in str(node.target))
+        assert [each for each in call.args if isinstance(each, str)] == [requested]
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_export_of_a_network(training):
     network = small_resnet().train(training)

@@ -70,6 +70,22 @@ def test_ends_of_the_range(dtype):
     assert actual.signbit().sum() == 0
 
 
+@each_half_type
+@pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_the_default_type_does_not_matter(dtype, default):
+    codes, before = torch.arange(2**16).to(torch.int16), torch.get_default_dtype()
+    expected = unpack_spread(codes, dtype)
+    torch.set_default_dtype(default)
+    try:
+        actual = unpack_spread(codes, dtype)
+        again = pack_spread(actual, dtype)
+    finally:
+        torch.set_default_dtype(before)
+    assert actual.dtype is torch.float32
+    assert torch.equal(actual[:-1], expected[:-1])
+    assert torch.equal(again, codes)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_full_types_are_kept_as_they_are(dtype):
     deviation = torch.rand(5, dtype=dtype)

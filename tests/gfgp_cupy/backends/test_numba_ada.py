@@ -60,6 +60,34 @@ def test_squares_that_leave_the_range(exponent, layout, geometry):
     check(input, betas(1.0), geometry, scale)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [*GEOMETRIES.values(), pool_geometry(2, 1), pool_geometry(SHAPE[2:])],
+    ids=[*GEOMETRIES, "others", "whole planes"],
+)
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_the_largest_numbers(beta, geometry):
+    """A weight of more than 1 times a distance would be infinite."""
+    largest = 3e38
+    input = images().abs().clamp(max=2) / 2
+    input[..., ::3] = 0
+    input[..., 1::5, 1::7] = 1
+    input, parameter = largest * input, torch.full((1, 1, 1, 1), beta)
+    output, sensitivity = backend.forward_with_spread(input, parameter, geometry, ADA)
+    grad = torch.ones_like(output)
+    of_input, _ = backend.backward(grad, input, parameter, geometry, (True, False), None, ADA)
+
+    x = input.double().requires_grad_()
+    of_each = torch.full_like(output, beta, dtype=torch.float64).requires_grad_()
+    expected = ADA.compose(x, of_each, geometry)
+    expected_grads = torch.autograd.grad(expected.sum(), (x, of_each))
+    assert_close(output, expected, largest, 4e-6)
+    assert_close(sensitivity, expected_grads[1], largest, 4e-6)
+    assert of_input.isfinite().all()
+    if beta == 1:  # by size it is as wrong as an element, which is rounded to more than 1
+        assert_close(of_input, expected_grads[0], expected_grads[0].abs().max(), 4e-6)
+
+
 @each_geometry
 @each_layout
 @pytest.mark.parametrize("offset", [-200.0, -90.0, -45.0, -43.0, 43.0, 45.0, 90.0, 200.0])

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
-from gfgp_cupy import backend_report, use_backend
+from gfgp_cupy import backend_report, ops, use_backend
 from gfgp_cupy.backends import Backend, backend_module, select_backend
 from gfgp_cupy.backends.selection import BACKENDS, ENVIRONMENT_VARIABLE
 from gfgp_cupy.functional import max_ent_pool2d
+from gfgp_cupy.poolings import create_pooling
 from tests.support.implementations import needs_cuda
 from tests.support.paths import REPOSITORY
 
@@ -96,6 +99,30 @@ def test_a_block_ends_with_an_exception_too():
     with pytest.raises(KeyError), use_backend("cupy"):
         raise KeyError
     assert select_backend(CPU) == AUTOMATIC
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("how", ["block inside", "environment"])
+def test_checkpointed_functions_have_the_block_inside(monkeypatch, how, use_reentrant):
+    pool = create_pooling("gem", 3, 3, 2, 1)
+
+    def by_torch(x):
+        with use_backend("torch"):
+            return pool(x)
+
+    def gradient(pooled):
+        x = torch.linspace(0.1, 2, 300).reshape(1, 3, 10, 10).requires_grad_()
+        pooled(x).square().sum().backward()
+        return x.grad
+
+    expected = gradient(by_torch)
+    assert not torch.equal(gradient(pool), expected)  # so it tells the backends apart
+    function = by_torch
+    if how == "environment":
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, "torch")
+        function = pool
+    actual = gradient(lambda x: checkpoint(function, x, use_reentrant=use_reentrant))
+    assert torch.equal(actual, expected)
 
 
 def test_name_is_checked_without_a_block_too():
@@ -321,6 +348,86 @@ def test_numba_that_cannot_be_imported_is_the_reason_given(tmp_path):
     assert re.fullmatch(r"1\.0\n1 .*'torch'.*'numba'.*needs an older NumPy\n", output)
 
 
+EXPORTED = ("max_ent_unguided", "gem", "gauss_unguided")
+
+
+def test_exported_programs_run_without_numba(tmp_path):
+    for name in EXPORTED:
+        layer, inputs = create_pooling(name, 4, 3, 2, 1), (torch.rand(2, 4, 8, 8),)
+        program = torch.export.export(layer, inputs, strict=False)
+        torch.export.save(program, tmp_path / f"{name}.pt2")
+    output = run_python(f"""
+    import sys, warnings
+    from pathlib import Path
+    sys.modules["numba"] = None
+    import torch
+    from gfgp_cupy import use_backend
+    from gfgp_cupy.poolings import create_pooling
+
+    input = torch.rand(2, 4, 8, 8, requires_grad=True)
+    for name in {EXPORTED}:
+        program = torch.export.load(Path({str(tmp_path)!r}, f"{{name}}.pt2")).module()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            actual = program(input)
+            grads = torch.autograd.grad(actual.square().sum(), (input, *program.parameters()))
+        print([str(each.message) for each in caught if "numba" in str(each.message)])
+        layer = create_pooling(name, 4, 3, 2, 1)
+        with use_backend("torch"):
+            expected = layer(input)
+        expected_grads = torch.autograd.grad(
+            expected.square().sum(), (input, *layer.parameters())
+        )
+        torch.testing.assert_close((actual, *grads), (expected, *expected_grads))
+    """)
+    first, *others = output.splitlines()
+    assert re.search(r"'torch' backend, because 'numba' cannot: .*pip install numba", first)
+    assert others == ["[]", "[]"]
+
+
+MAX_ENT_CALL = ([2, 2], [2, 2], [0, 0], False)
+
+
+def test_operator_that_is_told_a_backend_without_numba():
+    output = run_python(f"""
+    import sys
+    sys.modules["numba"] = None
+    import torch
+    import gfgp_cupy
+
+    try:
+        torch.ops.gfgp_cupy.max_ent_pool2d(
+            torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1), *{MAX_ENT_CALL}, "numba"
+        )
+    except RuntimeError as error:
+        print(error)
+    """)
+    assert re.search("'numba'.*cannot serve cpu.*pip install numba.*'auto'.*export it anew", output)
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("cupy", "cpu"), pytest.param("numba", "cuda", marks=needs_cuda)],
+)
+def test_operator_that_is_told_a_backend_for_another_device(name, device):
+    """As an exported program is that was moved."""
+    x, lam = torch.ones(1, 1, 2, 2, device=device), torch.ones(1, 1, 1, 1, device=device)
+    grad, window = torch.ones_like(lam), MAX_ENT_CALL
+    for operator, *arguments in (
+        (ops.max_ent_pool2d, x, lam, *window, name),
+        (ops.max_ent_pool2d_with_spread, x, lam, *window, name),
+        (ops.max_ent_pool2d_backward, grad, x, lam, *window, name, (True, True)),
+        (ops.max_ent_pool2d_lam_backward, grad, grad, lam, name),
+    ):
+        with pytest.raises(RuntimeError, match=f"'{name}'.*cannot serve {device}.*'auto'"):
+            operator(*arguments)
+
+
+def test_operator_that_is_told_no_backend():
+    with pytest.raises(ValueError, match=r"backend must be one of 'auto', .*got 'Numba'"):
+        ops.max_ent_pool2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 1, 1), *MAX_ENT_CALL, "Numba")
+
+
 @pytest.mark.slow
 def test_a_compiled_call_without_numba_warns_and_stays_one_graph():
     output = run_python("""
@@ -436,6 +543,18 @@ def under_export(ask):
     return reasons[0]
 
 
+def under_dispatch(ask):
+    class Asks(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            reasons.append(ask())
+            return operator(*args, **(kwargs or {}))
+
+    reasons = []
+    with Asks():
+        torch.ones(2)
+    return reasons[0]
+
+
 def under_mode(make_mode):
     def answer(ask):
         with make_mode():
@@ -451,6 +570,16 @@ def default_device_meta():
         yield
     finally:
         torch.set_default_device(None)
+
+
+@contextmanager
+def default_type(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager
@@ -470,10 +599,13 @@ def deterministic():
         "inference": under_mode(torch.inference_mode),
         "default device": under_mode(default_device_meta),
         "device block": under_mode(lambda: torch.device("meta")),
+        "default float16": under_mode(lambda: default_type(torch.float16)),
+        "default bfloat16": under_mode(lambda: default_type(torch.bfloat16)),
         "deterministic": under_mode(deterministic),
         "forward mode": under_mode(torch.autograd.forward_ad.dual_level),
         "grad": under_grad,
         "vmap": under_vmap,
+        "inside a dispatch": under_dispatch,
         "torch.jit.trace": under_trace,
         "torch.export": under_export,
     }.items(),

@@ -1,13 +1,15 @@
 """The other poolings of the literature: their formulas, limits, derivatives and arguments."""
 
 import math
+import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from gfgp_cupy.functional import gaussian_pool2d, max_ent_pool2d
+from gfgp_cupy.functional import adaptive_windows, gaussian_pool2d, max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.poolings import (
     gated_pool2d,
@@ -276,6 +278,26 @@ def test_log_sum_exp_is_the_mean_of_max_ent_up_to_lam(dtype, sign, lam):
     assert grad.item() == pytest.approx(expected_grad, rel=4 * roundoff ** (2 / 3))
 
 
+@pytest.mark.parametrize("bias", [-0.7, 0.0, 2.0])
+def test_gating_with_w_0_is_mixing_but_for_gradients_of_ties(bias):
+    x = images().clone().requires_grad_()
+    proportion = torch.tensor(bias, dtype=x.dtype).sigmoid()
+    ties = torch.zeros(1, 1, 2, 2, dtype=x.dtype, requires_grad=True)
+    for input in (x, ties):
+        gated = gated_pool2d(input, 0.0, 2, bias=bias)
+        mixed = mixed_pool2d(input, proportion, 2)
+        torch.testing.assert_close(gated, mixed)
+        (of_gated,) = torch.autograd.grad(gated.sum(), input)
+        (of_mixed,) = torch.autograd.grad(mixed.sum(), input)
+        if input is x:
+            torch.testing.assert_close(of_gated, of_mixed)
+    average = (1 - proportion.item()) / 4
+    assert of_mixed.flatten().tolist() == pytest.approx([0.25] * 4)
+    assert sorted(of_gated.flatten().tolist()) == pytest.approx(
+        [average] * 3 + [average + proportion.item()]
+    )
+
+
 def test_lam_and_p_learn_from_their_neutral_values():
     x = images((1, 1, 2, 2)).abs()
     for function, scale in ((log_sum_exp_pool2d, x), (generalized_mean_pool2d, x.log())):
@@ -400,8 +422,31 @@ def test_unusable_parameter(name):
         function(x, torch.ones(1, device="meta"))
 
 
-@pytest.mark.parametrize("eps", [0.0, -1e-3, math.nan, math.inf])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_numbers_as_parameters(name):
+    x, function = images((2, 3, 4, 4), torch.float32).abs(), PARAMETERS[name]
+    expected = function(x, torch.full((1, 1, 1, 1), 0.5))
+    for number in (0.5, np.float32(0.5), np.float64(0.5), Fraction(1, 2)):
+        assert torch.equal(function(x, number), expected)
+    for number in (1e39, -1e39, 10**400):
+        with pytest.raises(ValueError, match=rf"{name} must be at most 3.4e\+38 .*float32, got"):
+            function(x, number)
+    assert function(x.double(), 1e39).dtype is torch.float64
+    for wrong in (True, "1", 1j, np.bool_(True)):
+        with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor or a number"):
+            function(x, wrong)
+
+
+@pytest.mark.parametrize("axes", [0, 4, 2.0, "2", True])
+@pytest.mark.parametrize("window", [2, (2,), adaptive_windows(2)], ids=["int", "tuple", "bins"])
+def test_unusable_axes(window, axes):
+    for input in (images(), torch.ones(1, 1, 4, 4, 4, 4)):
+        with pytest.raises(ValueError, match=rf"^axes must be 1, 2 or 3, got {axes!r}$"):
+            max_ent_pool2d(input, 1.0, window, axes=axes)
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-3, math.nan, math.inf, 1e-50, 1e50])
 @pytest.mark.parametrize("pool", [generalized_mean_pool2d, gaussian_pool2d])
 def test_unusable_eps(pool, eps):
-    with pytest.raises(ValueError, match=f"^eps must be above 0 and finite, got {eps}$"):
+    with pytest.raises(ValueError, match=rf"^eps must be above 0 .* got {re.escape(str(eps))}$"):
         pool(torch.ones(1, 2, 2), 3.0, 2, eps=eps)

@@ -79,6 +79,10 @@ def of_numba(function):
     return Kernels(function, backend_module("numba"))
 
 
+def of_torch(function):
+    return Kernels(function, backend_module("torch"))
+
+
 def of_cuda(function):
     return Kernels(function, kernels_on_cpu(run_launch))
 
@@ -90,6 +94,7 @@ def on_gpu(function):
 def implementations():
     for name, function in WINDOW_FUNCTIONS.items():
         yield pytest.param(function, Composition, id=f"{name}-composition")
+        yield pytest.param(function, of_torch, id=f"{name}-torch")
         if function.is_served_by("numba"):
             yield pytest.param(function, of_numba, id=f"{name}-numba")
         if function.is_served_by("cupy"):
@@ -213,14 +218,14 @@ def test_parameters_gradient_of_what_the_forward_pass_keeps(function, make, dtyp
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["disjoint", "overlapping"])
 def test_what_is_no_number_reaches_exactly_its_windows(function, make, value, name):
-    if value == -math.inf and FORMULAS[function.name].positive:
-        pytest.skip("it is less than the least value of an element, and counts as that")
     geometry, implementation = GEOMETRIES[name], make(function)
     input, parameter = images(function, dtype=FLOAT32), usual_parameter(function, dtype=FLOAT32)
     grad_output = grad_of(input, geometry)
     before = implementation.results(input, parameter, geometry, grad_output)
     input[0, 1, 4, 5] = value
-    output, grad_input, _ = implementation.results(input, parameter, geometry, grad_output)
+    output, grad_input, grad_parameter = implementation.results(
+        input, parameter, geometry, grad_output
+    )
     mask = torch.zeros_like(input)
     mask[0, 1, 4, 5] = 1
     window = (geometry.kernel_size, geometry.stride, geometry.padding)
@@ -230,7 +235,11 @@ def test_what_is_no_number_reaches_exactly_its_windows(function, make, value, na
     x = torch.zeros_like(input, requires_grad=True)
     sums = torch.nn.functional.avg_pool2d(x, *window)[reached].sum()
     (shared,) = torch.autograd.grad(sums, x)
+    assert torch.equal(grad_input.isnan(), shared != 0)
     assert torch.equal(grad_input[shared == 0], before[1][shared == 0])
+    of_plane = mask.amax((2, 3), keepdim=True) > 0
+    assert torch.equal(grad_parameter.isnan(), of_plane)
+    assert torch.equal(grad_parameter[~of_plane], before[2][~of_plane])
 
 
 @each_implementation

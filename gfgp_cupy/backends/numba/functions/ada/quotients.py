@@ -47,9 +47,9 @@ def _compared(x, middle):
 
 @inlined
 def _likeness_weight(quotient):
-    """e^s, itself, since a multiple of it times an element could be out of range."""
+    """e^s / 4, which is below 1: so no product with a distance is out of range."""
     weight = exp_of_likeness(2.0 * quotient / (1.0 + quotient * quotient))
-    return weight / exp_of_likeness(zeros_like(quotient))
+    return weight / (4.0 * exp_of_likeness(zeros_like(quotient)))
 
 
 @inlined
