@@ -82,12 +82,17 @@ class HeadPool2d(Pool2d):
         if self.axes != 3:
             return super()._apply(fn, recurse)
 
-        # The head's weights have 4 axes, and `to(memory_format=torch.channels_last_3d)`, which
-        # asks tensors of 4 and of 5 for it, can be had of 5 alone.
-        def of_five_axes(tensor: Tensor) -> Tensor:
-            return fn(tensor.unsqueeze(-1)).squeeze(-1) if tensor.dim() == 4 else fn(tensor)
+        # The head's weights have 4 axes. `to(memory_format=torch.channels_last_3d)` asks tensors of
+        # 4 and of 5 for it, and can be had of 5 alone.
+        def of_four_or_five_axes(tensor: Tensor) -> Tensor:
+            try:
+                return fn(tensor)
+            except RuntimeError:
+                if tensor.dim() != 4:
+                    raise
+                return fn(tensor.unsqueeze(-1)).squeeze(-1)
 
-        return super()._apply(of_five_axes, recurse)
+        return super()._apply(of_four_or_five_axes, recurse)
 
     def _for_channels(self, channels: int) -> str:
         """How to make the layer for so many ``channels``, where it was made for others."""

@@ -25,8 +25,8 @@ def check_eps(eps: float) -> None:
     """
     if not FLOAT32.tiny <= eps <= FLOAT32.max:
         raise ValueError(
-            f"eps must be above 0 and finite in float32, from {FLOAT32.tiny:.2g} to "
-            f"{FLOAT32.max:.2g}, got {eps}"
+            f"eps must be above 0 and finite, got {eps}; in float32 that is from "
+            f"{FLOAT32.tiny:.2g} to {FLOAT32.max:.2g}"
         )
 
 

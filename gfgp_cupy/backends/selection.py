@@ -96,11 +96,17 @@ select_backend._dynamo_marked_constant = True  # pyright: ignore[reportFunctionM
 
 
 def resolved(name: str, device: torch.device) -> str:
-    """The name of the backend that serves ``device`` where ``name`` is asked for.
+    """The name of the backend that serves ``device`` where an operator is told ``name``.
+
+    ``"auto"``, of an exported program, is what ``GFGP_CUPY_BACKEND`` says where it runs. Not what
+    ``use_backend`` says: its block is not that of the thread in which the backward pass runs.
 
     Raises:
         RuntimeError: it is a backend's, which cannot serve the device.
+        ValueError: ``GFGP_CUPY_BACKEND`` names no backend.
     """
+    if name == "auto":
+        name = _asked_for_of_all()
     if name == "auto":
         return automatic_backend(device)
     reason = backend_module(name).unavailable(device)
@@ -194,9 +200,13 @@ def automatic_backend(device: torch.device) -> str:
 
 def _asked_for() -> str:
     name = _requested.get()
-    if name is None:
-        name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-        _check_name(ENVIRONMENT_VARIABLE, name)
+    return _asked_for_of_all() if name is None else name
+
+
+def _asked_for_of_all() -> str:
+    """What the environment asks for, of all blocks and threads of the program."""
+    name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    _check_name(ENVIRONMENT_VARIABLE, name)
     return name
 
 

@@ -355,3 +355,5 @@ def test_a_network_of_volumes_moves_to_channels_last(kind):
 
     network.to(memory_format=torch.contiguous_format)
     assert all(parameter.is_contiguous() for parameter in parameters)
+    pool.to(memory_format=torch.channels_last)  # of a network whose convolutions are of planes
+    assert all(mine.stride(1) == 1 for mine in pool.parameters() if mine.dim() == 4)

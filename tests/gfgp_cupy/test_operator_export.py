@@ -133,6 +133,17 @@ def test_program_holds_the_backend_asked_for(requested, name, strict):
         assert [each for each in call.args if isinstance(each, str)] == [requested]
 
 
+def test_the_environment_names_the_backend_of_a_program(monkeypatch):
+    """Where it runs, for which its calls need no block."""
+    program = exported(GFGPMaxEntPool2d(4, 2).eval(), (numbers((2, 4, 10, 12)),), None).module()
+    monkeypatch.setenv("GFGP_CUPY_BACKEND", "none")
+    with pytest.raises(ValueError, match="GFGP_CUPY_BACKEND"):
+        program(numbers((2, 4, 10, 12)))
+    monkeypatch.setenv("GFGP_CUPY_BACKEND", "cupy")
+    with pytest.raises(RuntimeError, match="'cupy' was asked for but cannot serve cpu"):
+        program(numbers((2, 4, 10, 12)))
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_export_of_a_network(training):
     network = small_resnet().train(training)
