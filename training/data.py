@@ -12,7 +12,7 @@ from training.loading.bad_images import BadImages
 from training.loading.batches import BatchLoader
 from training.loading.global_batches import GlobalBatches
 from training.loading.samples import TransformedImages, training_images, validation_images
-from training.processes.ranks import Process
+from training.processes.ranks import Process, errors_shared
 from training.records.bad_images import BAD_IMAGES_NAME, list_bad_images
 from training.run import Run
 from training.same_data import check_same_data
@@ -25,9 +25,10 @@ def load_data(settings: Settings, process: Process) -> Data:
     Every process must call it.
 
     Raises:
-        UserError: they cannot be found, or other processes have found others.
+        UserError: a process cannot find them, or has found others; in every process.
     """
-    data = find_data(settings, process)
+    with errors_shared(process):
+        data = find_data(settings, process)
     check_same_data(data, f"--data {settings.data}", process)
     return data
 

@@ -6,7 +6,7 @@ The package datasets is imported where such a folder is read. It looks at local 
 import io
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -81,26 +81,19 @@ def load_huggingface(data: str, train: bool) -> Data:
     which takes as much space again.
 
     Raises:
-        UserError: the package datasets is missing, or there is nothing that fits.
+        UserError: the package datasets is missing, nothing fits, or files are of no certain split.
     """
     root = Path(data.removeprefix(PREFIX))
     if not root.is_dir():
         raise UserError(f"--data {data}: no such directory")
+    read = _saved if (root / "dataset_dict.json").exists() else _parquet
     try:
-        splits = _saved(root) if (root / "dataset_dict.json").exists() else _parquet(root)
+        splits = read(root, train)
     except ModuleNotFoundError as error:
         raise UserError(f"--data {data}: needs a package: pip install datasets") from error
     except (OSError, ValueError) as error:
         raise UserError(f"--data {data}: cannot be read ({error})") from error
-    val_name = next((name for name in VAL_SPLITS if name in splits), None)
-    if val_name is None or (train and "train" not in splits):
-        raise UserError(
-            f"--data {data}: has the splits {', '.join(splits) or '(none)'}; there must be train "
-            f"and one of {', '.join(VAL_SPLITS)}, in a folder of save_to_disk or as the names of "
-            "Parquet files or their folders"
-        )
-    names = [*(["train"] if train else []), val_name]
-    found = [_images(splits[name], f"{data}, {name}") for name in names]
+    found = [_images(rows, f"{data}, {name}") for name, rows in splits.items()]
     classes = max((of_split for _, of_split in found), key=len)
     if any(of_split != classes[: len(of_split)] for _, of_split in found):
         raise UserError(f"--data {data}: its splits have different classes")
@@ -108,36 +101,97 @@ def load_huggingface(data: str, train: bool) -> Data:
         train=found[0][0] if train else None,
         val=found[-1][0],
         classes=classes,
-        classes_have_names=_has_names(splits[val_name]),
+        classes_have_names=_has_names([*splits.values()][-1]),
     )
 
 
-def _saved(root: Path) -> "Mapping[str, datasets.Dataset]":
+def _saved(root: Path, train: bool) -> "dict[str, datasets.Dataset]":
     from datasets import load_from_disk
 
     # A format that was saved may hide columns, and decodes the images.
-    return load_from_disk(str(root)).with_format(None)
+    splits = load_from_disk(str(root)).with_format(None)
+    return {name: splits[name] for name in chosen_splits([*splits], train, root)}
 
 
-def _parquet(root: Path) -> "Mapping[str, datasets.Dataset]":
+def _parquet(root: Path, train: bool) -> "dict[str, datasets.Dataset]":
     from datasets import Dataset
 
-    files: dict[str, list[Path]] = {name: [] for name in SPLITS}
+    files = parquet_files(root, train)
+    return {name: Dataset.from_parquet([*map(str, paths)]) for name, paths in files.items()}
+
+
+def chosen_splits(
+    found: Sequence[str], train: bool, root: Path, left_out: Sequence[str] = ()
+) -> list[str]:
+    """Return which of the splits ``found`` are read: to train on first, to validate on last.
+
+    Args:
+        found: names of the splits in ``root``.
+        train: whether training images are wanted.
+        root: the folder, for the error.
+        left_out: Parquet files of no split, for the error.
+    """
+    val = next((name for name in VAL_SPLITS if name in found), None)
+    if val is None or (train and "train" not in found):
+        names = f"; files whose names are no split's: {shortened(left_out)}" if left_out else ""
+        raise UserError(
+            f"--data {PREFIX}{root}: has the splits {', '.join(found) or '(none)'}; there must be "
+            f"train and one of {', '.join(VAL_SPLITS)}, in a folder of save_to_disk or as the "
+            f"names of Parquet files or their folders{names}"
+        )
+    return [*(["train"] if train else []), val]
+
+
+def parquet_files(root: Path, train: bool) -> dict[str, list[Path]]:
+    """Return the files in ``root`` of the splits that are read, to validate on last.
+
+    Raises:
+        UserError: a split is missing, or it is not certain which files are its own.
+    """
+    files: dict[str, list[Path]] = {}
+    left_out = []
     for path in sorted(root.rglob("*.parquet")):
-        named = PARQUET_NAME.fullmatch(path.name)
-        words = [named[1]] if named else path.relative_to(root).parts[:-1]
-        for split in [word for word in words if word in SPLITS][:1]:
-            files[split].append(path)
-    for split, paths in files.items():
-        folders = sorted({str(path.parent.relative_to(root)) for path in paths})
-        if len(folders) > 1:
-            raise UserError(
-                f"--data {PREFIX}{root}: Parquet files of the split {split} lie in several folders "
-                f"({shortened(folders)}), as of several data sets; name the folder of one of them"
-            )
-    return {
-        split: Dataset.from_parquet([*map(str, paths)]) for split, paths in files.items() if paths
-    }
+        split = _split_of(path.relative_to(root))
+        if split is None:
+            left_out.append(path)
+        else:
+            files.setdefault(split, []).append(path)
+    found = [name for name in SPLITS if name in files]
+    chosen = chosen_splits(found, train, root, _below(root, left_out))
+    for split in chosen:
+        _check_one_data_set(root, split, files[split], left_out)
+    return {split: files[split] for split in chosen}
+
+
+def _split_of(path: Path) -> str | None:
+    named = PARQUET_NAME.fullmatch(path.name)
+    words = [named[1]] if named else path.parts[:-1]
+    return next((word for word in words if word in SPLITS), None)
+
+
+def _below(root: Path, paths: Sequence[Path]) -> list[str]:
+    return [str(path.relative_to(root)) for path in paths]
+
+
+def _check_one_data_set(
+    root: Path, split: str, paths: Sequence[Path], left_out: Sequence[Path]
+) -> None:
+    folders = sorted({path.parent for path in paths})
+    if len(folders) > 1:
+        raise UserError(
+            f"--data {PREFIX}{root}: Parquet files of the split {split} lie in several folders "
+            f"({shortened(_below(root, folders))}), as of several data sets; name the folder of "
+            "one of them"
+        )
+    # Not of validation, where the split is val.
+    begins = re.compile(rf"{split}[^A-Za-z]")
+    doubtful = [each for each in left_out if each.parent in folders and begins.match(each.name)]
+    if doubtful:
+        raise UserError(
+            f"--data {PREFIX}{root}: {shortened(_below(root, doubtful))} may be a part of the "
+            f"split {split} or of another data set; rename parts as in "
+            f"{split}-00000-of-00002.parquet, or name a folder that holds the wanted files alone"
+        )
 
 
 def _images(split: "datasets.Dataset", title: str) -> tuple[DatasetImages, tuple[str, ...]]:

@@ -8,12 +8,15 @@ import importlib.util
 import io
 import itertools
 import json
+import os
 import tarfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -21,10 +24,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from training.errors import UserError
 from training.images import shard_order
 from training.images.datasets import BrokenSource, Data
-from training.processes.ranks import Process, gather_objects
+from training.processes.ranks import Process, errors_shared, gather_objects
 
 DESCRIPTION_NAME = "__description__/shard.json"
 """The first file of the shards of ``training.write_shards``; WebDataset takes it for no sample."""
+
+BEGINNING = 2**16
+"""Bytes of a shard that are compared: the description of 1,000 classes, and images behind it."""
 
 READ_ERRORS = (OSError, tarfile.TarError, EOFError, ValueError)
 
@@ -87,7 +93,8 @@ class ShardImages:
         return f"{self.shards[number].url}, image {index - self.starts[number] + 1}"
 
     def checksum(self) -> int:
-        return zlib.crc32(repr(self.shard_sizes).encode())
+        files = [fingerprint(shard.url) for shard in self.shards]
+        return zlib.crc32(repr((self.shard_sizes, files)).encode())
 
     def _shard_of(self, index: int) -> int:
         return bisect_right(self.starts, index) - 1
@@ -116,6 +123,26 @@ class ShardImages:
             if position >= first:
                 self.window[position] = sample
         self.reading, self.next_index = number, last
+
+
+def fingerprint(url: str) -> tuple[int, int] | None:
+    """Return the length of a shard and a checksum of its beginning; None if it is no file here.
+
+    What a shard holds may have been told by another machine, which has a file of its own there.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    address = urlparse(url)
+    if address.scheme not in ("", "file"):
+        return None
+    try:
+        with open(url2pathname(address.path) if address.scheme else url, "rb") as file:
+            return os.fstat(file.fileno()).st_size, zlib.crc32(file.read(BEGINNING))
+    except OSError as error:
+        raise UserError(
+            f"{url} cannot be read ({error}); see that each machine has all shards"
+        ) from error
 
 
 def read_samples(url: str) -> Iterator[EncodedImage]:
@@ -160,9 +187,15 @@ def load_shards(train_urls: str | None, val_urls: str, process: Process) -> Data
         UserError: the package webdataset is missing, a shard cannot be read, or shards disagree
             about the classes.
     """
-    check_webdataset(f"--val-data {val_urls}")
-    val = described_shards("--val-data", val_urls, process)
-    train = described_shards("--data", train_urls, process) if train_urls is not None else None
+    urls = {"--val-data": val_urls, **({} if train_urls is None else {"--data": train_urls})}
+    with errors_shared(process):
+        check_webdataset(f"--val-data {val_urls}")
+        names = {f"{option} {each}": expanded(option, each) for option, each in urls.items()}
+        share = described_share(names, process)
+    # Nothing is exchanged from here on: what is raised, this process may raise alone.
+    known = {url: shard for part in gather_objects(share, process) for url, shard in part.items()}
+    val, *rest = [described_shards(of_one, where, known) for where, of_one in names.items()]
+    train = rest[0] if rest else None
     classes = max((shard.classes for shard in (train or val)), key=len)
     for shard in (*(train or ()), *val):
         if shard.classes != classes[: len(shard.classes)]:
@@ -181,21 +214,36 @@ def check_webdataset(named: str) -> None:
         raise UserError(f"{named}: shards need a package: pip install webdataset")
 
 
-def described_shards(option: str, urls: str, process: Process) -> list[Shard]:
-    """Return the shards that ``urls`` names, with what each of them holds.
-
-    Each process reads its share of them; those that it alone has been told of, it reads besides.
-    """
+def expanded(option: str, urls: str) -> list[str]:
+    """Return the names of the shards that ``urls``, of ``option``, is short for."""
     from webdataset.shardlists import expand_urls
 
     try:
-        names = expand_urls(urls)
+        return expand_urls(urls)
     except ValueError as error:
         raise UserError(f"{option} {urls}: {error}") from error
-    where = f"{option} {urls}"
-    share = {url: described(url, where) for url in names[process.rank :: process.world_size]}
-    known = {url: shard for part in gather_objects(share, process) for url, shard in part.items()}
-    shards = [known[url] if url in known else described(url, where) for url in names]
+
+
+def described_share(names: Mapping[str, Sequence[str]], process: Process) -> dict[str, Shard]:
+    """Return what this process's share of the shards hold, by their names.
+
+    Args:
+        names: those of all shards, by the option that names them.
+        process: this process.
+    """
+    return {
+        url: described(url, where)
+        for where, urls in names.items()
+        for url in urls[process.rank :: process.world_size]
+    }
+
+
+def described_shards(urls: Sequence[str], where: str, known: Mapping[str, Shard]) -> list[Shard]:
+    """Return the shards ``urls``: the ``known`` ones, and others, which are read.
+
+    Those are the ones that this process alone has been told of.
+    """
+    shards = [known[url] if url in known else described(url, where) for url in urls]
     if not any(shard.samples for shard in shards):
         raise UserError(f"{where}: no images in there")
     return shards

@@ -1,6 +1,7 @@
 """The processes that train together, and what they tell each other."""
 
 import pickle
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from training.errors import UserError
 
 T = TypeVar("T")
 
@@ -70,6 +73,29 @@ def gather_objects(value: T, process: Process) -> list[T]:
     everything[ends[process.rank] : ends[process.rank + 1]] = own
     everything = all_reduce_sum(everything, process).cpu().numpy()
     return [pickle.loads(everything[start:end]) for start, end in pairwise(ends)]
+
+
+@contextmanager
+def errors_shared(process: Process) -> Iterator[None]:
+    """Raise in every process what one has raised within the block, which every one must enter.
+
+    Else those without an error would wait for the other ones, and never tell the reason. What they
+    exchange within the block they must do whatever one of them alone has found.
+
+    Raises:
+        UserError: that of the first process that raised one; it says which, if not all did.
+    """
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    told = gather_objects((socket.gethostname(), str(own) if own else None), process)
+    failed = [(rank, *each) for rank, each in enumerate(told) if each[1] is not None]
+    if failed:
+        rank, machine, text = failed[0]
+        which = f"process {rank} (on {machine}): " if len(failed) < len(told) else ""
+        raise UserError(f"{which}{text}") from own
 
 
 def wrap_model(model: nn.Module, process: Process) -> nn.Module:

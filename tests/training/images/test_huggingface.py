@@ -77,11 +77,10 @@ def write_parquet(folder):
 
 
 def write_older_parquet(folder):
-    """As uploads were called once; beside other sets that are not asked for."""
+    """As uploads were called once."""
     folder.mkdir()
     for split, rows in splits_of("val").items():
         rows.to_parquet(str(folder / f"{split}-00000-of-00001-0123456789abcdef.parquet"))
-        rows.to_parquet(str(folder / f"{split}_small-00000-of-00001.parquet"))
 
 
 def write_parquet_folders(folder):
