@@ -18,7 +18,14 @@ from .backends import backend_module
 from .geometry import PoolGeometry
 from .kernels import Launch, passes
 from .planes_of_volumes import passes_of
-from .tracing import check_sample_shape, explained, fake_images, skeleton_of, way_to_copy
+from .tracing import (
+    check_sample_shape,
+    explained,
+    fake_images,
+    skeleton_of,
+    way_to_copy,
+    without_data,
+)
 
 __all__ = ["CompiledKernels", "compile_kernels"]
 
@@ -57,10 +64,12 @@ def compile_kernels(
     what is compiled on disk, so that only the first process on a machine waits.
 
     A copy of the network that holds no data runs on images of the shapes given, forward and, in
-    training, backward; nothing is computed, no hook of yours on a layer is called, and the network,
-    its buffers and gradients, its training mode and PyTorch's random state stay as they are. The
-    copy runs under the autocast and the ``use_backend`` of the call, and as an eager network:
-    compiled by ``torch.compile``, the layers call other kernels.
+    training, backward; nothing is computed, and the network, its buffers and gradients, its
+    training mode and PyTorch's random state stay as they are. No hook is called but those without
+    which the forward may be another: PyTorch's, this package's, methods of the network's own
+    modules and of objects that these hold, and functions of a package that one of its modules'
+    classes is from. The copy runs under the autocast and the ``use_backend`` of the call, and as an
+    eager network: compiled by ``torch.compile``, the layers call other kernels.
 
     Where no kernel of this package serves the model (on the CPU, or without CuPy), there is nothing
     to compile, and the result says so.
@@ -183,10 +192,10 @@ def _calls(
     """The calls of this package's operators in a step for each of the shapes."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     unknown = "the kernels that the network needs cannot be found"
-    without = "or do without compile_kernels, a first step compiles them too"
+    without = "do without compile_kernels, a first step compiles them too"
     with explained(
         f"{unknown}, because it cannot be copied",
-        f"{way_to_copy(model)}; {without}",
+        f"{way_to_copy(model)}; or {without}",
     ):
         skeleton = skeleton_of(model, fake)
     if skeleton.training != training:
@@ -194,11 +203,12 @@ def _calls(
     for module in skeleton.modules():
         if isinstance(module, nn.SyncBatchNorm):
             module.eval()  # in training it would wait for other processes
-    with fake, _OperatorCalls() as recorded, torch.set_grad_enabled(training):
+    with without_data(fake), _OperatorCalls() as recorded, torch.set_grad_enabled(training):
         for shape in shapes:
             with explained(
                 f"{unknown}, because a step fails on images of shape {tuple(shape)} without data",
-                f"pass the shape that it takes; {without}",
+                f"pass the shape that it takes; or {without}",
+                for_want_of_data=f"its forward needs data; {without}",
             ):
                 _backward(skeleton(fake_images(model, shape, dtype, memory_format)))
     return recorded.calls

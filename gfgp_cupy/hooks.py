@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from types import MethodType
+from functools import partial
+from types import MethodType, NoneType
 from typing import Any
 
 from torch import nn
 
-__all__ = ["FORWARD_HOOKS", "HOOKS", "HOW_CALLED", "hook_of_copy", "library_of", "no_hooks"]
+__all__ = [
+    "FORWARD_HOOKS",
+    "HOOKS",
+    "HOW_CALLED",
+    "LIBRARIES",
+    "hook_of_copy",
+    "libraries_of",
+    "library_of",
+    "no_hooks",
+]
 
 FORWARD_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 HOOKS = (
@@ -31,6 +41,9 @@ HOW_CALLED = (
 """Those that tell by the same keys how the hooks are called."""
 
 LIBRARIES = ("torch", "gfgp_cupy")
+"""Those whose hooks the forward of every network may need."""
+
+VALUES = (str, int, float, NoneType)
 
 
 def no_hooks(model: nn.Module) -> dict[int, Any]:
@@ -48,25 +61,37 @@ def library_of(what: object) -> str:
     return (getattr(what, "__module__", None) or "").partition(".")[0]
 
 
+def libraries_of(model: nn.Module) -> set[str]:
+    """Those whose hooks the forward of ``model`` may need: its modules', PyTorch's and this one."""
+    return {*LIBRARIES, *(library_of(type(module)) for module in model.modules())}
+
+
 def hook_of_copy(
-    module: nn.Module, hook: Callable[..., Any], copies: dict[int, Any]
+    hook: Callable[..., Any], copies: dict[int, Any], libraries: set[str]
 ) -> Callable[..., Any] | None:
-    """What a copy of ``module`` has for its ``hook``, without which the forward may be another.
+    """What the copy of a network has for a ``hook``, without which its forward may be another.
 
     Such are the hooks of PyTorch, which compute weights for instance, of this library, and of the
-    module's own, as transformers' that collect hidden states.
+    network's own, as those of transformers and timm that collect hidden states.
 
     Args:
-        module: that has the hook.
-        copies: of all modules of its network, by their ids.
+        hook: of a module of the network.
+        copies: of all that the network consists of, by their ids.
+        libraries: the network's :func:`libraries_of`.
 
     Returns:
-        The hook, of the copy if it is a module's method; None if it is someone else's.
+        The hook, bound to what is the copy's; None if it is someone else's.
     """
-    if library_of(hook) not in (*LIBRARIES, library_of(type(module))):
-        return None
-    bound_to = getattr(hook, "__self__", None)
-    if bound_to is None:
-        return hook
-    copy = copies.get(id(bound_to))
-    return MethodType(hook.__func__, copy) if isinstance(copy, nn.Module) else None
+    if isinstance(hook, partial):
+        given = (*hook.args, *hook.keywords.values())
+        if not all(id(arg) in copies or isinstance(arg, VALUES) for arg in given):
+            return None  # it may keep what it sees in someone else's object
+        kept = hook_of_copy(hook.func, copies, libraries)
+        args = (copies.get(id(arg), arg) for arg in hook.args)
+        named = {name: copies.get(id(arg), arg) for name, arg in hook.keywords.items()}
+        return kept and partial(kept, *args, **named)
+    if isinstance(hook, MethodType):
+        copy = copies.get(id(hook.__self__))
+        return None if copy is None else MethodType(hook.__func__, copy)
+    of_network = id(hook) in copies or library_of(hook) in libraries
+    return copies.get(id(hook), hook) if of_network else None

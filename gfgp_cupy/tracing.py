@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,9 +22,8 @@ from torch._subclasses.fake_tensor import (  # no public names, but documented
 )
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves  # likewise
 
-from .hooks import FORWARD_HOOKS, hook_of_copy, no_hooks
+from .hooks import FORWARD_HOOKS, hook_of_copy, libraries_of, no_hooks
 
 __all__ = [
     "WANT_OF_DATA",
@@ -47,14 +47,17 @@ ARRAYS = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
 
 
 @contextmanager
-def explained(problem: str, way_out: str) -> Iterator[None]:
+def explained(problem: str, way_out: str, for_want_of_data: str = "") -> Iterator[None]:
     """Raises whatever the block raises as a ValueError that tells ``problem`` and ``way_out``.
 
-    For what a network's own code does: it can refuse in any way to be copied or run.
+    For what a network's own code does: it can refuse in any way to be copied or run. Another way
+    out may be given for code that asks for data.
     """
     try:
         yield
     except Exception as error:
+        if for_want_of_data and isinstance(error, WANT_OF_DATA):
+            way_out = for_want_of_data
         raise ValueError(f"{problem} ({type(error).__name__}: {error}): {way_out}") from error
 
 
@@ -62,16 +65,29 @@ def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     """A copy of ``model`` whose tensors hold no data, without the hooks that others have set."""
     copies = no_hooks(model)
     for module in model.modules():
-        for leaf in tree_leaves(vars(module)):
-            if isinstance(leaf, Tensor):
-                copies[id(leaf)] = fake.from_tensor(leaf)
+        for tensor in _tensors_of(module):
+            copies[id(tensor)] = fake.from_tensor(tensor)
     skeleton = deepcopy(model, copies)
+    libraries = libraries_of(model)
     for module in model.modules():
         for kind in FORWARD_HOOKS:
             for key, hook in getattr(module, kind).items():
-                if kept := hook_of_copy(module, hook, copies):
+                if kept := hook_of_copy(hook, copies, libraries):
                     getattr(copies[id(module)], kind)[key] = kept
     return skeleton
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Those in the attributes of ``module`` and their containers, which may hold themselves."""
+    seen: set[int] = set()
+    rest: list[Any] = [vars(module)]
+    while rest:
+        what = rest.pop()
+        if isinstance(what, Tensor):
+            yield what
+        elif isinstance(what, (dict, list, tuple, deque)) and id(what) not in seen:
+            seen.add(id(what))
+            rest += what.values() if isinstance(what, dict) else what
 
 
 def way_to_copy(model: nn.Module) -> str:
@@ -121,8 +137,8 @@ def fake_images(
 
 @contextmanager
 def without_data(fake: FakeTensorMode) -> Iterator[None]:
-    """The block runs on tensors without data: no gradients, and one of :data:`WANT_OF_DATA` where
-    it asks for values, of which PyTorch is kept from logging a traceback."""
+    """The block runs on tensors without data: one of :data:`WANT_OF_DATA` where it asks for values,
+    of which PyTorch is kept from logging a traceback, and no gradients, unless it enables them."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     logger.addFilter(_tells_no_error)
     try:

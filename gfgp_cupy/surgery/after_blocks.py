@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..hooks import library_of
 from .known_blocks import BlockKind, kind_of, stems_of
 from .moved_stride import PlanOfStride, Strides, keeps_size, plan_of_stride
 from .selection import Selection
@@ -15,6 +16,7 @@ from .window import pair
 
 __all__ = ["strides_after_blocks"]
 
+STEM_LIBRARIES = ("torchvision", "timm")
 WAY_OUT = "strided_convs=True, instead, pools directly behind the convolution"
 
 
@@ -42,9 +44,9 @@ def strides_after_blocks(model: nn.Module, selection: Selection, trace: Trace) -
         kind = kind_of(module)
         if kind is not None and (strided := _strided(module)):
             settle(module, _plan_of_block(path, module, kind, strided))
-    for conv, host in _stems(model):
+    for network, conv, host in _stems(model):
         if conv not in settled and _is_in_one_place(model, host) and keeps_size(conv):
-            reason = _reason_against_stem(trace, paths[conv], paths[host])
+            reason = _reason_against_stem(trace, network, paths[conv], paths[host])
             settle(conv, reason or plan_of_stride(paths[conv], conv, conv, host, (conv,)))
     for module in paths:
         if isinstance(module, nn.Conv2d) and max(module.stride) == 2 and module not in settled:
@@ -100,22 +102,24 @@ def _reason_against(
     return None
 
 
-def _stems(model: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
-    """Strided convolutions of known stems, each with the activation behind it."""
+def _stems(model: nn.Module) -> list[tuple[nn.Module, nn.Conv2d, nn.Module]]:
+    """Networks of known stems, each with a strided convolution and the activation behind it."""
     found = []
     for network in model.modules():
         for conv_path, host_path in stems_of(network).items():
             conv = network.get_submodule(conv_path)
             assert isinstance(conv, nn.Conv2d)
             if pair(conv.stride) == (2, 2):
-                found.append((conv, network.get_submodule(host_path)))
+                found.append((network, conv, network.get_submodule(host_path)))
     return found
 
 
-def _reason_against_stem(trace: Trace, conv: str, host: str) -> str | None:
+def _reason_against_stem(trace: Trace, network: nn.Module, conv: str, host: str) -> str | None:
     """Why a pooling of ``host`` is not in place of the stride of ``conv``; None if it is."""
     maps = trace.sizes.get(conv)
     if maps is None and trace.failure is not None:
+        if library_of(type(network)) in STEM_LIBRARIES and "forward" not in vars(network):
+            return None  # its forward is known
         return f"its forward is not seen, because {trace.failure}: {trace.failure.way_out}"
     if maps is None or maps != trace.sizes.get(host):
         return f"is not of a stem that {host!r} ends: the forward calls them otherwise ({WAY_OUT})"

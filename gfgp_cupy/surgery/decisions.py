@@ -38,7 +38,7 @@ def decide(place: Place, trace: Trace, selection: Selection) -> Decision:
     if place.obstacle is not None:
         return Refusal(place.path, place.was, place.obstacle)
     if place.path in trace.called_otherwise:
-        return Refusal(place.path, place.was, "is called with more than its input")
+        return Refusal(place.path, place.was, "is not called with one tensor alone")
     if isinstance(place.module, nn.Conv2d):
         return plan_of_conv(place.path, place.module)
     assert place.window is not None  # or there were an obstacle

@@ -115,9 +115,10 @@ def replace_pooling(
             stay the same objects, so that schedulers go on.
         sample_shape: [N, C, H, W] of images that the network takes. Shapes and types alone are
             traced through a copy of the network that holds no data, to find the number of channels
-            of each pooling and which are global: nothing is computed, no hook of yours is called,
-            and the network, its buffers and PyTorch's random state stay as they are. Code behind
-            the last pooling may need data.
+            of each pooling and which are global: nothing is computed, and the network, its buffers
+            and PyTorch's random state stay as they are. No hook is called, unless the forward fails
+            without: then those that :func:`~gfgp_cupy.compile_kernels` calls, too. Code behind the
+            last pooling may need data.
 
     Returns:
         What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,

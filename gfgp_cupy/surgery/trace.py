@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
 from ..autocast import mean_dtype
-from ..hooks import library_of
+from ..hooks import LIBRARIES, library_of
 from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, way_to_copy, without_data
 from .call_trace import CallTrace
 from .functional_calls import without_pooling_calls
@@ -60,7 +60,7 @@ class Trace:
     Attributes:
         inputs: of the calls of each module that was asked for, by path; what autocast made a half
             type is float32.
-        called_otherwise: the paths of those among them that get more than one tensor, or none.
+        called_otherwise: the paths of those among them that do not get one tensor alone.
         sizes: of the tensors that the calls of each module returned, by path.
         failure: of the forward in evaluation mode, if it was not seen to its end.
         failure_in_training: of the forward in training mode, if it was in evaluation mode alone: it
@@ -78,22 +78,23 @@ class Trace:
     calls: CallTrace = field(default_factory=CallTrace, repr=False)
     own_hooks: bool = False
 
-    def add_input(self, path: str, input: Any, *more: Any) -> None:
+    def add_input(self, path: str, *given: Any) -> None:
         """Records what the module at ``path`` is called with."""
-        if more or not isinstance(input, Tensor):
-            self.called_otherwise.add(path)
-        else:
+        if len(given) == 1 and isinstance(given[0], Tensor):
             # As for a head's mean: autocast's half type is not that of the weights.
-            self.inputs[path].append(input.to(mean_dtype(input)))
+            self.inputs[path].append(given[0].to(mean_dtype(given[0])))
+        else:
+            self.called_otherwise.add(path)
 
 
 def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]) -> Trace:
     """Runs a copy of the network that holds no data, and records the inputs of some modules.
 
     Nothing is computed, and the network, its buffers and PyTorch's random state stay as they are.
-    No hook is called, unless the forward fails without: then those of the modules' own library are,
-    as transformers' that collect hidden states. The forward runs to its end, if it can, for a
-    module may be called again with other channels.
+    No hook is called, unless the forward fails without: then those that
+    :func:`~gfgp_cupy.hooks.hook_of_copy` keeps are, as those of transformers that collect hidden
+    states. The forward runs to its end, if it can, for a module may be called again with other
+    channels.
 
     Args:
         model: any network of one argument.
@@ -192,10 +193,12 @@ def _call(
 
 
 def _own_hooks(module: nn.Module) -> list[Callable[..., Any]]:
-    """The forward hooks that the library of the module's class has written."""
+    """The forward hooks that a skeleton has kept, and those that its forward has registered.
+
+    Not PyTorch's and this library's: those come in pairs, and pre-hooks are not called.
+    """
     return [
         hook
         for key, hook in module._forward_hooks.items()
-        if library_of(hook) == library_of(type(module))
-        and key not in module._forward_hooks_with_kwargs
+        if library_of(hook) not in LIBRARIES and key not in module._forward_hooks_with_kwargs
     ]

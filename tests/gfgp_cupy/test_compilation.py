@@ -4,8 +4,11 @@ import copy
 import re
 import threading
 from contextlib import nullcontext
+from functools import partial
 
+import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -19,6 +22,8 @@ from gfgp_cupy import (
     SoftPool2d,
     compile_kernels,
     poolings,
+    record_parameters,
+    replace_pooling,
     use_backend,
 )
 from gfgp_cupy.backends import cupy as backend
@@ -28,6 +33,7 @@ from tests.support.gloo_group import gloo_group
 from tests.support.implementations import needs_cuda
 from tests.support.random_numbers import random_numbers
 from tests.support.recorded_launches import recorded_launches
+from tests.support.small_networks import Lambda
 
 
 @pytest.fixture
@@ -202,6 +208,101 @@ def test_no_hook_of_others_is_called(recorder):
     assert recorder.compiled >= recorder.launched > set()
 
 
+class Notes:
+    """Keeps what it is told, as an object that a network holds."""
+
+    def __init__(self):
+        self.maps = {}
+
+    def note(self, name, module, args, output):
+        self.maps[name] = output
+
+
+class Hooked(nn.Module):
+    """Goes on with what a hook of a layer of PyTorch's has kept."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 8, 3), GFGPMaxEntPool2d(8, 2)
+        self.notes, self.maps = Notes(), {}
+        hook = {
+            "method": self.keep,
+            "partial of a method": partial(Hooked.keep, self),
+            "partial of a function": partial(keep_in, self),
+            "method of an object": partial(self.notes.note, "conv"),
+        }[how]
+        self.conv.register_forward_hook(hook)
+
+    def keep(self, module, args, output):
+        self.maps["conv"] = output
+
+    def forward(self, input):
+        self.conv(input)
+        return self.pool({**self.maps, **self.notes.maps}["conv"])
+
+
+def keep_in(network, module, args, output):
+    network.keep(module, args, output)
+
+
+@pytest.mark.parametrize(
+    "how", ["method", "partial of a method", "partial of a function", "method of an object"]
+)
+def test_hooks_of_the_networks_own_are_called_as_the_copys(recorder, how):
+    model = Hooked(how)
+    compile_kernels(model, (4, 3, 32, 32))
+    assert not model.maps and not model.notes.maps
+    step(model, images((4, 3, 32, 32)), training=True)
+    assert recorder.compiled == recorder.launched > set()
+
+
+def test_networks_of_timms_feature_hooks(recorder):
+    model = timm.create_model("resnet18", features_only=True, feature_cls="hook")
+    replace_pooling(model)
+    compile_kernels(model, (2, 3, 64, 64))
+    outputs = model(images((2, 3, 64, 64)))
+    sum(output.sum() for output in outputs).backward()
+    assert recorder.compiled == recorder.launched > set()
+
+
+CALLED = []
+
+
+def note_call(module, args, output):
+    CALLED.append(module)
+
+
+def test_functions_of_a_package_of_the_networks_modules_are_called(recorder):
+    """They may be its own: nothing tells them from those of others."""
+    CALLED.clear()
+    model = all_kinds()  # has a module of a class of this package
+    model[1].register_forward_hook(note_call)
+    compile_kernels(model, (4, 3, 32, 32))
+    assert CALLED and all(module is not model[1] for module in CALLED)
+    CALLED.clear()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), GFGPMaxEntPool2d(8, 2))
+    model[0].register_forward_hook(note_call)
+    compile_kernels(model, (4, 3, 32, 32))
+    assert CALLED == []
+
+
+def test_a_record_of_parameters_notes_nothing(recorder):
+    model = all_kinds()
+    with record_parameters(model) as record:
+        compile_kernels(model, (4, 3, 32, 32))
+        assert not any(len(noted) for noted in record.values())
+
+
+def test_arrays_of_tensors_that_have_data(recorder):
+    size = torch.tensor([16, 16])
+    crop = Lambda(lambda _, x: x[..., : size.numpy()[0], : np.asarray(size)[1]])
+    compile_kernels(nn.Sequential(crop, all_kinds()), (4, 3, 32, 32))
+    cropped = set(recorder.compiled)
+    recorder.compiled.clear()
+    compile_kernels(all_kinds(), (4, 3, 16, 16))
+    assert cropped == recorder.compiled > set()
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 def test_weights_that_a_hook_computes_have_gradients(recorder):
     def network():
@@ -255,6 +356,11 @@ class LooksAtNumbers(nn.Module):
         return input if input.sum() > 0 else -input
 
 
+class MakesArrays(nn.Module):
+    def forward(self, input):
+        return torch.from_numpy(input.numpy())
+
+
 class Locked(nn.Conv2d):
     def __init__(self):
         super().__init__(3, 4, 3)
@@ -267,11 +373,12 @@ class Locked(nn.Conv2d):
         (GFGPMaxEntPool2d, [(2, 8, 8, 8)], TypeError, "model must be.*got type"),
         (nn.ReLU(), [], ValueError, r"sample_shapes.*\(64, 3, 224, 224\).*none"),
         (nn.Conv2d(3, 4, 3), [(2, 5, 8, 8)], ValueError, r"\(2, 5, 8, 8\).*first step"),
-        (LooksAtNumbers(), [(2, 3, 8, 8)], ValueError, "DataDependent.*first step"),
+        (LooksAtNumbers(), [(2, 3, 8, 8)], ValueError, "DataDependent.*needs data; do without"),
+        (MakesArrays(), [(2, 3, 8, 8)], ValueError, "DataDependent.*needs data; do without"),
         (nn.LazyConv2d(4, 3), [(2, 3, 8, 8)], ValueError, "cannot be copied.*lazy.*first step"),
         (Locked(), [(2, 3, 8, 8)], ValueError, "cannot be copied.*take off it.*first step"),
     ],
-    ids=["class", "no shape", "wrong shape", "numbers", "lazy", "locked"],
+    ids=["class", "no shape", "wrong shape", "numbers", "arrays", "lazy", "locked"],
 )
 def test_errors_tell_the_way_out(model, shapes, error, message):
     with pytest.raises(error, match=message):

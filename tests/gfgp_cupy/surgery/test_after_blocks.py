@@ -400,15 +400,34 @@ def test_a_subclass_that_uses_the_stem_otherwise_is_refused(forward):
         assert all(after[path] == before[path] for path in ("maxpool", "layer1", "layer1.0"))
 
 
-def test_a_stem_that_is_not_seen_is_refused():
-    class Sorted(nn.Module):
-        def forward(self, x):
-            return x[x.mean((1, 2, 3)).argsort()][: int(x.sum() > 0) + 1]
+class Sorted(nn.Module):
+    """Needs data."""
 
-    model = nn.Sequential(Sorted(), torchvision.models.resnet18())
+    def forward(self, x):
+        return x[x.mean((1, 2, 3)).argsort()][: int(x.sum() > 0) + 1]
+
+
+def test_a_stem_of_a_subclass_that_is_not_seen_is_refused():
+    model = nn.Sequential(Sorted(), OwnForward(lambda self, x: self.blocks(self.relu(x))))
     with pytest.raises(ValueError, match=r"'1.conv1' .*not seen.*DataDependent.*the part of it"):
         after_blocks(model)
     assert after_blocks(model[1])[0].path == "conv1"
+
+
+@pytest.mark.parametrize("create", [torchvision.models.resnet18, tiny_resnet])
+def test_a_stem_of_a_library_moves_with_the_blocks_unseen(create):
+    model = nn.Sequential(Sorted(), create())
+    changes = after_blocks(model, unsupported="skip")
+    stages = [f"1.layer{stage}.0" for stage in (2, 3, 4)]
+    assert [change.path for change in changes] == ["1.conv1", *stages]
+    assert model[1].conv1.stride == (1, 1)
+
+
+def test_a_stem_in_an_unseen_forward_of_its_own_is_refused():
+    model = nn.Sequential(Sorted(), tiny_resnet())
+    model[1].forward = partial(ResNet.forward, model[1])
+    with pytest.raises(ValueError, match=r"'1.conv1' .*not seen"):
+        after_blocks(model)
 
 
 def test_arguments():

@@ -118,6 +118,18 @@ def test_maps_that_modules_keep():
     assert model.after.maps["last"] is y and len(model.after.maps["all"]) == 1
 
 
+@pytest.mark.parametrize("container", [{}, []], ids=["dict", "list"])
+def test_containers_that_hold_themselves(container):
+    model = Network(nn.Identity())
+    kept = model(torch.randn(IMAGES))  # which deepcopy alone refuses
+    model.kept = [container, (kept,)]
+    if isinstance(container, dict):
+        container["itself"] = container
+    else:
+        container.append(container)
+    assert len(replace(model)) == 1
+
+
 def test_weights_that_a_hook_computes_are_there():
     model = Network(nn.Identity())
     model.conv = nn.utils.spectral_norm(model.conv)
@@ -192,7 +204,7 @@ def test_a_pooling_that_is_called_with_more_than_its_input_is_refused(more):
             return self.after(self.conv(y + self.pool(x) if "at times" in more else y))
 
     with pytest.raises(
-        ValueError, match=r"'pool' \(Masked\(2/2\)\): is called with more than its input"
+        ValueError, match=r"'pool' \(Masked\(2/2\)\): is not called with one tensor alone"
     ) as raised:
         replace(Calls())
     assert "leave it out with where=lambda path, module: path != 'pool'" in str(raised.value)
@@ -200,6 +212,21 @@ def test_a_pooling_that_is_called_with_more_than_its_input_is_refused(more):
         model = Calls()
         assert [change.path for change in replace(model, **options)] == ["after"]
         assert model(torch.randn(IMAGES)).shape == (2, 4, 4, 4)
+
+
+class OfList(nn.MaxPool2d):
+    """Pools as PyTorch's does, or the sum of a list, or ones."""
+
+    def forward(self, x=()):
+        return super().forward(x if isinstance(x, torch.Tensor) else sum(x, torch.ones(IMAGES)))
+
+
+@pytest.mark.parametrize("given", [lambda x: [[x, x]], lambda x: []], ids=["a list", "nothing"])
+def test_a_pooling_that_is_not_called_with_a_tensor_is_refused(given):
+    call = Lambda(lambda module, x: module.pool(*given(x)))
+    call.pool = OfList(2)
+    with pytest.raises(ValueError, match=r"'0.pool' .*: is not called with one tensor alone"):
+        replace(nn.Sequential(call, nn.MaxPool2d(2)))
 
 
 def test_a_pooling_that_is_called_again_later_is_seen():
@@ -264,9 +291,30 @@ def test_hooks_of_the_library_are_called_where_the_forward_needs_them(when):
             return states[0]
 
     model = Collecting()
-    others = []
-    model.pool.register_forward_hook(lambda *_: others.append("of no library of PyTorch's"))
+    others = Recorder()
+    model.pool.register_forward_hook(others.forward)
     changes = replace(model)
     assert [change.num_features for change in changes] == [4]
     assert changes.left == []
-    assert others == []
+    assert not others.kept
+
+
+def test_a_networks_own_method_is_called_where_the_forward_needs_it():
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(3, 4, 1), nn.MaxPool2d(2)
+            self.conv.register_forward_hook(self.keep)
+
+        def keep(self, module, args, y):
+            self.kept = y
+
+        def forward(self, x):
+            self.conv(x)
+            return self.pool(self.kept)
+
+    model = Keeping()
+    others = Recorder()
+    model.conv.register_forward_hook(others.forward)
+    assert [change.num_features for change in replace(model)] == [4]
+    assert not hasattr(model, "kept") and not others.kept
