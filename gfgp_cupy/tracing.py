@@ -71,9 +71,13 @@ def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     libraries = libraries_of(model)
     for module in model.modules():
         for kind in FORWARD_HOOKS:
-            for key, hook in getattr(module, kind).items():
-                if kept := hook_of_copy(hook, copies, libraries):
-                    getattr(copies[id(module)], kind)[key] = kept
+            hooks = getattr(module, kind)
+            kept = copies[id(hooks)]
+            if getattr(copies[id(module)], kind) is not kept:
+                continue  # copies of a torch.fx.GraphModule are without hooks, and what they need
+            for key, hook in hooks.items():
+                if of_copy := hook_of_copy(hook, copies, libraries):
+                    kept[key] = of_copy
     return skeleton
 
 
