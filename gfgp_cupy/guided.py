@@ -87,8 +87,8 @@ class HeadPool2d(Pool2d):
         def of_four_or_five_axes(tensor: Tensor) -> Tensor:
             try:
                 return fn(tensor)
-            except RuntimeError:
-                if tensor.dim() != 4:
+            except RuntimeError as error:
+                if tensor.dim() != 4 or "channels_last_3d" not in str(error):
                     raise
                 return fn(tensor.unsqueeze(-1)).squeeze(-1)
 

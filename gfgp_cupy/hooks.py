@@ -58,6 +58,8 @@ def no_hooks(model: nn.Module) -> dict[int, Any]:
 
 def library_of(what: object) -> str:
     """Where a class, or a hook, is from."""
+    while isinstance(what, partial):
+        what = what.func
     return (getattr(what, "__module__", None) or "").partition(".")[0]
 
 

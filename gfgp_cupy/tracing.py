@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -22,6 +21,7 @@ from torch._subclasses.fake_tensor import (  # no public names, but documented
 )
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves  # likewise
 
 from .hooks import FORWARD_HOOKS, hook_of_copy, libraries_of, no_hooks
 
@@ -70,10 +70,11 @@ def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     skeleton = deepcopy(model, copies)
     libraries = libraries_of(model)
     for module in model.modules():
+        copy = copies.get(id(module))  # none of what a part that copies itself has made anew
         for kind in FORWARD_HOOKS:
             hooks = getattr(module, kind)
             kept = copies[id(hooks)]
-            if getattr(copies[id(module)], kind) is not kept:
+            if getattr(copy, kind, None) is not kept:
                 continue  # copies of a torch.fx.GraphModule are without hooks, and what they need
             for key, hook in hooks.items():
                 if of_copy := hook_of_copy(hook, copies, libraries):
@@ -81,17 +82,17 @@ def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     return skeleton
 
 
-def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+def _tensors_of(module: nn.Module) -> list[Tensor]:
     """Those in the attributes of ``module`` and their containers, which may hold themselves."""
-    seen: set[int] = set()
-    rest: list[Any] = [vars(module)]
-    while rest:
-        what = rest.pop()
-        if isinstance(what, Tensor):
-            yield what
-        elif isinstance(what, (dict, list, tuple, deque)) and id(what) not in seen:
-            seen.add(id(what))
-            rest += what.values() if isinstance(what, dict) else what
+    seen: dict[int, object] = {}  # the objects, too, so that no other one gets the id
+
+    def was_seen(what: object) -> bool:
+        known = id(what) in seen
+        seen[id(what)] = what
+        return known
+
+    leaves = tree_leaves(vars(module), is_leaf=was_seen)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def way_to_copy(model: nn.Module) -> str:

@@ -113,8 +113,8 @@ def resolved(name: str, device: torch.device) -> str:
     if reason is not None:
         raise RuntimeError(
             f"backend '{name}' was asked for but cannot serve {device} tensors: {reason}. "
-            "Use 'auto' to fall back to another backend; of an exported program, export it anew "
-            "with 'auto'."
+            f"Use 'auto' to fall back to another backend: unset {ENVIRONMENT_VARIABLE} where that "
+            "asks for it; of an exported program that holds it, export it anew with 'auto'."
         )
     return name
 

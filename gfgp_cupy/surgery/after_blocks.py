@@ -17,6 +17,9 @@ from .window import pair
 __all__ = ["strides_after_blocks"]
 
 STEM_LIBRARIES = ("torchvision", "timm")
+FORWARDS = {"forward", "forward_features", "_forward_impl"}
+"""Methods that run a stem, for which a network may have been given others."""
+
 WAY_OUT = "strided_convs=True, instead, pools directly behind the convolution"
 
 
@@ -118,7 +121,7 @@ def _reason_against_stem(trace: Trace, network: nn.Module, conv: str, host: str)
     """Why a pooling of ``host`` is not in place of the stride of ``conv``; None if it is."""
     maps = trace.sizes.get(conv)
     if maps is None and trace.failure is not None:
-        if library_of(type(network)) in STEM_LIBRARIES and "forward" not in vars(network):
+        if library_of(type(network)) in STEM_LIBRARIES and not FORWARDS & vars(network).keys():
             return None  # its forward is known
         return f"its forward is not seen, because {trace.failure}: {trace.failure.way_out}"
     if maps is None or maps != trace.sizes.get(host):

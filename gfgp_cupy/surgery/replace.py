@@ -117,8 +117,9 @@ def replace_pooling(
             traced through a copy of the network that holds no data, to find the number of channels
             of each pooling and which are global: nothing is computed, and the network, its buffers
             and PyTorch's random state stay as they are. No hook is called, unless the forward fails
-            without: then those that :func:`~gfgp_cupy.compile_kernels` calls, too. Code behind the
-            last pooling may need data.
+            without: then the network's own forward hooks that take no keywords are (which are its
+            own :func:`~gfgp_cupy.compile_kernels` says). Code behind the last pooling may need
+            data.
 
     Returns:
         What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,

@@ -30,7 +30,7 @@ class LabelledImages(Protocol):
     ``image(i)`` opens it: its pixels, of any mode, may be read and decoded at their first use.
     It raises OSError, or ``BrokenSource`` where not that image alone cannot be read.
     ``checksum()`` is of all that is known of them without opening one, and the same on machines
-    whose folders are called otherwise.
+    whose folders are called otherwise; it raises UserError where it cannot read a file's beginning.
     ``shard_sizes`` are the numbers of images that lie together in files which are best read from
     their start, or None where each image is found as fast as any other.
     """

@@ -133,8 +133,11 @@ def fingerprint(url: str) -> tuple[int, int] | None:
     Raises:
         UserError: it cannot be read.
     """
+    from webdataset.gopen import rewrite_url
+
+    url = rewrite_url(url)
     address = urlparse(url)
-    if address.scheme not in ("", "file"):
+    if address.scheme not in ("", "file") or url == "-":
         return None
     try:
         with open(url2pathname(address.path) if address.scheme else url, "rb") as file:

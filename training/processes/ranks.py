@@ -77,7 +77,7 @@ def gather_objects(value: T, process: Process) -> list[T]:
 
 @contextmanager
 def errors_shared(process: Process) -> Iterator[None]:
-    """Raise in every process what one has raised within the block, which every one must enter.
+    """Raise in every process the UserError of one within the block, which every one must enter.
 
     Else those without an error would wait for the other ones, and never tell the reason. What they
     exchange within the block they must do whatever one of them alone has found.

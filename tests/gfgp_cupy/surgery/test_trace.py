@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._pytree import SUPPORTED_NODES, register_pytree_node
 
 from gfgp_cupy import replace_pooling
 from tests.support.small_networks import Lambda
@@ -128,6 +129,43 @@ def test_containers_that_hold_themselves(container):
     else:
         container.append(container)
     assert len(replace(model)) == 1
+
+
+class Kept:
+    """A container that PyTorch is told of."""
+
+    def __init__(self, maps):
+        self.maps = maps
+
+
+def test_containers_that_pytorch_knows():
+    model = Network(nn.Identity())
+    model.kept = Kept(model(torch.randn(IMAGES)))
+    register_pytree_node(Kept, lambda kept: ([kept.maps], None), lambda maps, _: Kept(*maps))
+    try:
+        assert len(replace(model)) == 1
+    finally:
+        SUPPORTED_NODES.pop(Kept)
+
+
+class CopiesItself(nn.Module):
+    """Its copy is a new instance, whose parts are no copies of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(x)
+
+    def __deepcopy__(self, memo):
+        return CopiesItself()
+
+
+@pytest.mark.parametrize("scripted", [False, True], ids=["own way", "scripted"])
+def test_parts_that_copy_themselves(scripted):
+    after = torch.jit.script(nn.Sequential(nn.ReLU())) if scripted else CopiesItself()
+    assert len(replace(Network(after))) == 1
 
 
 def test_weights_that_a_hook_computes_are_there():
