@@ -37,7 +37,11 @@ from training.atomic_write import remove_leftovers
 from training.checkpoints.lock import locked
 from training.errors import UserError, exit_code
 
-RESULTS = {"cpu": "results/guided_pooling", "cuda": "results/guided_pooling_cuda"}
+RESULTS = {
+    "study": "results/guided_pooling",
+    "longer": "results/guided_pooling_longer",
+    "larger": "results/guided_pooling_cuda",
+}
 JOBS = {"cpu": len(os.sched_getaffinity(0)), "cuda": 4}
 """Runs at once. More than a few only share a GPU's time: all of them would end late."""
 
@@ -46,15 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the runs of the command line ``argv`` that are not in the results yet."""
     options = make_parser().parse_args(argv)
     if options.results is None:
-        options.results = Path(RESULTS[options.device])
+        options.results = Path(RESULTS[name_of_plan(options)])
     if options.jobs is None:
         options.jobs = JOBS[options.device]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        work = {"plan": run_plan, "pilot": run_pilot, "costs": run_costs}[options.work]
+        work = {
+            "plan": run_plan,
+            "longer": run_longer,
+            "pilot": run_pilot,
+            "costs": run_costs,
+        }[options.work]
         return exit_code("guided_pooling.py", lambda: work(options))
     except KeyboardInterrupt:
-        again = "goes on" if options.work == "plan" else "begins again"
+        again = "begins again" if options.work in ("pilot", "costs") else "goes on"
         print(f"guided_pooling.py: interrupted; the same command {again}", file=sys.stderr)
         return 130
     finally:
@@ -65,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Trains two networks under thirteen poolings on two tasks, as "
         "experiments/pooling_study/plan.py says: "
-        f"{len(plan_of('cpu'))} runs, 40 to 50 hours of one processor core. Every run that is "
+        f"{len(plan_of('study'))} runs, 40 to 50 hours of one processor core. Every run that is "
         "finished is added to the files in --results, and one that was interrupted goes on after "
         "its last epoch, so that it can be stopped and started again at any time.",
         allow_abbrev=False,
@@ -84,10 +93,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="begin no epoch after so many (default: all runs)",
     )  # fmt: skip
     parser.add_argument(
-        "work", nargs="?", choices=("plan", "pilot", "costs"), default="plan",
-        help="the planned runs; the runs under max pooling that these were sized by, scored on "
-        "training images that they do not learn from; or the time of a step under each pooling, on "
-        "a machine with nothing else to do (default: %(default)s)",
+        "work", nargs="?", choices=("plan", "longer", "pilot", "costs"), default="plan",
+        help="the planned runs; the longer ones of the pair that still gained in its last epoch, "
+        f"{len(plan_of('longer'))} runs, 13 to 16 hours of a core; the runs under max pooling that "
+        "the planned ones were sized by, scored on training images that they do not learn from; or "
+        "the time of a step under each pooling, on a machine with nothing else to do (default: "
+        "%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--data", default=DATA, metavar="DIR",
@@ -95,7 +106,9 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--results", type=Path, metavar="DIR",
-        help="(default: results/guided_pooling, with --device cuda results/guided_pooling_cuda)",
+        help="(default: {study}; of the longer runs {longer}; with --device cuda {larger})".format(
+            **RESULTS
+        ),
     )  # fmt: skip
     parser.add_argument(
         "--unfinished", type=Path, metavar="DIR",
@@ -103,6 +116,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--results)",
     )  # fmt: skip
     return parser
+
+
+def name_of_plan(options: argparse.Namespace) -> str:
+    """Return which of ``RECIPES`` the runs are of."""
+    if options.device == "cuda":
+        return "larger"
+    return "longer" if options.work == "longer" else "study"
 
 
 def run_plan(options: argparse.Namespace) -> None:
@@ -118,10 +138,16 @@ def run_plan(options: argparse.Namespace) -> None:
         make_what_is_left(options, unfinished)
 
 
+def run_longer(options: argparse.Namespace) -> None:
+    """Make what is left of the longer runs; see ``run_plan``."""
+    refuse_gpu(options)
+    run_plan(options)
+
+
 def make_what_is_left(options: argparse.Namespace, unfinished: Path) -> None:
     for folder in (options.results, unfinished):
         remove_leftovers(folder)
-    planned = plan_of(options.device)
+    planned = plan_of(name_of_plan(options))
     left = left_of(planned, options.results)
     finished = len(planned) - len(left)
     deadline = time.time() + 60 * options.minutes
@@ -151,7 +177,7 @@ def run_pilot(options: argparse.Namespace) -> None:
     with processes(options.jobs) as pool:
         made = [
             pool.submit(pilot_run, *cell, recipe, options.data)
-            for cell, recipe in RECIPES["cpu"].items()
+            for cell, recipe in RECIPES["study"].items()
         ]
         write_rows([row for run in made for row in run.result()], options.results / "pilot.csv")
 
@@ -161,7 +187,7 @@ def run_costs(options: argparse.Namespace) -> None:
     refuse_gpu(options)
     options.results.mkdir(parents=True, exist_ok=True)
     with processes(1) as pool:
-        rows = pool.submit(measure_costs, RECIPES["cpu"], options.data).result()
+        rows = pool.submit(measure_costs, RECIPES["study"], options.data).result()
     write_rows(rows, options.results / "costs.csv")
 
 

@@ -20,6 +20,7 @@ from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.course import convergence, hours, what_is_learned
 from experiments.pooling_study.examples import read_example_images
 from experiments.pooling_study.figures import draw_answers, draw_lambdas
+from experiments.pooling_study.longer import longer_course, longer_table
 from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.rows import (
     EpochRow,
@@ -38,6 +39,7 @@ from training.records.environment import REPOSITORY
 
 RESULTS = REPOSITORY / "experiments" / "results"
 STUDY, LARGER_STUDY = RESULTS / "guided_pooling", RESULTS / "guided_pooling_cuda"
+LONGER_RUNS = RESULTS / "guided_pooling_longer"
 FIGURES = {
     "results.png": ("runs.csv", "shifts.csv"),
     "results-lambda.png": ("epochs.csv", "lambdas.csv", "examples.csv", "example_images.csv"),
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
 
     def write() -> None:
-        of_study = study_tables(options.study, options.larger)
+        of_study = study_tables(options.study, options.longer, options.larger)
         put(of_study, options.docs / "results.md")
         put({"answer": of_study["answer"]}, options.docs.parent / "README.md")
         networks = network_tables(
@@ -77,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for name, path, text in (
         ("--study", STUDY, "folder of guided_pooling.py's results"),
+        ("--longer", LONGER_RUNS, "folder of its results with longer, if there is one"),
         ("--larger", LARGER_STUDY, "folder of its results with --device cuda, if there is one"),
         ("--norms", RESULTS / "head_norms.csv", "file of the heads' norms"),
         ("--starts", RESULTS / "safe_start.csv", "file of the starts after replace_pooling"),
@@ -97,10 +100,12 @@ def put(tables: dict[str, str], page: Path) -> None:
     page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
-def study_tables(study: Path, larger: Path) -> dict[str, str]:
+def study_tables(study: Path, longer: Path, larger: Path) -> dict[str, str]:
     """Return what stands on the study's page, by name."""
     runs = read_rows(RunRow, study / "runs.csv")
     costs = read_rows(CostRow, study / "costs.csv")
+    longer_runs = read_runs(longer)
+    longer_epochs = read_rows(EpochRow, longer / "epochs.csv") if longer_runs else []
     return {
         "answer": answer(runs),
         "results": study_table(runs, costs),
@@ -112,6 +117,8 @@ def study_tables(study: Path, larger: Path) -> dict[str, str]:
             read_rows(PilotRow, study / "pilot.csv"), read_rows(EpochRow, study / "epochs.csv")
         ),
         "hours": hours(runs),
+        "longer": longer_table(runs, longer_runs),
+        "course of the longer": longer_course(longer_runs, longer_epochs),
         "larger": larger_table(read_runs(larger)),
     }
 

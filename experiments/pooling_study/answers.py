@@ -16,7 +16,7 @@ from experiments.pooling_study.rows import RunRow
 from experiments.pooling_study.wording import listed, points
 
 SIGNIFICANT = 0.05
-CELLS, LARGER_CELLS = tuple(RECIPES["cpu"]), tuple(RECIPES["cuda"])
+CELLS, LARGER_CELLS = tuple(RECIPES["study"]), tuple(RECIPES["larger"])
 """The pairs of task and network, and those of full width."""
 
 TITLES_OF_CELLS = {
@@ -113,13 +113,13 @@ def _verdict(found: Sequence[PairedDifference], names: Mapping[str, str]) -> str
 
 
 def _what_is_made(runs: Sequence[RunRow]) -> str:
-    planned = {run.key for run in plan_of("cpu")}
+    planned = {run.key for run in plan_of("study")}
     made = planned & {run.key for run in runs}
     return f"{len(made)} of {len(planned)} planned runs have been made."
 
 
 def _what_is_left(runs: Sequence[RunRow], answered: bool) -> str:
-    planned, made = {run.key for run in plan_of("cpu")}, {run.key for run in runs}
+    planned, made = {run.key for run in plan_of("study")}, {run.key for run in runs}
     if planned <= made:
         return ""
     if not answered:

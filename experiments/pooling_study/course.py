@@ -9,6 +9,9 @@ from experiments.pooling_study.plan import GUIDED, RECIPES, plan_of
 from experiments.pooling_study.rows import EpochRow, LambdaRow, RunRow
 from experiments.pooling_study.wording import listed, points, span
 
+EVALUATED = ("max", "avg", GUIDED)
+"""Poolings of the question whose evaluation is right at any time."""
+
 
 def convergence(pilot: Sequence[PilotRow], epochs: Sequence[EpochRow]) -> str:
     """Return what the last epoch still gained, of the pilot's runs and of the study's own."""
@@ -26,37 +29,45 @@ def convergence(pilot: Sequence[PilotRow], epochs: Sequence[EpochRow]) -> str:
 
 
 def _gained_in_the_study(epochs: Sequence[EpochRow]) -> str:
-    """Return it of the three poolings of the question whose evaluation is right at any time."""
     parts = []
     for cell in CELLS:
-        last = RECIPES["cpu"][cell].epochs
-        of_cell = {
-            (row.pooling, row.seed, row.done): row.test_error
-            for row in epochs
-            if (row.task, row.network) == cell
-        }
-        changes = [
-            [
-                error - of_cell[pooling, seed, last - 1]
-                for (of_pooling, seed, done), error in of_cell.items()
-                if (of_pooling, done) == (pooling, last)
-            ]
-            for pooling in ("max", "avg", GUIDED)
-        ]
-        if not all(changes):
+        changes = changes_in_the_last_epoch(epochs, cell, RECIPES["study"][cell].epochs)
+        if not changes.keys() >= set(EVALUATED):
             return ""
-        means = listed([points(fmean(each), "+") for each in changes])
-        parts.append(f"{means} ({TITLES_OF_CELLS[cell]})")
+        means = [fmean(changes[pooling]) for pooling in EVALUATED]
+        means.append(fmean(change for of_pooling in changes.values() for change in of_pooling))
+        parts.append(f"{listed([points(each, '+') for each in means])} ({TITLES_OF_CELLS[cell]})")
     return (
         " In the study's own last epoch the error on 2,000 test images changed by so many points "
-        f"under max, average and guided Max-Ent pooling, mean over the seeds: {'; '.join(parts)}."
+        "under max, average and guided Max-Ent pooling, and over all poolings but the head that "
+        f"sees a constant, mean over the runs: {'; '.join(parts)}."
     )
+
+
+def changes_in_the_last_epoch(
+    epochs: Sequence[EpochRow], cell: tuple[str, str], last: int
+) -> dict[str, list[float]]:
+    """Return by how many points the error changed in the ``last`` epoch of a pair of task and
+    network, run by run, by pooling.
+
+    Without the head that sees a constant, whose evaluation is not right at any time.
+    """
+    errors = {
+        (row.pooling, row.seed, row.done): row.test_error
+        for row in epochs
+        if (row.task, row.network) == cell and row.pooling != "max_ent_constant"
+    }
+    changes: dict[str, list[float]] = {}
+    for (pooling, seed, done), error in errors.items():
+        if done == last:
+            changes.setdefault(pooling, []).append(error - errors[pooling, seed, last - 1])
+    return changes
 
 
 def hours(runs: Sequence[RunRow]) -> str:
     """Return how long the runs took."""
     return (
-        f"{len(runs)} of the {len(plan_of('cpu'))} planned runs are in the file; their training "
+        f"{len(runs)} of the {len(plan_of('study'))} planned runs are in the file; their training "
         f"took {sum(run.seconds for run in runs) / 3600:.0f} hours, added up, each on one core "
         "beside another."
     )
@@ -77,7 +88,7 @@ def what_is_learned(lambdas: Sequence[LambdaRow]) -> str:
 
 def _learned_by(pooling: str, subject: str, single: str, lambdas: Sequence[LambdaRow]) -> str:
     of_pooling = [row for row in lambdas if row.pooling == pooling]
-    last = [row for row in of_pooling if row.done == RECIPES["cpu"][row.task, row.network].epochs]
+    last = [row for row in of_pooling if row.done == RECIPES["study"][row.task, row.network].epochs]
     seeds = ({row.seed for row in last if (row.task, row.network) == cell} for cell in CELLS)
     common = set.intersection(*seeds)
     last = [row for row in last if row.seed in common]

@@ -67,10 +67,10 @@ def _lines(
         errors = (spread([cell[pooling][seed] for seed in by_seed], 2) for cell in by_cell)
         difference = compared.get(pooling)
         begins = [POOLINGS[pooling].title, *errors, str(len(by_seed))]
-        yield pooling, [*begins, _difference_cell(difference, len(by_seed))], difference
+        yield pooling, [*begins, difference_cell(difference, len(by_seed))], difference
 
 
-def _difference_cell(difference: PairedDifference | None, seeds: int) -> str:
+def difference_cell(difference: PairedDifference | None, seeds: int) -> str:
     """Return it with its interval, and of how many seeds it is if not of the line's ``seeds``."""
     if difference is None:
         return ""

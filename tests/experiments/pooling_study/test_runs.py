@@ -59,9 +59,9 @@ def planned(pooling, network="small_cnn", seed=0):
 
 
 def test_plan_is_every_pooling_under_the_same_seeds():
-    found = plan_of("cpu")
+    found = plan_of("study")
     assert len(found) == len({run.key for run in found}) == 4 * (4 * 8 + 9 * 5)
-    for cell, recipe in RECIPES["cpu"].items():
+    for cell, recipe in RECIPES["study"].items():
         of_cell = [run for run in found if (run.task, run.network) == cell]
         assert {run.recipe for run in of_cell} == {recipe}
         seeds = {
@@ -77,9 +77,20 @@ def test_plan_is_every_pooling_under_the_same_seeds():
     ]
 
 
+def test_longer_plan_is_the_questions_runs_of_one_pair_for_more_epochs():
+    longer, study = plan_of("longer"), plan_of("study")
+    (cell,) = RECIPES["longer"]
+    assert [run.key for run in longer] == [
+        run.key
+        for run in study
+        if (run.task, run.network) == cell and run.pooling in (GUIDED, *COMPARED)
+    ]
+    assert {run.recipe for run in longer} == {replace(RECIPES["study"][cell], epochs=36)}
+
+
 def test_larger_plan_is_of_full_width():
-    assert {run.recipe.width for run in plan_of("cuda")} == {64}
-    assert {run.recipe.epochs for run in plan_of("cuda")} == {30}
+    assert {run.recipe.width for run in plan_of("larger")} == {64}
+    assert {run.recipe.epochs for run in plan_of("larger")} == {30}
 
 
 @pytest.mark.parametrize(
@@ -242,8 +253,18 @@ def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, opt
     assert int(following.split()[0]) > finished
 
 
+def test_longer_runs_have_a_folder_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(guided_pooling, "outcomes", lambda left, setting, jobs: [])
+    assert guided_pooling.main(["longer"]) == 0
+    assert capsys.readouterr().out == (
+        "--minutes inf: 0 of 32 runs are finished, and 0 are begun, in "
+        "results/guided_pooling_longer/unfinished; the same command goes on\n"
+    )
+
+
 def make_pilot_and_costs(options):
-    guided_pooling.RECIPES = {"cpu": {("fashion", "small_cnn"): RECIPE}}
+    guided_pooling.RECIPES = {"study": {("fashion", "small_cnn"): RECIPE}}
     return guided_pooling.main([*options, "pilot"]) or guided_pooling.main([*options, "costs"])
 
 
@@ -331,7 +352,7 @@ def test_too_little_gpu_memory_is_told_and_nothing_waits_for_it(tmp_path):
     assert "UserError: a process that made a run died or had too little mem" in err.read_text()
 
 
-@pytest.mark.parametrize("work", ["pilot", "costs"])
+@pytest.mark.parametrize("work", ["longer", "pilot", "costs"])
 def test_only_planned_runs_are_made_on_a_gpu(tmp_path, capsys, work):
     options = ["--device", "cuda", "--results", str(tmp_path / "results"), work]
     assert guided_pooling.main(options) == 2
