@@ -146,18 +146,18 @@ def _composed_backward(
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """:func:`backward` of any window function."""
     with torch.enable_grad():
-        x = input.to(theta.dtype).detach().requires_grad_()
-        parameter = theta.detach().requires_grad_()
+        x = input.to(theta.dtype).detach().requires_grad_(needed[0])
+        parameter = theta.detach().requires_grad_(needed[1])
         output = function.compose(x, parameter, geometry)
-    grad_input, grad_theta = torch.autograd.grad(
-        output, (x, parameter), grad_output.to(theta.dtype)
-    )
-    if mean_grad is not None:
-        grad_input = grad_input + mean_grad
-    return (
-        dense(grad_input.to(input.dtype), layout_of(input)) if needed[0] else None,
-        grad_theta.contiguous() if needed[1] else None,
-    )
+    wanted = [each for each in (x, parameter) if each.requires_grad]
+    gradients = iter(torch.autograd.grad(output, wanted, grad_output.to(theta.dtype)))
+    grad_input = next(gradients) if needed[0] else None
+    grad_theta = next(gradients).contiguous() if needed[1] else None
+    if grad_input is not None:
+        if mean_grad is not None:
+            grad_input = grad_input + mean_grad
+        grad_input = dense(grad_input.to(input.dtype), layout_of(input))
+    return grad_input, grad_theta
 
 
 def _add_square(total: Tensor, weight: Tensor, deviation: Tensor) -> None:

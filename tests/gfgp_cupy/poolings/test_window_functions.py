@@ -5,6 +5,7 @@ pooling is covered once its formula stands there. That a kernel is as exact as i
 and moves no more than it must, is for ``kernels/test_window_functions.py``.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -16,6 +17,7 @@ from gfgp_cupy import use_backend
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.ops import OPERATORS
+from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
 from gfgp_cupy.window_pooling import pool_guided, pool_windows
 from tests.support.cuda_on_cpu import needs_cxx, run_launch
 from tests.support.implementations import FUNCTIONS, kernels_on_cpu, needs_cuda, run_on_gpu
@@ -332,6 +334,29 @@ def in_float64():
         for name in names[number // 2 % 2 :: 2] if numba else names:
             marks = pytest.mark.slow if numba else ()
             yield pytest.param(*each.values, name, id=f"{each.id}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize("needed", [(True, False), (False, True)], ids=str)
+def test_composition_is_differentiated_by_what_needs_it(needed):
+    asked = []
+
+    def composition(input, theta, geometry):
+        asked.append((input.requires_grad, theta.requires_grad))
+        return LOG_SUM_EXP.composition(input, theta, geometry)
+
+    function = dataclasses.replace(LOG_SUM_EXP, composition=composition)
+    input = random_numbers((2, 3, 8, 8), FLOAT32, 0).abs()
+    theta = torch.full((1, 3, 1, 1), 2.0)
+    grad_output, mean_grad = torch.ones(2, 3, 4, 4), torch.ones(2, 3, 1, 1)
+    whole, some = (
+        backend_module("torch").backward(
+            grad_output, input, theta, pool_geometry(2), which, mean_grad, function
+        )
+        for which in ((True, True), needed)
+    )
+    assert asked == [(True, True), needed]
+    for gradient, expected, is_needed in zip(some, whole, needed, strict=True):
+        assert torch.equal(gradient, expected) if is_needed else gradient is None
 
 
 @pytest.mark.parametrize(("function", "backend", "name"), [*in_float64()])
