@@ -48,7 +48,7 @@ FIGURES = {
 
 DRAWN_BY = (
     *("comparison.py", "pooling_study/answers.py", "pooling_study/examples.py"),
-    *("pooling_study/figures.py", "pooling_study/poolings.py"),
+    *("pooling_study/figures.py", "pooling_study/plan.py", "pooling_study/poolings.py"),
 )
 
 
@@ -116,9 +116,10 @@ def study_tables(study: Path, longer: Path, larger: Path) -> dict[str, str]:
         "convergence": convergence(
             read_rows(PilotRow, study / "pilot.csv"), read_rows(EpochRow, study / "epochs.csv")
         ),
-        "hours": hours(runs),
+        "hours": hours(runs, "study"),
         "longer": longer_table(runs, longer_runs),
         "course of the longer": longer_course(longer_runs, longer_epochs),
+        "hours of the longer": hours(longer_runs, "longer"),
         "larger": larger_table(read_runs(larger)),
     }
 

@@ -31,7 +31,17 @@ NAMES = {
     "max": "max pooling",
     "avg": "average pooling",
     "max_ent_constant": "the same layer whose head sees a constant",
+    "skip": "strided convolutions",
+    "mixed": "mixed pooling",
+    "gem": "generalised-mean pooling",
+    "soft": "SoftPool",
+    "max_ent_unguided": "Max-Ent pooling with a λ per channel",
+    "max_ent_softplus": "guided pooling with softplus",
+    "max_ent_no_decay": "guided pooling whose head does not decay",
+    "max_ent_softplus_no_decay": "guided pooling with both",
+    "gauss": "guided Gaussian pooling",
 }
+"""What the others are called in a sentence."""
 
 
 def errors_in(runs: Sequence[RunRow], cell: tuple[str, str]) -> dict[str, dict[int, float]]:
@@ -73,18 +83,17 @@ def answer(runs: Sequence[RunRow]) -> str:
     found = differences(mean_errors(runs), COMPARED)
     if len(found) < len(COMPARED):
         return "**There is no answer yet:** " + _what_is_made(runs)
-    parts = [
-        f"{points(abs(each.mean))}{' points' if each is found[0] else ''} "
-        f"{'below' if each.mean < 0 else 'above'} that of {NAMES[each.pool]} "
-        f"({'95% interval ' if each is found[0] else ''}{_interval_of_size(each)})"
-        for each in found
-    ]
     seeds = min(each.seeds for each in found)
     whole = seeds == len(SEEDS_OF_THE_QUESTION)
+    if whole:
+        sizes = _sizes(found)
+        said = _verdict(found, {pool: f"{NAMES[pool]} ({size})" for pool, size in sizes.items()})
+    else:
+        sizes = [f"{size} from {NAMES[pool]}" for pool, size in _sizes(found).items()]
+        said = f"differs by {listed(sizes)}"
     return (
-        f"Averaged over two small networks, two tasks and {seeds} seeds, the top-1 error of guided "
-        f"Max-Ent pooling is {listed(parts)}{f': {_verdict(found, NAMES)}' if whole else ''}."
-        f"{_what_is_left(runs, whole)}"
+        f"Averaged over two small networks, two tasks and {seeds} seeds, guided Max-Ent pooling "
+        f"{said}.{_what_is_left(runs, whole)}"
     )
 
 
@@ -93,23 +102,35 @@ def answer_beside(runs: Sequence[RunRow]) -> str:
     found = differences(mean_errors(runs), BESIDE)
     if [each.seeds for each in found] != [len(SEEDS)] * len(BESIDE):
         return f"Of the {len(BESIDE)} others not all seeds are there yet."
-    titles = {pooling: f"*{POOLINGS[pooling].title}*" for pooling in BESIDE}
-    return f"Against the {len(BESIDE)} others guided Max-Ent pooling has {_verdict(found, titles)}."
+    return f"Against the {len(BESIDE)} others guided Max-Ent pooling {_verdict(found, NAMES)}."
 
 
 def _verdict(found: Sequence[PairedDifference], names: Mapping[str, str]) -> str:
     lower = [each for each in found if each.p_holm < SIGNIFICANT and each.mean < 0]
     higher = [each for each in found if each.p_holm < SIGNIFICANT and each.mean > 0]
+    rest = [each for each in found if each not in lower + higher]
     said = [
         f"{verdict} {listed([names[each.pool] for each in those])}"
         for verdict, those in (
-            ("significantly fewer errors than", lower),
-            ("significantly more errors than", higher),
-            ("no significant difference from", [x for x in found if x not in lower + higher]),
+            ("makes significantly fewer errors than", lower),
+            ("makes significantly more errors than", higher),
+            ("does not differ significantly from", rest),
         )
         if those
     ]
-    return f"{'; '.join(said)} (5%, Holm's correction for {len(found)})"
+    unsettled = "max_ent_constant" in {each.pool for each in rest}
+    so_that = ", so that it is open what the guidance adds" if unsettled else ""
+    return f"{'; it '.join(said)}{so_that} (5%, Holm's correction for {len(found)})"
+
+
+def _sizes(found: Sequence[PairedDifference]) -> dict[str, str]:
+    """Return the differences with their intervals by pooling; the first one says what they are."""
+    sizes = {}
+    for each in found:
+        unit, name = (" points of top-1 error", "95% interval ") if not sizes else ("", "")
+        interval = f"{name}{points(each.low, '+')} to {points(each.high, '+')}"
+        sizes[each.pool] = f"{points(each.mean, '+')}{unit}, {interval}"
+    return sizes
 
 
 def _what_is_made(runs: Sequence[RunRow]) -> str:
@@ -129,10 +150,3 @@ def _what_is_left(runs: Sequence[RunRow], answered: bool) -> str:
         f" **Still to come:** {len(BESIDE)} more poolings to compare it with; "
         f"{len(beside & made)} of their {len(beside)} runs have been made."
     )
-
-
-def _interval_of_size(found: PairedDifference) -> str:
-    """Return the interval of the difference's size, which is below 0 where it may be the other way
-    round."""
-    ends = (found.low, found.high) if found.mean > 0 else (-found.high, -found.low)
-    return f"{points(ends[0])} to {points(ends[1])}"

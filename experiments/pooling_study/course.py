@@ -1,75 +1,97 @@
 """What happened in the course of training: how far it went, how long it took, what λ became."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from experiments.comparison import PairedDifference
 from experiments.pooling_study.answers import CELLS, TITLES_OF_CELLS
 from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.plan import GUIDED, RECIPES, plan_of
+from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import EpochRow, LambdaRow, RunRow
 from experiments.pooling_study.wording import listed, points, span
 
-EVALUATED = ("max", "avg", GUIDED)
-"""Poolings of the question whose evaluation is right at any time."""
+OF_THE_QUESTION = ("max", "avg", GUIDED)
+ALL = tuple(pooling for pooling in POOLINGS if pooling != "max_ent_constant")
+"""Poolings whose evaluation is right before the last epochs, too: see ``ConstantHeadPool2d``."""
+
+SMALL = 0.1
+"""Points that an epoch is to gain less than where training is long enough."""
 
 
 def convergence(pilot: Sequence[PilotRow], epochs: Sequence[EpochRow]) -> str:
-    """Return what the last epoch still gained, of the pilot's runs and of the study's own."""
-    changes = []
+    """Return a line a pair with what the last epoch changed, in the pilot and in the study's own
+    runs, and where it gained too much."""
+    lines, of_pilot, of_runs = [], {}, {}
     for cell in CELLS:
+        title = TITLES_OF_CELLS[cell]
         errors = [row.held_out_error for row in pilot if (row.task, row.network) == cell]
         if len(errors) < 2:
             return "The pilot has not been run in every pair yet."
-        before, last = errors[-2:]
-        changes.append(f"from {before:.2f} to {last:.2f}% ({TITLES_OF_CELLS[cell]})")
-    return (
-        f"In the last epoch of the pilot the error of the images held out went {listed(changes)}."
-        f"{_gained_in_the_study(epochs)}"
-    )
-
-
-def _gained_in_the_study(epochs: Sequence[EpochRow]) -> str:
-    parts = []
-    for cell in CELLS:
+        of_pilot[title] = errors[-1] - errors[-2]
         changes = changes_in_the_last_epoch(epochs, cell, RECIPES["study"][cell].epochs)
-        if not changes.keys() >= set(EVALUATED):
-            return ""
-        means = [fmean(changes[pooling]) for pooling in EVALUATED]
-        means.append(fmean(change for of_pooling in changes.values() for change in of_pooling))
-        parts.append(f"{listed([points(each, '+') for each in means])} ({TITLES_OF_CELLS[cell]})")
-    return (
-        " In the study's own last epoch the error on 2,000 test images changed by so many points "
-        "under max, average and guided Max-Ent pooling, and over all poolings but the head that "
-        f"sees a constant, mean over the runs: {'; '.join(parts)}."
+        if not changes:
+            return "The study has no two runs of these poolings in every pair yet."
+        *_, over_all = changes
+        of_runs[title] = over_all.mean
+        lines.append(f"- {title}: pilot {points(of_pilot[title], '+')}; {in_words(changes)}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"By more than {SMALL} points the error still fell, by the pilot, in "
+            f"{_those_that_fell(of_pilot)}; by the mean over the study's runs, in "
+            f"{_those_that_fell(of_runs)}.",
+        ]
     )
 
 
 def changes_in_the_last_epoch(
     epochs: Sequence[EpochRow], cell: tuple[str, str], last: int
-) -> dict[str, list[float]]:
-    """Return by how many points the error changed in the ``last`` epoch of a pair of task and
-    network, run by run, by pooling.
+) -> list[PairedDifference]:
+    """Return by how much the error after the ``last`` epoch of a pair of task and network differs
+    from that after the one before: under max, average and guided pooling, and over ``ALL``.
 
-    Without the head that sees a constant, whose evaluation is not right at any time.
+    Nothing if one of the former has fewer than two runs.
     """
     errors = {
         (row.pooling, row.seed, row.done): row.test_error
         for row in epochs
-        if (row.task, row.network) == cell and row.pooling != "max_ent_constant"
+        if (row.task, row.network) == cell
     }
-    changes: dict[str, list[float]] = {}
-    for (pooling, seed, done), error in errors.items():
-        if done == last:
-            changes.setdefault(pooling, []).append(error - errors[pooling, seed, last - 1])
+    changes = []
+    for poolings in (*([pooling] for pooling in OF_THE_QUESTION), ALL):
+        runs = [key for key in errors if key[0] in poolings and key[2] == last]
+        if len(runs) < 2:
+            return []
+        before = [errors[pooling, seed, last - 1] for pooling, seed, _ in runs]
+        after = [errors[run] for run in runs]
+        changes.append(PairedDifference.of("the epoch before", after, before))
     return changes
 
 
-def hours(runs: Sequence[RunRow]) -> str:
-    """Return how long the runs took."""
+def in_words(changes: Sequence[PairedDifference]) -> str:
+    """Return what ``changes_in_the_last_epoch`` has found."""
+    *of_question, over_all = changes
+    parts = [
+        f"{name} {points(each.mean, '+')}"
+        for name, each in zip(("max", "average", "guided"), of_question, strict=True)
+    ]
+    interval = f"{points(over_all.low, '+')} to {points(over_all.high, '+')}"
+    return f"{', '.join(parts)}; all {points(over_all.mean, '+')} ({interval})"
+
+
+def _those_that_fell(changes: Mapping[str, float]) -> str:
+    fell = [f"*{title}*" for title, change in changes.items() if change < -SMALL]
+    return listed(fell) if fell else "no pair"
+
+
+def hours(runs: Sequence[RunRow], name: str) -> str:
+    """Return how many of the plan ``name`` have been made, and how long they took."""
     return (
-        f"{len(runs)} of the {len(plan_of('study'))} planned runs are in the file; their training "
+        f"{len(runs)} of the {len(plan_of(name))} planned runs are in the file; their training "
         f"took {sum(run.seconds for run in runs) / 3600:.0f} hours, added up, each on one core "
-        "beside another."
+        "beside another (by the clock, with what time the machine was paused)."
     )
 
 

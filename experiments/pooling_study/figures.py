@@ -143,7 +143,8 @@ def _limit_of_the_question(by_group: Iterable[Sequence[PairedDifference]]) -> fl
 def _name_those_outside(
     axes: Axes, places: Sequence[float], found: Sequence[PairedDifference], color: str, at: float
 ) -> None:
-    """Write the numbers of differences that are outside, at a distance of ``at`` from 0."""
+    """Write the numbers of differences that are outside, at a distance of ``at`` from 0, and mark
+    the edge where an interval goes on behind it."""
     _, limit = axes.get_xlim()
     for place, each in zip(places, found, strict=True):
         if abs(each.mean) > limit:
@@ -156,6 +157,9 @@ def _name_those_outside(
                 fontsize="x-small",
                 color=color,
             )
+        for edge, marker in ((-limit, "<"), (limit, ">")):
+            if each.low < edge < each.high:
+                axes.plot(edge, place, marker, color=color, markersize=4, clip_on=False)
 
 
 def _draw_intervals(

@@ -1,15 +1,15 @@
 """What becomes of the question's differences where training is longer: see ``plan``."""
 
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Mapping, Sequence
 
-from experiments.pooling_study.answers import differences, errors_in
-from experiments.pooling_study.course import EVALUATED, changes_in_the_last_epoch
+from experiments.comparison import PairedDifference
+from experiments.pooling_study.answers import NAMES, differences, errors_in
+from experiments.pooling_study.course import changes_in_the_last_epoch, in_words
 from experiments.pooling_study.plan import COMPARED, GUIDED, RECIPES, plan_of
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import EpochRow, RunRow
 from experiments.pooling_study.tables import difference_cell
-from experiments.pooling_study.wording import listed, points
+from experiments.pooling_study.wording import listed
 from experiments.tables import spread, table
 
 ((CELL, RECIPE),) = RECIPES["longer"].items()
@@ -17,39 +17,75 @@ SHORT, LONG = RECIPES["study"][CELL].epochs, RECIPE.epochs
 
 
 def longer_table(study: Sequence[RunRow], longer: Sequence[RunRow]) -> str:
-    """Return errors and differences after the study's epochs, and after more, of the same seeds."""
-    long = errors_in(longer, CELL)
-    short = {
-        pooling: {seed: errors[seed] for seed in long[pooling]}
-        for pooling, errors in errors_in(study, CELL).items()
-        if pooling in long
-    }
-    both = (short, long)
-    compared = [{each.pool: each for each in differences(errors, COMPARED)} for errors in both]
+    """Return errors and differences after the study's epochs and after more, of the seeds that
+    both have, and by how much the differences have changed."""
+    short, long = _errors_of_both(study, longer), _errors_of_both(longer, study)
+    changes = _changes(short, long)
+    compared = [
+        {each.pool: each for each in differences(errors, COMPARED)} for errors in (short, long)
+    ]
     rows = []
     for pooling in (*COMPARED, GUIDED):
         if pooling in long:
             seeds = len(long[pooling])
-            errors = (spread([*of_pooling[pooling].values()], 2) for of_pooling in both)
-            found = (difference_cell(each.get(pooling), seeds) for each in compared)
+            errors = (spread([*of[pooling].values()], 2) for of in (short, long))
+            found = (difference_cell(each.get(pooling), seeds) for each in (*compared, changes))
             rows.append((POOLINGS[pooling].title, str(seeds), *errors, *found))
     columns = (
         "pooling",
         "seeds",
         *(f"{epochs} epochs" for epochs in (SHORT, LONG)),
         *(f"guided less this one, {epochs} epochs" for epochs in (SHORT, LONG)),
+        "change of it",
     )
-    return table(columns, rows) if rows else "No run has been made yet."
+    return table(columns, rows) if rows else "No seed has been run yet."
 
 
 def longer_course(longer: Sequence[RunRow], epochs: Sequence[EpochRow]) -> str:
-    """Return how many of the longer runs are there, and what their last epoch gained."""
-    made = f"{len(longer)} of the {len(plan_of('longer'))} runs have been made."
+    """Return what the longer runs say once all are there, and what their last epoch changed."""
+    parts = []
+    if len(longer) == len(plan_of("longer")):
+        parts.append(f"After {LONG} epochs the 95% interval of the difference {_verdict(longer)}.")
     changes = changes_in_the_last_epoch(epochs, CELL, LONG)
-    if not changes.keys() >= set(EVALUATED):
-        return made
-    means = listed([points(fmean(changes[pooling]), "+") for pooling in EVALUATED])
-    return (
-        f"{made} In their last epoch the error on 2,000 test images changed by {means} points "
-        "under max, average and guided Max-Ent pooling, mean over the seeds."
+    if changes:
+        parts.append(
+            f"The last epoch changed the error, as [below](#how), by: {in_words(changes)}."
+        )
+    return " ".join(parts) or "There are no two runs of each pooling yet."
+
+
+Errors = Mapping[str, Mapping[int, float]]
+
+
+def _errors_of_both(runs: Sequence[RunRow], others: Sequence[RunRow]) -> Errors:
+    """Return the errors of those ``runs`` that ``others`` has, too."""
+    keys = {run.key for run in others}
+    return errors_in([run for run in runs if run.key in keys], CELL)
+
+
+def _changes(short: Errors, long: Errors) -> dict[str, PairedDifference]:
+    """Return by how much guided pooling's differences have changed, by pooling."""
+    changes = {}
+    for other in COMPARED:
+        seeds = long.get(GUIDED, {}).keys() & long.get(other, {}).keys()
+        before, after = (
+            [errors[GUIDED][seed] - errors[other][seed] for seed in sorted(seeds)]
+            for errors in (short, long)
+        )
+        if len(seeds) >= 2:
+            changes[other] = PairedDifference.of(other, after, before)
+    return changes
+
+
+def _verdict(longer: Sequence[RunRow]) -> str:
+    found = differences(errors_in(longer, CELL), COMPARED)
+    groups = (
+        ("is below 0 for", [each for each in found if each.high < 0]),
+        ("is above 0 for", [each for each in found if each.low > 0]),
+        ("holds 0 for", [each for each in found if each.low <= 0 <= each.high]),
+    )
+    return "; it ".join(
+        f"{verdict} {listed([NAMES[each.pool] for each in those])}"
+        for verdict, those in groups
+        if those
     )

@@ -1,4 +1,4 @@
-"""The runs under max pooling that the study was sized by.
+"""Runs under max pooling by the study's recipes, to see how far these train.
 
 ``python experiments/guided_pooling.py pilot`` makes them. They learn from five sixths of the
 training images and are scored on the rest, never on test images.

@@ -50,7 +50,8 @@ class Images:
         return Images(self.images.to(device), self.targets.to(device), self.margin)
 
     def every(self, count: int) -> "Images":
-        """Return ``count`` of the images, or all, spread evenly."""
+        """Return ``count`` of the images, or all: the first, and those at the largest equal steps
+        from it of which there are so many."""
         chosen = torch.arange(min(count, len(self))) * (len(self) // min(count, len(self)))
         chosen = chosen.to(self.targets.device)
         return Images(self.images[chosen], self.targets[chosen], self.margin)

@@ -256,9 +256,9 @@ def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, opt
 def test_longer_runs_have_a_folder_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(guided_pooling, "outcomes", lambda left, setting, jobs: [])
-    assert guided_pooling.main(["longer"]) == 0
+    assert guided_pooling.main(["longer", "--minutes", "1"]) == 0
     assert capsys.readouterr().out == (
-        "--minutes inf: 0 of 32 runs are finished, and 0 are begun, in "
+        "--minutes 1: 0 of 32 runs are finished, and 0 are begun, in "
         "results/guided_pooling_longer/unfinished; the same command goes on\n"
     )
 
