@@ -186,12 +186,13 @@ def _rounds(run: PoolingCosts) -> str:
 def _what_is_told(run: PoolingCosts) -> str:
     """What the limits are, and the percentages."""
     limits = (
-        f"At most {LIMITS['time']} × Max-Ent pooling's time, and its peak memory and one output"
+        f"Limits are {LIMITS['time']} × Max-Ent pooling's time, and its peak memory and one output "
+        "(below: what is beyond them)"
     )
     if run.on_gpu:
         limits = (
-            "At most Max-Ent pooling's peak memory and one output; in brackets: the least bytes "
-            "over the time, of those of a copy"
+            "The limit is Max-Ent pooling's peak memory and one output; in brackets: the least "
+            "bytes over the time, of those of a copy"
         )
     return limits
 

@@ -110,6 +110,13 @@ class GFGPAdaptiveMaxEntPool2d(Adaptive, GFGPMaxEntPool2d):
         output_size: as in :class:`AdaptiveMaxEntPool2d`.
         activation, hidden_features, norm_layer, device, dtype: as in :class:`GFGPMaxEntPool2d`.
 
+    Shape:
+        - input: [N, C, H, W] or [C, H, W].
+        - output: [N, C, oH, oW] or [C, oH, oW], of ``output_size``.
+
+    Raises:
+        TypeError, ValueError: ``output_size`` is no size, or a width is no int or below 1.
+
     Example:
         >>> GFGPAdaptiveMaxEntPool2d(16, output_size=3)(torch.randn(8, 16, 9, 9)).shape
         torch.Size([8, 16, 3, 3])

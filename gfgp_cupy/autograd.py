@@ -32,8 +32,19 @@ __all__ = [
 def register(function: WindowFunction) -> WindowFunction:
     """Registers the operators of a window function, differentiable; once for its name.
 
+    Args:
+        function: to pool with, by :func:`gfgp_cupy.window_pooling.pool_windows`.
+
+    Returns:
+        ``function``, or the one that has been registered by its name and is the same.
+
     Raises:
         ValueError: another function has the name.
+
+    Example:
+        >>> from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
+        >>> register(LOG_SUM_EXP) is LOG_SUM_EXP
+        True
     """
     is_new = (function.name, 2) not in ops.OPERATORS
     known = ops.register(function).function

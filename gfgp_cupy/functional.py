@@ -72,7 +72,7 @@ def max_ent_pool2d(
         ``"same"`` has it.
 
     Raises:
-        TypeError: an argument is of a type or dtype named above as unsupported.
+        TypeError: an argument is of another type or dtype than those named above.
         ValueError: wrong rank, sizes out of range, an empty output, ``lam`` that does not
             broadcast or is a number beyond the range of the type that it is used in, or tensors on
             different devices.

@@ -123,6 +123,10 @@ def pool_geometry(
         TypeError: an argument is neither an int nor as many as there are axes, or ``ceil_mode`` is
             no bool.
         ValueError: a value is out of its range.
+
+    Example:
+        >>> pool_geometry(3, stride=2, padding=1).output_size(112, 112)
+        (56, 56)
     """
     check_axes(axes)
     kernel = _of_each_axis("kernel_size", kernel_size, axes)

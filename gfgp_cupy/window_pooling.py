@@ -47,8 +47,18 @@ def pool_windows(
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
         axes: that windows have: 1, 2 or 3.
 
+    Returns:
+        [N, C, oH, oW] or [C, oH, oW], sized as by ``torch.nn.functional.max_pool2d``, or as
+        ``"same"`` has it.
+
     Raises:
         TypeError, ValueError: as :func:`gfgp_cupy.functional.max_ent_pool2d`.
+
+    Example:
+        >>> from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
+        >>> pool_windows(LOG_SUM_EXP, torch.ones(1, 1, 4, 4), 2.0, kernel_size=2)
+        tensor([[[[1., 1.],
+                  [1., 1.]]]])
     """
     if isinstance(kernel_size, Bins) and not kernel_size.tile(input, axes):
         return _pool_uneven(function, input, parameter, kernel_size.of_axes(axes))
@@ -78,6 +88,12 @@ def pool_guided(
     Raises:
         TypeError, ValueError: as :func:`pool_windows`; θ that varies inside a plane does not
             broadcast.
+
+    Example:
+        >>> from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
+        >>> head = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), torch.nn.Softplus())
+        >>> pool_guided(LOG_SUM_EXP, torch.randn(2, 8, 4, 4), head, kernel_size=2).shape
+        torch.Size([2, 8, 2, 2])
     """
     if isinstance(kernel_size, Bins) and not kernel_size.tile(input, axes):
         return _pool_uneven_guided(function, input, head, kernel_size.of_axes(axes))

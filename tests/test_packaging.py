@@ -41,7 +41,7 @@ def test_requirements_are_those_of_the_extras():
     expected = list(PYPROJECT["project"]["dependencies"])
     for extra in ("cpu", "cuda12", "train", "test"):
         expected += EXTRAS[extra]
-    assert names(text_of("requirements.txt").split()) == names(expected)
+    assert names(text_of("requirements.txt").splitlines()) == names(expected)
 
 
 def test_version():

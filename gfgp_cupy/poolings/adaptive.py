@@ -112,6 +112,13 @@ class GFGPAdaptiveGeneralizedMeanPool2d(Adaptive, GFGPGeneralizedMeanPool2d):
         output_size: as in :class:`AdaptiveGeneralizedMeanPool2d`.
         hidden_features, norm_layer, device, dtype: as in :class:`gfgp_cupy.poolings.GuidedPool2d`.
 
+    Shape:
+        - input: [N, C, H, W] or [C, H, W].
+        - output: [N, C, oH, oW] or [C, oH, oW], of ``output_size``.
+
+    Raises:
+        TypeError, ValueError: ``output_size`` is no size, or a width is no int or below 1.
+
     Example:
         >>> GFGPAdaptiveGeneralizedMeanPool2d(8, output_size=2)(torch.rand(2, 8, 5, 4)).shape
         torch.Size([2, 8, 2, 2])

@@ -107,6 +107,18 @@ class GaussianHead(nn.Module):
         hidden_features: width of h.
         norm_layer: makes a norm of so many features in BN's place.
         device, dtype: of the tensors.
+
+    Shape:
+        - input: the mean [N, C, 1, 1], and in training the noise's size: (1, 1) for one ε a sample
+          and channel, (oH, oW) for one a window.
+        - output: [N, C, 1, 1], or [N, C] and the noise's size.
+
+    Raises:
+        TypeError: a ``norm_layer`` that makes no module.
+
+    Example:
+        >>> GaussianHead(num_features=8, hidden_features=4)(torch.randn(2, 8, 1, 1)).shape
+        torch.Size([2, 8, 1, 1])
     """
 
     def __init__(

@@ -29,6 +29,11 @@ class PoolingByChannels(nn.ModuleDict):
 
     Raises:
         ValueError: an input of another number of channels.
+
+    Example:
+        >>> pool = PoolingByChannels({"8": nn.MaxPool2d(2), "16": nn.AvgPool2d(2)})
+        >>> pool(torch.ones(1, 16, 4, 4)).shape
+        torch.Size([1, 16, 2, 2])
     """
 
     axes = 2

@@ -18,6 +18,17 @@ class PooledConv2d(nn.Conv2d):
 
     Its weight and bias keep their names in the state dict; the pooling's begin with ``pool``.
     :func:`replace_pooling` makes them.
+
+    Shape:
+        - input, output: as of the strided convolution; in between there are as many pixels as its
+          input has.
+
+    Example:
+        >>> from gfgp_cupy import replace_pooling
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1))
+        >>> replaced = replace_pooling(net, strided_convs=True)
+        >>> type(net[0]).__name__, net(torch.ones(2, 3, 8, 8)).shape
+        ('PooledConv2d', torch.Size([2, 8, 4, 4]))
     """
 
     pool: nn.Module

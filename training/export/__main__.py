@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m training.export",
         description="Writes the network of a checkpoint, ours or a published one, for others to "
         "use, and checks what it has written. The names of the classes, the images' size and "
-        "their normalisation travel along: docs/training.md.",
+        "their normalisation travel along: docs/deployment.md.",
     )
     parser.add_argument("checkpoint", help="a checkpoint of train_imagenet.py or the published one")
     parser.add_argument("out", help="the file to write, hub's folder; what is there is replaced")
