@@ -9,6 +9,7 @@ Otherwise they overlap and differ in length by one; then those of each length ar
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple, cast
 
 import torch
@@ -138,10 +139,43 @@ def groups(length: int, count: int) -> list[Group]:
 
 
 def taken(tensor: Tensor, axis: int, numbers: list[int]) -> Tensor:
-    """The slices of ``tensor`` with these ``numbers``."""
-    if numbers == list(range(tensor.shape[axis])):
+    """The slices of ``tensor`` with these ``numbers``.
+
+    They are cut out and put together: a GPU would have to wait for the copy of an index, and would
+    add up what an index repeats in any order, while the gradient of a cut is one copy.
+    """
+    length = sizes_of(tensor)[axis]
+    runs = _runs(numbers)
+    if runs == [(0, length)]:
         return tensor
-    return tensor.index_select(axis, torch.tensor(numbers, device=tensor.device))
+    pieces: dict[int, Tensor] = {}
+    for apart in _runs_apart(runs):
+        edges = {edge for index in apart for edge in runs[index]}
+        cuts = sorted({0, length, *edges})
+        sizes = [end - begin for begin, end in pairwise(cuts)]
+        by_begin = dict(zip(cuts[:-1], tensor.split(sizes, axis), strict=True))
+        pieces |= {index: by_begin[runs[index][0]] for index in apart}
+    return torch.cat([pieces[index] for index in range(len(runs))], axis)
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """Begin and end of each run of consecutive ``numbers``."""
+    breaks = [at for at in range(1, len(numbers)) if numbers[at] != numbers[at - 1] + 1]
+    begins, ends = [0, *breaks], [*breaks, len(numbers)]
+    return [(numbers[begin], numbers[end - 1] + 1) for begin, end in zip(begins, ends, strict=True)]
+
+
+def _runs_apart(runs: list[tuple[int, int]]) -> list[list[int]]:
+    """The numbers of ``runs`` in few lists, in each of which every run begins behind the last."""
+    lists: list[list[int]] = []
+    for index, (begin, _) in enumerate(runs):
+        for apart in lists:
+            if runs[apart[-1]][1] <= begin:
+                apart.append(index)
+                break
+        else:
+            lists.append([index])
+    return lists
 
 
 def rejoined(parts: list[Tensor], axis: int, of: list[Group]) -> Tensor:

@@ -77,8 +77,9 @@ def compile_kernels(
     Args:
         model: any network of one argument, on the GPU.
         sample_shapes: [N, C, H, W] of the batches to come, one or more; of networks for volumes
-            [N, C, D, H, W]. A last batch that is smaller may need programs of its own. For training
-            of guided layers N is at least 2.
+            [N, C, D, H, W]. A last batch that is smaller may need programs of its own, and so may
+            a view whose memory begins elsewhere than PyTorch's own tensors do, at a multiple of 16
+            bytes. For training of guided layers N is at least 2.
         dtype: of the images. Default: the type of the network.
         memory_format: of the images: ``torch.contiguous_format``, ``torch.channels_last``
             or, of volumes, ``torch.channels_last_3d``.

@@ -115,8 +115,8 @@ def unavailable(device: torch.device) -> str | None:
     """As the contract says; a kernel is run on the device to find out, once.
 
     Raises:
-        RuntimeError: asked for the first time inside a CUDA graph's capture, where that cannot be
-            found out.
+        RuntimeError: asked for the first time inside a CUDA graph's capture, or while another
+            thread captures one, where that cannot be found out.
         torch.OutOfMemoryError: the device's memory is full now.
     """
     return "it serves CUDA tensors only" if device.type != "cuda" else cannot_run_on(device)
@@ -126,6 +126,11 @@ def _says_that_memory_is_full(error: Exception) -> bool:
     """As PyTorch, CuPy and CUDA each say it."""
     text = str(error).lower().replace("_", " ")
     return "out of memory" in text or "memoryallocation" in text
+
+
+def _says_that_a_graph_is_captured(error: Exception) -> bool:
+    """As CUDA says it to another thread than the one that captures, too."""
+    return "captur" in str(error).lower()
 
 
 class _FirstUseInCapture(RuntimeError):
@@ -153,6 +158,12 @@ def cannot_run_on(device: torch.device) -> str | None:
             # Now: that is no reason to do without kernels from then on.
             raise torch.OutOfMemoryError(
                 f"the memory of {device} is too full to try a kernel: free some and call again "
+                f"({one_line(error)})"
+            ) from error
+        if _says_that_a_graph_is_captured(error):
+            raise _FirstUseInCapture(
+                f"a kernel is used for the first time on {device} while another thread captures a "
+                "CUDA graph, where none can be compiled or loaded: run one step before the capture "
                 f"({one_line(error)})"
             ) from error
         # CuPy, its driver layer and NVRTC each raise types of their own; all become the reason.
@@ -224,7 +235,9 @@ def loaded_kernel(name: str, source: str, defines: tuple[str, ...], device_index
         )
     # Not as options: for each new set of those, CuPy runs NVRTC on an empty file, every time.
     macros = "".join(f"#define {define.replace('=', ' ', 1)}\n" for define in defines)
-    kernel = cupy.RawKernel(macros + source, name, options=("-std=c++17",))
+    # CuPy writes it to a file as the locale has it, which may lack what is in a comment.
+    text = (macros + source).encode("ascii", "replace").decode()
+    kernel = cupy.RawKernel(text, name, options=("-std=c++17",))
     kernel.compile()
     return kernel
 

@@ -1,5 +1,5 @@
 // AdaPool as a window function: theta times the mean under weights e^s, s how like the plain mean m
-// an element is, 2 x m / (x² + m²), and (1 - theta) times that under weights e^(x - r), r the
+// an element is, 2 x m / (x^2 + m^2), and (1 - theta) times that under weights e^(x - r), r the
 // largest element. Both means are what their elements are off m, and m.
 
 #define MANY_REGISTERS

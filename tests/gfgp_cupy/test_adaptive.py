@@ -7,16 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gfgp_cupy import (
     AdaptiveGeneralizedMeanPool2d,
     AdaptiveMaxEntPool2d,
+    GFGPAdaptiveMaxEntPool2d,
     GFGPGlobalGeneralizedMeanPool2d,
     GFGPGlobalMaxEntPool2d,
     GlobalGeneralizedMeanPool2d,
     GlobalMaxEntPool2d,
     use_backend,
 )
+from gfgp_cupy.bins import taken
 from gfgp_cupy.functional import (
     adaptive_max_ent_pool2d,
     adaptive_windows,
@@ -287,3 +290,51 @@ def test_contiguous_planes_give_the_bits_of_channels_last_ones():
         results.append((output, input.grad, lam.grad))
     for of_planes, of_pixels in zip(*results, strict=True):
         assert torch.equal(of_planes, of_pixels)
+
+
+NUMBERS = {
+    "all": [0, 1, 2, 3, 4],
+    "ends": [0, 1, 3, 4],
+    "overlapping": [0, 1, 2, 2, 3, 4],
+    "repeated": [0, 0, 0, 1, 1, 2, 2, 2, 2, 4],
+    "backwards": [4, 3, 2, 1, 0],
+    "interleaved": [0, 3, 1, 4, 2],
+    "one": [2],
+}
+
+
+@pytest.mark.parametrize("which", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("axis", [2, 3])
+def test_slices_are_those_of_an_index(which, axis):
+    tensor = numbers((2, 3, 5, 5)).requires_grad_()
+    indexed = tensor.index_select(axis, torch.tensor(which))
+    cut = taken(tensor, axis, which)
+    assert torch.equal(cut, indexed)
+    weight = numbers(cut.shape, seed=1)
+    ours, theirs = (torch.autograd.grad((y * weight).sum(), tensor)[0] for y in (cut, indexed))
+    torch.testing.assert_close(ours, theirs, rtol=1e-15, atol=1e-15)
+
+
+class Operators(TorchDispatchMode):
+    """Names those that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.names.add(operator.overloadpacket.__name__)
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("size", [(3, 2), (9, 17)], ids=["fewer", "more"])
+@pytest.mark.parametrize("guided", [False, True])
+def test_no_index_is_copied_to_a_gpu_and_adds_up_in_any_order(size, guided):
+    kind = GFGPAdaptiveMaxEntPool2d if guided else AdaptiveMaxEntPool2d
+    layer = kind(num_features=3, output_size=size)
+    input = numbers((8, 3, 4, 5), dtype=torch.float32).requires_grad_()
+    layer(input)  # what is done once is done
+    with Operators() as called:
+        layer(input).sum().backward()
+    assert "split_with_sizes" in called.names
+    assert not called.names & {"lift_fresh", "index_select", "index", "index_add", "_to_copy"}

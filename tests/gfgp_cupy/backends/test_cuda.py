@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gfgp_cupy import GFGPGaussianPool2d, GFGPMaxEntPool2d, use_backend
-from gfgp_cupy.functional import max_ent_pool2d
+from gfgp_cupy.functional import adaptive_windows, max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.norms import LayerNorm2d
 from tests.support import slow_loops
@@ -24,10 +24,18 @@ A_WHILE = 500_000_000
 each_backend = pytest.mark.parametrize(
     "backend", [backend.name for backend in BACKENDS if backend.device == "cuda"]
 )
-each_window = pytest.mark.parametrize(
-    "window",
-    [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}, {"kernel_size": 1}],
-    ids=["disjoint", "overlapping", "1x1"],
+WINDOWS = {
+    "disjoint": {"kernel_size": 2},
+    "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "1x1": {"kernel_size": 1},
+}
+WINDOWS_OF_SIZES = {
+    "of a size that does not divide": {"kernel_size": adaptive_windows(5)},
+    "of more than there is": {"kernel_size": adaptive_windows(150)},
+}
+each_window = pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+any_window = pytest.mark.parametrize(
+    "window", [*WINDOWS.values(), *WINDOWS_OF_SIZES.values()], ids=[*WINDOWS, *WINDOWS_OF_SIZES]
 )
 each_layout = pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 
@@ -49,7 +57,7 @@ def run(backend, input, lam, window):
 
 
 @each_backend
-@each_window
+@any_window
 def test_runs_on_the_current_stream(backend, window):
     input, lam = tensors()
     expected = run(backend, input, lam, window)  # and compiles the kernels
@@ -68,7 +76,7 @@ def test_runs_on_the_current_stream(backend, window):
 
 @pytest.mark.whole_gpu  # the host has to be done before the stream, however much else is run
 @each_backend
-@each_window
+@any_window
 def test_does_not_wait_for_the_gpu(backend, window):
     input, lam = tensors()
     run(backend, input, lam, window)
@@ -85,7 +93,7 @@ def test_does_not_wait_for_the_gpu(backend, window):
 
 
 @each_backend
-@each_window
+@any_window
 @each_layout
 def test_graph_of_captured_kernels_can_be_replayed(backend, window, layout):
     input, lam = tensors(layout=layout)
@@ -176,7 +184,7 @@ def test_tensors_on_different_devices_are_refused(backend):
 
 
 @each_backend
-@each_window
+@any_window
 @each_layout
 def test_runs_give_the_same_bits(backend, window, layout):
     input, lam = tensors(shape=(16, 64, 56, 56), layout=layout)

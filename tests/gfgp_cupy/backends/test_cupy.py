@@ -146,6 +146,16 @@ def test_kernels_share_one_set_of_compiler_options(on_stand_in):
     assert len({kernel.options for kernel in kernels}) == 1 < len(set(kernels))
 
 
+@needs_stand_in
+def test_source_is_one_that_every_locale_can_write(on_stand_in):
+    launches = []
+    passes.forward(CASES[0].input(2), CASES[0].lam(2), CASES[0].geometry, launches.append)
+    (one,) = launches
+    kernel = backend.loaded_kernel(one.name, f"// θ²\n{one.source}", one.defines, 0)
+    assert kernel.code.isascii()
+    assert f"// ??\n{one.source}" in kernel.code
+
+
 # ---------------------------------------------------------------- the first call of a process
 
 
@@ -234,6 +244,25 @@ def test_first_use_in_a_capture_says_to_warm_up_and_is_forgotten(on_stand_in, mo
     with monkeypatch.context() as capture, use_backend("cupy"):
         capture.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
         assert torch.equal(max_ent_pool2d(input, lam, 2), output)
+
+
+@needs_stand_in
+@pytest.mark.parametrize("name", ["cupy", "auto"])
+def test_first_use_while_another_thread_captures_is_forgotten(on_stand_in, monkeypatch, name):
+    def refused(*args, **options):
+        raise RuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted")
+
+    monkeypatch.setitem(selection.MADE_FOR, "cpu", "cupy")
+    selection.automatic_backend.cache_clear()
+    input, lam = CASES[0].input(2), CASES[0].lam(2)
+    with use_backend(name):
+        with monkeypatch.context() as first:
+            first.setattr(backend, "run_small_case", refused)
+            with pytest.raises(RuntimeError, match=r"another thread captures.*before the capture"):
+                max_ent_pool2d(input, lam, 2)
+        before = launch_count()
+        max_ent_pool2d(input, lam, 2)
+        assert launch_count() == before + 2  # the probe, and this
 
 
 FULL = {
