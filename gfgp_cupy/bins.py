@@ -129,6 +129,8 @@ _MANY = {1: "a tuple of one", 2: "a pair", 3: "a triple"}
 
 def groups(length: int, count: int) -> list[Group]:
     """The ``count`` windows of an axis of ``length`` elements, by their lengths."""
+    # A symbolic size becomes a number: a program for any size would need other windows.
+    length, count = int(length), int(count)
     of_length: dict[int, Group] = {}
     for window in range(count):
         begin, end = window * length // count, -(-(window + 1) * length // count)
@@ -142,9 +144,9 @@ def taken(tensor: Tensor, axis: int, numbers: list[int]) -> Tensor:
     """The slices of ``tensor`` with these ``numbers``.
 
     They are cut out and put together: a GPU would have to wait for the copy of an index, and would
-    add up what an index repeats in any order, while the gradient of a cut is one copy.
+    add up the gradients of what it repeats in no fixed order.
     """
-    length = sizes_of(tensor)[axis]
+    length = int(sizes_of(tensor)[axis])
     runs = _runs(numbers)
     if runs == [(0, length)]:
         return tensor
@@ -166,7 +168,7 @@ def _runs(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def _runs_apart(runs: list[tuple[int, int]]) -> list[list[int]]:
-    """The numbers of ``runs`` in few lists, in each of which every run begins behind the last."""
+    """The indices of ``runs`` in few lists, in each of which every run begins behind the last."""
     lists: list[list[int]] = []
     for index, (begin, _) in enumerate(runs):
         for apart in lists:

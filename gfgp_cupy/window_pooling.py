@@ -22,7 +22,7 @@ from .bins import Bins, groups, rejoined, taken
 from .geometry import Sizes
 from .memory_format import layout_of
 from .padding import ELEMENTS, Windows, place_windows
-from .torchscript import is_tracing
+from .torchscript import is_tracing, sizes_of
 from .window_function import WindowFunction
 
 __all__ = ["pool_guided", "pool_windows"]
@@ -154,7 +154,9 @@ def _pool_uneven(
         parts = [
             pooled(
                 taken(input, axis, group.elements),
-                parameter if parameter.shape[axis] == 1 else taken(parameter, axis, group.windows),
+                parameter
+                if sizes_of(parameter)[axis] == 1
+                else taken(parameter, axis, group.windows),
                 (*lengths, group.length),
             )
             for group in of_axis

@@ -38,7 +38,7 @@ NAMES = {
     "max_ent_unguided": "Max-Ent pooling with a λ per channel",
     "max_ent_softplus": "guided pooling with softplus",
     "max_ent_no_decay": "guided pooling whose head does not decay",
-    "max_ent_softplus_no_decay": "guided pooling with both",
+    "max_ent_softplus_no_decay": "guided pooling with softplus whose head does not decay",
     "gauss": "guided Gaussian pooling",
 }
 """What the others are called in a sentence."""
@@ -119,7 +119,7 @@ def _verdict(found: Sequence[PairedDifference], names: Mapping[str, str]) -> str
         if those
     ]
     unsettled = "max_ent_constant" in {each.pool for each in rest}
-    so_that = ", so that it is open what the guidance adds" if unsettled else ""
+    so_that = ", so whether the guidance adds anything remains open" if unsettled else ""
     return f"{'; it '.join(said)}{so_that} (5%, Holm's correction for {len(found)})"
 
 

@@ -1,19 +1,19 @@
 """What happened in the course of training: how far it went, how long it took, what λ became."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from experiments.comparison import PairedDifference
 from experiments.pooling_study.answers import CELLS, TITLES_OF_CELLS
 from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.plan import GUIDED, RECIPES, plan_of
-from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import EpochRow, LambdaRow, RunRow
 from experiments.pooling_study.wording import listed, points, span
 
-OF_THE_QUESTION = ("max", "avg", GUIDED)
-ALL = tuple(pooling for pooling in POOLINGS if pooling != "max_ent_constant")
-"""Poolings whose evaluation is right before the last epochs, too: see ``ConstantHeadPool2d``."""
+EVALUATED = ("max", "avg", GUIDED)
+"""Poolings of the question whose evaluation is right before the last epochs, too: see
+``ConstantHeadPool2d``."""
 
 SMALL = 0.1
 """Points that an epoch is to gain less than where training is long enough."""
@@ -30,55 +30,73 @@ def convergence(pilot: Sequence[PilotRow], epochs: Sequence[EpochRow]) -> str:
             return "The pilot has not been run in every pair yet."
         of_pilot[title] = errors[-1] - errors[-2]
         changes = changes_in_the_last_epoch(epochs, cell, RECIPES["study"][cell].epochs)
-        if not changes:
-            return "The study has no two runs of these poolings in every pair yet."
-        *_, over_all = changes
-        of_runs[title] = over_all.mean
+        if changes is None:
+            return "Not every pair has two seeds of these poolings yet."
+        of_runs[title] = changes.mean.mean
         lines.append(f"- {title}: pilot {points(of_pilot[title], '+')}; {in_words(changes)}")
     return "\n".join(
         [
             *lines,
             "",
             f"By more than {SMALL} points the error still fell, by the pilot, in "
-            f"{_those_that_fell(of_pilot)}; by the mean over the study's runs, in "
+            f"{_those_that_fell(of_pilot)}; by the mean of the three poolings, in "
             f"{_those_that_fell(of_runs)}.",
         ]
     )
 
 
+@dataclass(frozen=True)
+class LastEpoch:
+    """By how much it changed the error, over the seeds that all of ``EVALUATED`` have.
+
+    Attributes:
+        of_poolings: means over the seeds, of each pooling.
+        mean: over the poolings, seed by seed.
+    """
+
+    of_poolings: list[float]
+    mean: PairedDifference
+
+
 def changes_in_the_last_epoch(
     epochs: Sequence[EpochRow], cell: tuple[str, str], last: int
-) -> list[PairedDifference]:
-    """Return by how much the error after the ``last`` epoch of a pair of task and network differs
-    from that after the one before: under max, average and guided pooling, and over ``ALL``.
-
-    Nothing if one of the former has fewer than two runs.
-    """
+) -> LastEpoch | None:
+    """Return what the ``last`` epoch of a pair of task and network changed; None of fewer than two
+    seeds."""
     errors = {
         (row.pooling, row.seed, row.done): row.test_error
         for row in epochs
         if (row.task, row.network) == cell
     }
-    changes = []
-    for poolings in (*([pooling] for pooling in OF_THE_QUESTION), ALL):
-        runs = [key for key in errors if key[0] in poolings and key[2] == last]
-        if len(runs) < 2:
-            return []
-        before = [errors[pooling, seed, last - 1] for pooling, seed, _ in runs]
-        after = [errors[run] for run in runs]
-        changes.append(PairedDifference.of("the epoch before", after, before))
-    return changes
-
-
-def in_words(changes: Sequence[PairedDifference]) -> str:
-    """Return what ``changes_in_the_last_epoch`` has found."""
-    *of_question, over_all = changes
-    parts = [
-        f"{name} {points(each.mean, '+')}"
-        for name, each in zip(("max", "average", "guided"), of_question, strict=True)
+    seeds = [
+        seed
+        for seed in sorted({seed for _, seed, _ in errors})
+        if all((pooling, seed, last) in errors for pooling in EVALUATED)
     ]
-    interval = f"{points(over_all.low, '+')} to {points(over_all.high, '+')}"
-    return f"{', '.join(parts)}; all {points(over_all.mean, '+')} ({interval})"
+    if len(seeds) < 2:
+        return None
+    before, after = (
+        [[errors[pooling, seed, done] for pooling in EVALUATED] for seed in seeds]
+        for done in (last - 1, last)
+    )
+    return LastEpoch(
+        of_poolings=[
+            fmean(late) - fmean(early)
+            for late, early in zip(zip(*after, strict=True), zip(*before, strict=True), strict=True)
+        ],
+        mean=PairedDifference.of(
+            "the epoch before", [fmean(each) for each in after], [fmean(each) for each in before]
+        ),
+    )
+
+
+def in_words(changes: LastEpoch) -> str:
+    """Return what ``changes_in_the_last_epoch`` has found."""
+    of_each = zip(("max", "average", "guided"), changes.of_poolings, strict=True)
+    parts = [f"{name} {points(change, '+')}" for name, change in of_each]
+    mean = changes.mean
+    interval = f"{points(mean.low, '+')} to {points(mean.high, '+')}"
+    return f"{', '.join(parts)}; mean {points(mean.mean, '+')} ({interval})"
 
 
 def _those_that_fell(changes: Mapping[str, float]) -> str:
@@ -88,10 +106,13 @@ def _those_that_fell(changes: Mapping[str, float]) -> str:
 
 def hours(runs: Sequence[RunRow], name: str) -> str:
     """Return how many of the plan ``name`` have been made, and how long they took."""
+    planned = len(plan_of(name))
+    if not runs:
+        return f"None of the {planned} planned runs has been made yet."
     return (
-        f"{len(runs)} of the {len(plan_of(name))} planned runs are in the file; their training "
-        f"took {sum(run.seconds for run in runs) / 3600:.0f} hours, added up, each on one core "
-        "beside another (by the clock, with what time the machine was paused)."
+        f"{len(runs)} of the {planned} planned runs are in the file; their training took "
+        f"{sum(run.seconds for run in runs) / 3600:.0f} hours, added up, each on one core beside "
+        "another (by the clock, with pauses of the machine)."
     )
 
 

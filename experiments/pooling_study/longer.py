@@ -47,11 +47,11 @@ def longer_course(longer: Sequence[RunRow], epochs: Sequence[EpochRow]) -> str:
     if len(longer) == len(plan_of("longer")):
         parts.append(f"After {LONG} epochs the 95% interval of the difference {_verdict(longer)}.")
     changes = changes_in_the_last_epoch(epochs, CELL, LONG)
-    if changes:
+    if changes is not None:
         parts.append(
             f"The last epoch changed the error, as [below](#how), by: {in_words(changes)}."
         )
-    return " ".join(parts) or "There are no two runs of each pooling yet."
+    return " ".join(parts) or "There are no two seeds of each pooling yet."
 
 
 Errors = Mapping[str, Mapping[int, float]]

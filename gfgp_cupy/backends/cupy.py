@@ -130,7 +130,8 @@ def _says_that_memory_is_full(error: Exception) -> bool:
 
 def _says_that_a_graph_is_captured(error: Exception) -> bool:
     """As CUDA says it to another thread than the one that captures, too."""
-    return "captur" in str(error).lower()
+    text = str(error).lower()
+    return re.search("stream_?capture|is capturing|during capture", text) is not None
 
 
 class _FirstUseInCapture(RuntimeError):

@@ -1,6 +1,7 @@
 """Pooling to an output of a given size: PyTorch's adaptive windows, for every window function."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -193,8 +194,9 @@ def test_an_exported_program_pools_planes_of_any_size(create, backend):
             torch.testing.assert_close(program.module()(input), layer(input))
 
 
-def test_compiled_once_for_planes_of_any_size():
-    layer = GlobalMaxEntPool2d(num_features=4)
+@pytest.mark.parametrize("output_size", [1, (3, 2)])
+def test_compiled_for_planes_of_any_size(output_size):
+    layer = AdaptiveMaxEntPool2d(output_size, num_features=4)
     compiled = torch.compile(layer, backend="eager", fullgraph=True, dynamic=True)
     with torch.compiler.set_stance("default"):
         for shape in ((2, 4, 8, 6), (2, 4, 9, 13), (2, 4, 7, 7)):
@@ -209,10 +211,26 @@ def test_a_jit_trace_pools_planes_of_any_size():
     torch.testing.assert_close(traced(input), layer(input))
 
 
-def test_transforms_take_adaptive_windows():
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated")
+def test_a_jit_trace_of_windows_of_two_lengths_warns_of_nothing():
+    layer = AdaptiveMaxEntPool2d((3, 2), num_features=4)
+    input = torch.rand(2, 4, 8, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(layer, (input,))
+    torch.testing.assert_close(traced(input), layer(input))
+
+
+@pytest.mark.parametrize("output_size", [1, (4, 3)])
+def test_transforms_take_adaptive_windows(output_size):
     input, lam = numbers((3, 2, 6, 4)), torch.tensor(1.5, dtype=torch.float64)
-    mapped = torch.vmap(lambda x: adaptive_max_ent_pool2d(x, lam, 1))(input)
-    torch.testing.assert_close(mapped, adaptive_max_ent_pool2d(input, lam, 1))
+
+    def pool(x):
+        return adaptive_max_ent_pool2d(x, lam, output_size)
+
+    torch.testing.assert_close(torch.vmap(pool)(input), pool(input))
+    _, tangent = torch.func.jvp(pool, (input,), (torch.ones_like(input),))
+    torch.testing.assert_close(tangent, torch.ones_like(tangent))
     symbolic = torch.fx.symbolic_trace(nn.Sequential(GlobalMaxEntPool2d()))
     assert symbolic(input.float()).shape == (3, 2, 1, 1)
 
@@ -243,6 +261,12 @@ def test_what_takes_no_adaptive_windows_says_so():
 def test_output_size_of_a_wrong_type(wrong):
     with pytest.raises(TypeError, match="output_size must be an int, None, or a pair"):
         AdaptiveMaxEntPool2d(wrong)
+
+
+def test_export_for_any_size_whose_windows_depend_on_it():
+    layer, free = AdaptiveMaxEntPool2d((3, 2)), ({2: Dim.DYNAMIC},)
+    with pytest.raises(Exception, match=r"specialized it to be a constant \(8\)"):
+        torch.export.export(layer, (torch.rand(2, 4, 8, 6),), dynamic_shapes=free, strict=False)
 
 
 def test_output_size_that_an_export_leaves_open():

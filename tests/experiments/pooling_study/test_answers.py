@@ -150,7 +150,7 @@ def test_answer_can_be_that_nothing_differs():
     found = answer(runs_of(errors))
     assert "makes" not in found
     assert "does not differ significantly from max pooling (" in found
-    assert "), so that it is open what the guidance adds (5%" in found
+    assert "), so whether the guidance adds anything remains open (5%" in found
 
 
 def test_answer_says_what_is_still_to_be_run():
@@ -191,7 +191,8 @@ def test_answer_says_what_is_still_to_be_run():
         "convolutions; it makes significantly more errors than guided Gaussian pooling; it does "
         "not differ significantly from mixed pooling, generalised-mean pooling, SoftPool, Max-Ent "
         "pooling with a λ per channel, guided pooling with softplus, guided pooling whose head "
-        "does not decay and guided pooling with both (5%, Holm's correction for 9)."
+        "does not decay and guided pooling with softplus whose head does not decay (5%, Holm's "
+        "correction for 9)."
     )
 
 
@@ -340,7 +341,7 @@ def test_longer_runs_say_something_once_all_are_there():
         "After 36 epochs the 95% interval of the difference is below 0 for max pooling; it is "
         "above 0 for the same layer whose head sees a constant; it holds 0 for average pooling."
     )
-    assert longer_course(whole[:-1], []) == "There are no two runs of each pooling yet."
+    assert longer_course(whole[:-1], []) == "There are no two seeds of each pooling yet."
 
 
 def test_what_the_last_epoch_of_the_longer_runs_gained():
@@ -350,12 +351,12 @@ def test_what_the_last_epoch_of_the_longer_runs_gained():
         for seed in (0, 1)
         for done, error in ((12, 99.0), (35, 20.0), (36, 20.0 + 2 * change * seed))
     ]
-    # Over all 0, -0.5, 0, 1, 0 and 1: deviation 0.612, 2.571 standard errors of 0.25.
+    # Of the first seed 0, of the second 0.5: 12.706 standard errors of 0.25.
     assert longer_course([], epochs) == (
         "The last epoch changed the error, as [below](#how), by: max -0.25, average +0.50, guided "
-        "+0.50; all +0.25 (-0.39 to +0.89)."
+        "+0.50; mean +0.25 (-2.93 to +3.43)."
     )
-    assert longer_course([], epochs[:-1]) == "There are no two runs of each pooling yet."
+    assert longer_course([], epochs[:-1]) == "There are no two seeds of each pooling yet."
 
 
 PILOT = ((9, 8.5, 8.25), (8, 8.5, 8.6), (7, 6, 5), (9, 9, 9))
@@ -367,7 +368,7 @@ def test_what_the_last_epoch_gained():
         for cell, errors in zip(CELLS, PILOT, strict=True)
         for done, error in enumerate(errors, start=1)
     ]
-    # Under each pooling one of two runs changes, and over all eight 0, -1, 0, 0.5, 0, 0, 0 and 2.
+    # Of each pooling the first of two seeds changes, and of the three's mean by -0.5 / 3.
     changes = {"max": -0.5, "avg": 0.25, "max_ent": 0.0, "soft": 1.0, "max_ent_constant": 9.0}
     epochs = [
         EpochRow(*cell, pooling, seed, RECIPES["study"][cell].epochs - before, 1.0, 1.0, error)
@@ -381,8 +382,8 @@ def test_what_the_last_epoch_gained():
             (1, 0, 30.0),
         )
     ]
-    # Deviation 0.843, 2.365 standard errors of 0.298.
-    of_runs = "max -0.50, average +0.25, guided +0.00; all +0.19 (-0.52 to +0.89)"
+    # 12.706 standard errors of 0.25 / 3.
+    of_runs = "max -0.50, average +0.25, guided +0.00; mean -0.08 (-1.14 to +0.98)"
     assert convergence(rows, epochs).splitlines() == [
         f"- Fashion-MNIST, small CNN: pilot -0.25; {of_runs}",
         f"- Fashion-MNIST, ResNet-18: pilot +0.10; {of_runs}",
@@ -390,16 +391,16 @@ def test_what_the_last_epoch_gained():
         f"- canvas, ResNet-18: pilot +0.00; {of_runs}",
         "",
         "By more than 0.1 points the error still fell, by the pilot, in *Fashion-MNIST, small CNN* "
-        "and *canvas, small CNN*; by the mean over the study's runs, in no pair.",
+        "and *canvas, small CNN*; by the mean of the three poolings, in no pair.",
     ]
     falling = [
         replace(row, test_error=row.test_error - (row.task == "canvas" and row.done > 11))
         for row in epochs
         if (row.task, row.network) != ("canvas", "resnet18") or row.done > 14
     ]
-    assert "study's runs, in *canvas, small CNN*." in convergence(rows, falling)
+    assert "three poolings, in *canvas, small CNN*." in convergence(rows, falling)
     without = [row for row in epochs if row.pooling != "avg"]
-    expected = "The study has no two runs of these poolings in every pair yet."
+    expected = "Not every pair has two seeds of these poolings yet."
     assert convergence(rows, without) == expected
     assert convergence(rows[:-2], epochs) == "The pilot has not been run in every pair yet."
 
@@ -409,9 +410,9 @@ def test_hours_are_those_of_the_file():
     for name, planned in (("study", 308), ("longer", 32)):
         assert hours(rows, name) == (
             f"3 of the {planned} planned runs are in the file; their training took 3 hours, added "
-            "up, each on one core beside another (by the clock, with what time the machine was "
-            "paused)."
+            "up, each on one core beside another (by the clock, with pauses of the machine)."
         )
+        assert hours([], name) == f"None of the {planned} planned runs has been made yet."
 
 
 def lambda_row(cell, pooling, seed, done, layer, mean, position):

@@ -265,6 +265,15 @@ def test_first_use_while_another_thread_captures_is_forgotten(on_stand_in, monke
         assert launch_count() == before + 2  # the probe, and this
 
 
+@needs_stand_in
+def test_error_that_only_names_a_capture_is_a_reason(on_stand_in, monkeypatch):
+    def refused(*args, **options):
+        raise RuntimeError("/home/me/capture/include/cuda_fp16.h: no such file")
+
+    monkeypatch.setattr(backend, "run_small_case", refused)
+    assert "/home/me/capture/include/cuda_fp16.h" in backend.unavailable(CPU)
+
+
 FULL = {
     "PyTorch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
     "PyTorch outside its allocator": RuntimeError("CUDA error: out of memory\nCUDA kernel errors"),
