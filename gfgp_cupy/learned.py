@@ -52,7 +52,7 @@ class LearnedPool2d(Pool2d):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Registers an uninitialised θ, [1, num_features or 1, *parameter_size].
+        """Registers an uninitialised θ, 1 by ``num_features`` (or 1) by ``parameter_size``.
 
         Raises:
             TypeError, ValueError: ``num_features`` is no int, or below 1.
