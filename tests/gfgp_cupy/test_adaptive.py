@@ -194,7 +194,15 @@ def test_an_exported_program_pools_planes_of_any_size(create, backend):
             torch.testing.assert_close(program.module()(input), layer(input))
 
 
-@pytest.mark.parametrize("output_size", [1, (3, 2)])
+TWO_LENGTHS = pytest.param(
+    (3, 2),
+    marks=pytest.mark.skipif(
+        torch.__version__ < (2, 7), reason="PyTorch 2.6 with dynamic=True refuses two lengths"
+    ),
+)
+
+
+@pytest.mark.parametrize("output_size", [1, TWO_LENGTHS])
 def test_compiled_for_planes_of_any_size(output_size):
     layer = AdaptiveMaxEntPool2d(output_size, num_features=4)
     compiled = torch.compile(layer, backend="eager", fullgraph=True, dynamic=True)
@@ -265,7 +273,7 @@ def test_output_size_of_a_wrong_type(wrong):
 
 def test_export_for_any_size_whose_windows_depend_on_it():
     layer, free = AdaptiveMaxEntPool2d((3, 2)), ({2: Dim.DYNAMIC},)
-    with pytest.raises(Exception, match=r"specialized it to be a constant \(8\)"):
+    with pytest.raises(Exception, match=r"a constant \(8\)"):
         torch.export.export(layer, (torch.rand(2, 4, 8, 6),), dynamic_shapes=free, strict=False)
 
 
