@@ -94,8 +94,8 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "work", nargs="?", choices=("plan", "longer", "pilot", "costs"), default="plan",
-        help="the planned runs; the longer ones of the pair that still gained in its last epoch, "
-        f"{len(plan_of('longer'))} runs, 12 to 16 hours of a core; runs under max pooling by the "
+        help="the planned runs; the longer ones of the pairs that still gained in the end, "
+        f"{len(plan_of('longer'))} runs, 20 to 26 hours of a core; runs under max pooling by the "
         "planned recipes, scored on training images that they do not learn from; or the time of a "
         "step under each pooling, on a machine with nothing else to do (default: %(default)s)",
     )  # fmt: skip

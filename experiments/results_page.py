@@ -20,7 +20,11 @@ from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.course import convergence, hours, what_is_learned
 from experiments.pooling_study.examples import read_example_images
 from experiments.pooling_study.figures import draw_answers, draw_lambdas
-from experiments.pooling_study.longer import longer_course, longer_table
+from experiments.pooling_study.longer import (
+    longer_course,
+    longer_tables,
+    with_longer_training,
+)
 from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.rows import (
     EpochRow,
@@ -117,8 +121,9 @@ def study_tables(study: Path, longer: Path, larger: Path) -> dict[str, str]:
             read_rows(PilotRow, study / "pilot.csv"), read_rows(EpochRow, study / "epochs.csv")
         ),
         "hours": hours(runs, "study"),
-        "longer": longer_table(runs, longer_runs),
+        "longer": longer_tables(runs, longer_runs),
         "course of the longer": longer_course(longer_runs, longer_epochs),
+        "with longer training": with_longer_training(runs, longer_runs),
         "hours of the longer": hours(longer_runs, "longer"),
         "larger": larger_table(read_runs(larger)),
     }

@@ -13,7 +13,7 @@ from experiments.pooling_study.answers import (
 )
 from experiments.pooling_study.plan import COMPARED
 from experiments.pooling_study.rows import OfRun, RunRow, ShiftRow
-from experiments.pooling_study.wording import listed, points
+from experiments.pooling_study.wording import listed, points, with_interval
 
 NOTHING = "Not every pair has two seeds of all the poolings of the question yet."
 WITHOUT_ZERO = "*"
@@ -49,8 +49,8 @@ def without_the_largest(runs: Sequence[RunRow]) -> str:
     (unguided,) = without_guidance
     return (
         f"Largest they are in *{TITLES_OF_CELLS[largest]}*; without it the means of the three are "
-        f"{listed([_with_interval(each) for each in rest])}. The same layer whose head sees a "
-        f"constant is itself at {_with_interval(unguided)} against max pooling: so much is there "
+        f"{listed([with_interval(each) for each in rest])}. The same layer whose head sees a "
+        f"constant is itself at {with_interval(unguided)} against max pooling: so much is there "
         "without guidance."
     )
 
@@ -71,7 +71,3 @@ def _row(found: Sequence[PairedDifference]) -> str:
         points(each.mean, "+") + (WITHOUT_ZERO if each.low * each.high > 0 else "")
         for each in found
     )
-
-
-def _with_interval(found: PairedDifference) -> str:
-    return f"{points(found.mean, '+')} ({points(found.low, '+')} to {points(found.high, '+')})"

@@ -9,7 +9,7 @@ from experiments.pooling_study.answers import CELLS, TITLES_OF_CELLS
 from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.plan import GUIDED, RECIPES, plan_of
 from experiments.pooling_study.rows import EpochRow, LambdaRow, RunRow
-from experiments.pooling_study.wording import listed, points, span
+from experiments.pooling_study.wording import listed, points, span, with_interval
 
 EVALUATED = ("max", "avg", GUIDED)
 """Poolings of the question whose evaluation is right before the last epochs, too: see
@@ -94,9 +94,7 @@ def in_words(changes: LastEpoch) -> str:
     """Return what ``changes_in_the_last_epoch`` has found."""
     of_each = zip(("max", "average", "guided"), changes.of_poolings, strict=True)
     parts = [f"{name} {points(change, '+')}" for name, change in of_each]
-    mean = changes.mean
-    interval = f"{points(mean.low, '+')} to {points(mean.high, '+')}"
-    return f"{', '.join(parts)}; mean {points(mean.mean, '+')} ({interval})"
+    return f"{', '.join(parts)}; mean {with_interval(changes.mean)}"
 
 
 def _those_that_fell(changes: Mapping[str, float]) -> str:

@@ -17,7 +17,7 @@ from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.plan import COMPARED, SEEDS, SEEDS_OF_THE_QUESTION
 from experiments.pooling_study.poolings import POOLINGS
 from experiments.pooling_study.rows import RunRow
-from experiments.pooling_study.wording import points, span
+from experiments.pooling_study.wording import span, with_interval
 from experiments.tables import spread, table
 
 DIFFERENCE = "guided less this one, mean of the pairs"
@@ -75,8 +75,7 @@ def difference_cell(difference: PairedDifference | None, seeds: int) -> str:
     if difference is None:
         return ""
     of_others = f"; {difference.seeds} seeds" if difference.seeds != seeds else ""
-    interval = f"{points(difference.low, '+')} to {points(difference.high, '+')}"
-    return f"{points(difference.mean, '+')} ({interval}{of_others})"
+    return with_interval(difference, of_others)
 
 
 def _p_cell(difference: PairedDifference | None) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from experiments.comparison import PairedDifference
+
 
 def listed(words: Sequence[str]) -> str:
     """Return ``words`` as a list in a sentence.
@@ -21,6 +23,17 @@ def points(value: float, sign: str = "") -> str:
         ('0.51', '+0.001', '0.00')
     """
     return f"{value:{sign}.1g}" if 0 < abs(value) < 0.005 else f"{value + 0.0:{sign}.2f}"
+
+
+def with_interval(found: PairedDifference, more: str = "") -> str:
+    """Return a mean difference with its interval and, behind that, what ``more`` there is to say.
+
+    Example:
+        >>> with_interval(PairedDifference.of("max", [9.0, 8.0], [9.5, 8.75]), more="; 2 seeds")
+        '-0.62 (-2.21 to +0.96; 2 seeds)'
+    """
+    low, high = points(found.low, "+"), points(found.high, "+")
+    return f"{points(found.mean, '+')} ({low} to {high}{more})"
 
 
 def span(values: Sequence[float], digits: int = 2) -> str:

@@ -24,7 +24,11 @@ from experiments.pooling_study.costs import CostRow
 from experiments.pooling_study.course import convergence, hours, what_is_learned
 from experiments.pooling_study.examples import keep_example_images, read_example_images
 from experiments.pooling_study.figures import draw_answers, draw_lambdas
-from experiments.pooling_study.longer import longer_course, longer_table
+from experiments.pooling_study.longer import (
+    longer_course,
+    longer_tables,
+    with_longer_training,
+)
 from experiments.pooling_study.networks import NETWORKS
 from experiments.pooling_study.pilot import PilotRow
 from experiments.pooling_study.plan import COMPARED, RECIPES, SEEDS, SEEDS_OF_THE_QUESTION, plan_of
@@ -298,7 +302,8 @@ def test_table_of_the_larger_networks_has_no_test_and_no_time():
     assert larger_table([]) == "No seed has been run in every pair yet."
 
 
-CANVAS = ("canvas", "small_cnn")
+CANVAS, NARROW = ("canvas", "small_cnn"), ("canvas", "resnet18")
+NO_TWO = "there are no two seeds of each pooling yet"
 
 
 def test_longer_runs_stand_beside_the_same_seeds_of_the_study():
@@ -312,7 +317,9 @@ def test_longer_runs_stand_beside_the_same_seeds_of_the_study():
     longer = runs_of(
         {"avg": [(18,)], "max": [(16,), (17,)], "max_ent": [(15,), (17,), (9,), (9,)]}, [CANVAS]
     )
-    assert longer_table(study, longer).splitlines() == [
+    assert longer_tables(study, longer).splitlines() == [
+        "*canvas, small CNN*:",
+        "",
         "| pooling | seeds | 12 epochs | 36 epochs | guided less this one, 12 epochs | "
         "guided less this one, 36 epochs | change of it |",
         "|---|---|---|---|---|---|---|",
@@ -320,28 +327,85 @@ def test_longer_runs_stand_beside_the_same_seeds_of_the_study():
         "| max | 2 | 20.50 ± 0.71 | 16.50 ± 0.71 | -2.00 (-14.71 to +10.71) | "
         "-0.50 (-6.85 to +5.85) | +1.50 (-17.56 to +20.56) |",
         "| **Max-Ent, guided** (sigmoid) | 3 | 15.67 ± 4.93 | 13.67 ± 4.16 |  |  |  |",
+        "",
+        "*canvas, ResNet-18*:",
+        "",
+        "No seed has been run yet.",
     ]
-    for nothing in (longer_table(study, []), longer_table([], longer)):
-        assert nothing == "No seed has been run yet."
+    for nothing in (longer_tables(study, []), longer_tables([], longer)):
+        assert nothing.count("No seed has been run yet.") == 2
     without_guided = [run for run in longer if run.pooling == "max"]
-    assert longer_table(study, without_guided).splitlines()[2:] == [
-        "| max | 2 | 20.50 ± 0.71 | 16.50 ± 0.71 |  |  |  |"
+    assert longer_tables(study, without_guided).splitlines()[4:6] == [
+        "| max | 2 | 20.50 ± 0.71 | 16.50 ± 0.71 |  |  |  |",
+        "",
     ]
+    narrow = longer_tables(study, runs_of({"max": [(16,)]}, [NARROW])).splitlines()
+    assert narrow[-1] == "| max | 1 | 20.00 | 16.00 |  |  |  |"
+    assert narrow[-3].startswith("| pooling | seeds | 16 epochs | 32 epochs | guided less this one")
 
 
-def test_longer_runs_say_something_once_all_are_there():
-    errors = {
-        "max": [(20 + seed % 2,) for seed in range(8)],
-        "avg": [(18 + seed % 2,) for seed in range(8)],
-        "max_ent_constant": [(17 - seed % 3 / 2,) for seed in range(8)],
-        "max_ent": [(19 - seed % 2 / 2,) for seed in range(8)],
-    }
-    whole = runs_of(errors, [CANVAS])
-    assert longer_course(whole, []) == (
-        "After 36 epochs the 95% interval of the difference is below 0 for max pooling; it is "
-        "above 0 for the same layer whose head sees a constant; it holds 0 for average pooling."
+AFTER_LONGER_TRAINING = {
+    "max": [(20 + seed % 2,) for seed in range(8)],
+    "avg": [(18 + seed % 2,) for seed in range(8)],
+    "max_ent_constant": [(17 - seed % 3 / 2,) for seed in range(8)],
+    "max_ent": [(19 - seed % 2 / 2,) for seed in range(8)],
+}
+
+
+def test_longer_runs_say_something_once_all_of_a_pair_are_there():
+    small = runs_of(AFTER_LONGER_TRAINING, [CANVAS])
+    narrow = runs_of(AFTER_LONGER_TRAINING, [NARROW])
+    said = (
+        "epochs the 95% interval of the difference is below 0 for max pooling; it is above 0 for "
+        "the same layer whose head sees a constant; it holds 0 for average pooling"
     )
-    assert longer_course(whole[:-1], []) == "There are no two seeds of each pooling yet."
+    of_small = f"- canvas, small CNN: after 36 {said}"
+    of_narrow = f"- canvas, ResNet-18: after 32 {said}"
+    no_small, no_narrow = f"- canvas, small CNN: {NO_TWO}", f"- canvas, ResNet-18: {NO_TWO}"
+    assert longer_course(small + narrow, []).splitlines() == [of_small, of_narrow]
+    assert longer_course(small + narrow[:-1], []).splitlines() == [of_small, no_narrow]
+    assert longer_course(small[:-1] + narrow, []).splitlines() == [no_small, of_narrow]
+
+
+def test_longer_runs_take_the_place_of_the_studys_own_once_all_of_a_pair_are_there():
+    study = runs_of({pooling: (by_seed * 3)[:8] for pooling, by_seed in QUESTION.items()})
+    small = runs_of(AFTER_LONGER_TRAINING, [CANVAS])
+    narrow = runs_of(AFTER_LONGER_TRAINING, [NARROW])
+
+    def by_hand(pairs):
+        means = {
+            pooling: {
+                seed: np.mean(
+                    [
+                        AFTER_LONGER_TRAINING[pooling][seed][0]
+                        if cell in pairs
+                        else QUESTION[pooling][seed % 3][CELLS.index(cell)]
+                        for cell in CELLS
+                    ]
+                )
+                for seed in range(8)
+            }
+            for pooling in QUESTION
+        }
+        largest, average, constant = (
+            f"{each.mean:+.2f} ({each.low:+.2f} to {each.high:+.2f})"
+            for each in differences(means, COMPARED)
+        )
+        return (
+            "guided Max-Ent pooling differs, averaged over the four pairs, by "
+            f"{largest} from max pooling, {average} from average pooling and {constant} from the "
+            "same layer whose head sees a constant."
+        )
+
+    begin = "With these runs in place of the study's own in *canvas, small CNN*"
+    of_both = f"{begin} and *canvas, ResNet-18*, {by_hand([CANVAS, NARROW])}"
+    assert with_longer_training(study, small + narrow) == of_both
+    of_one = f"{begin}, {by_hand([CANVAS])}"
+    assert with_longer_training(study, small + narrow[:-1]) == of_one
+    assert of_one.split(",")[-1] != of_both.split(",")[-1]
+    for lacking in ([], small[:-1] + narrow[:-1]):
+        assert with_longer_training(study, lacking) == "No pair has all its longer runs yet."
+    assert with_longer_training([], small) == "No pair has all its longer runs yet."
 
 
 def test_what_the_last_epoch_of_the_longer_runs_gained():
@@ -352,11 +416,15 @@ def test_what_the_last_epoch_of_the_longer_runs_gained():
         for done, error in ((12, 99.0), (35, 20.0), (36, 20.0 + 2 * change * seed))
     ]
     # Of the first seed 0, of the second 0.5: 12.706 standard errors of 0.25.
-    assert longer_course([], epochs) == (
-        "The last epoch changed the error, as [below](#how), by: max -0.25, average +0.50, guided "
-        "+0.50; mean +0.25 (-2.93 to +3.43)."
-    )
-    assert longer_course([], epochs[:-1]) == "There are no two seeds of each pooling yet."
+    assert longer_course([], epochs).splitlines() == [
+        "- canvas, small CNN: the last epoch changed the error by: max -0.25, average +0.50, "
+        "guided +0.50; mean +0.25 (-2.93 to +3.43)",
+        f"- canvas, ResNet-18: {NO_TWO}",
+    ]
+    assert longer_course([], epochs[:-1]).splitlines() == [
+        f"- canvas, small CNN: {NO_TWO}",
+        f"- canvas, ResNet-18: {NO_TWO}",
+    ]
 
 
 PILOT = ((9, 8.5, 8.25), (8, 8.5, 8.6), (7, 6, 5), (9, 9, 9))
@@ -407,7 +475,7 @@ def test_what_the_last_epoch_gained():
 
 def test_hours_are_those_of_the_file():
     rows = [replace(ROW, seconds=seconds) for seconds in (3600.0, 5400.0, 1800.0)]
-    for name, planned in (("study", 308), ("longer", 32)):
+    for name, planned in (("study", 308), ("longer", 64)):
         assert hours(rows, name) == (
             f"3 of the {planned} planned runs are in the file; their training took 3 hours, added "
             "up, each on one core beside another (by the clock, with pauses of the machine)."
@@ -487,7 +555,7 @@ def test_page_has_the_numbers_of_the_recipes():
     assert small == narrow
     assert replace(longest, epochs=small.epochs) == on_canvas
     assert replace(on_canvas, batch_size=small.batch_size) == small
-    ((_, longer),) = RECIPES["longer"].items()
+    longer, longer_narrow = (RECIPES["longer"][cell] for cell in (CANVAS, NARROW))
     (larger,) = {recipe.epochs for recipe in RECIPES["larger"].values()}
     decay = f"{training.WEIGHT_DECAY:.0e}".replace("e-0", "e-")
     page = " ".join((REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8").split())
@@ -499,7 +567,8 @@ def test_page_has_the_numbers_of_the_recipes():
         f"three stages of two 3×3 convolutions with {small.width}, {2 * small.width} and "
         f"{4 * small.width} channels, each stage pooled",
         f"stages of {small.width}, {2 * small.width}, {4 * small.width} and {8 * small.width} ",
-        f"for {longer.epochs} epochs in place of {on_canvas.epochs} and otherwise alike",
+        f"the small CNN for {longer.epochs} epochs in place of {on_canvas.epochs}, ResNet-18 for "
+        f"{longer_narrow.epochs} in place of {longest.epochs}, and otherwise alike",
         f"at full width, of {larger} epochs, as there is",
         f"*Canvas*: {tasks.CANVAS_TRAIN_IMAGES:,} of them, each once on {tasks.CANVAS_SIZE}×",
         f"its mean over {lambdas.IMAGES_OF_LAMBDAS} test images and channels",

@@ -77,15 +77,19 @@ def test_plan_is_every_pooling_under_the_same_seeds():
     ]
 
 
-def test_longer_plan_is_the_questions_runs_of_one_pair_for_more_epochs():
+def test_longer_plan_is_the_questions_runs_on_the_canvas_for_more_epochs():
     longer, study = plan_of("longer"), plan_of("study")
-    (cell,) = RECIPES["longer"]
+    small, narrow = ("canvas", "small_cnn"), ("canvas", "resnet18")
+    # All of a pair before the next.
     assert [run.key for run in longer] == [
         run.key
+        for cell in (small, narrow)
         for run in study
         if (run.task, run.network) == cell and run.pooling in (GUIDED, *COMPARED)
     ]
-    assert {run.recipe for run in longer} == {replace(RECIPES["study"][cell], epochs=36)}
+    for cell, epochs in ((small, 36), (narrow, 32)):
+        recipes = {run.recipe for run in longer if (run.task, run.network) == cell}
+        assert recipes == {replace(RECIPES["study"][cell], epochs=epochs)}
 
 
 def test_larger_plan_is_of_full_width():
@@ -258,7 +262,7 @@ def test_longer_runs_have_a_folder_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(guided_pooling, "outcomes", lambda left, setting, jobs: [])
     assert guided_pooling.main(["longer", "--minutes", "1"]) == 0
     assert capsys.readouterr().out == (
-        "--minutes 1: 0 of 32 runs are finished, and 0 are begun, in "
+        "--minutes 1: 0 of 64 runs are finished, and 0 are begun, in "
         "results/guided_pooling_longer/unfinished; the same command goes on\n"
     )
 
