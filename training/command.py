@@ -13,23 +13,24 @@ from training.checkpoints.format import Checkpoint, load_model
 from training.checkpoints.lock import one_run_at_a_time
 from training.checkpoints.resuming import (
     check_image_count,
+    check_samples,
     goes_on_by_itself,
     lineage_of,
     load_start,
     refuse_other_run,
     with_newest_checkpoint,
 )
-from training.checkpoints.weights import load_weights, start_from_weights, weights_to_evaluate
+from training.checkpoints.weights import (
+    load_weights,
+    start_from_weights,
+    weights_to_evaluate,
+    with_wordnet_names,
+)
 from training.checks import check_settings
 from training.class_names import line_of_classes, with_classes_of
 from training.data import class_count, load_data, make_train_batches, make_val_batches
 from training.epochs import come_to, train_epochs
-from training.evaluation import (
-    evaluate_weights,
-    line_of_preparation,
-    output_count,
-    with_wordnet_names,
-)
+from training.evaluation import evaluate_weights, line_of_preparation, output_count
 from training.image_checks import check_image_size
 from training.images.datasets import Data
 from training.kernel_compilation import compile_kernels_of_run
@@ -207,6 +208,8 @@ def train_on(data: Data, model: nn.Module, checkpoint: Checkpoint | None, run: R
     if run.settings.sync_bn and run.process.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     train_batches = make_train_batches(data, run)
+    if checkpoint is not None:
+        check_samples(checkpoint, train_batches.sampler)
     compile_kernels_of_run(model, run, train_batches=train_batches, val_batches=val_batches)
     if checkpoint is not None and run.process.is_main:
         for line in differences(checkpoint, run.settings):

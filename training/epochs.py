@@ -60,12 +60,12 @@ def train_epochs(
         )
     left = None if checkpoint is None else checkpoint.partial_epoch
     step = make_training_step(model, checkpoint, run)
-    images = train_batches.sampler.num_samples
+    sampler = train_batches.sampler
     with (
         caught_stop_signals(second=die_of) as signals,
         begin_saving(
             run=run,
-            train_images=images,
+            train_images=sampler.num_samples,
             batches_per_epoch=train_batches.batches_of_epoch,
             start=Position(start_epoch, 0 if left is None else left.batches),
             checkpoint=checkpoint,
@@ -74,7 +74,7 @@ def train_epochs(
         is_due = never if saving is None else saving.is_due
         interruption = Interruption(run.process, signals, is_due)
         for epoch in range(start_epoch, len(learning_rates)):
-            under_way, left = begin_epoch(epoch, left, run, images), None
+            under_way, left = begin_epoch(epoch, left, run, sampler), None
             train_batches.set_epoch(epoch, under_way.batches)
             save = partial(save_within, under_way, step, history, train_batches.bad_images, saving)
             try:

@@ -1,7 +1,5 @@
 """The evaluation of weights on the validation images (``--evaluate``), and the files of it."""
 
-import re
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -22,22 +20,8 @@ from training.records.predictions import PredictionLog, write_predictions
 from training.run import Run
 from training.settings import Settings
 
-WORDNET_ID = re.compile(r"n\d{8}")
-
 PREPARATION = ("image_size", "val_size", "crop_pct", "interpolation", "mean", "std")
 """What a recipe says of validation images."""
-
-
-def with_wordnet_names(weights: Weights, data: Data) -> Weights:
-    """Return ``weights`` of ImageNet with names of their classes, where ``data`` has such names.
-
-    They are the WordNet IDs, ``n01440764`` and so on, as ImageNet's folders have them.
-    """
-    if not weights.of_imagenet or not all(map(WORDNET_ID.fullmatch, data.classes)):
-        return weights
-    from timm.data import ImageNetInfo
-
-    return replace(weights, classes=tuple(ImageNetInfo("imagenet-1k").label_names()))
 
 
 def output_count(weights: Weights, data: Data, num_classes: int | None) -> int:

@@ -19,31 +19,30 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the optimizer of ``recipe`` for ``model``'s parameters, at the first learning rate.
 
     ``sgd`` is ``torch.optim.SGD`` with classical momentum, as published; any other name is one of
-    ``timm.optim.list_optimizers()``.
+    ``timm.optim.list_optimizers()``. It is made with the learning rate after the warm-up, the peak:
+    what timm calls corrected weight decay is in proportion to the rate's share of the one that an
+    optimizer is made with.
 
     Raises:
         UserError: the optimizer needs what is not installed, or does not take what it is given.
     """
-    lr = recipe.learning_rates()[0]
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr, momentum=recipe.momentum)
+        optimizer = torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum)
     else:
-        optimizer = _optimizer_of_timm(groups, lr, recipe)
-    set_learning_rate(optimizer, lr)
+        optimizer = _optimizer_of_timm(groups, recipe)
+    set_learning_rate(optimizer, recipe.learning_rates()[0])
     return optimizer
 
 
-def _optimizer_of_timm(
-    groups: list[dict[str, Any]], lr: float, recipe: Recipe
-) -> torch.optim.Optimizer:
+def _optimizer_of_timm(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     from timm.optim import create_optimizer_v2
 
     given = {"betas": recipe.opt_betas, "eps": recipe.opt_eps}
     given = {name: value for name, value in given.items() if value is not None}
     try:
         return create_optimizer_v2(
-            groups, opt=recipe.optimizer, lr=lr, momentum=recipe.momentum, **given
+            groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum, **given
         )
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         raise UserError(

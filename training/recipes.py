@@ -154,7 +154,8 @@ RESNET_STRIKES_BACK_A2: dict[str, Any] = {
     "bce_threshold": 0.0,  # section 3.1: each class of a mixed image has the target 1
 }
 """Optimizer and loss of procedure A2 of R. Wightman, H. Touvron, H. Jégou, "ResNet strikes back: An
-improved training procedure in timm", 2021, table 2; neither label smoothing nor gradient clipping.
+improved training procedure in timm", 2021, table 2; no label smoothing, and no gradient clipping
+but LAMB's own: timm's shortens the gradient to a norm of 1.
 """
 
 RECIPES = {

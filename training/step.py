@@ -89,9 +89,12 @@ class TrainingStep:
             return False
         sums.add_sums(scores)
         self._clip_gradient()
+        # Only for an average: of a scaler in use, it waits for the device.
+        scale = 0.0 if self.averaged is None else self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.averaged is not None:
+        # A scaler that leaves out a step, whose gradient overflowed, scales less from then on.
+        if self.averaged is not None and self.scaler.get_scale() >= scale:
             update_average(self.averaged, self.model, self.run.settings.ema)
         return True
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.samples < 1:
         parser.error(f"--samples {options.samples}: must be 1 or more")
-    return exit_code("write_shards.py", lambda: write_data(options))
+    return exit_code("training.write_shards", lambda: write_data(options))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -59,6 +59,8 @@ def write_data(options: argparse.Namespace) -> None:
     """
     check_webdataset(options.shards)
     try:
+        if not Path(options.images).is_dir():
+            raise UserError(f"{options.images}: no such directory; it must hold train/ and val/")
         data = load_image_folders(options.images, None, True)
         order = torch.randperm(
             len(data.train), generator=torch.Generator().manual_seed(options.seed)

@@ -21,6 +21,7 @@ from train_imagenet import parse_settings
 from training.checkpoints.partial_epoch import begin_epoch
 from training.errors import UserError
 from training.loading.batches import Batch
+from training.loading.global_batches import GlobalBatches
 from training.passes import train_one_epoch
 from training.processes.ranks import Process
 from training.recipes import RECIPES
@@ -185,7 +186,7 @@ def train(step, batches):
         batches=batches,
         batches_of_epoch=10,
         title="epoch 1/1",
-        under_way=begin_epoch(0, None, step.run, images=0),
+        under_way=begin_epoch(0, None, step.run, sampler=GlobalBatches(10 * IMAGES, IMAGES, ONE)),
         check=lambda: None,
     )
 

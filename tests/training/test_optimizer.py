@@ -70,6 +70,23 @@ def test_adamw_of_timm_is_pytorchs(model, betas):
     assert all(map(torch.equal, actual, expected))
 
 
+@pytest.mark.parametrize("name", ["adamc", "sgdc", "lambcd"])
+def test_corrected_weight_decay_is_whole_at_the_full_rate(name):
+    """It is the rate squared over the largest one, timm says: over the one after the warm-up."""
+    recipe = replace(RECIPE, optimizer=name, warmup_epochs=4)
+    model = nn.Linear(3, 3, bias=False)
+    optimizer = make_optimizer(model, recipe)
+    (group,) = optimizer.param_groups
+    assert group["lr"] == recipe.learning_rates()[0] < recipe.lr
+    for lr in (group["lr"], recipe.lr):
+        set_learning_rate(optimizer, lr)
+        weight = model.weight.detach().clone()
+        model.weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        expected = weight * (1 - lr**2 / recipe.lr * recipe.weight_decay)
+        torch.testing.assert_close(model.weight.detach(), expected, rtol=3e-7, atol=0)
+
+
 HEAD = {
     *(f"2.head.{layer}.{kind}" for layer in ("conv1", "norm1", "conv2", "norm2")
       for kind in ("weight", "bias")),

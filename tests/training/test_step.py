@@ -118,6 +118,19 @@ def test_float16_gradients_that_overflow_are_skipped_with_a_smaller_scale():
     assert all(map(torch.equal, model.parameters(), before))
 
 
+def test_steps_that_overflow_are_not_averaged():
+    model = network()
+    step = step_of(model, "--amp", "fp16", "--ema", "0.5")
+    step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**24})
+    moved = []
+    while sum(moved) < 2:
+        before = [parameter.clone() for parameter in model.parameters()]
+        step(batch(6), ScoreSums(ONE.device))
+        moved.append(not all(map(torch.equal, model.parameters(), before)))
+        assert step.averaged.n_averaged == sum(moved)
+    assert moved[0] is False
+
+
 def test_channels_last_reaches_the_convolutions():
     settings = parse_settings(["--channels-last"])
     model = network().to(memory_format=settings.memory_format)

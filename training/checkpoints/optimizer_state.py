@@ -1,4 +1,4 @@
-"""The state of the optimizer in a checkpoint: what it remembers of each parameter.
+"""The state of the optimizer in a checkpoint: what it remembers, of each parameter and of itself.
 
 Only that is taken from a file. What it was told, the learning rate, the weight decay and so on, is
 the settings' to say, and so is which parameters are told the same (its groups).
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.checkpoints.format import Checkpoint
+from training.checkpoints.format import CANNOT_BE, Checkpoint
 from training.errors import UserError
 
 OF_ONE_SHAPE = ("momentum_buffer", "exp_avg")
@@ -20,13 +20,15 @@ OF_ONE_SHAPE = ("momentum_buffer", "exp_avg")
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
     """Return the optimizer's state dict with ``model``'s parameters in their order, in one group.
 
-    So a published file has them. What the optimizer was told is that of its first group.
+    So a published file has them. What the optimizer was told is that of its first group. What else
+    it has, such as the state of the random numbers of timm's Kron, is there as it is.
     """
     own = optimizer.state_dict()
     order = _order_of(model, optimizer)
     states = own["state"]
     told = {name: value for name, value in own["param_groups"][0].items() if name != "param_names"}
     return {
+        **own,
         "state": {place: states[key] for place, key in enumerate(order) if key in states},
         "param_groups": [{**told, "params": list(range(len(order)))}],
     }
@@ -40,11 +42,11 @@ def load_optimizer(
     ``load_model`` must have accepted the checkpoint.
 
     Raises:
-        UserError: the state is of other parameters.
+        UserError: the state is of other parameters, or is none.
     """
     try:
         optimizer.load_state_dict(_fitted(optimizer, model, checkpoint))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except CANNOT_BE as error:
         raise UserError(
             f"--resume {checkpoint.path}: its optimizer state cannot be used ({error!r})"
         ) from error
@@ -69,6 +71,7 @@ def _fitted(
     if len(keys) != len(order):
         raise ValueError(f"of {len(keys)} parameters, not {len(order)}")
     return {
+        **{name: its.get(name, value) for name, value in own.items()},
         "state": {
             number: states[keys[place]]
             for number, place in zip(order, _places(model, checkpoint), strict=True)

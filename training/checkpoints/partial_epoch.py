@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from training.loading.global_batches import GlobalBatches
 from training.processes.ranks import gather_objects
 from training.records.metrics import ScoreSums
 from training.run import Run
@@ -24,7 +25,8 @@ class PartialEpoch:
             of them; None in older checkpoints, which do not tell.
         random_states: of each process, from ``training.seeding.random_state``.
         order: what decides which samples the batches hold: from ``order_of``, and the number of
-            training images as ``images``.
+            training images as ``images``; and as ``samples`` the checksum of those that they held.
+            Older checkpoints lack some of it.
     """
 
     batches: int
@@ -58,7 +60,7 @@ class EpochUnderWay:
 
     Attributes:
         epoch: its number, from 0.
-        images: number of training images that there are.
+        sampler: of its batches.
         sums: the scores of the batches so far; of all processes together those before an
             interruption, in the main process alone.
         batches: number of global batches so far.
@@ -68,7 +70,7 @@ class EpochUnderWay:
     """
 
     epoch: int
-    images: int
+    sampler: GlobalBatches
     sums: ScoreSums
     batches: int
     start: float
@@ -90,28 +92,31 @@ class EpochUnderWay:
 
     def partial(self, run: Run) -> PartialEpoch:
         """Return what a checkpoint needs of it; every process must call it."""
-        process = run.process
+        process, sampler = run.process, self.sampler
+        samples = sampler.checksum(self.epoch, self.batches)
         return PartialEpoch(
             batches=self.batches,
             score_sums=self.sums.sums_of_all(process).cpu(),
             seconds=self.seconds,
             random_states=gather_objects(random_state(process.device), process),
-            order={**order_of(run), "images": self.images},
+            order={**order_of(run), "images": sampler.num_samples, "samples": samples},
             train_seconds=self.train_seconds,
         )
 
 
-def begin_epoch(epoch: int, partial: PartialEpoch | None, run: Run, images: int) -> EpochUnderWay:
+def begin_epoch(
+    epoch: int, partial: PartialEpoch | None, run: Run, sampler: GlobalBatches
+) -> EpochUnderWay:
     """Begin ``epoch``, or go on within it, with the random state that belongs to it.
 
-    ``images`` is how many there are to train on.
+    ``sampler`` is that of its batches.
     """
     process = run.process
     seed_everything(derive_seed(run.seed, "epoch", epoch, process.rank))
     now = time.perf_counter()
     under_way = EpochUnderWay(
         epoch=epoch,
-        images=images,
+        sampler=sampler,
         sums=ScoreSums(process.device),
         batches=0,
         start=now,

@@ -11,7 +11,8 @@ from training.checkpoints.files import BEST_NAME, Position, checkpoints_in, is_i
 from training.checkpoints.format import Checkpoint, load_checkpoint
 from training.checkpoints.partial_epoch import order_of
 from training.errors import UserError
-from training.processes.ranks import Process, all_reduce_sum, object_from_main
+from training.loading.global_batches import GlobalBatches
+from training.processes.ranks import Process, all_reduce_sum, errors_shared, object_from_main
 from training.records.history import LOG_NAME
 from training.run import Run
 from training.settings import Settings
@@ -157,6 +158,30 @@ def check_image_count(checkpoint: Checkpoint, images: int) -> None:
             "the images, or go on from before that epoch: move the file away for --resume auto, "
             "or --resume a checkpoint between epochs"
         )
+
+
+def check_samples(checkpoint: Checkpoint, sampler: GlobalBatches) -> None:
+    """Check that the batches of the checkpoint's epoch held what those of ``sampler`` would have.
+
+    Only then do the rest of them hold what is left of the epoch: of shards, the number and the
+    sizes of all batches decide the order. Every process must call it.
+
+    Raises:
+        UserError: they held other samples; in every process.
+    """
+    partial = checkpoint.partial_epoch
+    if partial is None:
+        return
+    with errors_shared(sampler.process):
+        before = partial.order.get("samples")  # not in older checkpoints
+        if before not in (None, sampler.checksum(checkpoint.epoch, partial.batches)):
+            raise UserError(
+                f"--resume {checkpoint.path}: was left within an epoch after batch "
+                f"{partial.batches}, and until then its batches held other images than they would "
+                "now, so that some would be left out or taken twice: restore the shards, "
+                "--accum-steps and --limit-train-batches, or go on from before that epoch: move "
+                "the file away for --resume auto, or --resume a checkpoint between epochs"
+            )
 
 
 def load_start(settings: Settings, process: Process) -> Checkpoint | None:

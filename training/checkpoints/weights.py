@@ -28,6 +28,8 @@ ADDITIONS = ("orig", "bow")
 CLASSIFIER_BIAS = re.compile(r"(?:^|\.)(?:fc|classifier)(?:\.(\d+))?\.bias$")
 """Of the layers at the end, the one with the largest number is the last."""
 
+WORDNET_ID = re.compile(r"n\d{8}")
+
 TORCHVISION_POOLS = {"resnet": "skip", "resnext": "skip", "vgg": "max"}
 """The poolings that make torchvision's own networks of those whose names begin so."""
 
@@ -89,6 +91,18 @@ def weights_to_start_from(settings: Settings) -> Weights:
     return torchvision_weights(settings.with_network().arch)
 
 
+def with_wordnet_names(weights: Weights, data: Data) -> Weights:
+    """Return ``weights`` of ImageNet with names of their classes, where ``data`` has such names.
+
+    They are the WordNet IDs, ``n01440764`` and so on, as ImageNet's folders have them.
+    """
+    if not weights.of_imagenet or not all(map(WORDNET_ID.fullmatch, data.classes)):
+        return weights
+    from timm.data import ImageNetInfo
+
+    return replace(weights, classes=tuple(ImageNetInfo("imagenet-1k").label_names()))
+
+
 def load_weights(model: nn.Module, weights: Weights, run: Run) -> None:
     """Give ``model``, the network of ``run``, the tensors of ``weights``, which are all of its own.
 
@@ -120,14 +134,15 @@ def start_from_weights(model: nn.Module, data: Data, run: Run) -> None:
 
     Args:
         model: the network.
-        data: the classifier is taken where it has the classes of ``data``.
+        data: the classifier is taken where it has the classes of ``data``, or as many where
+            nothing says which it has.
         run: this run.
 
     Raises:
         UserError: the weights cannot be had, or none of them fits.
     """
     if run.process.is_main:
-        weights = weights_to_start_from(run.settings)
+        weights = with_wordnet_names(weights_to_start_from(run.settings), data)
         try:
             classes = data.classes if data.classes_have_names else None
             taken = take_fitting(model, weights.tensors, weights.classes, classes)

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from models.readable import readable
 from training.checkpoints.format import Checkpoint, class_count
 from training.checkpoints.recipe import recipe_of
+from training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,24 @@ def deployment_of(checkpoint: Checkpoint, pool: str, image_size: int | None) -> 
         pool=pool,
         classes=(*names, *(f"class {number}" for number in range(len(names), outputs))),
         image_size=size,
-        resized_to=round(recipe.resized_to * size / recipe.image_size),
+        resized_to=resized_to_of(recipe, size),
         interpolation=recipe.interpolation,
         mean=recipe.mean,
         std=recipe.std,
         epoch=checkpoint.epoch,
     )
+
+
+def resized_to_of(recipe: Recipe, image_size: int) -> int:
+    """Return what validation images are resized to for ``image_size``, as evaluation does it.
+
+    A size that ``recipe`` was told (``--val-size``) keeps its proportion to the recipe's own.
+
+    Example:
+        >>> from training.recipes import RECIPES
+        >>> resized_to_of(RECIPES["imagenet"], 256), 256 * 256 / 224
+        (292, 292.57142857142856)
+    """
+    if recipe.val_size is None:
+        return replace(recipe, image_size=image_size).resized_to
+    return round(recipe.val_size * image_size / recipe.image_size)

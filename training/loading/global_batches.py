@@ -1,5 +1,6 @@
 """Which samples each process takes at each step."""
 
+import zlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -51,6 +52,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
         ]
         self.global_sizes = [size for size in sizes if size >= smallest][:limit]
         self.num_samples = num_samples
+        self.global_batch_size = global_batch_size
         self.process = process
         self.shuffle_seed = shuffle_seed
         self.shard_sizes = shard_sizes
@@ -75,7 +77,7 @@ class GlobalBatches(Sampler[list[SampleKey]]):
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         start = sum(self.global_sizes[: self.first_batch])
-        order = self._order()
+        order = self._order(self.epoch)
         for size in self.remaining_sizes:
             share = order[start + self.process.rank : start + size : self.process.world_size]
             yield [
@@ -83,12 +85,21 @@ class GlobalBatches(Sampler[list[SampleKey]]):
             ]
             start += size
 
-    def _order(self) -> Tensor:
-        """Return the samples' numbers in the order of the epoch, as ``with_repeats`` has them."""
+    def checksum(self, epoch: int, batches: int) -> int:
+        """Return the CRC-32 of the samples' numbers in the first ``batches`` of ``epoch``.
+
+        They are those of all processes together: after the same ones, the same are left.
+        """
+        # Not by ``global_sizes``, of which a run with another limit may have had more.
+        taken = min(batches * self.global_batch_size, self.num_samples)
+        return zlib.crc32(self._order(epoch)[:taken].numpy())
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return the samples' numbers in the order of ``epoch``, as ``with_repeats`` has them."""
         generator = None
         if self.shuffle_seed is not None:
             generator = torch.Generator()
-            generator.manual_seed(derive_seed(self.shuffle_seed, "shuffle", self.epoch))
+            generator.manual_seed(derive_seed(self.shuffle_seed, "shuffle", epoch))
         if self.shard_sizes is not None:
             world_size = self.process.world_size
             return shard_order(

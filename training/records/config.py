@@ -99,17 +99,22 @@ def command_of(settings: Settings) -> str:
 
 
 def told_options(settings: Settings) -> dict[str, Any]:
-    """Return those options of ``settings`` that the others and the defaults do not say already."""
+    """Return those options of ``settings`` that the others and the defaults do not say already.
+
+    The number of workers decides the order of samples in shards, and what it is by default follows
+    from the machine: with shards it is always told.
+    """
+    always = () if settings.val_data is None else ("workers",)
     alone = replace(settings, torchrun=None)
     default = Options()
     told = {
         name: getattr(settings, name)
         for name in OPTIONS
-        if getattr(settings, name) != getattr(default, name)
+        if name in always or getattr(settings, name) != getattr(default, name)
     }
     for name in reversed(tuple(told)):  # the folder before the data set that it is of
         without = {other: value for other, value in told.items() if other != name}
-        if Settings.of(Options(**without), environ={}) == alone:
+        if name not in always and Settings.of(Options(**without), environ={}) == alone:
             told = without
     return told
 

@@ -124,6 +124,36 @@ def test_steps_that_an_optimizer_counts_in_its_group_are_state():
         assert torch.equal(optimizer.state[own]["exp_avg"], other.state[its]["exp_avg"])
 
 
+def kron(groups):
+    """It draws for each parameter in each step; a step would first take most of a minute."""
+    return pytest.importorskip("timm.optim.kron").Kron(groups, lr=1e-3)
+
+
+def test_random_numbers_of_an_optimizer_go_on():
+    """Those of timm's Kron; an older file does not have their state."""
+    model = network()
+    optimizer = kron(one_group(model))
+    optimizer.rng.random()
+    checkpoint = checkpoint_after(model, optimizer)
+    drawn = optimizer.rng.random()
+    assert resumed(kron, two_groups, checkpoint)[1].rng.random() == drawn
+    del checkpoint.optimizer["rng_state"]
+    fresh = kron(one_group(network())).rng.random()
+    assert resumed(kron, one_group, checkpoint)[1].rng.random() == fresh != drawn
+    sgd = checkpoint_after(*trained(OPTIMIZERS["sgd"], one_group))
+    sgd.optimizer["rng_state"] = "not its own"
+    resumed(OPTIMIZERS["sgd"], one_group, sgd)
+
+
+@pytest.mark.parametrize("state", ["text", (3, (1, 2), None), (3, (-1,) * 625, None), 5, ()])
+def test_random_state_that_is_none_is_refused(state):
+    model = network()
+    checkpoint = checkpoint_after(model, kron(one_group(model)))
+    checkpoint.optimizer["rng_state"] = state
+    with pytest.raises(UserError, match="--resume f: its optimizer state cannot be used"):
+        resumed(kron, one_group, checkpoint)
+
+
 @pytest.mark.parametrize("value", [torch.zeros(5), "text", 3.0])
 def test_state_of_another_shape_is_refused(value):
     model, optimizer = trained(OPTIMIZERS["sgd"], one_group)

@@ -5,15 +5,24 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import training.epochs
 from tests.support.command_line import error_here, output_here, read_log, run_here
+from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
 from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
+from tests.support.warm_python import run_warm
+from training import write_shards
+from training.checkpoints.partial_epoch import PartialEpoch
+from training.checkpoints.resuming import check_samples
+from training.errors import UserError
+from training.loading.global_batches import GlobalBatches
 from training.processes.interruption import Interruption
+from training.processes.ranks import Process
 
 EPOCHS = 3
 # Without a warm-up each epoch has a learning rate of its own.
@@ -159,16 +168,19 @@ def test_epoch_does_not_go_on_otherwise_than_it_began(tmp_path, signal_at, optio
     assert f"resuming from {tmp_path / 'checkpoint-epoch1.pth.tar'}" in printed
 
 
-def within_an_epoch_of_folders(tmp_path, signal_at):
-    """Leave a run on twelve images within its second epoch; return its options and the file."""
+def within_an_epoch_of_folders(tmp_path, signal_at, check=6):
+    """Leave a run on twelve images within its second epoch; return its options and the file.
+
+    It has three batches, and two of validation, an epoch, and is left at the ``check``-th.
+    """
     data, out = write_image_folder(tmp_path / "data", train=6), tmp_path / "out"
     run = (
         *("--data", data, "--config-name", "digits", "--arch", "resnet18", "--pool", "skip"),
         *("--cpu", "--workers", 0, "--batch-size", 4, "--epochs", 2, "--out-dir", out),
     )
-    signal_at(6, signal.SIGTERM)  # three batches of training and two of validation come before
+    signal_at(check, signal.SIGTERM)
     assert run_here(*run)[0] == 143
-    return run, out / "checkpoint-epoch1-batch1.pth.tar"
+    return run, out / f"checkpoint-epoch1-batch{min(check - 5, 3)}.pth.tar"
 
 
 @pytest.mark.parametrize("images", [11, 14])
@@ -191,13 +203,94 @@ def test_epoch_does_not_go_on_with_another_number_of_images(tmp_path, signal_at,
 
 
 def test_epoch_of_an_older_checkpoint_goes_on(tmp_path, signal_at):
-    """It does not say how many images there were."""
+    """It does not say how many images there were, nor which ones it has had."""
     run, left = within_an_epoch_of_folders(tmp_path, signal_at)
     content = torch.load(left, weights_only=True)
     assert content["partial_epoch"]["order"].pop("images") == 12
+    del content["partial_epoch"]["order"]["samples"]
     torch.save(content, left)
     (tmp_path / "data" / "train" / "class0" / "0_0.JPEG").unlink()
     assert "epoch 2/2: lr" in output_here(*run, "--resume", "auto")
+
+
+@pytest.mark.parametrize("check", [6, 9])
+def test_epoch_of_folders_goes_on_with_fewer_batches(tmp_path, signal_at, check):
+    """Whose order does not depend on them; at the later one it is left in the validation."""
+    run, left = within_an_epoch_of_folders(tmp_path, signal_at, check)
+    printed = output_here(*run, "--resume", "auto", "--limit-train-batches", 2)
+    assert f"resuming from {left}" in printed
+    assert "epoch 2/2: lr" in printed
+
+
+def within_an_epoch_of_shards(tmp_path, signal_at, workers):
+    """Leave a run on 18 images in shards after two of five batches; return options and the file."""
+    images, shards, out = (tmp_path / name for name in ("images", "shards", "out"))
+    write_image_folder(images, train=9, val=2)
+    assert write_shards.main([str(images), str(shards), "--samples", "6"]) == 0
+    run = (
+        *("--data", shards / "train-{0000..0002}.tar", "--val-data", shards / "val-0000.tar"),
+        *("--config-name", "digits", "--arch", "resnet18", "--pool", "skip", "--cpu"),
+        *("--workers", workers, "--batch-size", 4, "--epochs", 1, "--out-dir", out),
+    )
+    signal_at(2, signal.SIGTERM)
+    assert run_here(*run)[0] == 143
+    return run, out / "checkpoint-epoch0-batch2.pth.tar"
+
+
+def assert_held_other_images(left, *run):
+    """Whether the checkpoint is named or is the newest; no file is touched."""
+    before = names(left.parent)
+    for resume in (left, "auto"):
+        message = error_here(*run, "--resume", resume)
+        assert f"--resume {left}: was left within an epoch after batch 2, and until" in message
+        assert "restore the shards, --accum-steps and --limit-train-batches" in message
+    assert names(left.parent) == before
+
+
+def test_epoch_does_not_go_on_in_shards_that_were_cut_anew(tmp_path, signal_at):
+    run, left = within_an_epoch_of_shards(tmp_path, signal_at, workers=0)
+    shards, images = tmp_path / "shards", str(tmp_path / "images")
+    shards.rename(tmp_path / "before")
+    assert write_shards.main([images, str(shards), "--samples", "7"]) == 0
+    assert_held_other_images(left, *run)
+    # An older checkpoint does not say which images they were.
+    shutil.copytree(left.parent, tmp_path / "older")
+    content = torch.load(left, weights_only=True)
+    del content["partial_epoch"]["order"]["samples"]
+    torch.save(content, tmp_path / "older" / left.name)
+    older = (*run[:-1], tmp_path / "older", "--resume", "auto")
+    assert "epoch 1/1: lr" in output_here(*older)
+    # The ways out that the message names.
+    shutil.rmtree(shards)
+    (tmp_path / "before").rename(shards)
+    assert "epoch 1/1: lr" in output_here(*run, "--resume", left)
+
+
+def test_epoch_of_shards_does_not_go_on_with_other_batches(tmp_path, signal_at):
+    """Two workers take turns, and each reads straight on through as many images as its batches."""
+    run, left = within_an_epoch_of_shards(tmp_path, signal_at, workers=2)
+    assert_held_other_images(left, *run, "--accum-steps", 2)
+    assert_held_other_images(left, *run, "--limit-train-batches", 3)
+
+
+def judge_samples(rank, folder):
+    """Of a machine with another number of workers, so that only its process sees other images."""
+    process = Process(rank, 2, torch.device("cpu"))
+    options = {"shuffle_seed": 1, "shard_sizes": [12, 12]}
+    before, now = (
+        GlobalBatches(24, 4, process, workers=workers, **options) for workers in (2, 2 + rank)
+    )
+    order = {"samples": before.checksum(epoch=1, batches=3)}
+    partial = PartialEpoch(3, torch.zeros(4), 1.0, random_states=[], order=order)
+    checkpoint = SimpleNamespace(path="f", epoch=1, partial_epoch=partial)
+    with gloo_group(folder, rank, world_size=2):
+        check_samples(checkpoint, before)
+        with pytest.raises(UserError, match=r"process 1 \(on .*: --resume f: was left within"):
+            check_samples(checkpoint, now)
+
+
+def test_every_process_refuses_what_one_of_them_does(tmp_path):
+    run_warm(judge_samples, (tmp_path,), 2)
 
 
 @pytest.mark.parametrize(("tells", "seconds"), [(True, 480), (False, 5000)])

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 import torchvision
+from timm.data import ImageNetInfo
 from torch import nn
 
 from models import create_model, list_models
@@ -16,13 +17,20 @@ from tests.support.command_line import (
     run_command,
 )
 from tests.support.networks_without_memory import without_memory
+from tests.support.tiny_network import TinyNetwork
+from train_imagenet import parse_settings
 from training.checkpoints.fitting import layer_of, take_fitting, with_own_names
 from training.checkpoints.weights import (
+    Weights,
+    start_from_weights,
     torchvision_name,
     torchvision_weights,
     weights_of_file,
 )
 from training.errors import UserError
+from training.images.datasets import Data
+from training.processes.ranks import Process
+from training.run import Run
 
 SMALL_DIGITS = (
     *("--dataset", "digits", "--arch", "resnet18", "--cpu", "--batch-size", 4, "--seed", 0),
@@ -200,6 +208,31 @@ def test_classifier_of_another_size_starts_fresh_whatever_its_classes():
     weights = create_model("resnet18", "skip", num_classes=4).state_dict()
     summary = take_fitting(model, weights, ("a", "b", "c", "d"), CLASSES)
     assert summary.endswith("2 (fc.weight, fc.bias) of the network's start fresh")
+
+
+@pytest.mark.parametrize(
+    ("others", "note"),
+    [
+        ({}, ""),
+        (
+            {"n01440764": "n99999999"},
+            "; fc starts fresh, for the classes are others: 1 (n01440764) of the weights, 1 (n99",
+        ),
+    ],
+)
+def test_imagenets_classifier_is_for_imagenets_classes(monkeypatch, capsys, others, note):
+    """A thousand WordNet IDs may be of others."""
+    tensors = {name: tensor + 1 for name, tensor in TinyNetwork(1000).state_dict().items()}
+    weights = Weights("--pretrained tiny", "", 1000, tensors, of_imagenet=True)
+    monkeypatch.setattr("training.checkpoints.weights.weights_to_start_from", lambda _: weights)
+    names = [others.get(name, name) for name in ImageNetInfo("imagenet-1k").label_names()]
+    model = TinyNetwork(1000)
+    fresh = model.fc.weight.detach().clone()
+    run = Run(parse_settings(["--pretrained"]), Process(0, 1, torch.device("cpu")), seed=0)
+    start_from_weights(model, Data(train=None, val=None, classes=tuple(names)), run)
+    assert capsys.readouterr().out.partition("network's start fresh")[2].startswith(note or "\n")
+    assert torch.equal(model.fc.weight, fresh if others else tensors["fc.weight"])
+    assert torch.equal(model.conv.weight, tensors["conv.weight"])
 
 
 class Code:

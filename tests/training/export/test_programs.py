@@ -20,6 +20,7 @@ import models
 from tests.support.paths import REPOSITORY
 from tests.support.small_networks import small_resnet
 from training.checkpoints import network as checkpoint_network
+from training.checkpoints.format import load_checkpoint
 from training.errors import UserError
 from training.export import programs
 from training.export.__main__ import FORMATS, main
@@ -110,6 +111,16 @@ def assert_deployment(texts):
 
 
 SIZE = ("--image-size", 64)
+
+
+@pytest.mark.parametrize(("size", "resized_to"), [(256, 292), (320, 365), (384, 438)])
+def test_images_of_another_size_are_resized_as_in_evaluation(checkpoint, size, resized_to):
+    """The floor of the size over 224 / 256; a size that the run was told keeps its proportion."""
+    loaded = load_checkpoint(str(checkpoint))
+    assert deployment_of(loaded, "max_ent", size).resized_to == resized_to
+    assert replace(RECIPES["imagenet"], image_size=size).resized_to == resized_to
+    told = replace(loaded, args={**loaded.args, "val_size": 248})
+    assert deployment_of(told, "max_ent", size).resized_to == round(248 * size / 224)
 
 
 PAGE = (REPOSITORY / "docs/deployment.md").read_text(encoding="utf-8")

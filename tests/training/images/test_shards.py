@@ -316,4 +316,12 @@ def test_missing_package_is_named_where_shards_are_written(folders, tmp_path, mo
 def test_folder_that_cannot_be_read_is_named(tmp_path, capsys):
     assert write_shards.main(["x" * 5000, str(tmp_path)]) == 2  # too long for any file system
     error = capsys.readouterr().err
-    assert error.startswith("write_shards.py: error: ") and error.count("\n") == 1
+    assert error.startswith("training.write_shards: error: ") and error.count("\n") == 1
+
+
+def test_folder_that_is_not_there_is_named(tmp_path, capsys):
+    images = str(tmp_path / "images")
+    assert write_shards.main([images, str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        f"training.write_shards: error: {images}: no such directory; it must hold train/ and val/\n"
+    )

@@ -82,6 +82,58 @@ def test_repeated_augmentation_goes_on_within_an_epoch():
     assert list(rest) == list(whole)[3:]
 
 
+def rest_is_what_is_left(before, now, batches):
+    """Whether a run of ``now`` takes, after ``batches`` of ``before``, none of their samples."""
+    taken = [key for batch in list(before)[:batches] for key in batch]
+    now.set_epoch(before.epoch, batches)
+    return not set(taken) & {key for batch in now for key in batch}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shard_sizes=st.one_of(st.none(), st.lists(st.integers(1, 12), min_size=1, max_size=5)),
+    size=st.integers(1, 9),
+    workers=st.integers(0, 3),
+    repeats=st.integers(1, 2),
+    smallest=st.integers(1, 9),
+    limit=st.one_of(st.none(), st.integers(1, 6)),
+    cut=st.booleans(),
+    data=st.data(),
+)
+def test_same_checksum_leaves_the_same_samples(
+    shard_sizes, size, workers, repeats, smallest, limit, cut, data
+):
+    """After the first batches of an epoch, whatever the later ones are. Without shards, always."""
+    count = 40 if shard_sizes is None else sum(shard_sizes)
+    options = {"epoch": 2, "shuffle_seed": 1, "workers": workers, "repeats": repeats}
+    before = sampler(count, size, shard_sizes=shard_sizes, **options)
+    recut = [count // 2, count - count // 2] if cut and shard_sizes is not None else shard_sizes
+    now = sampler(count, size, shard_sizes=recut, smallest=smallest, limit=limit, **options)
+    batches = data.draw(st.integers(1, len(before)))
+    same = before.checksum(2, batches) == now.checksum(2, batches)
+    assert same or shard_sizes is not None
+    if same:
+        assert rest_is_what_is_left(before, now, batches)
+
+
+@pytest.mark.parametrize(
+    "change", [{"smallest": 5}, {"limit": 8}, {"shard_sizes": [52, 52]}, {"workers": 3}]
+)
+def test_checksum_tells_other_samples(change):
+    """Of shards of 104 samples, whose last batch has 4."""
+    options = {"shuffle_seed": 7, "shard_sizes": [30, 30, 44], "workers": 2}
+    before, now = sampler(104, 10, **options), sampler(104, 10, **{**options, **change})
+    assert not rest_is_what_is_left(before, now, 3)
+    assert before.checksum(0, 3) != now.checksum(0, 3)
+
+
+def test_checksum_is_the_same_in_each_process_and_of_one_epoch():
+    options = {"shuffle_seed": 7, "shard_sizes": [30, 30, 44], "workers": 2}
+    one, other = (sampler(104, 10, rank, 2, epoch=rank, **options) for rank in range(2))
+    assert one.checksum(1, 3) == other.checksum(1, 3)
+    assert len({one.checksum(epoch, batches) for epoch in range(2) for batches in (1, 2)}) == 4
+
+
 def test_order_is_that_of_timm_s_sampler():
     """But for its shuffling, and that it leaves out up to 255 images."""
     of_timm = [
