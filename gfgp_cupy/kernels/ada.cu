@@ -1,6 +1,8 @@
 // AdaPool as a window function: theta times the mean under weights e^s, s how like the plain mean m
 // an element is, 2 x m / (x^2 + m^2), and (1 - theta) times that under weights e^(x - r), r the
-// largest element. Both means are what their elements are off m, and m.
+// largest element. The first mean is m and what its elements are off m; the second is a centre and
+// what they are off that. Those that have a weight are near r, however far from m: so the centre is
+// r; but m where that is near r, too, for the mean may be much less than r.
 
 #define MANY_REGISTERS
 #define NUMBERS 7
@@ -12,13 +14,13 @@ struct Theta {
 
 __device__ __forceinline__ Theta theta_of(acc_t beta) { return {beta, 1 - beta}; }
 
-// A mean under weights, less m, and one over their sum.
+// A mean under weights, less a centre, and one over their sum.
 struct Mean {
   acc_t inverse_total, shift;
 };
 
 struct Summary {
-  acc_t mean, largest;
+  acc_t mean, largest, centre;
   Mean by_likeness, by_size;
   acc_t slope;  // of the mean by likeness by m
 };
@@ -63,9 +65,9 @@ __device__ __forceinline__ acc_t weight_by_size(acc_t x, acc_t largest) {
 
 template <class Elements, class Weight>
 __device__ __forceinline__ Mean mean_under(
-    const Elements& window, acc_t mean, const Weight& weight) {
+    const Elements& window, acc_t centre, const Weight& weight) {
   const acc_t inverse = reciprocal(window.sum(weight));
-  return {inverse, window.sum([&](acc_t x) { return inverse * weight(x) * (x - mean); })};
+  return {inverse, window.sum([&](acc_t x) { return inverse * weight(x) * (x - centre); })};
 }
 
 template <class Elements>
@@ -73,10 +75,11 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   Summary result;
   const acc_t mean = result.mean = window.mean([](acc_t x) { return x; });
   const acc_t largest = result.largest = window.largest();
+  const acc_t centre = result.centre = fabs(largest - mean) < 1 ? mean : largest;
   result.by_likeness =
       mean_under(window, mean, [&](acc_t x) { return Likeness(x, mean).weight(); });
   result.by_size =
-      mean_under(window, mean, [&](acc_t x) { return weight_by_size(x, largest); });
+      mean_under(window, centre, [&](acc_t x) { return weight_by_size(x, largest); });
   const Mean& of = result.by_likeness;
   result.slope = of.inverse_total * window.sum([&](acc_t x) {
     const Likeness likeness(x, mean);
@@ -85,15 +88,23 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
   return result;
 }
 
+// The mean by likeness less that by size, of nearly equal elements to the last digits.
+__device__ __forceinline__ acc_t difference_of(const Summary& of) {
+  return (of.by_likeness.shift - of.by_size.shift) + (of.mean - of.centre);
+}
+
+// From the mean that counts more: of one that counts for nothing it has no rounding errors.
 __device__ __forceinline__ acc_t output_of(const Summary& of, const Theta& theta) {
-  const acc_t shift = theta.by_size * of.by_size.shift;
-  return of.mean + fma(theta.by_likeness, of.by_likeness.shift, shift);
+  const acc_t difference = difference_of(of);
+  return theta.by_likeness < theta.by_size
+      ? of.centre + fma(theta.by_likeness, difference, of.by_size.shift)
+      : of.mean + fma(-theta.by_size, difference, of.by_likeness.shift);
 }
 
 template <class Elements>
 __device__ __forceinline__ acc_t sensitivity_of(
     const Elements& window, const Summary& of, const Theta& theta) {
-  return of.by_likeness.shift - of.by_size.shift;
+  return difference_of(of);
 }
 
 struct Message {
@@ -107,7 +118,7 @@ __device__ __forceinline__ Message message_of(
   return {
       of.mean, of.largest, likeness * of.slope * reciprocal(window.count()),
       likeness * of.by_likeness.inverse_total, of.by_likeness.shift,
-      size * of.by_size.inverse_total, of.by_size.shift};
+      size * of.by_size.inverse_total, of.by_size.shift + (of.centre - of.largest)};
 }
 
 // Of each mean p (1 + (x - y) ds/dx), ds/dx = 1 by size; by likeness what comes by way of m, too.
@@ -118,5 +129,5 @@ __device__ __forceinline__ acc_t received(acc_t x, const Message& message, const
   const acc_t weight = number[3] * likeness.weight();
   const acc_t by_likeness = fma(weight, likeness.slope(distance - number[4], true), weight);
   const acc_t size = number[5] * weight_by_size(x, number[1]);
-  return by_likeness + number[2] + fma(size, distance - number[6], size);
+  return by_likeness + number[2] + fma(size, (x - number[1]) - number[6], size);
 }

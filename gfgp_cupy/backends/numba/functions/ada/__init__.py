@@ -1,5 +1,10 @@
 """AdaPool: β times the mean under weights e^s, s how like the plain mean m an element is,
-2 x m / (x² + m²), and 1 − β times that under weights e^x, relative to the largest element.
+2 x m / (x² + m²), and 1 − β times that under weights e^x, relative to the largest element r.
+
+The mean by likeness is kept as what it is more than m, that by size as what it is more than a
+centre c. Elements that have a weight by size are near r, however far from m: about m the digits in
+which they differ would be lost. So c is r, but m where all elements are near r: about r the mean of
+a large window, which may be much less, would have the rounding errors of a long sum.
 
 s is between −1 and 1, so e^s is a polynomial. Where x² + m² is in range, one division an element
 makes s and its derivatives; other windows, which are rare, take the quotient of the smaller of x
@@ -11,7 +16,15 @@ from __future__ import annotations
 from ...compile import inlined
 from ...elements import largest, mean, smallest
 from ...powers import power_of_two
-from ...simd import LOG2_E, chosen, lanes_within, maximum, multiply_add, zeros_like
+from ...simd import (
+    LOG2_E,
+    bits_where_less,
+    chosen,
+    lanes_within,
+    maximum,
+    multiply_add,
+    zeros_like,
+)
 from .exp_of_likeness import exp_of_likeness
 from .quotients import received_exactly, slope_exactly, weights_exactly
 
@@ -23,6 +36,9 @@ LEAST, MOST = 2.0**-45, 2.0**45
 NOTHING = 2.0**-120
 """Is added to x² + m², so that s is 0 where both are."""
 
+NEAR = 10.0
+"""Where neither an element nor m, as rounded, is farther from r, c is m."""
+
 
 @inlined
 def theta_of(beta, constant):
@@ -31,10 +47,11 @@ def theta_of(beta, constant):
 
 @inlined
 def summary_of(window, beta):
-    """m; of each mean one over that of its weights, and what it is more than m; the slope of the
-    one by likeness by m; the largest element; and in which lanes x² + m² is in range."""
-    middle, most = mean(_element, window, window.share), largest(window)
-    simple = _is_simple(middle, most, smallest(window))
+    """m; of the mean by likeness one over that of its weights, what it is more than m, and its
+    slope by m; r; one over the mean of the weights by size, c, and what that mean is more than c;
+    and in which lanes x² + m² is in range."""
+    middle, most, least = mean(_element, window, window.share), largest(window), smallest(window)
+    simple = _is_simple(middle, most, least)
     given = middle, middle * middle + NOTHING
     likeness = 1.0 / mean(_weight_by_likeness, window, given)
     shift = likeness * mean(_distance_by_likeness, window, given)
@@ -44,35 +61,36 @@ def summary_of(window, beta):
         slope = chosen(simple, slope, slope_exactly(window, middle, exactly[0], exactly[1]))
         likeness = chosen(simple, likeness, exactly[0])
         shift = chosen(simple, shift, exactly[1])
-    size = shift_by_size = zeros_like(middle)
+    size, centre, shift_by_size = zeros_like(middle), middle, zeros_like(middle)
     if not _is_one(beta):
-        size, shift_by_size = by_size_exactly(window, most, middle)
-    return middle, likeness, shift, slope, most, size, shift_by_size, simple
+        size, centre, shift_by_size = by_size_exactly(window, middle, most, least)
+    return middle, likeness, shift, slope, most, size, centre, shift_by_size, simple
 
 
 @inlined
 def output_of(summary, beta):
-    middle, shift, shift_by_size = summary[0], summary[2], summary[6]
-    return middle + (shift + (1.0 - beta) * (shift_by_size - shift))
+    middle, _, shift, _, _, _, centre, shift_by_size, _ = summary
+    return mixed(middle, shift, centre, shift_by_size, beta)
 
 
 @inlined
 def sensitivity_of(window, summary, beta):
-    shift_by_size = summary[6]
+    middle, _, shift, _, most, _, centre, shift_by_size, _ = summary
     if _is_one(beta):
-        shift_by_size = by_size_exactly(window, summary[4], summary[0])[1]
-    return summary[2] - shift_by_size
+        _, centre, shift_by_size = by_size_exactly(window, middle, most, smallest(window))
+    return difference(middle, shift, centre, shift_by_size)
 
 
 @inlined
 def message_of(window, summary, beta, grad):
-    """The summary, weighted by β and the gradient; of the slope each element's part."""
-    middle, likeness, shift, slope, most, size, shift_by_size, simple = summary
+    """The summary, weighted by β and the gradient; of the slope each element's part; and of the
+    mean by size what it is more than r."""
+    middle, likeness, shift, slope, most, size, centre, shift_by_size, simple = summary
     of_likeness = grad * beta * window.share
     of_size = grad * (1.0 - beta) * window.share
     return (
         middle, of_likeness * likeness, shift, of_likeness * slope, most, of_size * size,
-        shift_by_size, simple, _is_one(beta),
+        shift_by_size + (centre - most), simple, _is_one(beta),
     )  # fmt: skip
 
 
@@ -89,8 +107,25 @@ def received(x, term, message):
     gradient = gradient + by_mean
     if not likeness_only:
         weight_by_size = size * weight_of_size(x, most)
-        gradient = gradient + (weight_by_size + weight_by_size * (distance - shift_by_size))
+        gradient = gradient + (weight_by_size + weight_by_size * ((x - most) - shift_by_size))
     return gradient
+
+
+@inlined
+def mixed(middle, shift, centre, shift_by_size, beta):
+    """β times the mean by likeness and 1 − β times that by size. Starts from the one that counts
+    more: of one that counts for nothing it has no rounding errors."""
+    is_by_size = bits_where_less(beta, zeros_like(beta) + 0.5)
+    part = chosen(is_by_size, beta, beta - 1.0)
+    shift_of_it = chosen(is_by_size, shift_by_size, shift)
+    apart = difference(middle, shift, centre, shift_by_size)
+    return chosen(is_by_size, centre, middle) + multiply_add(part, apart, shift_of_it)
+
+
+@inlined
+def difference(middle, shift, centre, shift_by_size):
+    """The mean by likeness less that by size, of nearly equal elements to the last digits."""
+    return (shift - shift_by_size) + (middle - centre)
 
 
 @inlined
@@ -114,10 +149,12 @@ def _is_one(beta):
 
 
 @inlined
-def by_size_exactly(window, most, middle):
-    """One over the mean of the weights e^x, and what the mean under them is more than m."""
+def by_size_exactly(window, middle, most, least):
+    """One over the mean of the weights e^x; c; and what the mean under them is more than c."""
     size = 1.0 / mean(_weight_by_size, window, most)
-    return size, size * mean(_distance_by_size, window, (most, middle))
+    is_near = lanes_within(most - least, 0.0, NEAR) & lanes_within(most - middle, -NEAR, NEAR)
+    centre = chosen(is_near, middle, most)
+    return size, centre, size * mean(_distance_by_size, window, (most, centre))
 
 
 @inlined
@@ -163,5 +200,5 @@ def _weight_by_size(x, term, most):
 
 @inlined
 def _distance_by_size(x, term, given):
-    most, middle = given
-    return weight_of_size(x, most) * term * (x - middle)
+    most, centre = given
+    return weight_of_size(x, most) * term * (x - centre)

@@ -49,6 +49,7 @@ def mean_of_parts(total, inverse, middle, share):
 
 
 @inlined
-def with_size(gradient, term, distance, factor):
-    """``gradient``, and what an element gets by way of its weight by size."""
-    return multiply_add(term, multiply_add(factor, distance, factor), gradient)
+def with_size(gradient, term, distance, factor, base):
+    """``gradient``, and what an element gets by way of its weight by size: ``factor`` times
+    1 + x − y, where ``distance`` is x − c and ``base`` is ``factor`` times 1 + c − y."""
+    return multiply_add(term, multiply_add(factor, distance, base), gradient)

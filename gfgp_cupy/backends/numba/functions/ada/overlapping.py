@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...compile import compiled, inlined
-from ...elements import Nine, largest, mean
+from ...elements import Nine, largest, mean, smallest
 from ...powers import power_of_two
 from ...shared_weights import all_hold, holds
 from ...simd import LOG2_E, chosen, equality, lanes_within, load, maximum, multiply_add, zeros_like
 from ...strips import row_is_inside, share_of_columns
-from . import by_size_exactly, is_in_all_lanes, weight_of_size
+from . import by_size_exactly, difference, is_in_all_lanes, mixed, weight_of_size
 from .exp_of_likeness import exp_of_likeness
 from .likeness import in_range, mean_of_parts, part_of, square_of, with_size
 from .quotients import received_exactly, slope_exactly, weights_exactly
@@ -37,7 +37,8 @@ class Means(NamedTuple):
     middle: the windows' plain means m.
     inverse, shift: one over the sum of the weights by likeness, and what their mean is more than m.
     by_mean: each element's part of that mean's derivative by m.
-    centre, inverse_by_size, shift_by_size: likewise of the weights by size, from a centre.
+    centre, inverse_by_size, shift_by_size: likewise of the weights by size, from a centre: the
+        largest element, or what :mod:`.` has for it.
     """
 
     holding: Any
@@ -79,10 +80,11 @@ def weigh(scratch, sizes, strip, k, left, top, x, terms, beta):
     uncut = all_hold(scratch, lanes_within(share, 0.0, MOST_SHARE_UNCUT), left)
     inside = x if uncut else _rows_inside(x, terms)
     middle = _sum(inside) * share
-    # First what does not wait for m; from the element in the middle, so that no digits are lost.
-    centre, total = x[1][1], _sum(terms)
+    window = Nine(share, zero, x, terms)
+    # First what does not wait for m.
+    most, total = largest(window), _sum(terms)
     inverse_by_size = 1.0 / total
-    shift_by_size = _moment(terms, x, centre) * inverse_by_size
+    shift_by_size = _moment(terms, x, most) * inverse_by_size
     squares = _product(x[0], x[0]), _product(x[1], x[1]), _product(x[2], x[2])
     square, twice = square_of(middle), middle + middle
     holding = in_range(square, _sum(squares))
@@ -110,8 +112,7 @@ def weigh(scratch, sizes, strip, k, left, top, x, terms, beta):
         _difference(weights[0], parts[0]), _difference(weights[1], parts[1]),
         _difference(weights[2], parts[2]),
     )  # fmt: skip
-    means = Means(holding, middle, inverse, shift, by_mean, centre, inverse_by_size, shift_by_size)
-    window = Nine(share, zero, x, terms)
+    means = Means(holding, middle, inverse, shift, by_mean, most, inverse_by_size, shift_by_size)
     if not all_hold(scratch, holding, left):
         by_likeness, terms, means = _exactly(window, by_likeness, means)
     return ((by_likeness[0], terms[0]), (by_likeness[1], terms[1]), (by_likeness[2], terms[2])), (
@@ -123,23 +124,17 @@ def weigh(scratch, sizes, strip, k, left, top, x, terms, beta):
 @inlined
 def output_of(weighed, beta):
     _, means = weighed
-    return means.middle + (means.shift - (1.0 - beta) * _difference_of(means))
+    return mixed(means.middle, means.shift, means.centre, means.shift_by_size, beta)
 
 
 @inlined
 def kept_of(x, terms, weighed, beta):
     window, means = weighed
-    difference = _difference_of(means)
+    kept = difference(means.middle, means.shift, means.centre, means.shift_by_size)
     is_one = lanes_within(beta, 1.0, 1.0)
     if is_one != 0:
-        return chosen(is_one, _difference_exactly(window, means), difference)
-    return difference
-
-
-@inlined
-def _difference_of(means):
-    """The mean by likeness less that by size."""
-    return (means.shift - means.shift_by_size) + (means.middle - means.centre)
+        return chosen(is_one, _difference_exactly(window, means), kept)
+    return kept
 
 
 @inlined
@@ -150,21 +145,22 @@ def message_of(x, terms, weighed, beta, grad, with_theta):
     if with_theta:
         of_theta = kept_of(x, terms, weighed, beta) * grad
     by_likeness = grad * beta
+    by_size = (grad - by_likeness) * means.inverse_by_size
     return (
         by_likeness * means.inverse, by_likeness * means.by_mean,
-        means.centre, (grad - by_likeness) * means.inverse_by_size, means.shift_by_size, of_theta,
+        means.centre, by_size, by_size * (1.0 - means.shift_by_size), of_theta,
     )  # fmt: skip
 
 
 @inlined
 def send(x, terms, message):
     """The gradients of a row of elements; and β's, of all rows."""
-    likeness, by_mean, centre, size, shift, of_theta = message
+    likeness, by_mean, centre, size, base, of_theta = message
     by_likeness, terms = terms
     return (
-        with_size(by_likeness[0] * likeness + by_mean, terms[0], (x[0] - centre) - shift, size),
-        with_size(by_likeness[1] * likeness + by_mean, terms[1], (x[1] - centre) - shift, size),
-        with_size(by_likeness[2] * likeness + by_mean, terms[2], (x[2] - centre) - shift, size),
+        with_size(by_likeness[0] * likeness + by_mean, terms[0], x[0] - centre, size, base),
+        with_size(by_likeness[1] * likeness + by_mean, terms[1], x[1] - centre, size, base),
+        with_size(by_likeness[2] * likeness + by_mean, terms[2], x[2] - centre, size, base),
     ), of_theta
 
 
@@ -277,7 +273,7 @@ def _exactly(window, by_likeness, means):
     middle, most = mean(_element, window, share), largest(window)
     likeness, shift = weights_exactly(window, middle)
     by_mean = slope_exactly(window, middle, likeness, shift) * share
-    size, shift_by_size = by_size_exactly(window, most, most)
+    size, centre, shift_by_size = by_size_exactly(window, middle, most, smallest(window))
     given = middle, shift
     by_likeness = (
         _by_likeness_exactly(holding, by_likeness[0], x[0], given),
@@ -295,7 +291,7 @@ def _exactly(window, by_likeness, means):
         chosen(holding, means.inverse, likeness * share),
         chosen(holding, means.shift, shift),
         chosen(holding, means.by_mean, by_mean),
-        chosen(holding, means.centre, most),
+        chosen(holding, means.centre, centre),
         chosen(holding, means.inverse_by_size, size * share),
         chosen(holding, means.shift_by_size, shift_by_size),
     )
@@ -305,8 +301,9 @@ def _exactly(window, by_likeness, means):
 @compiled
 def _difference_exactly(window, means):
     """The mean by likeness less that by size, whose weights are not among the terms."""
-    window = _with_ones(window)
-    return means.shift - by_size_exactly(window, largest(window), means.middle)[1]
+    window, middle = _with_ones(window), means.middle
+    of_size = by_size_exactly(window, middle, largest(window), smallest(window))
+    return difference(middle, means.shift, of_size[1], of_size[2])
 
 
 @compiled

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...compile import compiled, inlined
-from ...elements import Four
+from ...elements import Four, largest
 from ...powers import power_of_two
 from ...shared_weights import holds
 from ...simd import LOG2_E, chosen, lanes_for, lanes_within, multiply_add, zeros_like
-from . import message_of, received, sensitivity_of, summary_of
+from . import difference, message_of, mixed, received, sensitivity_of, summary_of
 from . import output_of as output_of_summary
 from .exp_of_likeness import exp_of_likeness
 from .likeness import in_range, mean_of_parts, part_of, square_of, with_size
@@ -34,6 +34,23 @@ class ByLikeness(NamedTuple):
     middle: Any
     distances: Any
     h: Any
+    weights: Any
+    inverse: Any
+    shift: Any
+
+
+class BySize(NamedTuple):
+    """Attributes:
+    total: the sum of the weights, which are relative to nothing.
+    most: the windows' largest elements r.
+    distances: of the elements from r.
+    weights: of the elements.
+    inverse, shift: one over the sum of the weights, and what their mean is more than r.
+    """
+
+    total: Any
+    most: Any
+    distances: Any
     weights: Any
     inverse: Any
     shift: Any
@@ -60,11 +77,11 @@ def output_of(weighed, beta):
         holding = by_likeness.holding
         output = by_likeness.middle + by_likeness.shift
     else:
-        terms, total = _weigh_by_size(x)
+        by_size = _weigh_by_size(x)
         by_likeness = _weigh_by_likeness(x, own)
-        _, shift_by_size, holding = _mean_by_size(terms, total, by_likeness)
-        shift = by_likeness.shift
-        output = by_likeness.middle + (shift + (1.0 - beta) * (shift_by_size - shift))
+        holding = _both_hold(by_likeness, by_size)
+        middle, shift = by_likeness.middle, by_likeness.shift
+        output = mixed(middle, shift, by_size.most, by_size.shift, beta)
     if holding & own != own:
         return chosen(holding, output, _output_exactly(x, beta))
     return output
@@ -73,10 +90,10 @@ def output_of(weighed, beta):
 @inlined
 def kept_of(x, weighed, beta):
     own = weighed[1]
-    terms, total = _weigh_by_size(x)
+    by_size = _weigh_by_size(x)
     by_likeness = _weigh_by_likeness(x, own)
-    _, shift_by_size, holding = _mean_by_size(terms, total, by_likeness)
-    kept = by_likeness.shift - shift_by_size
+    holding = _both_hold(by_likeness, by_size)
+    kept = _difference(by_likeness, by_size)
     if holding & own != own:
         return chosen(holding, kept, _kept_exactly(x, beta))
     return kept
@@ -88,17 +105,20 @@ def differentiate(x, weighed, beta, grad, with_theta):
     own = weighed[1]
     if with_theta or not _is_one(beta, own):
         # First what does not wait for m.
-        terms, total = _weigh_by_size(x)
+        by_size = _weigh_by_size(x)
         by_likeness = _weigh_by_likeness(x, own)
         gradients = _gradients_by_likeness(x, by_likeness, beta * grad)
-        inverse, shift, holding = _mean_by_size(terms, total, by_likeness)
-        of_theta = (by_likeness.shift - shift) * grad
-        distances, factor = by_likeness.distances, (1.0 - beta) * grad * inverse
+        holding = _both_hold(by_likeness, by_size)
+        of_theta = _difference(by_likeness, by_size) * grad
+        terms, distances, factor = (
+            by_size.weights, by_size.distances, (1.0 - beta) * grad * by_size.inverse
+        )  # fmt: skip
+        base = factor * (1.0 - by_size.shift)
         gradients = (
-            with_size(gradients[0], terms[0], distances[0] - shift, factor),
-            with_size(gradients[1], terms[1], distances[1] - shift, factor),
-            with_size(gradients[2], terms[2], distances[2] - shift, factor),
-            with_size(gradients[3], terms[3], distances[3] - shift, factor),
+            with_size(gradients[0], terms[0], distances[0], factor, base),
+            with_size(gradients[1], terms[1], distances[1], factor, base),
+            with_size(gradients[2], terms[2], distances[2], factor, base),
+            with_size(gradients[3], terms[3], distances[3], factor, base),
         )
     else:
         by_likeness = _weigh_by_likeness(x, own)
@@ -155,7 +175,7 @@ def _weigh_by_likeness(x, own):
 
 @inlined
 def _weigh_by_size(x):
-    """The weights e^x, and their sum."""
+    most = largest(_window(x))
     scale = zeros_like(x[0]) + LOG2_E
     terms = (
         power_of_two(scale, x[0]),
@@ -163,15 +183,22 @@ def _weigh_by_size(x):
         power_of_two(scale, x[2]),
         power_of_two(scale, x[3]),
     )
-    return terms, (terms[0] + terms[1]) + (terms[2] + terms[3])
+    total = (terms[0] + terms[1]) + (terms[2] + terms[3])
+    inverse = 1.0 / total
+    distances = x[0] - most, x[1] - most, x[2] - most, x[3] - most
+    shift = _moment(terms, distances) * inverse
+    return BySize(total, most, distances, terms, inverse, shift)
 
 
 @inlined
-def _mean_by_size(terms, total, by_likeness):
-    """One over that sum, what the mean is more than m, and in which lanes both means hold."""
-    inverse = 1.0 / total
-    shift = _moment(terms, by_likeness.distances) * inverse
-    return inverse, shift, by_likeness.holding & holds(total, by_likeness.middle)
+def _both_hold(by_likeness, by_size):
+    """In which lanes both means hold."""
+    return by_likeness.holding & holds(by_size.total, by_likeness.middle)
+
+
+@inlined
+def _difference(by_likeness, by_size):
+    return difference(by_likeness.middle, by_likeness.shift, by_size.most, by_size.shift)
 
 
 @inlined
