@@ -15,6 +15,15 @@ from .predicates import COMPARISONS, two_predicates
 
 U32, I32, I64, F32, F64 = np.uint32, np.int32, np.int64, np.float32, np.float64
 
+SCALES = {"M2": 2.0, "M4": 4.0, "M8": 8.0, "D2": 0.5, "D4": 0.25, "D8": 0.125}
+"""What a product is multiplied by besides, by FMUL's modifier."""
+
+SPECIAL_FUNCTIONS = {
+    "EX2": np.exp2, "LG2": np.log2, "SQRT": np.sqrt,
+    "RCP": lambda x: 1 / x, "RSQ": lambda x: 1 / np.sqrt(x),
+}  # fmt: skip
+"""MUFU's, by its modifier. A GPU's are rounded otherwise, within what PTX promises."""
+
 
 def _float_operation(one, compute, count) -> Action:
     target, *texts = one.operands
@@ -29,17 +38,27 @@ def _float_operation(one, compute, count) -> Action:
 
 @instruction("FADD")
 def _float_add(one):
+    _refuse_modifiers(one, {"FTZ"})
     return _float_operation(one, operator.add, 2)
 
 
 @instruction("FMUL")
 def _float_multiply(one):
-    return _float_operation(one, operator.mul, 2)
+    _refuse_modifiers(one, {"FTZ", *SCALES})
+    scale = next((F32(SCALES[word]) for word in one.modifiers if word in SCALES), F32(1))
+    return _float_operation(one, lambda a, b: a * b * scale, 2)
 
 
 @instruction("FFMA")
 def _float_multiply_add(one):
+    _refuse_modifiers(one, {"FTZ"})
     return _float_operation(one, lambda a, b, c: a.astype(F64) * b + c, 3)
+
+
+def _refuse_modifiers(one, known) -> None:
+    unknown = set(one.modifiers) - known
+    if unknown:
+        raise ValueError(f"no such modifier of {one.name}: {one}")
 
 
 @instruction("FMNMX", "FMNMX3")
@@ -111,11 +130,7 @@ def _comparison(comparison: str, a: Callable, b: Callable) -> Callable:
 
 @instruction("MUFU")
 def _special_function(one):
-    functions = {
-        "EX2": np.exp2, "LG2": np.log2, "SQRT": np.sqrt,
-        "RCP": lambda x: 1 / x, "RSQ": lambda x: 1 / np.sqrt(x),
-    }  # fmt: skip
-    return _float_operation(one, functions[one.modifiers[0]], 1)
+    return _float_operation(one, SPECIAL_FUNCTIONS[one.modifiers[0]], 1)
 
 
 @instruction("FRND")

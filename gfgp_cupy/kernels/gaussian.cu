@@ -10,7 +10,8 @@ struct Theta {
 __device__ __forceinline__ Theta theta_of(acc_t weight) { return {weight}; }
 
 // The mean in two parts: what rounding made of it, and the mean of what the elements are off that,
-// which does not show beside the distances of half types.
+// which does not show beside the distances of half types. Of these, windows vary by far more than
+// the rounding of their mean, or their elements are equal and what seems to vary is that rounding.
 struct Summary {
   acc_t mean, rest, deviation;
   bool varies;  // whether the deviation does
@@ -24,7 +25,12 @@ __device__ __forceinline__ Summary summary_of(const Elements& window, const Thet
     const acc_t distance = (x - mean) - rest;
     return distance * distance;
   });
-  const bool varies = !(variance < CONSTANT);  // NaN varies
+  acc_t least = CONSTANT;
+  if (sizeof(scalar_t) == 2) {
+    const acc_t rounding = (acc_t)9.5367431640625e-7 * mean;  // 2^-20 of it
+    least = fmax(least, rounding * rounding);
+  }
+  const bool varies = !(variance < least);  // NaN varies
   return {mean, rest, root(varies ? variance : CONSTANT), varies};
 }
 

@@ -1,6 +1,7 @@
 """Counting instructions: machine code executed here computes what it should, what it issues is
 counted as by hand, and the kernels issue what the committed files say."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,10 +10,12 @@ from benchmarks.gpus import GPUS
 from benchmarks.instruction_counts import PASSES, count, executed, nvrtc_version
 from benchmarks.instruction_results import read_instructions, write_instructions
 from benchmarks.instruction_tables import page
+from benchmarks.sass import floats
 from benchmarks.shapes import select_shapes
 from gfgp_cupy.backends import torch as reference
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import Launch, passes
+from gfgp_cupy.ops import OPERATORS
 from tests.support.memory_layouts import arranged
 from tests.support.paths import REPOSITORY
 from tests.support.random_numbers import random_numbers
@@ -68,6 +71,38 @@ def test_executed_machine_code_pools(arch, geometry, dtype, layout):
     torch.testing.assert_close(grad_lam, wanted_lam, rtol=1e-5, atol=1e-5)
     from_spread = passes.lam_backward(grad_output, spread, lam, run)
     torch.testing.assert_close(from_spread, wanted_lam, rtol=1e-5, atol=50 * tolerance)
+
+
+@pytest.mark.parametrize("units", [0, 1, -1])
+@pytest.mark.parametrize(
+    ("name", "dtype", "value"),
+    [
+        ("gaussian", torch.bfloat16, 1e9),
+        ("gaussian", torch.float32, 1e9),
+        ("ada", torch.float32, 1e30),
+        ("ada", torch.bfloat16, 1e30),
+        ("ada", torch.float32, 1e9),
+    ],
+)
+def test_gradient_of_equal_elements_whatever_a_gpu_rounds(name, dtype, value, units, monkeypatch):
+    """Machine code joins products and sums, and PTX promises reciprocals to one unit only."""
+
+    def reciprocal(x):
+        return ((1 / x).view(np.int32) + np.int32(units)).view(np.float32)
+
+    monkeypatch.setitem(floats.SPECIAL_FUNCTIONS, "RCP", reciprocal)
+    function = OPERATORS[name, 2].function
+    x = torch.full((2, 3, 7, 8), value, dtype=dtype)
+    grad_output = random_numbers((2, 3, 4, 4), dtype, 0)
+    grad_input, _ = passes.backward(
+        grad_output, x, torch.full((1, 1, 1, 1), 5.0), THREE, (True, True), run_on("90"), None,
+        function,
+    )  # fmt: skip
+    zeros = torch.zeros_like(x, dtype=torch.float64).requires_grad_()
+    means = torch.nn.functional.avg_pool2d(zeros, 3, 2, 1, count_include_pad=False)
+    (expected,) = torch.autograd.grad(means, zeros, grad_output.double())
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(grad_input.double(), expected, rtol=eps, atol=8 * eps)
 
 
 SPILLS = """
