@@ -1,9 +1,10 @@
 """Backend ``numba``: functions compiled for this machine's processor at run time, for CPU tensors.
 
-It has the functions of :class:`..contract.Backend`. Three families of compiled functions pool any
+It has the functions of :class:`..contract.Backend`. Four families of compiled functions pool any
 window function that has functions for this backend (:mod:`.functions`): :mod:`.tiles` 2×2 windows
-that tile the plane, :mod:`.overlapping` 3×3 windows at stride 2, :mod:`.windows` all others, and
-those of volumes.
+that tile the plane, :mod:`.overlapping` 3×3 windows at stride 2, :mod:`.long_windows` those of
+about a thousand elements or more and contiguous whole planes, :mod:`.windows` all others; the last
+two those of volumes, too.
 :mod:`.plan` says which, and how a call is divided; :mod:`.loading` puts both together.
 
 Contiguous and channels_last (of volumes channels_last_3d) tensors are used where they lie. float16
@@ -24,7 +25,7 @@ from ...max_ent import MAX_ENT
 from ...memory_format import dense, new_dense
 from ...spread import pack_spread
 from ...window_function import WindowFunction
-from ..small_case import one_line, run_small_case, undisturbed
+from ..small_case import one_line, raise_if_memory_is_full, run_small_case, undisturbed
 from ..torch import lam_backward
 from .block import NO_PARTS, OF_EACH_PLANE, OF_EACH_ROW, OF_EACH_WINDOW, block_of
 from .plan import Plan, plan
@@ -47,6 +48,7 @@ def unavailable(device: torch.device) -> str | None:
         with undisturbed():
             import numba
     except Exception as error:
+        raise_if_memory_is_full(error, device)
         # It refuses a NumPy that it does not know; LLVM's library may not load.
         return f"Numba cannot be imported: {one_line(error)}"
     if numba.config.DISABLE_JIT:  # pyright: ignore  # made of the environment
@@ -55,6 +57,7 @@ def unavailable(device: torch.device) -> str | None:
         # Windows that most networks have, so that what it compiles is not for nothing.
         run_small_case(forward, device, size=2)
     except Exception as error:
+        raise_if_memory_is_full(error, device)
         # Numba and LLVM raise types of their own; all become the reason.
         return f"Numba cannot compile: {one_line(error)}"
     return None

@@ -100,14 +100,15 @@ def element(window, position):
 
 
 def _by_kind(fold: Callable, four: Callable, nine: Callable, gathered: Callable) -> None:
-    """Defines a fold for compiled functions: for each kind of window what computes it."""
+    """Defines a fold for compiled functions: for each kind of window what computes it. (That of
+    :class:`.runs.Runs` is defined there.)"""
     kinds = {Four: four, Nine: nine, Gathered: gathered}
 
     def of_summands(f, window, given):
-        return kinds[window.instance_class]
+        return kinds.get(window.instance_class)
 
     def of_elements(window):
-        return kinds[window.instance_class]
+        return kinds.get(window.instance_class)
 
     of_kind = of_summands if four.__code__.co_argcount == 3 else of_elements
     # Numba's declaration lacks these options.

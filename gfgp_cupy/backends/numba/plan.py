@@ -15,12 +15,21 @@ from torch import Tensor
 from ...geometry import PoolGeometry
 from ...memory_format import layout_of
 
-__all__ = ["VECTOR_BYTES", "Plan", "Rows", "Sizes", "plan"]
+__all__ = ["VECTOR_BYTES", "Pieces", "Plan", "Rows", "Sizes", "plan"]
 
 VECTOR_BYTES = 64
 
 SCRATCH_BYTES = 16 * 1024
-"""Half of a small first-level cache, the tensors pass through the other half."""
+"""Half of a small first-level cache, the tensors pass through the other half. A vector of windows
+may take more, which stays in the second-level cache."""
+
+MOST_SCRATCH_BYTES = 256 * 1024
+"""A part of a second-level cache. Windows of which a vector takes more, those of about a thousand
+elements, are pooled as soon where they lie; and sooner the larger they are."""
+
+LONG_PLANE = 17
+"""Elements, more than a vector full, from which on this holds for contiguous windows that are whole
+planes: there is but one in a row, and scratch would be empty but for it."""
 
 STRIP_BYTES = 1024 * 1024
 """Half of a second-level cache."""
@@ -100,6 +109,20 @@ class Rows(NamedTuple):
     size: int
 
 
+class Pieces(NamedTuple):
+    """How :mod:`.long_windows` sums up: in three levels, so that many elements lose no digits.
+
+    Attributes:
+        piece: how many pixels of a run at first.
+        runs_together: then the pieces of so many runs.
+        halvings: the number of times to halve numbers of at most 1 so that their sum is, too.
+    """
+
+    piece: int
+    runs_together: int
+    halvings: int
+
+
 class Strip(NamedTuple):
     """Scratch memory of :mod:`.overlapping`: rows of ``length`` elements, of which the first
     ``margin`` lie left of the first window's.
@@ -134,17 +157,17 @@ class Plan:
     input_is_dense, lam_fits: whether the input, and λ, can be used where they lie, if their types
         do.
     output_shape: [N, C, oH, oW] or [N, C, oD, oH, oW].
-    module: what pools it: ``"tiles"``, ``"overlapping"`` or ``"windows"``.
+    module: what pools it: ``"tiles"``, ``"overlapping"``, ``"windows"`` or ``"long_windows"``.
     numbers: what the functions of that module are told: the sizes, and the fields of
-        :class:`Strip`, or those of :class:`Rows` and the address of ``columns``.
+        :class:`Strip` or :class:`Pieces`, or those of :class:`Rows` and the address of ``columns``.
     scratch: elements of scratch memory that each thread needs.
     output_rows: rows of the output, counted over all planes.
     plane_rows: those of one plane.
     rows_together: rows of the output whose gradients are one thread's.
     whole_planes: whether planes are so many and so small that threads need not share one.
     row_elements: elements that the windows of one of them have.
-    columns: for each column j of the kernel, the windows of a contiguous row that have it
-        inside the input: from [j, 0] to before [j, 1].
+    columns: of ``"windows"``, for each column j of the kernel, the windows of a contiguous row that
+        have it inside the input: from [j, 0] to before [j, 1].
     """
 
     layout: torch.memory_format
@@ -202,18 +225,25 @@ def _plan(
         lam_column=pixel if lam_width > 1 else 0,
     )
     positions = math.prod(geometry.kernel_size)
-    columns = _columns_inside(geometry, width, out_width)
+    columns = np.empty((0, 2), np.intp)
     tiled = geometry.kernel_size == geometry.stride == (2, 2) and (
         [2 * length for length in out_size] == size
     )
     strip = _strip(geometry, sizes, max(out_width + 1, (width + 1) // 2), element_size)
+    cut = any(geometry.padding) or any(geometry.overhang(*size))
+    rows = _rows(positions, element_size, cut)
     if tiled:
         module, numbers, scratch = "tiles", (), 0
     elif strip is not None:
         module, numbers, scratch = "overlapping", strip, strip.size
+    elif rows.size * element_size > MOST_SCRATCH_BYTES or (
+        positions >= LONG_PLANE and geometry.is_whole_plane(*size) and not channels_last
+    ):
+        lanes = VECTOR_BYTES // element_size
+        pieces = _pieces(geometry.kernel_size, max(1, lanes // pixel))
+        module, numbers, scratch = "long_windows", pieces, 2 * lanes
     else:
-        cut = any(geometry.padding) or any(geometry.overhang(*size))
-        rows = _rows(positions, element_size, cut)
+        columns = _columns_inside(geometry, width, out_width)
         module, numbers, scratch = "windows", (*rows, columns.ctypes.data), rows.size
     vectors = out_width if channels_last else -(-out_width * element_size // VECTOR_BYTES)
     return Plan(
@@ -227,14 +257,37 @@ def _plan(
         columns,
         output_rows=math.prod(out_size[:-1]) * samples * (1 if channels_last else channels),
         plane_rows=out_size[-2],
-        rows_together=out_size[-2] if sizes.kernel_d > 1 else 1,
+        rows_together=_rows_together(module, geometry, out_size),
         whole_planes=(
-            module != "windows"
+            module in ("tiles", "overlapping")
             and samples * channels >= LEAST_PLANES * pixel
             and out_size[-2] * vectors <= LONGEST_SUM
         ),
         row_elements=out_width * positions * pixel,
     )
+
+
+def _rows_together(module: str, geometry: PoolGeometry, out_size: Sequence[int]) -> int:
+    """Of the output: of windows with a depth, those of whole planes. Long windows are not computed
+    again for the rows of another part, so it has all that share elements."""
+    is_long = module == "long_windows"
+    kernel_d, kernel_h, _ = _of_a_volume(geometry.kernel_size, 1)
+    stride_d, stride_h, _ = _of_a_volume(geometry.stride, 1)
+    if is_long and kernel_d > stride_d:
+        return math.prod(out_size[:-1])
+    return out_size[-2] if kernel_d > 1 or (is_long and kernel_h > stride_h) else 1
+
+
+def _pieces(kernel_size: Sequence[int], ahead: int) -> Pieces:
+    """``ahead``: pixels that a vector holds."""
+    positions, runs = math.prod(kernel_size), math.prod(kernel_size[:-1])
+    halvings = (positions - 1).bit_length()
+    return Pieces(_root(-(-positions // ahead)) * ahead, _root(runs), halvings)
+
+
+def _root(count: int) -> int:
+    """The square root, rounded up."""
+    return math.isqrt(count - 1) + 1
 
 
 def _of_a_volume(numbers: Sequence[int], of_depth: int) -> tuple[int, int, int]:
@@ -262,7 +315,7 @@ def _rows(positions: int, element_size: int, cut: bool) -> Rows:
         weights=weights,
         bias=bias,
         bias_step=length if cut else 0,
-        block=math.isqrt(positions - 1) + 1,
+        block=_root(positions),
         halvings=(positions - 1).bit_length(),
         size=bias + biases * length,
     )

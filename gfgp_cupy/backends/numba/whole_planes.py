@@ -1,9 +1,10 @@
-"""Windows that are whole planes, of contiguous tensors: pooled pixel by pixel, as channels_last.
+"""Windows that are small whole planes, of contiguous tensors: pooled pixel by pixel, as
+channels_last.
 
-The compiled functions hold neighbouring windows in a vector. A row of windows that are whole planes
-has only one, so that vectors would be empty but for it; of channels_last they are full of channels.
-To put channels beside each other and their gradients back costs a copy of the input each, and
-leaves a third or less of the time.
+A row of windows that are whole planes has only one, and a small plane's elements leave vectors of
+them (:mod:`.long_windows`) partly empty; in channels_last they are full of channels. To put
+channels beside each other and their gradients back costs a copy of the input each, and leaves half
+or less of the time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["by_channels", "by_planes", "is_better_by_channels"]
 FEWEST_CHANNELS = 8
 """A vector full."""
 
-FEWEST_ELEMENTS = 17
+FEWEST_ELEMENTS, MOST_ELEMENTS = 17, 100
 """Of a plane, for the copies to pay."""
 
 
@@ -29,7 +30,7 @@ def is_better_by_channels(input: Tensor, geometry: PoolGeometry) -> bool:
     return (
         geometry.kernel_size == sizes
         and input.shape[0] > 0  # what is empty counts as contiguous in every order
-        and sizes.numel() >= FEWEST_ELEMENTS
+        and FEWEST_ELEMENTS <= sizes.numel() <= MOST_ELEMENTS
         and input.shape[1] >= FEWEST_CHANNELS
         and geometry.is_whole_plane(*sizes)
         and input.dim() == 4

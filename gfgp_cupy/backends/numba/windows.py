@@ -33,6 +33,7 @@ from .arguments import (
 from .block import EXTRA, OF_EACH_WINDOW
 from .compile import ONE, ZERO, compiled, native
 from .loading import given
+from .places import begin_rows, copy, fill, first_input_row, position_of
 from .plan import Rows
 from .simd import (
     filled,
@@ -70,9 +71,9 @@ def forward(block):
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
         work = scratch_of(block, part)
-        _fill(work, ZERO, filled(work, 0.0), rows.size)
+        fill(work, ZERO, filled(work, 0.0), rows.size)
         # Stays, where no window is cut.
-        _fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
+        fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
         stop = stop_row * sizes.segments
         for segment in range(start_row * sizes.segments, stop, at_once):
             count = min(at_once, stop - segment)
@@ -81,9 +82,9 @@ def forward(block):
                 begin, windows = segment * sizes.segment + first, count * length
                 _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
                 arithmetic.average(work, rows, windows, with_spread, constant)
-                _copy(outputs, begin, work, rows.result, windows)
+                copy(outputs, begin, work, rows.result, windows)
                 if with_spread:
-                    _copy(spreads, begin, work, rows.further, windows)
+                    copy(spreads, begin, work, rows.further, windows)
         part = next_part(block)
 
 
@@ -116,10 +117,10 @@ def backward(block):
     while part >= 0:
         start_row, stop_row = rows_of(block, part)
         work = scratch_of(block, part)
-        _fill(work, ZERO, filled(work, 0.0), rows.size)
+        fill(work, ZERO, filled(work, 0.0), rows.size)
         # Stays, where no window is cut.
-        _fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
-        own_start, own_stop = _first_input_row(sizes, start_row), _first_input_row(sizes, stop_row)
+        fill(work, rows.bias, filled(work, arithmetic.INSIDE), rows.length)
+        own_start, own_stop = first_input_row(sizes, start_row), first_input_row(sizes, stop_row)
         begun = own_start  # input rows before this one have their first value
         earlier = _earlier_rows(sizes, start_row) if with_input else ZERO
         if with_lam and not of_each_window:
@@ -132,11 +133,11 @@ def backward(block):
                 length = min(rows.windows, sizes.segment - first)
                 begin, windows = segment * sizes.segment + first, count * length
                 _gather(sizes, rows, inside, x, lams, work, segment, count, first, length)
-                _copy(work, rows.result, grads, begin, windows)
+                copy(work, rows.result, grads, begin, windows)
                 arithmetic.differentiate(work, rows, windows, with_lam, constant)
                 if with_input:
                     reached = min(own_stop, _last_input_row(sizes, segment + count - 1))
-                    _begin_rows(sizes, x_grads, means, with_mean, begun, reached)
+                    begin_rows(sizes, x_grads, means, with_mean, begun, reached)
                     begun = max(begun, reached)
                     _scatter(
                         sizes, rows, inside, x_grads, work, segment, count, first, length,
@@ -148,7 +149,7 @@ def backward(block):
                         of_each_window,
                     )  # fmt: skip
         if with_input:
-            _begin_rows(sizes, x_grads, means, with_mean, begun, own_stop)
+            begin_rows(sizes, x_grads, means, with_mean, begun, own_stop)
         part = next_part(block)
 
 
@@ -166,7 +167,7 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
     all, none = filled(scratch, arithmetic.INSIDE), filled(scratch, arithmetic.OUTSIDE)
     done = 0
     while done < count:
-        plane, depth, row, column = _position(sizes, segment + done)
+        plane, depth, row, column = position_of(sizes, segment + done)
         run = _run(sizes, row, column, count - done)
         at = done * length
         done += run
@@ -216,7 +217,7 @@ def _gather(sizes, rows, columns, input, lam, scratch, segment, count, first, le
                         run_step,
                     )
                     if rows.bias_step > 0:
-                        _fill(scratch, bias, all if inside else none, run * length)
+                        fill(scratch, bias, all if inside else none, run * length)
                     if low > 0 or high < length:
                         _repeat_edges(
                             scratch,
@@ -261,7 +262,7 @@ def _scatter(
     end = own_stop * sizes.width * sizes.pixel
     done = 0
     while done < count:
-        plane, depth, row, column = _position(sizes, segment + done)
+        plane, depth, row, column = position_of(sizes, segment + done)
         run = _run(sizes, row, column, count - done if separate else 1)
         values = rows.weights + done * length
         done += run
@@ -294,24 +295,6 @@ def _scatter(
 
 
 @compiled
-def _begin_rows(sizes, grad_input, mean_grad, with_mean, start, stop):
-    """Gives input rows from ``start`` to before ``stop`` their first value."""
-    for row in range(start, stop):
-        plane = row // (sizes.depth * sizes.height)
-        begin = row * sizes.width * sizes.pixel
-        if with_mean and sizes.pixel > 1:
-            for pixel in range(begin, begin + sizes.width * sizes.pixel, sizes.pixel):
-                _copy(grad_input, pixel, mean_grad, plane * sizes.pixel, sizes.pixel)
-        else:
-            value = mean_grad[plane] if with_mean else 0.0
-            length = sizes.width * sizes.pixel
-            whole = length // lanes_for(grad_input) * lanes_for(grad_input)
-            _fill(grad_input, begin, filled(grad_input, value), whole)
-            for i in range(begin + whole, begin + length):
-                grad_input[i] = value
-
-
-@compiled
 def _collect(
     sizes, rows, grad_lam, scratch, segment, count, first, length, start_row, of_each_window
 ):
@@ -321,7 +304,7 @@ def _collect(
         at = rows.further + done * length
         row = (segment + done) // sizes.segments
         if of_each_window:
-            _copy(grad_lam, (segment + done) * sizes.segment + first, scratch, at, length)
+            copy(grad_lam, (segment + done) * sizes.segment + first, scratch, at, length)
         elif sizes.pixel > 1:
             begin, end = row * sizes.pixel + first, (row + 1) * sizes.pixel
             step, run_step = _lane_step(sizes), _run_step(sizes)
@@ -345,7 +328,7 @@ def _read(scratch, at, source, start, step, end, count, runs, run_length, run_st
     last = start + (runs - 1) * run_step + whole * step
     for _ in range(runs):
         if step == 0:
-            _fill(scratch, at, filled(scratch, source[start]), count)
+            fill(scratch, at, filled(scratch, source[start]), count)
         elif step == 1 and last <= end:
             for i in range(0, whole, lanes):
                 store(scratch, at + i, load(source, start + i))
@@ -357,23 +340,6 @@ def _read(scratch, at, source, start, step, end, count, runs, run_length, run_st
                 scratch[at + i] = source[start + i * step]
         at += run_length
         start += run_step
-
-
-@compiled
-def _fill(target, start, vector, count):
-    """May write whole vectors past the ``count`` elements."""
-    for i in range(start, start + count, lanes_for(target)):
-        store(target, i, vector)
-
-
-@compiled
-def _copy(target, start, source, at, count):
-    lanes = lanes_for(target)
-    whole = count // lanes * lanes
-    for i in range(0, whole, lanes):
-        store(target, start + i, load(source, at + i))
-    for i in range(whole, count):
-        target[start + i] = source[at + i]
 
 
 @compiled
@@ -420,20 +386,6 @@ def _lane_step(sizes):
 
 
 @compiled
-def _position(sizes, segment):
-    """The plane (or volume), and the output depth, row and column, of a segment's first window."""
-    output_row = segment // sizes.segments
-    output_plane = output_row // sizes.out_height
-    plane = output_plane // sizes.out_depth
-    return (
-        plane,
-        output_plane - plane * sizes.out_depth,
-        output_row - output_plane * sizes.out_height,
-        segment - output_row * sizes.segments,
-    )
-
-
-@compiled
 def _run(sizes, row, column, most):
     """How many segments from this one on, up to ``most``, have their elements at equal distances:
     those of a plane that no upper or lower edge cuts (contiguous), or those of an output row that
@@ -468,25 +420,16 @@ def _clipped(columns, j, first, length):
 @compiled
 def _earlier_rows(sizes, output_row):
     """How many output rows before this one have windows that reach as far as it does."""
-    _, depth, row, _ = _position(sizes, output_row * sizes.segments)
+    _, depth, row, _ = position_of(sizes, output_row * sizes.segments)
     planes = min((sizes.kernel_d - 1) // sizes.stride_d, depth)
     return planes * sizes.out_height + min((sizes.kernel_h - 1) // sizes.stride_h, row)
-
-
-@compiled
-def _first_input_row(sizes, output_row):
-    """The first input row, counted over all planes, that ``output_row`` reaches."""
-    plane, depth, row, _ = _position(sizes, output_row * sizes.segments)
-    z = max(0, depth * sizes.stride_d - sizes.padding_d) if depth else 0
-    y = max(0, row * sizes.stride_h - sizes.padding_h) if row else 0
-    return (plane * sizes.depth + z) * sizes.height + y
 
 
 @compiled
 def _last_input_row(sizes, segment):
     """One past the last input row that a segment or one before it reaches, or in a volume the last
     of that row's plane; counted over all planes."""
-    plane, depth, row, _ = _position(sizes, segment)
+    plane, depth, row, _ = position_of(sizes, segment)
     z = min(sizes.depth, depth * sizes.stride_d - sizes.padding_d + sizes.kernel_d) - 1
     y = min(sizes.height, row * sizes.stride_h - sizes.padding_h + sizes.kernel_h)
     # The last output planes may all reach the last input plane, each from its first row on.

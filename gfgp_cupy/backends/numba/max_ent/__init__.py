@@ -1,1 +1,8 @@
-"""Max-Ent pooling's own arithmetic for each family: weights that windows share where they hold."""
+"""Max-Ent pooling: its arithmetic for each family, and for :mod:`..long_windows` as that of any
+window function."""
+
+from __future__ import annotations
+
+from .function import message_of, output_of, received, sensitivity_of, summary_of, theta_of
+
+__all__ = ["message_of", "output_of", "received", "sensitivity_of", "summary_of", "theta_of"]
