@@ -26,7 +26,7 @@ from ..reference import (
 )
 from ..spread import sensitivity_of, spread_of
 from ..window_function import WindowFunction
-from .small_case import one_line, run_small_case
+from .small_case import one_line, raise_if_memory_is_full, run_small_case
 
 __all__ = ["backward", "forward", "forward_with_spread", "lam_backward", "unavailable"]
 
@@ -37,6 +37,7 @@ def unavailable(device: torch.device) -> str | None:
     try:
         run_small_case(forward, device, size=2)
     except Exception as error:
+        raise_if_memory_is_full(error, device)
         # Devices raise types of their own; all become the reason.
         return f"PyTorch cannot compute on it: {one_line(error)}"
     return None

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import torch
 
@@ -55,7 +56,11 @@ def _on_pool(function: Native, block: int, threads: int, memory: object) -> None
     def call(memory: object) -> None:
         function(block)
 
-    others = [_pool.submit(call, memory) for _ in range(1, threads)]
+    others = []
+    # After the last line of the main thread, where others may go on, no pool takes on any work.
+    with suppress(RuntimeError):
+        for _ in range(1, threads):
+            others.append(_pool.submit(call, memory))
     try:
         function(block)
     finally:

@@ -6,6 +6,8 @@ What it computes is tested with the other backends', in test_pooling.py and test
 import ctypes
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,6 +34,7 @@ from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
 from tests.support.numba_compilation import cache_in
+from tests.support.paths import REPOSITORY
 from tests.support.random_numbers import random_numbers
 from tests.support.warm_python import run_warm
 
@@ -467,6 +470,43 @@ def test_forked_process_pools_with_threads_of_its_own(set_threads):
     worker.join(timeout=300)
     assert worker.exitcode == 0, "the forked process hangs or has failed"
     assert outcome.get()
+
+
+AFTER_THE_MAIN_THREAD = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from gfgp_cupy.backends import numba as backend
+from gfgp_cupy.backends.numba import threads
+from gfgp_cupy.geometry import pool_geometry
+
+def pool():
+    return backend.forward(input, torch.zeros(1, 1, 1, 1), pool_geometry(2))
+
+def pool_later():
+    while takes_work():
+        pass
+    print(torch.equal(pool(), before))
+
+def takes_work():
+    try:
+        return ThreadPoolExecutor(1).submit(int)
+    except RuntimeError:
+        return False
+
+torch.set_num_threads(2)
+threads._use_pool()
+input = torch.arange(2.0**18).reshape(1, 16, 128, 128)
+before = pool() if sys.argv[1] == "used" else torch.nn.functional.avg_pool2d(input, 2)
+threading.Thread(target=pool_later).start()
+"""
+
+
+@pytest.mark.parametrize("used", ["used", "unused"])
+def test_thread_that_outlives_the_main_one_pools(used):
+    command = [sys.executable, "-c", AFTER_THE_MAIN_THREAD, used]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "True\n", done.stderr
 
 
 # ---------------------------------------------------------------- the cache on disk

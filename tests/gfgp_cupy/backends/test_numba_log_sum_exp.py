@@ -79,6 +79,23 @@ def test_windows_of_every_kind(size, layout):
                 assert (error <= 24 * UNIT_ROUNDOFF * of_lam).all(), where
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("window", [(2,), (3, 2), (3, 2, 1), (3, 1, 1), (5, 2, 2)], ids=str)
+def test_equal_elements_are_the_output_however_small(window, layout, dtype):
+    geometry = pool_geometry(*window)
+    for lam in (1.0, -1.0, 50.0, -1e-3, 1e-5, 1e-6):
+        lams = torch.full((1, CHANNELS, 1, 1), lam, dtype=dtype)
+        for value in (0.0, 1e-30, -1e-30, 1e-20, -1e-10, 1e-36 / abs(lam)):
+            where = f"{value}, {lam}"
+            input = torch.full((1, CHANNELS, 7, 7), value, dtype=dtype)
+            input = input.contiguous(memory_format=layout)
+            output, kept = backend.forward_with_spread(input, lams, geometry, LOG_SUM_EXP)
+            error = (output - value).abs() / abs(value) if value else output.abs()
+            assert error.max() <= (4 * torch.finfo(dtype).eps if value else 0), where
+            assert kept.max() <= 1e-10, where
+
+
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("size", [3, 6, 40])
 def test_what_is_outside_takes_no_part(size, layout):

@@ -1,6 +1,8 @@
 """Which backend serves a call, who may say so, and what is said when one cannot."""
 
+import builtins
 import inspect
+import math
 import re
 import subprocess
 import sys
@@ -17,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gfgp_cupy import backend_report, ops, use_backend
 from gfgp_cupy.backends import Backend, backend_module, select_backend
-from gfgp_cupy.backends.selection import BACKENDS, ENVIRONMENT_VARIABLE
+from gfgp_cupy.backends.selection import BACKENDS, ENVIRONMENT_VARIABLE, automatic_backend
+from gfgp_cupy.backends.small_case import _python_as_it_is, undisturbed
 from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.poolings import create_pooling
 from tests.support.implementations import needs_cuda
@@ -620,6 +623,85 @@ def test_small_case_is_run_whatever_is_on(backend, ask_under):
         assert unavailable.cache_info().currsize == 1
     finally:
         unavailable.cache_clear()
+
+
+def no_memory_of_pytorch():
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def no_memory_of_python():
+    raise MemoryError
+
+
+@pytest.mark.parametrize("name", ["numba", "auto"])
+@pytest.mark.parametrize("fill", [no_memory_of_pytorch, no_memory_of_python])
+def test_memory_that_is_full_at_the_first_use_is_forgotten(monkeypatch, name, fill):
+    unavailable = backend_module("numba").unavailable
+    unavailable.cache_clear()
+    automatic_backend.cache_clear()
+    try:
+        with use_backend(name):
+            with monkeypatch.context() as first:
+                first.setattr(backend_module("numba"), "run_small_case", lambda *_, **__: fill())
+                with pytest.raises(torch.OutOfMemoryError, match="memory of cpu is too full"):
+                    max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, 2)
+                assert "too full" in backend_report()
+            assert max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, 2).item() == 1
+            assert select_backend(CPU) == "numba"
+    finally:
+        unavailable.cache_clear()
+        automatic_backend.cache_clear()
+
+
+PYTHONS_OWN = (builtins.max, builtins.min, math.pow)
+
+
+def replaceable():
+    return builtins.max, builtins.min, math.pow
+
+
+@pytest.fixture
+def _as_found():
+    yield
+    builtins.max, builtins.min, math.pow = PYTHONS_OWN
+
+
+@pytest.mark.usefixtures("_as_found")
+def test_what_an_export_replaces_is_as_it_was_after_the_small_case():
+    class Looks(torch.nn.Module):
+        def forward(self, x):
+            before = replaceable()
+            with undisturbed():
+                assert replaceable() == PYTHONS_OWN
+            seen.append(replaceable() == before)
+            return x + 1
+
+    seen = []
+    torch.export.export(Looks(), (torch.ones(2),), strict=False)
+    assert seen == [True]
+    assert replaceable() == PYTHONS_OWN
+
+
+@pytest.mark.usefixtures("_as_found")
+def test_what_another_threads_export_replaced_does_not_come_back():
+    class Waits(torch.nn.Module):
+        def forward(self, x):
+            traces.set()
+            assert is_run.wait(60)
+            return x + 1
+
+    traces, is_run = threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=torch.export.export, args=(Waits(), (torch.ones(2),)), kwargs={"strict": False}
+    )
+    thread.start()
+    assert traces.wait(60)
+    # Alone: modes that PyTorch has for all threads would be put aside, too, and the export fail.
+    with _python_as_it_is():
+        assert replaceable() == PYTHONS_OWN
+        is_run.set()
+        thread.join()
+    assert replaceable() == PYTHONS_OWN
 
 
 def test_small_case_of_a_device_that_is_not_there():

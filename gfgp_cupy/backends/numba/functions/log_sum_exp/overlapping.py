@@ -19,7 +19,7 @@ from ...apart import apart, usually
 from ...compile import compiled, inlined
 from ...elements import Nine, mean, total
 from ...near_one import log_by_halves
-from ...powers import polynomial, power_of_two
+from ...powers import constants_of, multiply_subtract, polynomial, power_of_two
 from ...shared_weights import all_hold
 from ...simd import (
     LOG2_E,
@@ -52,8 +52,8 @@ it is more, infinite."""
 UNIT, LEAST_UNITS = 2.0**126, 2.0**30
 """A window's terms do not add up to an excess that holds if one of them is minus so many units."""
 
-NOTHING = 2.0**-120
-"""What 0 is inside the plane: outside it is 0."""
+LEAST_WEIGHT = 2.0**-120
+"""Of an element inside the plane: outside it is 0."""
 
 ALL_INSIDE = 0.12
 """What a window's share is less than that has all of its nine elements."""
@@ -100,11 +100,30 @@ def scale_of(lam, constant):
 @inlined
 def term_of(x, scale):
     part, factor = power_in_parts(scale, x)
-    excess = multiply_add(part, factor, factor - 1.0) + NOTHING
+    excess = multiply_add(part, factor, factor - 1.0) + nothing(x)
     usual = lanes_within(excess, LEAST_EXCESS, MOST_EXCESS)
     if usual == lanes_within(zeros_like(x), 0.0, 0.0):
         return excess
     return chosen(usual, excess, _unusual_term(excess, part, factor))
+
+
+def nothing(x) -> Any:
+    """What is added to terms, for those that are 0 are outside the plane, and taken off their mean.
+    As the smallest normal number it takes no digit from a number that has all of its own."""
+    raise NotImplementedError("nothing is for compiled functions")
+
+
+@overload(nothing)
+def _nothing(x):
+    if not isinstance(x, Vector):
+        return None
+    _, _, smallest = constants_of(x.element)
+    least = 2.0**smallest
+
+    def implementation(x):
+        return zeros_like(x) + least
+
+    return implementation
 
 
 @inlined
@@ -118,10 +137,12 @@ def _unusual_term(excess, part, factor):
 def weigh(scratch, sizes, strip, k, left, top, x, terms, exponent):
     """The terms; the windows' summary."""
     rows = row_is_inside(sizes, top) + row_is_inside(sizes, top + 1) + row_is_inside(sizes, top + 2)
-    share = load(scratch, share_of_columns(strip, k)) * (1.0 / rows)
+    of_columns, of_rows = load(scratch, share_of_columns(strip, k)), filled(scratch, 1.0 / rows)
+    share = of_columns * of_rows
     nowhere = zeros_like(share)
     window = Nine(share, nowhere, x, terms)
-    q = total(_term, window, nowhere) * share
+    # Not times their product, whose rounding would leave something of nine zeros.
+    q = multiply_subtract(total(_term, window, nowhere) * of_columns, of_rows, nothing(share))
     whole = q + 1.0
     logarithm = log_by_halves(whole, q)
     holding = hold(q, exponent.theta)
@@ -333,7 +354,7 @@ def _own_weights(x, shared, inside, given):
 @inlined
 def _own_weight(x, shared, inside, given):
     centre, scale, holding, usual = given
-    own = power_of_two(scale, x - centre) + NOTHING
+    own = power_of_two(scale, x - centre) + LEAST_WEIGHT
     weight = chosen(holding, _weight_of(shared), own) * inside
     return chosen(usual, shared, weight)
 
