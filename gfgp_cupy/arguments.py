@@ -94,10 +94,10 @@ def _as_channels(geometry: Geometry, channels: int) -> str:
         return ""
     kernel = geometry.stride[0] if len(set(geometry.stride)) == 1 else geometry.stride
     if geometry.stride == geometry.kernel_size:
-        kernel = "kernel_size"
+        kernel = "…"
     return (
-        f"; if {channels} was meant as num_features, the window comes first: "
-        f"MaxEntPool{axes}d({kernel}, num_features={channels})"
+        f"; if {channels} was meant as the number of channels, the window comes first: "
+        f"kernel_size={kernel}, and num_features={channels} where the pooling has that argument"
     )
 
 
@@ -121,7 +121,8 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
     if value.device != input.device:
         raise ValueError(
             f"input and {name} must be on one device, got input on {input.device} and {name} on "
-            f"{value.device}: move one, for instance with {name}.to(input.device)"
+            f"{value.device}: move one, for instance with {name}.to(input.device), or with "
+            f"layer.to(input.device) the layer that has {name}"
         )
     if not _broadcasts(sizes_of(value), shape):
         raise ValueError(

@@ -15,6 +15,13 @@ def leaf_call(layer: nn.Module, input: Proxy) -> Any:
 
     Raises:
         NameError: ``layer`` is no part of the network that is traced.
+        ValueError: it is the whole of it.
     """
     tracer: Any = input.tracer
-    return tracer.create_proxy("call_module", tracer.path_of_module(layer), (input,), {})
+    path = tracer.path_of_module(layer)
+    if not path:
+        raise ValueError(
+            f"torch.fx records {type(layer).__name__} as one call of a module in the network that "
+            "is traced, and this is the whole of it: trace torch.nn.Sequential(layer)"
+        )
+    return tracer.create_proxy("call_module", path, (input,), {})

@@ -164,7 +164,9 @@ class GuidedPool2d(HeadPool2d):
     head: nn.Sequential
 
     activation: type[nn.Module] | str
-    """What brings θ into its range, by its class or as ``"sigmoid"`` or ``"softplus"``."""
+    """What brings θ into its range, by its class or as ``"sigmoid"`` or ``"softplus"``.
+
+    Where it is an argument, as of :class:`gfgp_cupy.GFGPMaxEntPool2d`, that counts."""
 
     function: WindowFunction | None = None
     """By which the layer pools, if it does by one; registered."""

@@ -110,6 +110,12 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         last_step = activation_by_name(activation)
+        of_class = type(self).activation
+        if of_class not in (GFGPMaxEntPool2d.activation, activation):
+            raise ValueError(
+                f"activation={activation!r} counts, be it the default, and the class attribute "
+                f"{type(self).__name__}.activation is {of_class!r}: pass activation={of_class!r}"
+            )
         super().__init__(
             num_features, kernel_size, stride, padding, ceil_mode, hidden_features=hidden_features,
             count_include_pad=count_include_pad, norm_layer=norm_layer, device=device, dtype=dtype,

@@ -188,10 +188,13 @@ def _implement(function: WindowFunction, name: str, axes: int) -> None:
     def backward(
         grad_output, input, theta, geometry, backend, output_mask, mean_grad=None, constant=None
     ):
-        grad_input, grad_theta = passes_on(backend, input.device).backward(
-            grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
-            function=function.with_constant(constant),
-        )  # fmt: skip
+        # A training step that make_fx has captured calls it with gradients on, and the torch
+        # backend adds up in place.
+        with torch._C._AutoDispatchBelowAutograd():  # see autograd.py
+            grad_input, grad_theta = passes_on(backend, input.device).backward(
+                grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
+                function=function.with_constant(constant),
+            )  # fmt: skip
         # A schema has no optional results: a gradient nobody asked for is an empty tensor.
         return (
             input.new_empty(0) if grad_input is None else grad_input,

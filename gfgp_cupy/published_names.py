@@ -39,6 +39,12 @@ GAUSSIAN_NAMES = {
 }
 """The same of a Gaussian layer's."""
 
+FSDP_WRAPPED_MODULE = "_fsdp_wrapped_module."
+"""In the names of all that a ``FullyShardedDataParallel`` holds, until its own hook takes it away.
+
+That hook looks for each tensor by the names of attributes, and ends in an error where one is gone.
+"""
+
 
 def renamed(name: str, beginnings: Mapping[str, str]) -> str:
     """A tensor's ``name`` in its layer with the beginning that ``beginnings`` has for its own.
@@ -59,7 +65,10 @@ def takes_published_names(layer: nn.Module) -> None:
 
 
 def save_published_names(layer: nn.Module) -> None:
-    """Makes ``layer.state_dict`` give its ``published_names`` in place of its own."""
+    """Makes ``layer.state_dict`` give its ``published_names`` in place of its own.
+
+    Inside ``FullyShardedDataParallel`` the names stay its own.
+    """
     layer.register_state_dict_post_hook(published_names)
 
 
@@ -75,6 +84,8 @@ def own_names(layer: Any, state_dict: dict[str, Any], prefix: str, *_: object) -
 
 def published_names(layer: Any, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
     """Renames in place what ``state_dict`` has under the layer's own names, in their order."""
+    if FSDP_WRAPPED_MODULE in prefix:
+        return
     beginnings = {own: published for published, own in layer.published_names.items()}
     # The layer's tensors are the last that were added, so that theirs is the whole dict's order.
     for name in [name for name in state_dict if name.startswith(prefix)]:

@@ -81,12 +81,24 @@ def _config(name: str) -> dict[str, Any]:
     }
 
 
+def _group_matcher_of_resnet(network: Any, coarse: bool = False) -> dict[str, Any]:
+    """timm's groups of parameters, by which it decays learning rates layer by layer.
+
+    Its stem does not know ``act1``, which has parameters now: the first pooling stands there.
+    """
+    groups = type(network).group_matcher(network, coarse)
+    return {**groups, "stem": rf"{groups['stem']}|act1\."}
+
+
 def _network(
     name: str, pool: str | Callable[..., nn.Module], in_chans: int = 3, **options: Any
 ) -> nn.Module:
     """timm's network, with its strides and poolings replaced."""
     network = model_entrypoint(name)(pretrained=False, in_chans=in_chans, **options)
     replace_pooling(network, pool, strides="after_blocks", sample_shape=(2, in_chans, 224, 224))
+    if NETWORKS[name] is RESNETS:
+        # A partial and no method: pickle would look that up in the class.
+        network.group_matcher = partial(_group_matcher_of_resnet, network)
     return network
 
 

@@ -27,6 +27,16 @@ from .window_function import WindowFunction
 
 __all__ = ["pool_guided", "pool_windows"]
 
+# As get_proxy_mode of torch.fx asks, which takes five times as long, on every call of a layer; in
+# PyTorch 2.6 to 2.14.
+_mode, _is_dispatched_to = (
+    torch._C._get_dispatch_mode,
+    torch._C._dispatch_tls_is_dispatch_key_included,
+)
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
+_FUNCTIONAL = torch._C._TorchDispatchModeKey.FUNCTIONAL
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
+
 
 def pool_windows(
     function: WindowFunction, input: Tensor, parameter: Tensor | float,
@@ -195,7 +205,19 @@ def _can_fuse(input: Tensor, backend: str | None) -> bool:
         and torch.is_grad_enabled()
         and input.requires_grad
         and not torch.compiler.is_compiling()
+        and not _is_captured()
     )
+
+
+def _is_captured() -> bool:
+    """Whether ``make_fx`` records the call, into a graph that may be differentiated later.
+
+    That would hold the fused path's operator, which no gradient passes. Into AOTAutograd's graphs,
+    which are made without aliases ("functional"), the gradients are recorded as well.
+    """
+    if _mode(_PROXY) is not None:
+        return _mode(_FUNCTIONAL) is None
+    return _is_dispatched_to(_PRE_DISPATCH)
 
 
 def _only_plain_operators() -> bool:

@@ -56,7 +56,9 @@ class PlanOfCall(Plan):
         methods = {name for site in self.sites for name in site.methods}
         poolings = give_pooling_calls(self.module, self.path, methods)
         for site in self.sites:
-            poolings.expect(site.key, site.slots, site.methods, whole_map=site.covers_the_map)
+            poolings.expect(
+                site.key, site.slots, site.positions, site.methods, whole_map=site.covers_the_map
+            )
         poolings.put(self.site.key, self.site.slots, pooling)
         is_now = describe(type(pooling).__name__, self.window)
         return Replacement(self.path, self.num_features, self.found, is_now)

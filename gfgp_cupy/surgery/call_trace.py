@@ -44,6 +44,7 @@ class CallSite:
         stand_in: the module of PyTorch that does the same.
         slots: the mode of the module, and how many calls with these arguments and channels come
             before it in one forward.
+        positions: likewise, but that calls of other numbers of channels count as well.
         inputs: tensors without data, one for each time that it was called.
         around: paths of the modules whose forwards were running around the innermost.
         methods: of the module, in which it is called, if they are not its forward itself.
@@ -55,6 +56,7 @@ class CallSite:
     call: PoolingCall | None
     stand_in: nn.Module
     slots: set[Slot] = field(default_factory=set)
+    positions: set[Slot] = field(default_factory=set)
     inputs: list[Tensor] = field(default_factory=list)
     around: set[str] = field(default_factory=set)
     methods: set[str] = field(default_factory=set)
@@ -155,7 +157,8 @@ class CallTrace(TorchFunctionMode):
         key = (call or repr(stand_in), channels_of(name, input))
         frames = list(_frames_of_forward())
         line = (key, *((frame.f_code, frame.f_lasti) for frame in frames))
-        slot = (forward.module.training, forward.count(key))
+        training = forward.module.training
+        slot = (training, forward.count(key))
         # The same line, in the other mode perhaps, is the same call; so is the same slot, for a
         # forward that runs cannot tell.
         by_line = (forward.path, line, forward.count(line))
@@ -166,6 +169,7 @@ class CallTrace(TorchFunctionMode):
             self.sites.append(site)
         self._found[by_slot] = self._found[by_line] = site
         site.slots.add(slot)
+        site.positions.add((training, forward.count(call)))
         # As for a head's mean: autocast's half type is not that of the weights.
         site.inputs.append(input.to(mean_dtype(input)))
         site.around.update(around.path for around in self.running[:-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,6 +63,7 @@ def _pooled_class(base: type[nn.Module]) -> type[nn.Module]:
     if hasattr(base, "forward_fuse"):
         own["forward_fuse"] = _forward_fuse_of(base)
     if issubclass(base, nn.Sequential):
+        own["__getitem__"] = _getitem_of(base)
         own["__iter__"] = _iterate
         own["__len__"] = _count
     return type(f"Pooled{base.__name__}", (Pooled, base), own)
@@ -93,6 +95,20 @@ def _forward_fuse_of(base: Any) -> Callable[..., Tensor]:
         return self.pooling(base.forward_fuse(self, *args))
 
     return forward_fuse
+
+
+def _getitem_of(base: Any) -> Callable[[Any, int | slice], nn.Module]:
+    def getitem(self: Any, index: int | slice) -> nn.Module:
+        """What nn.Sequential has there; a slice that ends as it does pools as it does."""
+        if not isinstance(index, slice):
+            return base.__getitem__(self, index)
+        own = [item for item in self._modules.items() if item[0] != "pooling"]
+        taken = own[index]
+        if "pooling" in self._modules and taken[-1:] == own[-1:]:
+            taken.append(("pooling", self.pooling))
+        return type(self)(OrderedDict(taken))
+
+    return getitem
 
 
 def _iterate(self: Any) -> Iterator[nn.Module]:

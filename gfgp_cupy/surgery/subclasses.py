@@ -10,6 +10,9 @@ from torch.nn.utils import parametrize
 
 __all__ = ["class_of", "give_class", "reduced_by"]
 
+SLOTS = ("__dict__", "__weakref__")
+"""Of a class, what is made for each class anew."""
+
 
 def class_of(module: nn.Module) -> type[nn.Module]:
     """The class of ``module``, without what ``torch.nn.utils.parametrize`` has made of it."""
@@ -19,10 +22,13 @@ def class_of(module: nn.Module) -> type[nn.Module]:
 def give_class(module: nn.Module, cls: type[nn.Module]) -> None:
     """Makes ``cls`` the :func:`class_of` ``module``.
 
-    PyTorch takes the outermost class away with the last parametrization.
+    PyTorch takes the outermost class away with the last parametrization. Copies of the module are
+    of that class, too, so this one gets its own.
     """
     if parametrize.is_parametrized(module):
-        type(module).__bases__ = (cls,)
+        outermost = type(module)
+        own = {name: what for name, what in vars(outermost).items() if name not in SLOTS}
+        module.__class__ = type(outermost.__name__, (cls,), own)
     else:
         module.__class__ = cls
 

@@ -79,6 +79,12 @@ def test_reset_parameters_of_lam():
     assert pool.lam.item() == 3
 
 
+def test_a_layer_on_another_device_is_told_to_move():
+    pool = MaxEntPool2d(2, num_features=6, device="meta")
+    with pytest.raises(ValueError, match=r"layer\.to\(input\.device\) the layer that has lam$"):
+        pool(images())
+
+
 def test_unusable_num_features():
     with pytest.raises(ValueError, match=r"num_features.*0"):
         MaxEntPool2d(2, num_features=0)
@@ -252,6 +258,16 @@ def test_empty_batch_in_evaluation():
 def test_unusable_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         GFGPMaxEntPool2d(**{"num_features": 6, "kernel_size": 2, **arguments})
+
+
+def test_an_activation_of_the_class_is_no_default():
+    class Softplus(GFGPMaxEntPool2d):
+        activation = "softplus"
+
+    with pytest.raises(ValueError, match=r"Softplus\.activation is 'softplus': pass activation="):
+        Softplus(6, 2)
+    pool = Softplus(6, 2, activation="softplus")
+    assert pool.activation == "softplus" and isinstance(pool.head[-1], nn.Softplus)
 
 
 @pytest.mark.parametrize("name", ["num_features", "hidden_features"])

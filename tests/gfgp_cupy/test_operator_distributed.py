@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, replace_pooling
+from gfgp_cupy.published import GaussianPoolingCuda2d, MaxEntPoolingCuda2d
 from tests.support.gloo_group import gloo_group
 from tests.support.random_numbers import random_numbers
 from tests.support.warm_python import run_warm
@@ -98,10 +99,27 @@ def replaced(rank):
     return len(changes), start, dict(model.module.named_parameters())
 
 
+def published():
+    torch.manual_seed(0)
+    return nn.Sequential(MaxEntPoolingCuda2d(6, 2), GaussianPoolingCuda2d(6, 2))
+
+
+def published_sharded(rank):
+    """What layers with published tensor names save, and whether they load it."""
+    model = published()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 2.0)
+    model = FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(published().state_dict())  # by the published names
+    loaded = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return tensors, loaded
+
+
 def run_process(rank, folder):
     torch.set_num_threads(1)
     with gloo_group(folder, rank, PROCESSES):
-        trainings = (replicated, replaced, *([sharded] if SHARDS_ON_CPU else []))
+        trainings = (replicated, replaced, published_sharded, *([sharded] if SHARDS_ON_CPU else []))
         results = {f.__name__: f(rank) for f in trainings}
     torch.save(results, folder / f"{rank}.pt")
 
@@ -160,3 +178,13 @@ def test_fully_shard(results, alone):
     assert max(result["sharded"][1] for result in results) < 0.6 * total
     for result in results:
         assert_learned(result["sharded"][0], alone)
+
+
+def test_fully_sharded_layers_with_published_names_save_and_load(results):
+    own = dict(published().named_parameters())
+    for tensors, loaded in (result["published_sharded"] for result in results):
+        assert own.keys() <= tensors.keys()
+        assert not any("To" in name for name in tensors)
+        assert all((tensors[name] == 2).all() for name in own)
+        assert all(torch.equal(loaded[name], own[name]) for name in own)
+        published().load_state_dict(tensors)  # of one process, strictly

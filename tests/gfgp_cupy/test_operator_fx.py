@@ -6,16 +6,25 @@ import pytest
 import timm
 import torch
 import torchvision
+from functorch.compile import aot_module, make_boxed_func
 from torch import nn
 from torch.fx import symbolic_trace
 from torch.fx.experimental.optimization import fuse
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from gfgp_cupy import functional, poolings, replace_pooling
+from gfgp_cupy import (
+    GFGPMaxEntPool2d,
+    functional,
+    poolings,
+    replace_pooling,
+    use_backend,
+)
 from gfgp_cupy.pool2d import Pool2d
 from gfgp_cupy.poolings import create_pooling, list_poolings
 from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d, gaussian_pool2d
+from gfgp_cupy.surgery.by_channels import PoolingByChannels
 from models import create_model
 from tests.support.random_numbers import random_numbers
 from tests.support.small_networks import small_densenet, small_resnet
@@ -115,6 +124,21 @@ def test_layer_is_one_call(create):
     assert torch.equal(symbolic_trace(traced)(x), module(x))
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: GFGPGaussianPool2d(6, 2),
+        lambda: PoolingByChannels({"6": GFGPMaxEntPool2d(6, 2), "4": GFGPMaxEntPool2d(4, 2)}),
+    ],
+)
+def test_a_layer_by_itself_is_refused_with_advice_that_works(layer):
+    layer = layer().eval()
+    with pytest.raises(ValueError, match=r"this is the whole of it: trace .*Sequential\(layer\)"):
+        symbolic_trace(layer)
+    x = numbers(2, 6, 8, 8)
+    torch.testing.assert_close(symbolic_trace(nn.Sequential(layer))(x), layer(x))
+
+
 def test_modes_see_one_call_and_may_answer_it():
     class Recorded(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -136,6 +160,58 @@ def test_subclass_of_tensors_is_kept():
     output = functional.max_ent_pool2d(x.as_subclass(Named), 1.0, 2)
     assert type(output) is Named
     assert torch.equal(output.as_subclass(torch.Tensor), functional.max_ent_pool2d(x, 1.0, 2))
+
+
+# ---------------------------------------------------------------- make_fx
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_captured_layer_is_differentiable(backend, pre_dispatch):
+    layer = GFGPMaxEntPool2d(6, 3, 2, 1)
+    with use_backend(backend):
+        captured = make_fx(layer.eval(), pre_dispatch=pre_dispatch)(
+            numbers(2, 6, 9, 9).requires_grad_()
+        )
+        inputs = [numbers(2, 6, 9, 9, seed=1).requires_grad_() for _ in range(2)]
+        for run, input in zip((captured, layer), inputs, strict=True):
+            run(input).square().sum().backward()
+    assert inputs[0].grad is not None
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+
+
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_captured_training_step(backend, mode):
+    layer = GFGPMaxEntPool2d(6, 3, 2, 1)
+
+    def step(input):
+        input = input.detach().requires_grad_()
+        loss = layer(input).square().sum()
+        return torch.autograd.grad(loss, [input, *layer.parameters()])
+
+    with use_backend(backend):
+        captured = make_fx(step, tracing_mode=mode, _allow_non_fake_inputs=True)(
+            numbers(8, 6, 9, 9)
+        )
+        x = numbers(8, 6, 9, 9, seed=1)
+        torch.testing.assert_close(captured(x), step(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_graphs_of_aot_autograd_stay_fused(backend):
+    layer, graphs = GFGPMaxEntPool2d(6, 3, 2, 1).eval(), []
+
+    def keep(graph, _):
+        graphs.append([node.target for node in graph.graph.nodes])
+        return make_boxed_func(graph.forward)
+
+    with use_backend(backend):
+        inputs = [numbers(2, 6, 9, 9).requires_grad_() for _ in range(2)]
+        for run, input in zip((aot_module(layer, keep), layer), inputs, strict=True):
+            run(input).square().sum().backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    assert torch.ops.gfgp_cupy.max_ent_pool2d_with_spread.default in graphs[0]
 
 
 # ---------------------------------------------------------------- networks

@@ -1,6 +1,8 @@
 """gfgp_cupy.timm: the published networks in timm's registry."""
 
+import copy
 import importlib
+import pickle
 import sys
 
 import pytest
@@ -133,6 +135,31 @@ def test_trains_with_timms_parts(tmp_path):
     checkpoint = tmp_path / "last.pth.tar"
     again = timm.create_model("resnet18_gfgp", num_classes=2, checkpoint_path=str(checkpoint))
     assert torch.equal(again.eval()(images), model.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "poolings"),
+    [
+        ("resnet18", "conv1.weight", ("act1.pooling", "maxpool")),
+        ("densenet121", "features.conv0.weight", ("features.norm0.act.pooling", "features.pool0")),
+    ],
+)
+def test_learning_rates_decay_as_in_the_layer_before_a_pooling(name, beside, poolings):
+    plain, model = on_meta(name), on_meta(f"{name}_gfgp")
+
+    def scales(model):
+        groups = timm.optim.param_groups_layer_decay(model, layer_decay=0.5)
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        return {names[p]: group["lr_scale"] for group in groups for p in group["params"]}
+
+    ours = scales(model)
+    assert scales(plain).items() <= ours.items()
+    heads = [name for name in ours if name.startswith(poolings)]
+    assert len(heads) == 8 * len(poolings)
+    assert all(ours[name] == ours[beside] for name in heads)
+    assert scales(pickle.loads(pickle.dumps(model))) == ours
+    assert scales(copy.deepcopy(model)) == ours
+    assert model.group_matcher(coarse=True)["blocks"] == plain.group_matcher(coarse=True)["blocks"]
 
 
 def test_saves_and_loads_as_timm_does_for_the_hub(tmp_path):

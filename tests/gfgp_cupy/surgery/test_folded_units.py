@@ -55,6 +55,23 @@ def test_timms_reparameterize_model_keeps_the_pooling(name, size):
     assert torch.equal(copied(images), deployed(images))
 
 
+class Unit(nn.Sequential):
+    def fuse(self):
+        return self
+
+
+def test_slices_pool_where_they_end_as_the_unit_does():
+    model, _ = pooled(Unit(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12)))
+    unit, images = model.eval()[0], torch.randn(2, 8, 16, 16)
+    conv, norm = unit
+    assert unit[-1] is norm and len(unit) == 2
+    assert [list(part) for part in (unit[:-1], unit[1:], unit[:])] == [[conv], [norm], [conv, norm]]
+    torch.testing.assert_close(unit[:-1](images), conv(images))
+    torch.testing.assert_close(unit[1:](conv(images)), unit(images))
+    torch.testing.assert_close(unit[:](images), unit(images))
+    torch.testing.assert_close(copy.deepcopy(unit[1:])(conv(images)), unit(images))
+
+
 class Conv(nn.Module):
     """Folded as ultralytics does it, which puts ``forward_fuse`` in the place of ``forward``."""
 

@@ -501,6 +501,18 @@ def test_parametrizations_come_and_go(first):
     torch.testing.assert_close(model(x), 2 * before)
 
 
+def test_a_parametrized_copy_stays_as_it_was():
+    model = Parametrized()
+    parametrizations.weight_norm(model)
+    other = copy.deepcopy(model)
+    replace(model, Doubled)
+    assert type(other).__mro__[1:] == Parametrized.__mro__
+    assert type(model) is not type(other) and type(model).__name__ == type(other).__name__
+    x = torch.randn(IMAGES)
+    torch.testing.assert_close(model(x), 2 * other(x))
+    torch.testing.assert_close(copy.deepcopy(model)(x), model(x))
+
+
 # Whatever way the network runs
 
 
@@ -554,6 +566,62 @@ def test_symbolic_trace():
     traced = torch.fx.symbolic_trace(model)
     called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
     assert {"pooling_calls.0", "block.pooling_calls.0", "block.pooling_calls.1"} <= called
+    x = torch.randn(IMAGES)
+    torch.testing.assert_close(traced(x), model(x))
+
+
+@pytest.fixture(scope="module")
+def several_channels():
+    """The same call three times, of 4, 6 and again 4 channels, the last two in a method."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def features(self, x):
+            return F.max_pool2d(self.c(F.max_pool2d(self.b(x), 2)), 2)
+
+        def forward(self, x):
+            return self.features(F.max_pool2d(self.a(x), 2))
+
+    model = Net()
+    assert [change.num_features for change in replace(model)] == [4, 6, 4]
+    return model.eval()
+
+
+def test_symbolic_trace_of_several_numbers_of_channels(several_channels):
+    traced = torch.fx.symbolic_trace(several_channels)
+    called = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    poolings = [f"pooling_calls.{i}" for i in range(3)]
+    assert [path for path in called if path.startswith("pooling_calls")] == poolings
+    x = torch.randn(IMAGES)
+    torch.testing.assert_close(traced(x), several_channels(x))
+    extracted = create_feature_extractor(several_channels, ["c"])(x)["c"]
+    torch.testing.assert_close(several_channels.pooling_calls[2](extracted), several_channels(x))
+
+
+def test_symbolic_trace_of_a_method(several_channels):
+    class Tracer(torch.fx.Tracer):
+        traced_func_name = "features"
+
+    traced = torch.fx.GraphModule(several_channels, Tracer().trace(several_channels))
+    x = torch.randn(2, 4, 16, 16)
+    torch.testing.assert_close(traced(x), several_channels.features(x))
+
+
+def test_what_torch_fx_cannot_know_is_an_error():
+    shared = Lambda(lambda _, x: F.max_pool2d(x, 2))
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), shared, nn.Conv2d(4, 6, 1), shared)
+    replace(model)
+    with pytest.raises(RuntimeError, match=r"fx knows no shapes.*'1'.*4 and 6 channels.*a leaf"):
+        torch.fx.symbolic_trace(model)
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module, path):
+            return module is shared or super().is_leaf_module(module, path)
+
+    traced = torch.fx.GraphModule(model, Tracer().trace(model.eval()))
     x = torch.randn(IMAGES)
     torch.testing.assert_close(traced(x), model(x))
 
