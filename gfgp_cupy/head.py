@@ -205,8 +205,9 @@ def check_head_input(
             raise ValueError(
                 "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
                 "value a channel and sample. Use at least 2 samples a process (a DataLoader with "
-                "drop_last=True has no smaller last batch), SyncBatchNorm, a norm_layer of single "
-                f"samples, or eval() mode; got input of shape {tuple(sizes_of(input))}"
+                "drop_last=True has no smaller last batch), norm_layer=gfgp_cupy.norms."
+                "LayerNorm2d, eval() mode or, where several processes train, SyncBatchNorm; got "
+                f"input of shape {tuple(sizes_of(input))}"
             )
     # What is compiled is compiled for any number of samples: they are not to be compared there. A
     # network that is run without data trains on nothing.

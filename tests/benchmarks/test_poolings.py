@@ -36,10 +36,18 @@ def test_every_pooling_is_measured(tmp_path, capsys):
     assert table.read_text("utf-8").strip() == page([costs]).strip() == printed.out.strip()
 
 
+@pytest.fixture
+def few_poolings(monkeypatch):
+    """What holds of any number of them takes less time of few."""
+    few = {name: poolings.functions()[name] for name in ("max_ent", "ada")}
+    monkeypatch.setattr(poolings, "functions", lambda: few)
+
+
 TWO_SHAPES = ("--shapes", "8x8x8:2/2/0", "8x9x9:3/2/1", "--batch-size", "1")
 
 
 @needs_cxx
+@pytest.mark.usefixtures("few_poolings")
 def test_costs_are_on_disk_after_each_shape(tmp_path, monkeypatch):
     out, seen = tmp_path / "new" / "costs.json", []
 
@@ -61,6 +69,7 @@ def test_costs_are_on_disk_after_each_shape(tmp_path, monkeypatch):
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+@pytest.mark.usefixtures("few_poolings")
 def test_what_was_measured_is_kept_when_the_rest_is_interrupted(tmp_path, monkeypatch):
     measure, left = poolings.measure, ["first"]
 
@@ -103,6 +112,7 @@ def test_each_shape_has_its_share_of_the_time_that_those_before_have_left(monkey
     assert deadlines == [math.inf] * 3
 
 
+@pytest.mark.usefixtures("few_poolings")
 def test_time_that_is_up_ends_the_rounds_and_leaves_a_few_of_each_shape(tmp_path, capsys):
     out = tmp_path / "costs.json"
     with use_backend("torch"):
