@@ -113,8 +113,9 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         of_class = type(self).activation
         if of_class not in (GFGPMaxEntPool2d.activation, activation):
             raise ValueError(
-                f"activation={activation!r} counts, be it the default, and the class attribute "
-                f"{type(self).__name__}.activation is {of_class!r}: pass activation={of_class!r}"
+                f"activation={activation!r}, the argument, counts, and the class attribute "
+                f"{type(self).__name__}.activation is {of_class!r}: pass activation='sigmoid' or "
+                "'softplus', and take the attribute away"
             )
         super().__init__(
             num_features, kernel_size, stride, padding, ceil_mode, hidden_features=hidden_features,

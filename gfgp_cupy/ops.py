@@ -190,7 +190,7 @@ def _implement(function: WindowFunction, name: str, axes: int) -> None:
     ):
         # A training step that make_fx has captured calls it with gradients on, and the torch
         # backend adds up in place.
-        with torch._C._AutoDispatchBelowAutograd():  # see autograd.py
+        with torch.no_grad():
             grad_input, grad_theta = passes_on(backend, input.device).backward(
                 grad_output, input, theta, geometry, tuple(output_mask), mean_grad,
                 function=function.with_constant(constant),

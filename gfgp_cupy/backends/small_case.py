@@ -73,7 +73,7 @@ def _python_as_it_is() -> Iterator[None]:
 
 
 def _this_thread_traces() -> bool:
-    return torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack() > 0
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def raise_if_memory_is_full(error: Exception, device: torch.device) -> None:

@@ -63,7 +63,8 @@ def _pooled_class(base: type[nn.Module]) -> type[nn.Module]:
     if hasattr(base, "forward_fuse"):
         own["forward_fuse"] = _forward_fuse_of(base)
     if issubclass(base, nn.Sequential):
-        own["__getitem__"] = _getitem_of(base)
+        if base.__getitem__ is nn.Sequential.__getitem__:
+            own["__getitem__"] = _getitem
         own["__iter__"] = _iterate
         own["__len__"] = _count
     return type(f"Pooled{base.__name__}", (Pooled, base), own)
@@ -97,18 +98,15 @@ def _forward_fuse_of(base: Any) -> Callable[..., Tensor]:
     return forward_fuse
 
 
-def _getitem_of(base: Any) -> Callable[[Any, int | slice], nn.Module]:
-    def getitem(self: Any, index: int | slice) -> nn.Module:
-        """What nn.Sequential has there; a slice that ends as it does pools as it does."""
-        if not isinstance(index, slice):
-            return base.__getitem__(self, index)
-        own = [item for item in self._modules.items() if item[0] != "pooling"]
-        taken = own[index]
-        if "pooling" in self._modules and taken[-1:] == own[-1:]:
-            taken.append(("pooling", self.pooling))
-        return type(self)(OrderedDict(taken))
-
-    return getitem
+def _getitem(self: Any, index: int | slice) -> nn.Module:
+    """What nn.Sequential has there; a slice that ends as it does pools as it does."""
+    if not isinstance(index, slice):
+        return nn.Sequential.__getitem__(self, index)
+    own = [item for item in self._modules.items() if item[0] != "pooling"]
+    taken = own[index]
+    if "pooling" in self._modules and taken[-1:] == own[-1:]:
+        taken.append(("pooling", self.pooling))
+    return type(self)(OrderedDict(taken))
 
 
 def _iterate(self: Any) -> Iterator[nn.Module]:

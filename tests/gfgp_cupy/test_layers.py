@@ -264,8 +264,13 @@ def test_an_activation_of_the_class_is_no_default():
     class Softplus(GFGPMaxEntPool2d):
         activation = "softplus"
 
-    with pytest.raises(ValueError, match=r"Softplus\.activation is 'softplus': pass activation="):
+    class ByClass(GFGPMaxEntPool2d):
+        activation = nn.Softplus
+
+    with pytest.raises(ValueError, match=r"Softplus\.activation is 'softplus': .* attribute away"):
         Softplus(6, 2)
+    with pytest.raises(ValueError, match=r"ByClass\.activation is .*Softplus.* attribute away"):
+        ByClass(6, 2, activation="softplus")
     pool = Softplus(6, 2, activation="softplus")
     assert pool.activation == "softplus" and isinstance(pool.head[-1], nn.Softplus)
 

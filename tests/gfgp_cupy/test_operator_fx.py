@@ -17,10 +17,12 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from gfgp_cupy import (
     GFGPMaxEntPool2d,
     functional,
+    ops,
     poolings,
     replace_pooling,
     use_backend,
 )
+from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.pool2d import Pool2d
 from gfgp_cupy.poolings import create_pooling, list_poolings
 from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d, gaussian_pool2d
@@ -196,6 +198,19 @@ def test_captured_training_step(backend, mode):
         )
         x = numbers(8, 6, 9, 9, seed=1)
         torch.testing.assert_close(captured(x), step(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "axes"), ops.OPERATORS, ids=str)
+def test_operators_of_a_program_train_on_the_torch_backend(name, axes):
+    """As those of a loaded program do, which call no layer."""
+    operator = ops.OPERATORS[name, axes]
+    x = (1 + numbers(2, 3, *(6,) * axes).abs()).requires_grad_()
+    theta = torch.full((2, 3, *(1,) * axes), 0.5, requires_grad=True)
+    window = [2] * axes, [2] * axes, [0] * axes, False
+    operator.pool(x, theta, *window, "torch", operator.function.constant).square().sum().backward()
+    geometry = pool_geometry(2, axes=axes)
+    expected = operator.function.compose(x, theta, geometry).square().sum()
+    torch.testing.assert_close((x.grad, theta.grad), torch.autograd.grad(expected, (x, theta)))
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])

@@ -83,10 +83,9 @@ def _code_of(function, signature) -> CFunc:
 
 def _remove_files_of(function) -> None:
     """The index and the code of all types, which that numbers: the next process starts anew."""
-    # Also if it is gone, or may not be.
-    with suppress(OSError, RuntimeError):
-        folder = Path(FunctionCache(function).cache_path)
-        for file in folder.glob(f"*.{function.__qualname__}-*"):
+    folder = Path(FunctionCache(function).cache_path)
+    for file in folder.glob(f"*.{function.__qualname__}-*"):
+        with suppress(OSError):  # of one that is gone, or may not be
             file.unlink()
 
 

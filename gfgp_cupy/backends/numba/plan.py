@@ -25,7 +25,8 @@ may take more, which stays in the second-level cache."""
 
 MOST_SCRATCH_BYTES = 256 * 1024
 """A part of a second-level cache. Windows of which a vector takes more, those of about a thousand
-elements, are pooled as soon where they lie; and sooner the larger they are."""
+elements, are pooled as soon where they lie, if their rows fill vectors; and sooner the larger they
+are."""
 
 LONG_PLANE = 17
 """Elements, more than a vector full, from which on this holds for contiguous windows that are whole
@@ -230,16 +231,18 @@ def _plan(
         [2 * length for length in out_size] == size
     )
     strip = _strip(geometry, sizes, max(out_width + 1, (width + 1) // 2), element_size)
+    lanes = VECTOR_BYTES // element_size
     cut = any(geometry.padding) or any(geometry.overhang(*size))
     rows = _rows(positions, element_size, cut)
     if tiled:
         module, numbers, scratch = "tiles", (), 0
     elif strip is not None:
         module, numbers, scratch = "overlapping", strip, strip.size
-    elif rows.size * element_size > MOST_SCRATCH_BYTES or (
-        positions >= LONG_PLANE and geometry.is_whole_plane(*size) and not channels_last
-    ):
-        lanes = VECTOR_BYTES // element_size
+    elif (
+        rows.size * element_size > MOST_SCRATCH_BYTES
+        # In a narrow window's rows a vector of its neighbours is mostly empty.
+        and (channels_last or out_width == 1 or 2 * geometry.kernel_size[-1] >= 3 * lanes)
+    ) or (positions >= LONG_PLANE and geometry.is_whole_plane(*size) and not channels_last):
         pieces = _pieces(geometry.kernel_size, max(1, lanes // pixel))
         module, numbers, scratch = "long_windows", pieces, 2 * lanes
     else:

@@ -25,6 +25,7 @@ from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.poolings import create_pooling
 from tests.support.implementations import needs_cuda
 from tests.support.paths import REPOSITORY
+from tests.support.warm_python import HANG
 
 CPU = torch.device("cpu")
 AUTOMATIC = "numba"  # what requirements.txt installs for the CPU
@@ -687,7 +688,7 @@ def test_what_another_threads_export_replaced_does_not_come_back():
     class Waits(torch.nn.Module):
         def forward(self, x):
             traces.set()
-            assert is_run.wait(60)
+            assert is_run.wait(HANG)
             return x + 1
 
     traces, is_run = threading.Event(), threading.Event()
@@ -695,9 +696,9 @@ def test_what_another_threads_export_replaced_does_not_come_back():
         target=torch.export.export, args=(Waits(), (torch.ones(2),)), kwargs={"strict": False}
     )
     thread.start()
-    assert traces.wait(60)
+    assert traces.wait(HANG)
     # Alone: modes that PyTorch has for all threads would be put aside, too, and the export fail.
-    with _python_as_it_is():
+    with CPU, _python_as_it_is():  # a device is a mode of functions
         assert replaceable() == PYTHONS_OWN
         is_run.set()
         thread.join()

@@ -72,6 +72,19 @@ def test_slices_pool_where_they_end_as_the_unit_does():
     torch.testing.assert_close(copy.deepcopy(unit[1:])(conv(images)), unit(images))
 
 
+class OwnSlices(Unit):
+    def __init__(self, channels):
+        super().__init__(nn.Conv2d(channels, 12, 3, 2, 1), nn.BatchNorm2d(12))
+
+    def __getitem__(self, index):
+        return nn.Sequential(*list(self._modules.values())[index])
+
+
+def test_slices_of_a_class_of_its_own_stay_that_classs():
+    model, _ = pooled(OwnSlices(8))
+    assert list(model[0][:1]) == [model[0]._modules["0"]]
+
+
 class Conv(nn.Module):
     """Folded as ultralytics does it, which puts ``forward_fuse`` in the place of ``forward``."""
 
