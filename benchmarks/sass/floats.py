@@ -38,27 +38,21 @@ def _float_operation(one, compute, count) -> Action:
 
 @instruction("FADD")
 def _float_add(one):
-    _refuse_modifiers(one, {"FTZ"})
     return _float_operation(one, operator.add, 2)
 
 
 @instruction("FMUL")
 def _float_multiply(one):
-    _refuse_modifiers(one, {"FTZ", *SCALES})
+    unknown = set(one.modifiers) - {"FTZ", *SCALES}
+    if unknown:
+        raise ValueError(f"no such modifier of {one.name}: {one}")
     scale = next((F32(SCALES[word]) for word in one.modifiers if word in SCALES), F32(1))
     return _float_operation(one, lambda a, b: a * b * scale, 2)
 
 
 @instruction("FFMA")
 def _float_multiply_add(one):
-    _refuse_modifiers(one, {"FTZ"})
     return _float_operation(one, lambda a, b, c: a.astype(F64) * b + c, 3)
-
-
-def _refuse_modifiers(one, known) -> None:
-    unknown = set(one.modifiers) - known
-    if unknown:
-        raise ValueError(f"no such modifier of {one.name}: {one}")
 
 
 @instruction("FMNMX", "FMNMX3")

@@ -20,7 +20,7 @@ struct Mean {
 };
 
 struct Summary {
-  acc_t mean, largest, centre;
+  acc_t mean, largest;
   Mean by_likeness, by_size;
   acc_t slope;  // of the mean by likeness by m
 };
@@ -63,6 +63,12 @@ __device__ __forceinline__ acc_t weight_by_size(acc_t x, acc_t largest) {
   return power_of_two(LOG2_E * (x - largest));
 }
 
+// Made again where it is used: kernels that hold many windows have no register to keep it in. What
+// the choice is good for does not show in half types.
+__device__ __forceinline__ acc_t centre_of(acc_t mean, acc_t largest) {
+  return sizeof(scalar_t) > 2 && fabs(largest - mean) < 1 ? mean : largest;
+}
+
 template <class Elements, class Weight>
 __device__ __forceinline__ Mean mean_under(
     const Elements& window, acc_t centre, const Weight& weight) {
@@ -74,30 +80,29 @@ template <class Elements>
 __device__ __forceinline__ Summary summary_of(const Elements& window, const Theta& theta) {
   Summary result;
   const acc_t mean = result.mean = window.mean([](acc_t x) { return x; });
-  const acc_t largest = result.largest = window.largest();
-  const acc_t centre = result.centre = fabs(largest - mean) < 1 ? mean : largest;
-  result.by_likeness =
+  const Mean of = result.by_likeness =
       mean_under(window, mean, [&](acc_t x) { return Likeness(x, mean).weight(); });
-  result.by_size =
-      mean_under(window, centre, [&](acc_t x) { return weight_by_size(x, largest); });
-  const Mean& of = result.by_likeness;
   result.slope = of.inverse_total * window.sum([&](acc_t x) {
     const Likeness likeness(x, mean);
     return likeness.weight() * likeness.slope((x - mean) - of.shift, false);
   });
+  const acc_t largest = result.largest = window.largest();
+  const acc_t centre = centre_of(mean, largest);
+  result.by_size =
+      mean_under(window, centre, [&](acc_t x) { return weight_by_size(x, largest); });
   return result;
 }
 
 // The mean by likeness less that by size, of nearly equal elements to the last digits.
 __device__ __forceinline__ acc_t difference_of(const Summary& of) {
-  return (of.by_likeness.shift - of.by_size.shift) + (of.mean - of.centre);
+  return (of.by_likeness.shift - of.by_size.shift) + (of.mean - centre_of(of.mean, of.largest));
 }
 
 // From the mean that counts more: of one that counts for nothing it has no rounding errors.
 __device__ __forceinline__ acc_t output_of(const Summary& of, const Theta& theta) {
   const acc_t difference = difference_of(of);
   return theta.by_likeness < theta.by_size
-      ? of.centre + fma(theta.by_likeness, difference, of.by_size.shift)
+      ? centre_of(of.mean, of.largest) + fma(theta.by_likeness, difference, of.by_size.shift)
       : of.mean + fma(-theta.by_size, difference, of.by_likeness.shift);
 }
 
@@ -118,7 +123,7 @@ __device__ __forceinline__ Message message_of(
   return {
       of.mean, of.largest, likeness * of.slope * reciprocal(window.count()),
       likeness * of.by_likeness.inverse_total, of.by_likeness.shift,
-      size * of.by_size.inverse_total, of.by_size.shift + (of.centre - of.largest)};
+      size * of.by_size.inverse_total, of.by_size.shift + (centre_of(of.mean, of.largest) - of.largest)};
 }
 
 // Of each mean p (1 + (x - y) ds/dx), ds/dx = 1 by size; by likeness what comes by way of m, too.
