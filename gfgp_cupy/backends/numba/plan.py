@@ -28,9 +28,9 @@ MOST_SCRATCH_BYTES = 256 * 1024
 elements, are pooled as soon where they lie, if their rows fill vectors; and sooner the larger they
 are."""
 
-LONG_PLANE = 17
-"""Elements, more than a vector full, from which on this holds for contiguous windows that are whole
-planes: there is but one in a row, and scratch would be empty but for it."""
+LONG_PLANE = 101
+"""Elements from which on this holds for contiguous windows that are whole planes: there is but one
+in a row, and scratch would be empty but for it. Smaller ones are not worth compiling more for."""
 
 STRIP_BYTES = 1024 * 1024
 """Half of a second-level cache."""

@@ -124,7 +124,7 @@ def test_contiguous_windows_are_pooled_where_they_lie_if_their_rows_fill_vectors
     assert plan(laid_out(input, True), lam, geometry).module == "long_windows"
 
 
-@pytest.mark.parametrize("shape", [(8, 3, 7, 7), (2, 1, 512, 512), (2, 8, 3, 5, 7)], ids=str)
+@pytest.mark.parametrize("shape", [(8, 3, 10, 11), (2, 1, 512, 512), (2, 8, 3, 5, 7)], ids=str)
 def test_whole_planes_are_pooled_where_they_lie(shape):
     geometry = pool_geometry(shape[2:], axes=len(shape) - 2)
     input, lam, *_ = example(shape, geometry)
