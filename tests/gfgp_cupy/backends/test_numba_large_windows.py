@@ -14,7 +14,7 @@ from gfgp_cupy.backends.numba.whole_planes import is_better_by_channels
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
 from gfgp_cupy.ops import OPERATORS
-from gfgp_cupy.spread import sensitivity_of
+from tests.gfgp_cupy.backends.test_numba_functions import assert_close, exact_results, results
 from tests.support.random_numbers import random_numbers
 
 FUNCTIONS = {
@@ -47,32 +47,6 @@ def example(shape, geometry, channels_last=False, dtype=torch.float32, lam_axes=
         laid_out(random_numbers(output_shape, dtype, 2), channels_last),
         random_numbers((*shape[:2], *(1,) * len(sizes)), computed, 3),
     )
-
-
-def results(function, geometry, input, theta, grad_output, mean_grad):
-    """The output, ∂y/∂θ, and the gradients of the input and of θ."""
-    output, kept = backend.forward_with_spread(input, theta, geometry, function)
-    gradients = backend.backward(
-        grad_output, input, theta, geometry, (True, True), mean_grad, function
-    )
-    return [output, sensitivity_of(kept, input.dtype, function.spread), *gradients]
-
-
-def exact_results(function, geometry, input, theta, grad_output, mean_grad):
-    """The same by the formula in float64, with ∂y/∂θ as θ's gradient of one window each."""
-    x, theta = input.double().requires_grad_(), theta.double().requires_grad_()
-    of_windows = theta.detach().expand(grad_output.shape).clone().requires_grad_()
-    output = function.compose(x, theta, geometry)
-    pooled = function.compose(x.detach(), of_windows, geometry).sum()
-    sensitivity = torch.autograd.grad(pooled, of_windows)
-    gradients = torch.autograd.grad(output, (x, theta), grad_output.double())
-    return [output.detach(), *sensitivity, gradients[0] + mean_grad.double(), gradients[1]]
-
-
-def assert_close(actual, expected, rtol=2e-6):
-    for one, other in zip(actual, expected, strict=True):
-        scale = other.abs().mean() + other.abs()
-        assert ((one.double() - other).abs() <= rtol * scale).all()
 
 
 # ---------------------------------------------------------------- memory
