@@ -7,10 +7,8 @@ The first: the tests that need a GPU, NVIDIA's compute-sanitizer and the run-tim
 that is timed, side by side; then, one after the other, the tests that need the GPU to themselves,
 the benchmarks and the report. The second, in less than 315 seconds: the tests of all window
 functions, Nsight Compute's profile of the slowest pass that the first has measured, and what their
-poolings cost. To pass the first's results on to another machine, copy its files into a folder of
-the repository that goes there, and give that; without them a fixed pass is profiled.
-
-Of a machine that is lent for 900 seconds, this leaves 90 for starts and for waiting.
+poolings cost. It may run on another machine, with a copy of the first's files; without them a fixed
+pass is profiled.
 
 Every stage has a time limit, and the later ones run whatever became of it. Of what requirements.txt
 names, PyTorch, CuPy, pytest, pytest-xdist and Hypothesis suffice for the first. FOLDER gets
@@ -124,9 +122,9 @@ def sanitizer() -> list[Stage]:
     ours = ("--kernel-name", "kns=_pool")
     memcheck = (*tool, "memcheck", *ours, "--report-api-errors", "no", *target)
     return [
-        Stage("compile for the sanitizer", (*target, "--processes", "4"), 100),
-        Stage("memcheck", memcheck, 45, EACH_TENSOR_ALONE),
-        Stage("racecheck", (*tool, "racecheck", *ours, *target), 45),
+        Stage("compile for the sanitizer", (*target, "--processes", "6"), 70),
+        Stage("memcheck", memcheck, 65, EACH_TENSOR_ALONE),
+        Stage("racecheck", (*tool, "racecheck", *ours, *target), 55),
         Stage("initcheck", (*tool, "initcheck", *target), 100, EACH_TENSOR_ALONE),
     ]
 
@@ -150,9 +148,9 @@ def measurements(folder: Path) -> list[Stage]:
     """What has the GPU to itself: tests that fill its memory or keep ahead of it, and what is
     timed."""
     return [
-        Stage("tests alone", pytest_command("whole_gpu", WHOLE_GPU_TESTS, processes=1), 50),
+        Stage("tests alone", pytest_command("whole_gpu", WHOLE_GPU_TESTS, processes=1), 58),
         *(
-            Stage(name, pooling_command(folder / f"{name}.json", *options, "--seconds", "32"), 42)
+            Stage(name, pooling_command(folder / f"{name}.json", *options, "--seconds", "30"), 40)
             for name, options in POOLING_RUNS.items()
         ),
         Stage("networks", networks_command(folder / "networks.json", "--seconds", "22"), 37),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.contenders import COMPILED, COPY, MAX_POOL, OP, Contender, make_contenders
-from benchmarks.memory import allocations_of
+from benchmarks.memory import allocations_of, leave_out_of_collections
 from benchmarks.results import (
     FirstCall,
     LaunchCost,
@@ -84,6 +84,7 @@ def measure(
     ready = [
         contender for contender, outcome in first_calls.items() if isinstance(outcome, FirstCall)
     ]
+    leave_out_of_collections()
     results.memory.extend(
         memory_use(contender, shape, bench, inputs)
         for contender in ready

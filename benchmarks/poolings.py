@@ -21,7 +21,7 @@ from torch import Tensor
 
 import gfgp_cupy.poolings  # noqa: F401  they register their window functions
 from benchmarks.environment import environment_of
-from benchmarks.memory import allocations_of
+from benchmarks.memory import allocations_of, leave_out_of_collections
 from benchmarks.pooling_costs import (
     Copy,
     PoolingCosts,
@@ -95,6 +95,7 @@ def run(options: argparse.Namespace) -> PoolingCosts:
         environment_of(device, "poolings.py", options), options.layout, options.dtype,
         options.batch_size, options.rounds, copies=[], times=[], traffic=[],
     )  # fmt: skip
+    leave_out_of_collections()
     for number, shape in enumerate(shapes):
         now = time.monotonic()
         deadline = now + (end - now) / (len(shapes) - number)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
 from torch.types import Device
 
-from .axes import for_lines_and_volumes
 from .bins import Bins, adaptive_windows
 from .geometry import Sizes
 from .layers import GFGPMaxEntPool2d, MaxEntPool2d
@@ -41,12 +41,19 @@ class Adaptive:
     """
 
     shown_of_window = ("output_size",)
+    axes: int
     kernel_size: Sizes
+    stride: Sizes
 
     @property
     def output_size(self) -> tuple[int | None, ...]:
         assert isinstance(self.kernel_size, Bins)
         return self.kernel_size.sizes()
+
+    @output_size.setter
+    def output_size(self, size: Size) -> None:
+        bins = cast(Bins, adaptive_windows(size)).of_axes(self.axes)
+        self.kernel_size = self.stride = cast(Sizes, bins)
 
 
 class AdaptiveMaxEntPool2d(Adaptive, MaxEntPool2d):
@@ -91,6 +98,8 @@ class GlobalMaxEntPool2d(AdaptiveMaxEntPool2d):
         >>> GlobalMaxEntPool2d(num_features=16)(torch.randn(8, 16, 7, 7)).shape
         torch.Size([8, 16, 1, 1])
     """
+
+    shown_of_window = ()
 
     def __init__(
         self, num_features: int | None = None, init_lambda: float = 1.0, learnable: bool = True,
@@ -143,6 +152,8 @@ class GFGPGlobalMaxEntPool2d(GFGPAdaptiveMaxEntPool2d):
         torch.Size([8, 16, 1, 1])
     """
 
+    shown_of_window = ()
+
     def __init__(
         self, num_features: int, activation: str = "sigmoid", hidden_features: int | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None, device: Device = None,
@@ -151,7 +162,25 @@ class GFGPGlobalMaxEntPool2d(GFGPAdaptiveMaxEntPool2d):
         super().__init__(num_features, 1, activation, hidden_features, norm_layer, device, dtype)
 
 
-AdaptiveMaxEntPool1d, AdaptiveMaxEntPool3d = for_lines_and_volumes(AdaptiveMaxEntPool2d)
-GlobalMaxEntPool1d, GlobalMaxEntPool3d = for_lines_and_volumes(GlobalMaxEntPool2d)
-GFGPAdaptiveMaxEntPool1d, GFGPAdaptiveMaxEntPool3d = for_lines_and_volumes(GFGPAdaptiveMaxEntPool2d)
-GFGPGlobalMaxEntPool1d, GFGPGlobalMaxEntPool3d = for_lines_and_volumes(GFGPGlobalMaxEntPool2d)
+class AdaptiveMaxEntPool1d(AdaptiveMaxEntPool2d, axes=1): ...
+
+
+class AdaptiveMaxEntPool3d(AdaptiveMaxEntPool2d, axes=3): ...
+
+
+class GlobalMaxEntPool1d(GlobalMaxEntPool2d, axes=1): ...
+
+
+class GlobalMaxEntPool3d(GlobalMaxEntPool2d, axes=3): ...
+
+
+class GFGPAdaptiveMaxEntPool1d(GFGPAdaptiveMaxEntPool2d, axes=1): ...
+
+
+class GFGPAdaptiveMaxEntPool3d(GFGPAdaptiveMaxEntPool2d, axes=3): ...
+
+
+class GFGPGlobalMaxEntPool1d(GFGPGlobalMaxEntPool2d, axes=1): ...
+
+
+class GFGPGlobalMaxEntPool3d(GFGPGlobalMaxEntPool2d, axes=3): ...

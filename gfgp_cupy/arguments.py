@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from .geometry import NAMES_OF_AXES, Sizes
 from .torchscript import sizes_of
 
-__all__ = ["as_parameter", "check_input", "check_width", "computing_dtype"]
+__all__ = ["as_parameter", "check_input", "check_number", "check_width", "computing_dtype"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -49,6 +49,20 @@ def check_width(name: str, value: int) -> None:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def check_number(name: str, value: object) -> None:
+    """Checks that the argument ``name`` is a number.
+
+    Raises:
+        TypeError: no number, or a bool, by which another argument may have been meant.
+    """
+    if not is_number(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def is_number(value: object) -> TypeGuard[Real]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_input(input: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[int, ...]]:
@@ -137,7 +151,7 @@ def as_parameter(name: str, value: Tensor | float, input: Tensor, shape: tuple[i
 
 
 def _number(name: str, value: object, dtype: torch.dtype) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if not is_number(value):
         raise TypeError(f"{name} must be a torch.Tensor or a number, got {type(value).__name__}")
     size: Any = abs(value)
     if LARGEST[dtype] < size < math.inf:
@@ -149,11 +163,17 @@ def _number(name: str, value: object, dtype: torch.dtype) -> float:
 
 
 def _advice(name: str, given: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """How to pass one number a channel, or a sample and channel, if that is what is ``given``."""
+    """How to pass one number a channel, or a sample and channel, if that is what is ``given``; how
+    to make a layer that has one a channel, of other channels."""
     for what, leading in (("channel", shape[1:2]), ("sample and channel", shape[:2])):
         if given == leading:
             axes = ", None" * (len(shape) - 2)
             return f": if it is one a {what}, pass {name}[...{axes}]"
+    if len(given) == len(shape) and given[0] == 1 and given[1] not in (1, shape[1]):
+        return (
+            f": if it is a layer's, make that with num_features={shape[1]}, or without "
+            f"num_features for one {name} in all"
+        )
     return ""
 
 

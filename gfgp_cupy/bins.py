@@ -12,6 +12,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -114,14 +115,18 @@ def adaptive_windows(output_size: int | tuple[int | None, ...] | None) -> Sizes:
             f"output_size must be numbers, got {output_size}, which an export leaves open, but how "
             "long windows are depends on it: pass numbers, or export for inputs of one size"
         )
-    if len(sizes) not in _MANY or not all(size is None or type(size) is int for size in sizes):
+    if len(sizes) not in _MANY or not all(map(_is_size, sizes)):
         raise TypeError(
             "output_size must be an int, None, or a pair of these (of three axes a triple), got "
             f"{output_size!r}"
         )
     if any(size is not None and size < 1 for size in sizes):
         raise ValueError(f"output_size must be at least 1 in every direction, got {output_size}")
-    return cast(Sizes, Bins(tuple([size or 0 for size in sizes])))
+    return cast(Sizes, Bins(tuple([0 if size is None else int(size) for size in sizes])))
+
+
+def _is_size(size: object) -> bool:
+    return size is None or (isinstance(size, (int, np.integer)) and not isinstance(size, bool))
 
 
 _MANY = {1: "a tuple of one", 2: "a pair", 3: "a triple"}

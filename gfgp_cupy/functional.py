@@ -138,8 +138,9 @@ def guided_max_ent_pool2d(
     Args:
         input: [N, C, H, W] or [C, H, W]; float16, bfloat16, float32 or float64.
         head: maps the mean, [N, C, 1, 1] of the input's type (N = 1 for [C, H, W] input), to λ,
-            of any shape that broadcasts to [N, C, 1, 1]. Under autocast the mean of a half type
-            is float32: what differs between samples may be less than its rounding.
+            of any shape that broadcasts to [N, C, 1, 1]; so it is of lines and of volumes, too.
+            Under autocast the mean of a half type is float32: what differs between samples may be
+            less than its rounding.
         kernel_size, stride, padding, ceil_mode, count_include_pad: as in :func:`max_ent_pool2d`.
 
     Returns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Sizes",
     "check_axes",
     "check_flag",
+    "is_empty",
     "pool_geometry",
 ]
 
@@ -130,7 +132,7 @@ def pool_geometry(
     """
     check_axes(axes)
     kernel = _of_each_axis("kernel_size", kernel_size, axes)
-    is_kernel = stride is None or _is_empty(stride)
+    is_kernel = stride is None or is_empty(stride)
     step = kernel if is_kernel else _of_each_axis("stride", stride, axes)
     pad = _of_each_axis("padding", padding, axes)
     if min(kernel) < 1:
@@ -159,19 +161,26 @@ def check_axes(axes: int) -> None:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """``value`` of the argument ``name`` as a bool, for which 0 and 1 do, too.
+    """``value`` of the argument ``name`` as a bool, for which NumPy's do, too.
 
     Raises:
-        TypeError: it is anything else.
+        TypeError: it is anything else. Where it is an int, another argument may have been meant.
     """
     if value is True or value is False:
         return value
-    if isinstance(value, (str, tuple, list)) or value not in (0, 1):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+    if not isinstance(value, np.bool_):
+        way_out = ""
+        if name == "ceil_mode" and isinstance(value, int):
+            way_out = (
+                ": if it was meant as the dilation of PyTorch's max poolings, leave it out, for "
+                "these windows have no gaps"
+            )
+        raise TypeError(f"{name} must be True or False, got {value!r}{way_out}")
     return bool(value)
 
 
-def _is_empty(value: object) -> bool:
+def is_empty(value: object) -> bool:
+    """Whether it is the empty tuple or list, which PyTorch's poolings take for "not given"."""
     return isinstance(value, (tuple, list)) and not value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.fx import Proxy
 from torch.types import Device
 
 from .autocast import mean_dtype
+from .autograd import mean_of_planes
 from .bins import Bins
 from .fx import leaf_call
 from .geometry import Sizes
@@ -31,7 +32,7 @@ from .window_pooling import pool_guided, pool_windows
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name"]
+__all__ = ["GuidedPool2d", "HeadPool2d", "activation_by_name", "activation_of"]
 
 LARGEST_USUAL_KERNEL = 16
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "softplus": nn.Softplus}
@@ -46,6 +47,12 @@ def activation_by_name(name: str) -> nn.Module:
     if name not in list(ACTIVATIONS):  # which takes what has no hash, too
         raise ValueError(f"activation must be 'sigmoid' or 'softplus', got {name!r}")
     return ACTIVATIONS[name]()
+
+
+def activation_of(head: nn.Module) -> str | None:
+    """The name of a head's last step; None where it is one that has none."""
+    last_step = type(getattr(head, "activation", None))
+    return next((name for name, kind in ACTIVATIONS.items() if kind is last_step), None)
 
 
 class HeadPool2d(Pool2d):
@@ -174,8 +181,10 @@ class GuidedPool2d(HeadPool2d):
     function_name: str | None = None
     """That function's, set where the class is made."""
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "pool" in vars(cls) and "function" not in vars(cls):
+            cls.function = None  # the class above pools by one, and this one does not
         cls.function_name = None if cls.function is None else cls.function.name
 
     def __init__(
@@ -215,7 +224,10 @@ class GuidedPool2d(HeadPool2d):
         """Registers what a subclass learns beside its head; called when a layer is made."""
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1]."""
+        """Pools [N, C, H, W] ``input``, windows as ``window`` has them, with θ [N, C, 1, 1].
+
+        With other ``axes`` both have as many behind N and C.
+        """
         function = self._function()
         if function is None:
             raise NotImplementedError
@@ -241,10 +253,11 @@ class GuidedPool2d(HeadPool2d):
             )  # fmt: skip
         windows = place_windows(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
-            self.count_include_pad,
-        ).with_fixed_padding()  # fmt: skip
-        batched = windows.input
+            self.count_include_pad, self.axes,
+        )  # fmt: skip
         head = outside_autocast(self.head, input.device)
-        parameter = head(batched.mean((2, 3), keepdim=True, dtype=mean_dtype(batched)))
-        output = self.pool(windows.padded, parameter)
-        return output if input.dim() == 4 else output.squeeze(0)
+        parameter = head(mean_of_planes(windows.input, mean_dtype(windows.input)))
+        if self.axes != 2:
+            parameter = parameter.view(*parameter.shape[:2], *(1,) * self.axes)
+        output = self.pool(windows.padded_as_given(input), parameter)
+        return output if input.dim() == self.axes + 2 else output.squeeze(0)

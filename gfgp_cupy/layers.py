@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from .axes import for_lines_and_volumes
 from .functional import max_ent_pool2d
 from .geometry import Sizes
-from .guided import GuidedPool2d, activation_by_name
+from .guided import GuidedPool2d, activation_by_name, activation_of
 from .learned import LearnedLambdaPool2d
 from .max_ent import MAX_ENT
 from .published_names import MAX_ENT_NAMES, takes_published_names
@@ -109,7 +108,6 @@ class GFGPMaxEntPool2d(GuidedPool2d):
         count_include_pad: bool = False, norm_layer: Callable[[int], nn.Module] | None = None,
         device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        last_step = activation_by_name(activation)
         of_class = type(self).activation
         if of_class not in (GFGPMaxEntPool2d.activation, activation):
             raise ValueError(
@@ -122,15 +120,21 @@ class GFGPMaxEntPool2d(GuidedPool2d):
             count_include_pad=count_include_pad, norm_layer=norm_layer, device=device, dtype=dtype,
         )  # fmt: skip
         self.activation = activation
-        self.head.activation = last_step
         takes_published_names(self)
         self.register_state_dict_post_hook(note_activation)
         self.register_load_state_dict_pre_hook(check_activation)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "activation":
+            self.head.activation = activation_by_name(value)
+        super().__setattr__(name, value)
+
 
 def note_activation(layer: Any, _: object, __: object, metadata: dict[str, Any]) -> None:
     """Tells the metadata of a state dict what its tensors do not: which λ they mean."""
-    metadata["activation"] = layer.activation
+    name = activation_of(layer.head)
+    if name is not None:
+        metadata["activation"] = name
 
 
 def check_activation(
@@ -138,14 +142,23 @@ def check_activation(
     __: bool, ___: list[str], ____: list[str], errors: list[str],
 ) -> None:  # fmt: skip
     """Adds to the errors of ``load_state_dict`` that the tensors mean another λ."""
-    saved = metadata.get("activation", layer.activation)
-    if saved != layer.activation:
+    own = activation_of(layer.head)
+    saved = metadata.get("activation", own)
+    if own is not None and saved != own:
         errors.append(
             f"{prefix}head was saved of a layer with activation={saved!r}, and this one has "
-            f"{layer.activation!r}: make the layer, or call replace_pooling, with the arguments of "
+            f"{own!r}: make the layer, or call replace_pooling, with the arguments of "
             "then (start='as_was' takes 'softplus' for maxima)"
         )
 
 
-MaxEntPool1d, MaxEntPool3d = for_lines_and_volumes(MaxEntPool2d)
-GFGPMaxEntPool1d, GFGPMaxEntPool3d = for_lines_and_volumes(GFGPMaxEntPool2d)
+class MaxEntPool1d(MaxEntPool2d, axes=1): ...
+
+
+class MaxEntPool3d(MaxEntPool2d, axes=3): ...
+
+
+class GFGPMaxEntPool1d(GFGPMaxEntPool2d, axes=1): ...
+
+
+class GFGPMaxEntPool3d(GFGPMaxEntPool2d, axes=3): ...

@@ -82,6 +82,14 @@ class Windows(NamedTuple):
             self.input, self.padded, geometry, self.output_shape, self.axes, self.surplus
         )
 
+    def padded_as_given(self, input: Tensor) -> Tensor:
+        """``padded`` with the axes that the caller's ``input`` has behind N and C."""
+        if self.axes == 1:
+            return self.padded.squeeze(2)
+        if self.axes > len(self.geometry.kernel_size):  # a whole volume, without padding
+            return self.padded.unflatten(2, sizes_of(input)[-3:-1])
+        return self.padded
+
     def output_size(self) -> Sizes:
         """Of the result, a size for each of the caller's axes, in a jit trace computed of those of
         the input."""

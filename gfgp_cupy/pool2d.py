@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from torch import nn
 
+from .axes import documentation
 from .bins import Bins
-from .geometry import Sizes, check_flag
+from .geometry import Sizes, check_axes, check_flag
 from .padding import window_geometry
 
 __all__ = ["Pool2d"]
@@ -27,7 +28,9 @@ class Pool2d(nn.Module):
             window.
 
     Attributes:
-        axes: that windows have: 2; a subclass for lines has 1, one for volumes 3.
+        axes: that windows have: 2. A layer's subclass for lines is ``class SoftPool1d(SoftPool2d,
+            axes=1): ...``, that for volumes has 3; what they learn has as many dimensions as their
+            input.
         kernel_size, stride, padding: a number for each axis, such as a (height, width) pair; or
             ``"same"``.
         ceil_mode, count_include_pad: as given.
@@ -38,6 +41,14 @@ class Pool2d(nn.Module):
     shown_of_window: tuple[str, ...] = ("kernel_size", "stride", "padding", "ceil_mode")
     shown: tuple[str, ...] = ()
     count_include_pad = False  # of layers that were pickled before they had it
+
+    def __init_subclass__(cls, axes: int | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if axes is not None:
+            check_axes(axes)
+            cls.axes = axes
+            if cls.__doc__ is None:
+                cls.__doc__ = documentation(cls.__base__, cls.__name__, axes)
 
     def __init__(
         self, kernel_size: int | Sizes, stride: int | Sizes | None = None,

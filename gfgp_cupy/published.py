@@ -19,7 +19,17 @@ from .published_names import save_published_names
 __all__ = ["GaussianPooling2d", "GaussianPoolingCuda2d", "MaxEntPoolingCuda2d"]
 
 
-class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
+class HiddenNode:
+    """``hidden_features`` by its published name, under which it is an argument."""
+
+    hidden_features: int
+
+    @property
+    def hidden_node(self) -> int:
+        return self.hidden_features
+
+
+class MaxEntPoolingCuda2d(HiddenNode, GFGPMaxEntPool2d):
     """:class:`GFGPMaxEntPool2d` under the published implementation's name and arguments.
 
     ``hidden_node`` is ``hidden_features``. The state dict has the published tensor names.
@@ -31,6 +41,8 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
         >>> pool.ToParam[1].weight.shape
         torch.Size([16, 64, 1, 1])
     """
+
+    shown = ("activation", "hidden_node")
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],
@@ -45,7 +57,7 @@ class MaxEntPoolingCuda2d(GFGPMaxEntPool2d):
         save_published_names(self)
 
 
-class GaussianPoolingCuda2d(GFGPGaussianPool2d):
+class GaussianPoolingCuda2d(HiddenNode, GFGPGaussianPool2d):
     """:class:`GFGPGaussianPool2d` under the published implementation's name and arguments.
 
     ``hidden_node`` is ``hidden_features``; by default there is a random number for each window
@@ -59,6 +71,8 @@ class GaussianPoolingCuda2d(GFGPGaussianPool2d):
         >>> pool.ToSigma[0].weight.shape
         torch.Size([64, 32, 1, 1])
     """
+
+    shown = ("hidden_node", "stochasticity", "eps")
 
     def __init__(
         self, num_features: int, kernel_size: int | tuple[int, int],

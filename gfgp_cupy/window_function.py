@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .arguments import check_number
 from .geometry import PoolGeometry
 
 __all__ = ["WindowFunction", "check_eps"]
@@ -21,8 +22,15 @@ def check_eps(eps: float) -> None:
     """Checks the least value of something that has to be positive, also in float32.
 
     Raises:
-        ValueError: ``eps`` is not above 0, or not finite, or float32 has no such (normal) number.
+        TypeError: ``eps`` is no number.
+        ValueError: it is not above 0, or not finite, or float32 has no such (normal) number.
     """
+    if isinstance(eps, bool):
+        raise TypeError(
+            f"eps must be a number, got {eps}: if it was meant as count_include_pad, pass that by "
+            "its name"
+        )
+    check_number("eps", eps)
     if not FLOAT32.tiny <= eps <= FLOAT32.max:
         raise ValueError(
             f"eps must be above 0 and finite, got {eps}; in float32 that is from "

@@ -25,15 +25,35 @@ SPECIAL_FUNCTIONS = {
 """MUFU's, by its modifier. A GPU's are rounded otherwise, within what PTX promises."""
 
 
+LEAST_NORMAL = np.finfo(F32).tiny
+
+
 def _float_operation(one, compute, count) -> Action:
     target, *texts = one.operands
-    sources = [floats(text) for text in texts[:count]]
+    sources = [_as_taken(one, text) for text in texts[:count]]
+    flushed = _flushed if _flushes(one) else lambda value: value
 
     def act(warps):
         with np.errstate(all="ignore"):
-            return compute(*(source(warps) for source in sources)).astype(F32).view(U32)
+            result = compute(*(source(warps) for source in sources)).astype(F32)
+            return flushed(result).view(U32)
 
     return computed(one, target, act)
+
+
+def _flushes(one) -> bool:
+    """Whether it takes numbers below 2⁻¹²⁶ for 0, and gives 0 in their place."""
+    return "FTZ" in one.modifiers or one.name == "MUFU"
+
+
+def _as_taken(one, text: str) -> Callable:
+    """An operand's float32 as the instruction takes it."""
+    source = floats(text)
+    return (lambda warps: _flushed(source(warps))) if _flushes(one) else source
+
+
+def _flushed(value):
+    return np.where(np.abs(value) < LEAST_NORMAL, np.copysign(F32(0), value), value)
 
 
 @instruction("FADD")
@@ -64,7 +84,7 @@ def _float_minimum(one):
     else:
         lower, upper = np.fmin, np.fmax
     target, *texts = one.operands
-    sources = [floats(text) for text in texts[:count]]
+    sources = [_as_taken(one, text) for text in texts[:count]]
 
     def compute(warps):
         values = [source(warps) for source in sources]
@@ -90,7 +110,7 @@ def _float_select(one):
 def _float_compare(one):
     comparison, *rest = one.modifiers
     first, second, a, b, joined = one.operands
-    result = _comparison(comparison, floats(a), floats(b))
+    result = _comparison(comparison, _as_taken(one, a), _as_taken(one, b))
     return two_predicates(one, first, second, result, predicate(joined), rest)
 
 
@@ -98,7 +118,8 @@ def _float_compare(one):
 def _float_compare_to_number(one):
     form, comparison, *rest = one.modifiers
     target, a, b, joined = one.operands
-    result, joined = _comparison(comparison, floats(a), floats(b)), predicate(joined)
+    result = _comparison(comparison, _as_taken(one, a), _as_taken(one, b))
+    joined = predicate(joined)
     if form != "BF" or "AND" not in rest:
         raise RuntimeError(f"instruction not known: {one}")
     return computed(

@@ -4,8 +4,8 @@ A warp issues an instruction when any of its lanes is there, executes it or not.
 ways meet again where the code says so (BSSY, BSYNC). Of lanes in several places of the code, those
 at the lowest go first.
 
-Not modelled, since neither counts nor branches of finite numbers depend on it: subnormal numbers
-are not flushed, and MUFU's results are correctly rounded.
+Not modelled, since neither counts nor branches of finite numbers depend on it: MUFU's results are
+correctly rounded.
 """
 
 from __future__ import annotations

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import platform
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,13 +33,20 @@ MADE_FOR = {"cuda": "cupy", "cpu": "numba"}
 
 ENVIRONMENT_VARIABLE = "GFGP_CUPY_BACKEND"
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+RUNS_LATER = (
+    inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction,
+)  # fmt: skip
+
 # PyTorch 2.6 has none. There is_compiling says the same where Python itself calls it, not Dynamo.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
-_requested: ContextVar[str | None] = ContextVar("gfgp_cupy_backend", default=None)
+_requested: ContextVar[tuple[str, ...]] = ContextVar("gfgp_cupy_backend", default=())
+"""By each block that is open, the innermost last."""
 
 
-def use_backend(name: str) -> AbstractContextManager[None]:
+def use_backend(name: str) -> _Requesting:
     """Chooses the backend for calls inside the ``with`` block or the decorated function, in this
     thread or task.
 
@@ -54,6 +63,8 @@ def use_backend(name: str) -> AbstractContextManager[None]:
 
     Raises:
         ValueError: ``name`` is none of these.
+        TypeError: what is decorated is a generator or a coroutine function, whose body runs after
+            its call; it can have the block inside it.
 
     Example:
         >>> import torch
@@ -63,16 +74,28 @@ def use_backend(name: str) -> AbstractContextManager[None]:
         tensor([[[[1.]]]])
     """
     _check_name("name", name)
-    return _requesting(name)
+    return _Requesting(name)
 
 
-@contextmanager
-def _requesting(name: str) -> Iterator[None]:
-    token = _requested.set(name)
-    try:
-        yield
-    finally:
-        _requested.reset(token)
+class _Requesting(ContextDecorator):
+    """May be entered again, at the same time, too: all it has is a name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        _requested.set((*_requested.get(), self._name))
+
+    def __exit__(self, *_: object) -> None:
+        _requested.set(_requested.get()[:-1])
+
+    def __call__(self, func: Function) -> Function:
+        if any(runs_later(func) for runs_later in RUNS_LATER):
+            raise TypeError(
+                f"use_backend({self._name!r}) cannot decorate {func.__qualname__}, whose body runs "
+                f"after its call: begin the body with the block, with use_backend({self._name!r})"
+            )
+        return super().__call__(func)
 
 
 def select_backend(device: torch.device) -> str:
@@ -199,8 +222,8 @@ def automatic_backend(device: torch.device) -> str:
 
 
 def _asked_for() -> str:
-    name = _requested.get()
-    return _asked_for_of_all() if name is None else name
+    names = _requested.get()
+    return names[-1] if names else _asked_for_of_all()
 
 
 def _asked_for_of_all() -> str:

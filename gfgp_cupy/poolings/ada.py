@@ -249,6 +249,21 @@ class GFGPAdaPool2d(GuidedPool2d):
 
 ada_pool1d, ada_pool3d = for_lines_and_volumes(ada_pool2d)
 edscw_pool1d, edscw_pool3d = for_lines_and_volumes(edscw_pool2d)
-EDSCWPool1d, EDSCWPool3d = for_lines_and_volumes(EDSCWPool2d)
-AdaPool1d, AdaPool3d = for_lines_and_volumes(AdaPool2d)
-GFGPAdaPool1d, GFGPAdaPool3d = for_lines_and_volumes(GFGPAdaPool2d)
+
+
+class EDSCWPool1d(EDSCWPool2d, axes=1): ...
+
+
+class EDSCWPool3d(EDSCWPool2d, axes=3): ...
+
+
+class AdaPool1d(AdaPool2d, axes=1): ...
+
+
+class AdaPool3d(AdaPool2d, axes=3): ...
+
+
+class GFGPAdaPool1d(GFGPAdaPool2d, axes=1): ...
+
+
+class GFGPAdaPool3d(GFGPAdaPool2d, axes=3): ...

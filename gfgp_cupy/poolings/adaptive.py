@@ -97,6 +97,8 @@ class GlobalGeneralizedMeanPool2d(AdaptiveGeneralizedMeanPool2d):
         torch.Size([8, 16, 1, 1])
     """
 
+    shown_of_window = ()
+
     def __init__(
         self, num_features: int | None = None, init_p: float = 3.0, learnable: bool = True,
         eps: float = 1e-6, device: Device = None, dtype: torch.dtype | None = None,
@@ -145,6 +147,8 @@ class GFGPGlobalGeneralizedMeanPool2d(GFGPAdaptiveGeneralizedMeanPool2d):
         torch.Size([2, 8, 1, 1])
     """
 
+    shown_of_window = ()
+
     def __init__(
         self, num_features: int, hidden_features: int | None = None,
         norm_layer: Callable[[int], nn.Module] | None = None, device: Device = None,
@@ -156,15 +160,27 @@ class GFGPGlobalGeneralizedMeanPool2d(GFGPAdaptiveGeneralizedMeanPool2d):
 adaptive_generalized_mean_pool1d, adaptive_generalized_mean_pool3d = for_lines_and_volumes(
     adaptive_generalized_mean_pool2d
 )
-AdaptiveGeneralizedMeanPool1d, AdaptiveGeneralizedMeanPool3d = for_lines_and_volumes(
-    AdaptiveGeneralizedMeanPool2d
-)
-GlobalGeneralizedMeanPool1d, GlobalGeneralizedMeanPool3d = for_lines_and_volumes(
-    GlobalGeneralizedMeanPool2d
-)
-GFGPAdaptiveGeneralizedMeanPool1d, GFGPAdaptiveGeneralizedMeanPool3d = for_lines_and_volumes(
-    GFGPAdaptiveGeneralizedMeanPool2d
-)
-GFGPGlobalGeneralizedMeanPool1d, GFGPGlobalGeneralizedMeanPool3d = for_lines_and_volumes(
-    GFGPGlobalGeneralizedMeanPool2d
-)
+
+
+class AdaptiveGeneralizedMeanPool1d(AdaptiveGeneralizedMeanPool2d, axes=1): ...
+
+
+class AdaptiveGeneralizedMeanPool3d(AdaptiveGeneralizedMeanPool2d, axes=3): ...
+
+
+class GlobalGeneralizedMeanPool1d(GlobalGeneralizedMeanPool2d, axes=1): ...
+
+
+class GlobalGeneralizedMeanPool3d(GlobalGeneralizedMeanPool2d, axes=3): ...
+
+
+class GFGPAdaptiveGeneralizedMeanPool1d(GFGPAdaptiveGeneralizedMeanPool2d, axes=1): ...
+
+
+class GFGPAdaptiveGeneralizedMeanPool3d(GFGPAdaptiveGeneralizedMeanPool2d, axes=3): ...
+
+
+class GFGPGlobalGeneralizedMeanPool1d(GFGPGlobalGeneralizedMeanPool2d, axes=1): ...
+
+
+class GFGPGlobalGeneralizedMeanPool3d(GFGPGlobalGeneralizedMeanPool2d, axes=3): ...

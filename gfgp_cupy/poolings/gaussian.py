@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
+from ..arguments import check_number
 from ..autocast import mean_dtype
 from ..autograd import mean_of_planes
-from ..axes import for_lines_and_volumes
 from ..bins import Bins
 from ..functional import gaussian_pool1d, gaussian_pool2d, gaussian_pool3d
 from ..gaussian import GAUSSIAN, LEAST_VARIANCE
@@ -81,6 +81,7 @@ class GaussianPool2d(LearnedPool2d):
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         check_eps(eps)
+        check_number("init_weight", init_weight)
         self.init_weight = init_weight
         self.eps = eps
         self.add_parameter(num_features, learnable, device, dtype)
@@ -266,5 +267,13 @@ class GFGPGaussianPool2d(HeadPool2d):
         return output if batched is input else output.squeeze(0)
 
 
-GaussianPool1d, GaussianPool3d = for_lines_and_volumes(GaussianPool2d)
-GFGPGaussianPool1d, GFGPGaussianPool3d = for_lines_and_volumes(GFGPGaussianPool2d)
+class GaussianPool1d(GaussianPool2d, axes=1): ...
+
+
+class GaussianPool3d(GaussianPool2d, axes=3): ...
+
+
+class GFGPGaussianPool1d(GFGPGaussianPool2d, axes=1): ...
+
+
+class GFGPGaussianPool3d(GFGPGaussianPool2d, axes=3): ...

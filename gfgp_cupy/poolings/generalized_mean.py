@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from ..arguments import check_number
 from ..autograd import register
 from ..axes import for_lines_and_volumes
 from ..geometry import PoolGeometry, Sizes
@@ -134,6 +135,7 @@ class GeneralizedMeanPool2d(LearnedPool2d):
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         check_eps(eps)
+        check_number("init_p", init_p)
         self.init_p = init_p
         self.eps = eps
         self.add_parameter(num_features, learnable, device, dtype)
@@ -167,7 +169,15 @@ class GFGPGeneralizedMeanPool2d(GuidedPool2d):
 
 
 generalized_mean_pool1d, generalized_mean_pool3d = for_lines_and_volumes(generalized_mean_pool2d)
-GeneralizedMeanPool1d, GeneralizedMeanPool3d = for_lines_and_volumes(GeneralizedMeanPool2d)
-GFGPGeneralizedMeanPool1d, GFGPGeneralizedMeanPool3d = for_lines_and_volumes(
-    GFGPGeneralizedMeanPool2d
-)
+
+
+class GeneralizedMeanPool1d(GeneralizedMeanPool2d, axes=1): ...
+
+
+class GeneralizedMeanPool3d(GeneralizedMeanPool2d, axes=3): ...
+
+
+class GFGPGeneralizedMeanPool1d(GFGPGeneralizedMeanPool2d, axes=1): ...
+
+
+class GFGPGeneralizedMeanPool3d(GFGPGeneralizedMeanPool2d, axes=3): ...

@@ -162,5 +162,15 @@ class GFGPLogSumExpPool2d(GuidedPool2d):
 
 
 log_sum_exp_pool1d, log_sum_exp_pool3d = for_lines_and_volumes(log_sum_exp_pool2d)
-LogSumExpPool1d, LogSumExpPool3d = for_lines_and_volumes(LogSumExpPool2d)
-GFGPLogSumExpPool1d, GFGPLogSumExpPool3d = for_lines_and_volumes(GFGPLogSumExpPool2d)
+
+
+class LogSumExpPool1d(LogSumExpPool2d, axes=1): ...
+
+
+class LogSumExpPool3d(LogSumExpPool2d, axes=3): ...
+
+
+class GFGPLogSumExpPool1d(GFGPLogSumExpPool2d, axes=1): ...
+
+
+class GFGPLogSumExpPool3d(GFGPLogSumExpPool2d, axes=3): ...

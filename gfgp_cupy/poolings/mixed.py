@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from ..arguments import check_number
 from ..autograd import register
 from ..axes import for_lines_and_volumes
 from ..geometry import PoolGeometry, Sizes
@@ -137,6 +138,7 @@ class MixedPool2d(LearnedPool2d):
         count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        check_number("init_proportion", init_proportion)
         if not 0 <= init_proportion <= 1:
             raise ValueError(f"init_proportion must be from 0 to 1, got {init_proportion}")
         if learnable and init_proportion in (0, 1):
@@ -186,5 +188,15 @@ class GFGPMixedPool2d(GuidedPool2d):
 
 
 mixed_pool1d, mixed_pool3d = for_lines_and_volumes(mixed_pool2d)
-MixedPool1d, MixedPool3d = for_lines_and_volumes(MixedPool2d)
-GFGPMixedPool1d, GFGPMixedPool3d = for_lines_and_volumes(GFGPMixedPool2d)
+
+
+class MixedPool1d(MixedPool2d, axes=1): ...
+
+
+class MixedPool3d(MixedPool2d, axes=3): ...
+
+
+class GFGPMixedPool1d(GFGPMixedPool2d, axes=1): ...
+
+
+class GFGPMixedPool3d(GFGPMixedPool2d, axes=3): ...

@@ -72,4 +72,9 @@ class SoftPool2d(Pool2d):
 
 
 soft_pool1d, soft_pool3d = for_lines_and_volumes(soft_pool2d)
-SoftPool1d, SoftPool3d = for_lines_and_volumes(SoftPool2d)
+
+
+class SoftPool1d(SoftPool2d, axes=1): ...
+
+
+class SoftPool3d(SoftPool2d, axes=3): ...

@@ -11,8 +11,7 @@ from torch.fx import Proxy
 
 from ..fx import leaf_call
 from ..torchscript import sizes_of
-from .plans import PlanOfPooling
-from .window import describe
+from .plans import PlanOfPooling, describe_pooling
 
 __all__ = ["PlanByChannels", "PoolingByChannels"]
 
@@ -75,4 +74,4 @@ class PlanByChannels(PlanOfPooling):
         if not isinstance(pooling, PoolingByChannels):
             return super().described(pooling)
         one = next(iter(pooling.values()))
-        return f"{describe(type(one).__name__, self.window)} for each of {', '.join(pooling)}"
+        return f"{describe_pooling(one, self.window)} for each of {', '.join(pooling)}"

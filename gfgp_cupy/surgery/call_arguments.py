@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..geometry import Sizes
+from ..geometry import Sizes, is_empty
 from ..torchscript import sizes_of
 from .equivalents import AVERAGES, MAXIMA
 
 __all__ = ["CALLS", "PoolingCall", "covers_the_map", "read_call"]
+
+
+INTS = (int, np.integer)
 
 
 class PoolingCall(NamedTuple):
@@ -103,19 +107,18 @@ def _lp_pool(
 
 
 def _stride(axes: int, stride: Any, kernel_size: Any) -> Sizes | None:
-    empty = stride is None or (isinstance(stride, (tuple, list)) and len(stride) == 0)
-    return _sizes(axes, kernel_size if empty else stride)
+    return _sizes(axes, kernel_size if stride is None or is_empty(stride) else stride)
 
 
 def _sizes(axes: int, value: Any) -> Sizes | None:
     """``value`` for each axis; None if it is known when the network runs alone."""
-    if isinstance(value, int):
-        return (value,) * axes
+    if isinstance(value, INTS):
+        value = (value,)
     if isinstance(value, (tuple, list)) and (len(value) == 1 or len(value) == axes):
         values = tuple(value) if len(value) == axes else (value[0],) * axes
         # A list: PyTorch 2.6 does not compile a generator.
-        if all([isinstance(each, int) for each in values]):  # noqa: C419
-            return values
+        if all([isinstance(each, INTS) for each in values]):  # noqa: C419
+            return tuple([int(each) if isinstance(each, np.integer) else each for each in values])
     return None
 
 

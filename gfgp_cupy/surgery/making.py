@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
 
+from ..adaptive import Adaptive
 from ..choices import check_choice
 from ..geometry import Sizes
 from ..pool2d import Pool2d
@@ -71,9 +72,16 @@ def check_pool(pool: str | Callable[..., nn.Module]) -> None:
     """Checks the argument ``pool``.
 
     Raises:
-        TypeError: it is a module.
+        TypeError: it is a module, or the class of poolings that have no window of a given size.
         ValueError: it is an unknown name.
     """
+    made = _made_by(pool)
+    if isinstance(made, type) and issubclass(made, Adaptive):
+        beside = next(each for each in made.__mro__ if not issubclass(each, Adaptive))
+        raise TypeError(
+            f"pool={made.__name__} has windows as its output's size wants them, and each place has "
+            f"one of a given size: pass {beside.__name__}"
+        )
     if isinstance(pool, nn.Module):
         raise TypeError(
             f"pool must be a name or a callable that makes a pooling, got a {type(pool).__name__}: "
@@ -86,10 +94,15 @@ def check_pool(pool: str | Callable[..., nn.Module]) -> None:
 def _maker(pool: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     if isinstance(pool, str):
         return partial(_by_name, pool)
-    made = pool.func if isinstance(pool, partial) else pool
+    made = _made_by(pool)
     if isinstance(made, type) and "kernel_size" in inspect.signature(made).parameters:
         return partial(_by_keyword, pool, made)
     return partial(_a_module, pool)
+
+
+def _made_by(pool: object) -> object:
+    """What is called, in the end."""
+    return pool.func if isinstance(pool, partial) else pool
 
 
 def _by_name(
@@ -110,7 +123,7 @@ def _by_keyword(
     pool: Callable[..., nn.Module], made: type[nn.Module], *window: Any, **options: Any
 ) -> nn.Module:
     """A layer of the class ``made`` that takes its window by name, as this library's and PyTorch's
-    do. ``pool`` is that class, or a partial of it, which has the last word on ``num_features``."""
+    do. ``pool`` is that class, or a partial of it, whose arguments count but for the window."""
     given = dict(zip(WINDOW, window, strict=True)) | options
     _check_axes(made, len(given["kernel_size"]))
     parameters = inspect.signature(made).parameters
@@ -122,8 +135,7 @@ def _by_keyword(
                     f"pool sets {name}={own[name]!r}, and each place has a window of its own that "
                     "is to be pooled: leave it out"
                 )
-        if "num_features" in own:
-            del given["num_features"]
+        given = {name: value for name, value in given.items() if name not in own}
     if "count_include_pad" in given and "count_include_pad" not in parameters:
         raise WindowNotServed(
             f"pool={made.__name__} takes no count_include_pad, which a padding that counts in the "

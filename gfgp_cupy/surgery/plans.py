@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from .start import Was, was_of
 from .table import Replacement
 from .window import Window, describe
 
-__all__ = ["Plan", "PlanOfPooling"]
+__all__ = ["Plan", "PlanOfPooling", "describe_pooling"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,4 +100,10 @@ class PlanOfPooling(Plan):
 
     def described(self, pooling: nn.Module) -> str:
         """The new pooling, for the table."""
-        return describe(type(pooling).__name__, self.window)
+        return describe_pooling(pooling, self.window)
+
+
+def describe_pooling(pooling: nn.Module, window: Window) -> str:
+    """A new ``pooling`` with its ``window``, in which padding counts where the pooling says so."""
+    counts = getattr(pooling, "count_include_pad", window.count_include_pad)
+    return describe(type(pooling).__name__, replace(window, count_include_pad=counts))

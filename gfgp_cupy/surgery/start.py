@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..guided import GuidedPool2d, activation_by_name
+from ..guided import GuidedPool2d
 from ..layers import GFGPMaxEntPool2d, MaxEntPool2d
 from ..learned import LearnedPool2d
 from ..poolings import (
@@ -131,7 +131,6 @@ def start_as(pooling: nn.Module, was: Was) -> None:
     assert isinstance(pooling, GuidedPool2d)
     if isinstance(pooling, GFGPMaxEntPool2d) and was == "max":
         pooling.activation = "softplus"
-        pooling.head.activation = activation_by_name("softplus")
     weight, bias = _last_scale_and_shift(pooling.head)
     weight.zero_()
     bias.fill_(value)

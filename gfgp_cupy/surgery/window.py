@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..geometry import Sizes
+from ..geometry import Sizes, is_empty
 from ..padding import SAME, window_geometry
 
 __all__ = ["Window", "describe", "pair", "window_of"]
@@ -84,7 +84,7 @@ def describe(name: str, window: Window | nn.Module) -> str:
     if not hasattr(window, "kernel_size"):
         keys = ["output_size"]  # an adaptive one
     sizes = [getattr(window, key, None) for key in keys]
-    text = "/".join(_joined(size) for size in sizes if size not in (None, ()))
+    text = "/".join(_joined(size) for size in sizes if not (size is None or is_empty(size)))
     if getattr(window, "ceil_mode", False):
         text += ", ceil_mode"
     if padded and getattr(window, "count_include_pad", False):

@@ -45,6 +45,39 @@ def run_on(arch):
     return run
 
 
+FLUSHED = """
+extern "C" __global__ void flushed(const float* in, float* out, long long n) {
+    int i = threadIdx.x;
+    if (i >= n) return;
+    float x = in[2 * i], y = in[2 * i + 1];
+    out += 5 * i;
+    out[0] = x + y;
+    out[1] = x * y;
+    out[2] = fmaf(x, y, y);
+    out[3] = x < y ? 1.0f : 2.0f;
+    asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(out[4]) : "f"(x));
+}
+"""
+
+
+@pytest.mark.parametrize("arch", GPUS)
+def test_numbers_below_the_normal_ones_are_0(arch):
+    """As they are with CuPy's -ftz=true: what is taken, and what is given."""
+    tiny = torch.finfo(torch.float32).tiny
+    pairs = torch.tensor([[tiny / 2, tiny], [-tiny / 4, 0], [1.5 * tiny, -tiny], [tiny, 0.5]])
+    out = torch.full((4, 5), torch.nan)
+    launch = Launch("flushed", FLUSHED, (), 1, 32, (pairs, out, 4))
+    executed(launch, arch).memory.read_back()
+    inf = torch.inf
+    expected = [
+        [tiny, 0, tiny, 1, inf],
+        [0, 0, 0, 2, -inf],
+        [0, 0, -tiny, 2, 1 / (1.5 * tiny)],
+        [0.5, 0, 0.5, 1, 1 / tiny],
+    ]
+    assert torch.equal(out, torch.tensor(expected))
+
+
 @pytest.mark.parametrize(
     ("arch", "geometry", "dtype", "layout"),
     [

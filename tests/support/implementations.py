@@ -23,6 +23,7 @@ __all__ = [
     "Implementation",
     "each_backend",
     "each_implementation",
+    "each_implementation_of_its_own",
     "each_place",
     "kernels_on_cpu",
     "needs_cuda",
@@ -137,10 +138,16 @@ def _on_stand_in() -> Implementation:
 each_backend = pytest.mark.parametrize(
     "backend", [backend.parameter(backend) for backend in BACKENDS]
 )
-each_implementation = pytest.mark.parametrize(
-    "implementation",
-    [
-        *(backend.parameter(_of_backend(backend)) for backend in BACKENDS),
-        pytest.param(_on_stand_in(), marks=needs_stand_in, id="cupy-stand_in"),
-    ],
+
+
+def _each_implementation_of(backends):
+    of_backends = (backend.parameter(_of_backend(backend)) for backend in backends)
+    stand_in = pytest.param(_on_stand_in(), marks=needs_stand_in, id="cupy-stand_in")
+    return pytest.mark.parametrize("implementation", [*of_backends, stand_in])
+
+
+each_implementation = _each_implementation_of(BACKENDS)
+each_implementation_of_its_own = _each_implementation_of(
+    [backend for backend in BACKENDS if backend != Backend("torch", "cuda")]
 )
+"""Without PyTorch's operators on a GPU, which are those that the CPU has."""

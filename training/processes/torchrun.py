@@ -34,7 +34,7 @@ def read_torchrun(environ: Mapping[str, str]) -> Torchrun | None:
         UserError: it says one part and not the other, or something that cannot be.
 
     Example:
-        >>> read_torchrun({"HOME": "/root"}) is None
+        >>> read_torchrun({"HOME": "/home/me"}) is None
         True
     """
     if "LOCAL_RANK" not in environ:

@@ -10,7 +10,7 @@ import torch
 
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.poolings.ada import ADA
-from tests.support.implementations import each_implementation
+from tests.support.implementations import each_implementation_of_its_own
 from tests.support.random_numbers import random_numbers
 from tests.support.window_formulas import exact
 
@@ -93,7 +93,7 @@ def check(implementation, inputs, expected, geometry, scale):
     assert ((of_beta.cpu().double() - expected.grad_parameter).abs() <= of_plane).all()
 
 
-@each_implementation
+@each_implementation_of_its_own
 @each_geometry
 @each_spread
 def test_by_size_all_digits_stay(implementation, spread, name):
@@ -105,7 +105,7 @@ def test_by_size_all_digits_stay(implementation, spread, name):
     check(implementation, inputs, expected, GEOMETRIES[name], scale)
 
 
-@each_implementation
+@each_implementation_of_its_own
 @each_geometry
 @each_spread
 @pytest.mark.parametrize("beta", [0.3, 1.0])
@@ -116,7 +116,7 @@ def test_mixed_the_digits_of_the_window_stay(implementation, beta, spread, name)
     check(implementation, inputs, expected, GEOMETRIES[name], largest.double())
 
 
-@each_implementation
+@each_implementation_of_its_own
 @each_geometry
 @each_spread
 @pytest.mark.parametrize("beta", [0.0, 0.8, 1.0])
@@ -128,7 +128,7 @@ def test_the_output_is_between_the_extremes(implementation, beta, spread, name):
     assert ((smallest <= output) & (output <= largest)).all()
 
 
-@each_implementation
+@each_implementation_of_its_own
 def test_a_window_that_lost_a_third_of_its_gradient(implementation):
     """About the element in its middle, in which 5.0 and 4.5 are the same."""
     window = [[-2e6, -1e6, -1e5], [-3e6, -1.3e6, 5.0], [-3.3e6, -1.1e6, 4.5]]
