@@ -84,7 +84,8 @@ def replace_pooling(
             ``count_include_pad=True`` where padding counts, and returns the pooling; its output
             must be of the place's size. ``padding`` may be ``"same"``. A class that takes
             ``kernel_size``, as this library's and PyTorch's do, is given of these, by name, what it
-            takes, and so is a ``functools.partial`` of one, which may set anything but the window:
+            takes, and so is a ``functools.partial`` of one, which may set anything but kernel,
+            stride, padding and ceil mode, and has the last word on that:
             ``partial(GFGPMaxEntPool2d, norm_layer=…)``, ``partial(MaxEntPool2d, learnable=False)``.
         strided_convs: replace the strides of convolutions, too. Where a library folds several of
             them into one (``timm.utils.reparameterize_model``), the pooling stands behind them all.

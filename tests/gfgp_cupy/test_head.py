@@ -177,6 +177,21 @@ def test_layer_norm_is_that_over_the_channels():
     torch.testing.assert_close(norm(mean).flatten(1), expected)
 
 
+def test_a_layer_norm_of_one_feature_would_be_blind():
+    one = torch.ones(1, 1, 8, 8)
+    for layer, channels in ((GFGPMaxEntPool2d, 3), (GFGPGaussianPool2d, 2)):
+        with pytest.raises(ValueError, match="num_features=1 gives 0 .* pass .*hidden_features=8"):
+            layer(channels, 2, norm_layer=LayerNorm2d)
+        layer(channels, 2, norm_layer=LayerNorm2d, hidden_features=8)(one.repeat(1, channels, 1, 1))
+    # One channel's advice, and that for a single sample, which is the layer norm where it can be.
+    with pytest.raises(ValueError, match=r"one channel, norm_layer=torch\.nn\.Identity"):
+        GFGPMaxEntPool2d(1, 2, norm_layer=LayerNorm2d, hidden_features=8)
+    for channels, advice in ((4, LayerNorm2d), (3, nn.Identity)):
+        with pytest.raises(ValueError, match=rf"norm_layer=\S+\.{advice.__name__}, "):
+            GFGPMaxEntPool2d(channels, 2)(one.repeat(1, channels, 1, 1))
+        GFGPMaxEntPool2d(channels, 2, norm_layer=advice)(one.repeat(1, channels, 1, 1))
+
+
 @each_format
 def test_autocast_with_other_norms(memory_format):
     pool = GFGPMaxEntPool2d(8, 2, norm_layer=LayerNorm2d).to(memory_format=memory_format)

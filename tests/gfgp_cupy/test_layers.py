@@ -11,6 +11,7 @@ from torch import nn
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, MaxEntPoolingCuda2d
 from gfgp_cupy.functional import max_ent_pool2d
+from gfgp_cupy.poolings import GaussianPool2d, GeneralizedMeanPool2d, MixedPool2d
 from tests.support.implementations import needs_cuda
 from tests.support.random_numbers import random_numbers
 
@@ -91,8 +92,23 @@ def test_unusable_num_features():
 
 
 def test_channels_other_than_num_features():
-    with pytest.raises(ValueError, match=r"lam.*\(1, 5, 1, 1\).*\(4, 6, 4, 4\)"):
+    message = r"lam.*\(1, 5, 1, 1\).*\(4, 6, 4, 4\).*with num_features=6, or without num_features"
+    with pytest.raises(ValueError, match=message):
         MaxEntPool2d(2, num_features=5)(images())
+
+
+@pytest.mark.parametrize("value", [None, "1", True, [1.0, 2.0]], ids=str)
+def test_what_a_parameter_starts_from_is_a_number(value):
+    for name, layer in (
+        ("init_lambda", MaxEntPool2d),
+        ("init_p", GeneralizedMeanPool2d),
+        ("init_weight", GaussianPool2d),
+        ("init_proportion", MixedPool2d),
+        ("eps", GaussianPool2d),
+        ("eps", GeneralizedMeanPool2d),
+    ):
+        with pytest.raises(TypeError, match=f"{name} must be a number, got "):
+            layer(2, **{name: value})
 
 
 # ---------------------------------------------------------------- GFGPMaxEntPool2d
@@ -273,6 +289,26 @@ def test_an_activation_of_the_class_is_no_default():
         ByClass(6, 2, activation="softplus")
     pool = Softplus(6, 2, activation="softplus")
     assert pool.activation == "softplus" and isinstance(pool.head[-1], nn.Softplus)
+
+
+def test_an_activation_that_is_changed_is_the_heads():
+    changed = GFGPMaxEntPool2d(6, 2)
+    changed.activation = "softplus"
+    assert isinstance(changed.head[-1], nn.Softplus)
+    with pytest.raises(ValueError, match="'tanh'"):
+        changed.activation = "tanh"
+    assert changed.activation == "softplus"
+    in_the_head = GFGPMaxEntPool2d(6, 2)
+    in_the_head.head.activation = nn.Softplus()
+    for layer in (changed, in_the_head):
+        state = layer.state_dict()
+        GFGPMaxEntPool2d(6, 2, activation="softplus").load_state_dict(state)
+        with pytest.raises(RuntimeError, match="saved of a layer with activation='softplus'"):
+            GFGPMaxEntPool2d(6, 2).load_state_dict(state)
+    other = GFGPMaxEntPool2d(6, 2)
+    other.head.activation = nn.Tanh()  # nothing is known of it
+    GFGPMaxEntPool2d(6, 2, activation="softplus").load_state_dict(other.state_dict())
+    other.load_state_dict(state)
 
 
 @pytest.mark.parametrize("name", ["num_features", "hidden_features"])

@@ -1,6 +1,7 @@
 """Padding that counts, TensorFlow's "same" padding, and the spellings of a window."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -349,7 +350,9 @@ def test_same_padding_that_differs_is_not_exported_for_all_sizes_in_silence():
     x = numbers((2, 4, 8, 9), torch.float32)
     sizes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
     mixed = create_pooling("mixed", 4, 3, 2, "same").eval()
-    with pytest.raises((torch._dynamo.exc.UserError, AssertionError, RuntimeError)):
+    torch.testing.assert_close(torch.export.export(mixed, (x,)).module()(x), mixed(x))
+    refused = (torch._dynamo.exc.UserError, AssertionError, RuntimeError)
+    with pytest.raises(refused, match=r"(?i)guard failed|constraint|size"):
         program = torch.export.export(mixed, (x,), dynamic_shapes=sizes).module()
         program(numbers((2, 4, 7, 6), torch.float32))
 
@@ -424,14 +427,23 @@ def test_what_pytorchs_poolings_refuse_is_refused(spelling):
 
 
 @on_torch
-def test_flags_as_numbers():
+def test_flags_are_bools_as_pytorchs_are():
     x = numbers()
-    ceil = max_ent_pool2d(x, 1.0, 3, 2, 1, ceil_mode=True, count_include_pad=True)
-    assert torch.equal(max_ent_pool2d(x, 1.0, 3, 2, 1, ceil_mode=1, count_include_pad=1), ceil)
-    off = max_ent_pool2d(x, 1.0, 3, 2, 1, ceil_mode=0, count_include_pad=np.bool_(False))
-    assert torch.equal(off, max_ent_pool2d(x, 1.0, 3, 2, 1))
-    with pytest.raises(TypeError, match="count_include_pad must be True or False, got 'yes'"):
-        MaxEntPool2d(2, count_include_pad="yes")
+    yes, no = np.bool_(True), np.bool_(False)
+    for flags in ((yes, no), (no, yes), (True, False), (False, True)):
+        expected = F.avg_pool2d(x, 3, 2, 1, *map(bool, flags))
+        torch.testing.assert_close(max_ent_pool2d(x, 0.0, 3, 2, 1, *flags), expected)
+    for flag in (1, 0, 1.0, "yes", [True], None):
+        with pytest.raises((TypeError, RuntimeError)):
+            F.avg_pool2d(x, 3, 2, 1, flag)
+        with pytest.raises(TypeError, match=r"ceil_mode must be True or False, got "):
+            max_ent_pool2d(x, 1.0, 3, 2, 1, flag)
+        with pytest.raises(TypeError, match="count_include_pad must be True or False, got "):
+            MaxEntPool2d(2, count_include_pad=flag)
+    # As it is called in MaxPool2d(3, 2, 1, 1), whose windows would have no gaps either.
+    for create in (MaxEntPool2d, partial(GFGPMaxEntPool2d, 3)):
+        with pytest.raises(TypeError, match=r"ceil_mode .*got 1: if it was meant as the dilation"):
+            create(3, 2, 1, 1)
     with pytest.raises(ValueError, match=r"padding must be .* or 'same', got 'valid'"):
         MaxEntPool2d(2, padding="valid")
 

@@ -105,6 +105,36 @@ def test_a_block_ends_with_an_exception_too():
     assert select_backend(CPU) == AUTOMATIC
 
 
+def test_a_block_can_be_entered_again_and_decorates():
+    block = use_backend("torch")
+    for _ in range(2):
+        with block, block:
+            assert select_backend(CPU) == "torch"
+        assert select_backend(CPU) == AUTOMATIC
+
+    @use_backend("torch")
+    def of_torch(further):
+        return [select_backend(CPU), *(of_torch(further - 1) if further else [])]
+
+    assert of_torch(2) == ["torch"] * 3
+    assert select_backend(CPU) == AUTOMATIC
+
+
+def test_functions_that_run_later_are_not_decorated():
+    def generator():
+        yield
+
+    async def coroutine():
+        pass
+
+    async def asynchronous_generator():
+        yield
+
+    for function in (generator, coroutine, asynchronous_generator):
+        with pytest.raises(TypeError, match=rf"{function.__name__}, whose body .*use_backend\('t"):
+            use_backend("torch")(function)
+
+
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("how", ["block inside", "environment"])
 def test_checkpointed_functions_have_the_block_inside(monkeypatch, how, use_reentrant):

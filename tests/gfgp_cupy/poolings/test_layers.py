@@ -240,6 +240,47 @@ class GuidedScaling(GuidedPool2d):
         return parameter * input[:, :, ::2, ::2]
 
 
+def test_a_pool_of_ones_own_counts_whatever_the_base_does():
+    class ScaledMax(GFGPMixedPool2d):
+        def pool(self, input, parameter):
+            *window, ceil_mode = self.window
+            return parameter * F.max_pool2d(input, *window, ceil_mode=ceil_mode)
+
+    class Further(ScaledMax):
+        pass
+
+    for cls in (ScaledMax, Further):
+        pool = with_random_tensors(cls(6, *WINDOW)).eval()
+        scale = pool.head(images().mean((2, 3), keepdim=True))
+        expected = scale * F.max_pool2d(images(), *WINDOW[:3], ceil_mode=True)
+        torch.testing.assert_close(pool(images()), expected)
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+@pytest.mark.parametrize("kernel_size", [2, 4])
+@pytest.mark.parametrize("count_include_pad", [False, True])
+def test_a_pool_of_ones_own_of_lines_and_volumes(axes, kernel_size, count_include_pad):
+    maxima = {1: F.max_pool1d, 3: F.max_pool3d}[axes]
+
+    class ScaledMax2d(GuidedPool2d):
+        activation = nn.Sigmoid
+
+        def pool(self, input, parameter):
+            return parameter * maxima(input, *self.window[:3])
+
+    class ScaledMax(ScaledMax2d, axes=axes): ...
+
+    assert ScaledMax.axes == axes
+    padding = kernel_size // 2 if count_include_pad else 0
+    pool = ScaledMax(6, kernel_size, 2, padding, count_include_pad=count_include_pad).eval()
+    pool = with_random_tensors(pool)
+    input = random_numbers((3, 6, *(4,) * axes), torch.float32, 0)
+    scale = pool.head(input.flatten(2).mean(2)[..., None, None]).view(3, 6, *(1,) * axes)
+    expected = scale * maxima(F.pad(input, (padding,) * 2 * axes), kernel_size, 2)
+    torch.testing.assert_close(pool(input), expected)
+    torch.testing.assert_close(pool(input[0]), expected[0])
+
+
 @pytest.mark.parametrize(
     ("activation", "function"),
     [("softplus", F.softplus), ("sigmoid", torch.sigmoid), (nn.Tanh, torch.tanh)],

@@ -2,12 +2,16 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gfgp_cupy import (
+    AdaptiveMaxEntPool2d,
     GFGPMaxEntPool2d,
+    GlobalMaxEntPool2d,
     MaxEntPool2d,
     MaxEntPoolingCuda2d,
     compile_kernels,
@@ -98,11 +102,41 @@ def test_a_partial_class_with_a_window_is_refused(pool):
         replace(network(), pool)
 
 
-def test_the_place_has_the_last_word_on_padding_and_type():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 2, 1)).double()
-    replace(model, partial(GFGPMaxEntPool2d, count_include_pad=False, dtype=torch.float32))
-    assert model[1].count_include_pad is True
-    assert {parameter.dtype for parameter in model[1].parameters()} == {torch.float64}
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_partial_class_has_the_last_word_on_padding_and_type(counts):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(3, 2, 1, count_include_pad=not counts))
+    pool = partial(GFGPMaxEntPool2d, count_include_pad=counts, dtype=torch.float32)
+    (change,) = replace(model.double(), pool)
+    assert model[1].count_include_pad is counts
+    assert ("count_include_pad" in change.is_now) is counts
+    assert {parameter.dtype for parameter in model[1].parameters()} == {torch.float32}
+
+
+def test_a_pooling_of_a_given_output_has_no_place():
+    for pool in (AdaptiveMaxEntPool2d, partial(GlobalMaxEntPool2d, init_lambda=2.0)):
+        with pytest.raises(TypeError, match=r"pool=\w+ has windows .*: pass MaxEntPool2d"):
+            replace(network(), pool)
+    replace(network(), MaxEntPool2d)
+
+
+@pytest.mark.parametrize("options", [{}, {"functional": True}])
+def test_windows_of_numpys_ints(options):
+    two = np.int64(2)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(two), Calls(two), nn.AvgPool2d(3, two))
+    changes = replace_pooling(model, SoftPool2d, sample_shape=(1, 3, 26, 26), **options)
+    called = ["F.avg_pool2d(2/2)"] if options else []
+    found = [change.was for change in changes]
+    assert sorted(found) == ["AvgPool2d(3/2)", *called, "MaxPool2d(2/2)"]
+    assert model(torch.zeros(1, 3, 26, 26)).shape == (1, 4, 2, 2)
+
+
+class Calls(nn.Module):
+    def __init__(self, kernel_size):
+        super().__init__()
+        self.kernel_size = kernel_size
+
+    def forward(self, input):
+        return F.avg_pool2d(input, self.kernel_size, (self.kernel_size, 2))
 
 
 def test_a_misspelt_argument_of_a_partial_class_is_told_by_python():
