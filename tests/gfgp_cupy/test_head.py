@@ -180,7 +180,7 @@ def test_layer_norm_is_that_over_the_channels():
 def test_a_layer_norm_of_one_feature_would_be_blind():
     one = torch.ones(1, 1, 8, 8)
     for layer, channels in ((GFGPMaxEntPool2d, 3), (GFGPGaussianPool2d, 2)):
-        with pytest.raises(ValueError, match="num_features=1 gives 0 .* pass .*hidden_features=8"):
+        with pytest.raises(ValueError, match=r"num_features=1 gives 0 .* pass .*hidden_features=8"):
             layer(channels, 2, norm_layer=LayerNorm2d)
         layer(channels, 2, norm_layer=LayerNorm2d, hidden_features=8)(one.repeat(1, channels, 1, 1))
     # One channel's advice, and that for a single sample, which is the layer norm where it can be.
