@@ -205,9 +205,9 @@ def check_head_input(
             raise ValueError(
                 "a GFGP head cannot train on a batch of one sample: its BatchNorm sees one "
                 "value a channel and sample. Use at least 2 samples a process (a DataLoader with "
-                "drop_last=True has no smaller last batch), norm_layer="
-                f"{_norm_of_single_samples(head)}, eval() mode or, where several processes train, "
-                f"SyncBatchNorm; got input of shape {tuple(sizes_of(input))}"
+                "drop_last=True has no smaller last batch), norm_layer=gfgp_cupy.norms."
+                "LayerNorm2d, eval() mode or, where several processes train, SyncBatchNorm; got "
+                f"input of shape {tuple(sizes_of(input))}"
             )
     # What is compiled is compiled for any number of samples: they are not to be compared there. A
     # network that is run without data trains on nothing.
@@ -224,12 +224,6 @@ def check_head_input(
 def _trains_batch_norm(head: nn.Module) -> bool:
     # SyncBatchNorm gathers its statistics over processes and is no BatchNorm2d.
     return any(isinstance(module, nn.BatchNorm2d) and module.training for module in head.modules())
-
-
-def _norm_of_single_samples(head: nn.Module) -> str:
-    widths = [each.num_features for each in head.modules() if isinstance(each, nn.BatchNorm2d)]
-    # A layer norm of one feature is 0.
-    return "gfgp_cupy.norms.LayerNorm2d" if min(widths) > 1 else "torch.nn.Identity"
 
 
 @functools.cache  # once a process: Python would tell it again whenever its filters have changed

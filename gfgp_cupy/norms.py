@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.types import Device
 
 __all__ = ["LayerNorm2d", "make_norm"]
@@ -21,15 +21,13 @@ class LayerNorm2d(nn.GroupNorm):
     Source: J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", arXiv:1607.06450, 2016.
 
     Args:
-        num_features: number of channels C, at least 2: one alone would become 0, whatever it is.
+        num_features: number of channels C. One alone, as the hidden layer of up to 3 channels has,
+            would become 0 whatever it is: it is scaled and shifted only.
         eps: added to the variance.
         device, dtype: of the scale and shift.
 
     Shape:
         - input, output: [N, C, 1, 1].
-
-    Raises:
-        ValueError: ``num_features`` is 1, as a head's hidden layer is of up to 3 channels.
 
     Example:
         >>> import gfgp_cupy
@@ -45,14 +43,12 @@ class LayerNorm2d(nn.GroupNorm):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if num_features == 1:
-            raise ValueError(
-                "LayerNorm2d of num_features=1 gives 0 for any input, and a head with it one "
-                "parameter for all images: where the hidden layer has one feature, pass the "
-                "pooling hidden_features=8, and where it has one channel, norm_layer=torch.nn."
-                "Identity"
-            )
         super().__init__(1, num_features, eps, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.num_channels == 1:
+            return input * self.weight + self.bias
+        return super().forward(input)
 
 
 def make_norm(

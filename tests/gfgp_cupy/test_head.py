@@ -177,19 +177,22 @@ def test_layer_norm_is_that_over_the_channels():
     torch.testing.assert_close(norm(mean).flatten(1), expected)
 
 
-def test_a_layer_norm_of_one_feature_would_be_blind():
-    one = torch.ones(1, 1, 8, 8)
-    for layer, channels in ((GFGPMaxEntPool2d, 3), (GFGPGaussianPool2d, 2)):
-        with pytest.raises(ValueError, match=r"num_features=1 gives 0 .* pass .*hidden_features=8"):
-            layer(channels, 2, norm_layer=LayerNorm2d)
-        layer(channels, 2, norm_layer=LayerNorm2d, hidden_features=8)(one.repeat(1, channels, 1, 1))
-    # One channel's advice, and that for a single sample, which is the layer norm where it can be.
-    with pytest.raises(ValueError, match=r"one channel, norm_layer=torch\.nn\.Identity"):
-        GFGPMaxEntPool2d(1, 2, norm_layer=LayerNorm2d, hidden_features=8)
-    for channels, advice in ((4, LayerNorm2d), (3, nn.Identity)):
-        with pytest.raises(ValueError, match=rf"norm_layer=\S+\.{advice.__name__}, "):
-            GFGPMaxEntPool2d(channels, 2)(one.repeat(1, channels, 1, 1))
-        GFGPMaxEntPool2d(channels, 2, norm_layer=advice)(one.repeat(1, channels, 1, 1))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_layer_norm_of_one_feature_leaves_the_head_its_sight(channels):
+    """By itself one would be 0 whatever the image."""
+    for layer in (GFGPMaxEntPool2d, GFGPGaussianPool2d):
+        pool = layer(channels, 2, norm_layer=LayerNorm2d)
+        for parameter in pool.parameters():
+            nn.init.uniform_(parameter, 0.1, 1)
+        batch = images(4, channels) * torch.tensor([1.0, 2, 3, 4]).view(4, 1, 1, 1)
+        with record_lambdas(pool) as record:
+            pool(batch.abs())
+        assert (record[""].std(0) > 1e-3).all()
+        assert pool(batch[:1]).shape == (1, channels, *pool(batch).shape[2:])
+    norm = LayerNorm2d(1, dtype=torch.float64)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    assert torch.autograd.gradcheck(norm, (torch.randn(3, 1, 1, 1).double().requires_grad_(),))
 
 
 @each_format
