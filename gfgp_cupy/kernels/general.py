@@ -19,7 +19,7 @@ from .macros import Problem
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 PARTS = Parts(
-    ground=("element.cu", "window.cu"),
+    ground=("element.cu", "window.cu", "compensated_sum.cu"),
     max_ent=("max_ent.cu", "spread.cu", "streamed_softmax.cu"),
     adapter=("spread.cu", "streamed_function.cu"),
     kernels=("general.cu",),

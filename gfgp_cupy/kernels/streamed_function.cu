@@ -1,16 +1,6 @@
 // A window function of windows of any size, whose elements are read anew for each sum:
 // window_function.cu's for general.cu and volume.cu, which ask for what max_ent.cu tells.
 
-// A sum that keeps what rounding loses, for the next term: a window may have 50,000.
-struct Sum {
-  acc_t total = 0, lost = 0;
-  __device__ __forceinline__ void add(acc_t term) {
-    const acc_t owed = term - lost, next = total + owed;
-    lost = next - next == 0 ? (next - total) - owed : 0;  // nothing is lost of an infinite sum
-    total = next;
-  }
-};
-
 struct StreamedWindow {
   static constexpr bool IN_REGISTERS = false;
   const Window& window;
@@ -24,7 +14,7 @@ struct StreamedWindow {
 
   template <class Term>
   __device__ __forceinline__ acc_t sum(const Term& term) const {
-    Sum sum;
+    CompensatedSum sum;
     for_each_element(window, planes, [&](acc_t x) { sum.add(term(x)); });
     return sum.total;
   }

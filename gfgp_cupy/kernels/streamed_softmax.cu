@@ -4,16 +4,6 @@
 // minimum where lam < 0), and terms that are no weights get a factor with which their sum does not
 // overflow where differences do not. Sums are compensated, since windows may be of any size.
 
-// A sum that keeps what rounding loses, for the next term: a window may have 50,000.
-struct Sum {
-  acc_t total = 0, lost = 0;
-  __device__ __forceinline__ void add(acc_t term) {
-    const acc_t owed = term - lost, next = total + owed;
-    lost = next - next == 0 ? (next - total) - owed : 0;  // nothing is lost of an infinite sum
-    total = next;
-  }
-};
-
 struct State {
   acc_t scale;          // lam log2(e)
   acc_t reference;      // r
@@ -35,7 +25,7 @@ __device__ __forceinline__ State state_of(
     if (lam < 0 ? x < reference : x > reference) reference = x;
   });
   result.reference = reference;
-  Sum total, weighted;
+  CompensatedSum total, weighted;
   for_each_element(window, planes, [&](acc_t x) {
     const acc_t weight = weight_of(x, result);
     total.add(weight);
@@ -50,7 +40,7 @@ __device__ __forceinline__ State state_of(
 __device__ __forceinline__ acc_t output_of(
     const Window& window, const Planes& planes, const State& of) {
   const acc_t first = of.reference + of.shift;
-  Sum weighted;
+  CompensatedSum weighted;
   for_each_element(window, planes, [&](acc_t x) {
     weighted.add(weight_of(x, of) * (planes.factor * (x - first)));
   });
@@ -60,7 +50,7 @@ __device__ __forceinline__ acc_t output_of(
 // The variance.
 __device__ __forceinline__ acc_t sensitivity_of(
     const Window& window, const Planes& planes, const State& of) {
-  Sum sum;
+  CompensatedSum sum;
   for_each_element(window, planes, [&](acc_t x) {
     const acc_t deviation = (x - of.reference) - of.shift;
     // In this order: a weight of 0 must not meet an infinite square.

@@ -19,7 +19,7 @@ from .macros import Problem
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 PARTS = Parts(
-    ground=("element.cu", "volume_window.cu"),
+    ground=("element.cu", "volume_window.cu", "compensated_sum.cu"),
     max_ent=(
         "window_function.cu", "max_ent.cu", "max_ent_function.cu", "spread.cu",
         "streamed_function.cu",

@@ -142,15 +142,7 @@ struct Sum {
 
 #else
 
-// A sum that keeps what rounding loses, for the next term: a thread may have thousands.
-struct Sum {
-  acc_t total = 0, lost = 0;
-  __device__ __forceinline__ void add(acc_t term) {
-    const acc_t owed = term - lost, next = total + owed;
-    lost = next - next == 0 ? (next - total) - owed : 0;  // nothing is lost of an infinite sum
-    total = next;
-  }
-};
+using Sum = CompensatedSum;  // a thread may have thousands of elements
 
 #endif
 

@@ -20,8 +20,8 @@ from .macros import Problem, switches
 __all__ = ["backward", "chunks", "forward", "serves"]
 
 PARTS = Parts(
-    ("element.cu",), ("max_ent.cu", "spread.cu", "max_ent_function.cu"), ("spread.cu",),
-    ("whole_planes.cu",),
+    ("element.cu", "compensated_sum.cu"), ("max_ent.cu", "spread.cu", "max_ent_function.cu"),
+    ("spread.cu",), ("whole_planes.cu",),
 )  # fmt: skip
 
 LEAST_BLOCK = 128
