@@ -53,10 +53,11 @@ def forward(
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, function: WindowFunction = MAX_ENT
 ) -> tuple[Tensor, Tensor]:
-    """:func:`forward` and each window's standard deviation, for :func:`lam_backward`.
+    """:func:`forward`, and the derivative of each window's output by θ as :mod:`gfgp_cupy.spread`
+    keeps it: for :func:`lam_backward`.
 
-    The deviation, not the variance: it has the range of the input. It comes as
-    :mod:`gfgp_cupy.spread` keeps it.
+    Of Max-Ent pooling it is kept as the standard deviation under the weights, not as the variance:
+    the deviation has the range of the input.
     """
     if function.name != MAX_ENT.name:
         return _composed_with_spread(input, lam, geometry, function)

@@ -2,7 +2,8 @@
 // an element is, 2 x m / (x^2 + m^2), and (1 - theta) times that under weights e^(x - r), r the
 // largest element. The first mean is m and what its elements are off m; the second is a centre and
 // what they are off that. Those that have a weight are near r, however far from m: so the centre is
-// r; but m where that is near r, too, for the mean may be much less than r.
+// r; but m, except in half types, where that is less than 1 from r, for the mean may be much less
+// than r.
 
 #define MANY_REGISTERS
 #define NUMBERS 7
@@ -123,7 +124,8 @@ __device__ __forceinline__ Message message_of(
   return {
       of.mean, of.largest, likeness * of.slope * reciprocal(window.count()),
       likeness * of.by_likeness.inverse_total, of.by_likeness.shift,
-      size * of.by_size.inverse_total, of.by_size.shift + (centre_of(of.mean, of.largest) - of.largest)};
+      size * of.by_size.inverse_total,
+      of.by_size.shift + (centre_of(of.mean, of.largest) - of.largest)};
 }
 
 // Of each mean p (1 + (x - y) ds/dx), ds/dx = 1 by size; by likeness what comes by way of m, too.

@@ -23,8 +23,8 @@ class ForwardTensors(NamedTuple):
         input: [N, C, H, W], read.
         lam: λ of 4 dimensions, read.
         output: [N, C, oH, oW], written.
-        spread: [N, C, oH, oW], each window's standard deviation as :mod:`gfgp_cupy.spread` keeps
-            it, written; ``None``: not wanted.
+        spread: [N, C, oH, oW], the derivative of each window's output by θ as
+            :mod:`gfgp_cupy.spread` keeps it, written; ``None``: not wanted.
     """
 
     input: Tensor

@@ -17,8 +17,8 @@ struct Message {
 
 #if defined(DTYPE_FLOAT16) || defined(DTYPE_BFLOAT16)
 
-// The logarithm to base 2, a whole number and one from -1/2 to 1/2: of two such the whole numbers are
-// subtracted exactly. It is of the element alone, so windows beside each other share it.
+// The logarithm to base 2, a whole number and one from -1/2 to 1/2: of two such the whole numbers
+// are subtracted exactly. It is of the element alone, so windows beside each other share it.
 struct Logarithm {
   acc_t whole, part;
 };
@@ -35,8 +35,8 @@ __device__ __forceinline__ acc_t difference(const Logarithm& of_x, const Logarit
   return (of_x.whole - of_y.whole) + (of_x.part - of_y.part);
 }
 
-// The least |theta| for powers relative to nothing: the output's relative error is that of the mean's
-// logarithm, over theta.
+// The least |theta| for powers relative to nothing: the output's relative error is that of the
+// mean's logarithm, over theta.
 #define LEAST_POWER ((acc_t)0.125)
 
 struct Summary {

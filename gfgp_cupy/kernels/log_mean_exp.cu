@@ -9,7 +9,7 @@
 #define LOG2_E ((acc_t)1.4426950408889634074)
 #define LN_2 ((acc_t)0.69314718055994530942)
 #if defined(DTYPE_FLOAT64)
-#define FEW ((acc_t)0.0001220703125)  // of which the fourth power, over 100, is less than a rounding
+#define FEW ((acc_t)0.0001220703125)  // whose fourth power, over 100, is less than a rounding
 #elif defined(DTYPE_FLOAT32)
 #define FEW ((acc_t)0.015625)
 #else
@@ -25,8 +25,8 @@ __device__ __forceinline__ Exponent exponent_of(acc_t theta) {
 }
 
 // Whether deviations from the mean of elements between which they differ by `range` serve: weights
-// are then neither small nor large, if the mean, which is rounded, is between the elements. Elsewhere
-// deviations are from the extreme that has the largest weight.
+// are then neither small nor large, if the mean, which is rounded, is between the elements.
+// Elsewhere deviations are from the extreme that has the largest weight.
 __device__ __forceinline__ bool may_be_from_mean(acc_t range, const Exponent& by) {
   return fabs(by.theta) * range <= 4;
 }

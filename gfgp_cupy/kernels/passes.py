@@ -68,7 +68,8 @@ def forward(
 def forward_with_spread(
     input: Tensor, lam: Tensor, geometry: PoolGeometry, run: Run, function: WindowFunction = MAX_ENT
 ) -> tuple[Tensor, Tensor]:
-    """:func:`forward`, and each window's standard deviation as :mod:`gfgp_cupy.spread` keeps it."""
+    """:func:`forward`, and the derivative of each window's output by θ as :mod:`gfgp_cupy.spread`
+    keeps it: of Max-Ent pooling as the standard deviation under the weights."""
     layout = layout_of(input)
     input = input.contiguous(memory_format=layout)
     problem = problem_of(input, lam, geometry, layout, function)

@@ -12,8 +12,8 @@
 // Traffic, with re-reading left out: forward X + O (X + 2 O with spread), backward 2 X + O.
 //
 // Macros: CHANNELS_LAST; BLOCK, threads, and MEMBERS, both powers of two; LANES (contiguous: 1);
-//         VECTOR (channels_last: 1); ITEMS, packs of VECTOR elements that a thread has of a plane at
-//         most; HELD; and WRITE_* and ADD_MEAN_GRAD: what is wanted.
+//         VECTOR (channels_last: 1); ITEMS, packs of VECTOR elements that a thread has of a plane
+//         at most; HELD; and WRITE_* and ADD_MEAN_GRAD: what is wanted.
 
 #define INFINITY_OF ((acc_t)__int_as_float(0x7f800000))
 

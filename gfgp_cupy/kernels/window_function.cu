@@ -1,5 +1,5 @@
-// Window functions: what a pooling has to supply, once, for all kernels (Max-Ent pooling has files of
-// its own, which max_ent.cu tells of), and what it can be made of beside element.cu.
+// Window functions: what a pooling has to supply, once, for all kernels (Max-Ent pooling has files
+// of its own, which max_ent.cu tells of), and what it can be made of beside element.cu.
 //
 // A file with these, each __device__ __forceinline__; theta is the window's parameter, the constant
 // of all windows, where there is one, the macro CONSTANT:
@@ -11,12 +11,13 @@
 //   sensitivity_of(window, summary, theta)         the derivative of the output by theta; as
 //                                                  spread.cu has it, never negative or of any sign
 //   struct Message { acc_t number[NUMBERS]; }
-//   message_of(window, summary, theta, grad)       what the window sends back to its elements, where
-//                                                  `grad` is the gradient of its output
+//   message_of(window, summary, theta, grad)       what the window sends back to its elements,
+//                                                  where `grad` is the gradient of its output
 //   received(x, message, theta)                    what its element x gets of it
-//   #define MANY_REGISTERS                         if the compiler, left alone, spills some of them;
-//                                                  gradients of large windows that share columns are
-//                                                  then overlapping.cu's, where it serves
+//   #define MANY_REGISTERS                         if the compiler, left alone, spills some of
+//                                                  them; gradients of large windows that share
+//                                                  columns are then overlapping.cu's, where it
+//                                                  serves
 //
 // All numbers are acc_t. A `window` is of a family's own type (a template's parameter) and has
 //
@@ -33,8 +34,8 @@
 // Results that are not wanted are not computed, since nothing is left of unused numbers.
 //
 // Threads may share a window, and wait for each other where it adds up, beside threads whose theta
-// is another: call what a window has whatever theta and its numbers are, and choose from results; or
-// where any(condition) holds.
+// is another: call what a window has whatever theta and its numbers are, and choose from results;
+// or where any(condition) holds.
 //
 // A file that goes with this one gives it a family's windows: tiling_function.cu (disjoint.cu),
 // marching_function.cu (marching_rows.cu, marching_channels.cu), overlapping_function.cu,
