@@ -20,7 +20,6 @@ from . import (
     marching_channels,
     marching_rows,
     overlapping,
-    volume,
     volume_tiles,
     whole_planes,
 )
@@ -45,7 +44,7 @@ EACH_WINDOW_ONCE: tuple[Family, ...] = (
 """Likewise, for gradients of windows that take long to compute: in the marches' backward pass each
 thread computes all that reach into its columns."""
 
-OF_VOLUMES: tuple[Family, ...] = (volume_tiles, volume)
+OF_VOLUMES: tuple[Family, ...] = (volume_tiles, general)
 """By preference, for windows with a depth."""
 
 FEW_TAPS = 9
