@@ -94,14 +94,17 @@ def _launch(
 
 @functools.lru_cache(maxsize=4096)
 def _deal(problem: Problem, aligned: int, on: tuple[str, ...]) -> Dealt:
-    deal, defines, sizes = (_lanes if problem.channels_last else _planes)(problem, aligned, on)
+    sums = _sums(problem, on)
+    deal, defines, sizes = (
+        _lanes(problem, aligned) if problem.channels_last else _planes(problem, aligned, sums)
+    )
     return Dealt(
         source=(CHANNELS_LAST if problem.channels_last else CONTIGUOUS).source(problem.function),
         defines=(*problem.defines, *problem.window_defines, *switches(*on), *defines),
         grid=deal.grid,
         threads=deal.threads,
         sizes=(*sizes, *problem.sizes[5:]),
-        shared_bytes=deal.shared_elements(_sums(problem, on)) * problem.acc_size,
+        shared_bytes=deal.shared_elements(sums) * problem.acc_size,
         chunks=deal.chunks,
     )
 
@@ -111,9 +114,7 @@ def _deal(problem: Problem, aligned: int, on: tuple[str, ...]) -> Dealt:
 # registers allow.
 
 
-def _lanes(
-    problem: Problem, aligned: int, on: tuple[str, ...]
-) -> tuple[Lanes, tuple[str, ...], tuple[int, ...]]:
+def _lanes(problem: Problem, aligned: int) -> tuple[Lanes, tuple[str, ...], tuple[int, ...]]:
     # Each channel has λ, its gradient's sum and two more gradients of its own.
     channels, (_, _, out_h, out_w) = problem.shape[1], problem.output_shape
     vector = _vector(problem, aligned, 80 // (_taps(problem) + 4), channels)
@@ -122,16 +123,14 @@ def _lanes(
 
 
 def _planes(
-    problem: Problem, aligned: int, on: tuple[str, ...]
+    problem: Problem, aligned: int, sums: bool
 ) -> tuple[Planes, tuple[str, ...], tuple[int, ...]]:
     kernel_w, out_w = problem.geometry.kernel_size[1], problem.output_shape[3]
     vector = _vector(problem, aligned, 32 // _taps(problem), out_w)
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
     # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.
     vector = pack // math.gcd(pack, kernel_w)
-    planes = Planes.of(
-        problem.output_shape, vector, _taps(problem) * problem.dtype.itemsize, _sums(problem, on)
-    )
+    planes = Planes.of(problem.output_shape, vector, _taps(problem) * problem.dtype.itemsize, sums)
     return planes, (*planes.defines, f"PACK={pack}"), planes.sizes(problem.shape[1])
 
 
