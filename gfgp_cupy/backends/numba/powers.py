@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -20,6 +21,7 @@ __all__ = [
     "multiply_subtract",
     "polynomial",
     "polynomial_by_halves",
+    "polynomial_of_type",
     "power_of_two",
     "power_of_two_by_bits",
     "power_of_two_by_scaling",
@@ -299,6 +301,28 @@ def polynomial_by_halves(typing_context, x, coefficients):
         return terms[0]
 
     return x(x, coefficients), generate
+
+
+def polynomial_of_type(
+    coefficients: dict[types.Float, tuple[float, ...]],
+) -> Callable[[Any], Any]:
+    """:func:`polynomial` with the coefficients for the type of its argument's elements."""
+
+    def of_vector(x) -> Any:
+        raise NotImplementedError("a polynomial of a type is for compiled functions")
+
+    @overload(of_vector)
+    def _of_vector(x):
+        if not isinstance(x, Vector):
+            return None
+        of_element = coefficients[x.element]
+
+        def implementation(x):
+            return polynomial(x, of_element)
+
+        return implementation
+
+    return of_vector
 
 
 @intrinsic

@@ -11,14 +11,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from numba import types
-from numba.extending import overload
 
 from ..compile import inlined
 from ..near_one import log
-from ..powers import polynomial
+from ..powers import polynomial_of_type
 from ..simd import (
     LOG2_E,
-    Vector,
     bits_where_less,
     chosen,
     lanes_within,
@@ -126,18 +124,4 @@ _COEFFICIENTS = {
     ),
 }
 
-
-def _chi(z) -> Any:
-    raise NotImplementedError("_chi is for compiled functions")
-
-
-@overload(_chi)
-def _chi_of(z):
-    if not isinstance(z, Vector):
-        return None
-    coefficients = _COEFFICIENTS[z.element]
-
-    def implementation(z):
-        return polynomial(z, coefficients)
-
-    return implementation
+_chi = polynomial_of_type(_COEFFICIENTS)

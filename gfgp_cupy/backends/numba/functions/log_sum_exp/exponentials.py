@@ -9,7 +9,13 @@ from numba import types
 from numba.extending import overload
 
 from ...compile import inlined
-from ...powers import constants_of, multiply_subtract, polynomial, times_power_of_two
+from ...powers import (
+    constants_of,
+    multiply_subtract,
+    polynomial,
+    polynomial_of_type,
+    times_power_of_two,
+)
 from ...simd import LOG2_E, Vector, chosen, lanes_within, multiply_add, zeros_like
 
 __all__ = ["Exponential", "exponential", "power_in_parts"]
@@ -127,18 +133,4 @@ _COEFFICIENTS = {
     ),
 }
 
-
-def _bend_of(f) -> Any:
-    raise NotImplementedError("_bend_of is for compiled functions")
-
-
-@overload(_bend_of)
-def _bend_of_exponential(f):
-    if not isinstance(f, Vector):
-        return None
-    coefficients = _COEFFICIENTS[f.element]
-
-    def implementation(f):
-        return polynomial(f, coefficients)
-
-    return implementation
+_bend_of = polynomial_of_type(_COEFFICIENTS)

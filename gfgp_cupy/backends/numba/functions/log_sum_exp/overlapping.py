@@ -19,7 +19,7 @@ from ...apart import apart, usually
 from ...compile import compiled, inlined
 from ...elements import Nine, mean, total
 from ...near_one import log_by_halves
-from ...powers import constants_of, multiply_subtract, polynomial, power_of_two
+from ...powers import constants_of, multiply_subtract, polynomial_of_type, power_of_two
 from ...shared_weights import all_hold
 from ...simd import (
     LOG2_E,
@@ -274,21 +274,7 @@ _COEFFICIENTS = {
     ),
 }
 
-
-def _chi(z) -> Any:
-    raise NotImplementedError("_chi is for compiled functions")
-
-
-@overload(_chi)
-def _chi_of(z):
-    if not isinstance(z, Vector):
-        return None
-    coefficients = _COEFFICIENTS[z.element]
-
-    def implementation(z):
-        return polynomial(z, coefficients)
-
-    return implementation
+_chi = polynomial_of_type(_COEFFICIENTS)
 
 
 # ---------------------------------------------------------------- where powers less 1 do not hold
