@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import gfgp_cupy.poolings  # noqa: F401  they register their window functions
+from benchmarks.cuda_on_cpu import run_launch
 from benchmarks.environment import environment_of
 from benchmarks.memory import allocations_of, leave_out_of_collections
 from benchmarks.pooling_costs import (
@@ -189,8 +190,6 @@ def measure(
 
 def traffic(shape: Shape, options: argparse.Namespace) -> Iterator[Traffic]:
     """Of all that have kernels, on one sample."""
-    from tests.support.cuda_on_cpu import run_launch
-
     geometry = pool_geometry(shape.kernel_size, shape.stride, shape.padding)
     for dtype_name, dtype in DTYPES.items():
         input = images(shape, 1, options.layout, dtype)

@@ -19,6 +19,7 @@ PACKAGES = (
     ("models",),
     ("training",),
     ("train_imagenet", "benchmarks", "experiments"),
+    ("tests",),
 )
 
 # Inside a package a node is a file at its top, or a folder. Each of those on the left is imported

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import poolings
 from benchmarks.pooling_costs import Copy, Time, page, read_costs, write_costs
 from gfgp_cupy import use_backend
-from tests.support.cuda_on_cpu import needs_cxx
+from tests.support.cxx import needs_cxx
 
 TINY = ("--shapes", "8x8x8:2/2/0", "--batch-size", "1", "--rounds", "2")
 

@@ -11,7 +11,7 @@ import torch
 from gfgp_cupy import use_backend
 from tests.gfgp_cupy.poolings import test_window_functions as suite
 from tests.support import window_formulas
-from tests.support.cuda_on_cpu import needs_cxx
+from tests.support.cxx import needs_cxx
 from tests.support.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "examples" / "adding_a_pooling"

@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
-from tests.support.cuda_on_cpu import needs_cxx
+from tests.support.cxx import needs_cxx
 from tests.support.implementations import each_backend
 from tests.support.random_numbers import random_numbers
 from tests.support.small_networks import plain_network, small_densenet, small_resnet

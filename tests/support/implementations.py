@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from benchmarks.cuda_on_cpu import run_launch
+from benchmarks.cuda_on_cpu.run import extent_bytes
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.kernels import Launch, passes
 from tests.support import stand_in_driver
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
-from tests.support.cuda_on_cpu.run import extent_bytes
+from tests.support.cxx import needs_cxx
 from tests.support.kernel_cases import specialisation, specialisations
 from tests.support.stand_in_driver import needs_stand_in
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.memory_format import layout_of
 from tests.support import slow_loops
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 from tests.support.implementations import kernels_on_cpu
 from tests.support.random_numbers import random_numbers
 

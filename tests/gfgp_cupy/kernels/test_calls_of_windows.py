@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.kernels.formula import MATHEMATICS, formula_defines
 from gfgp_cupy.kernels.launch import Launch, source
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 from tests.support.kernel_cases import window_functions
 
 CALLS = Path(__file__).parent / "calls_of_windows.cu"

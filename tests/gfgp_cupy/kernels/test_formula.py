@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.max_ent import MAX_ENT
 from gfgp_cupy.window_function import WindowFunction
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 from tests.support.implementations import kernels_on_cpu
 from tests.support.kernel_cases import KernelCase
 

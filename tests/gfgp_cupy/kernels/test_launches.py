@@ -10,13 +10,14 @@ from importlib import resources
 import pytest
 import torch
 
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import Launch, disjoint, lanes, passes
 from gfgp_cupy.kernels.launch import source
 from gfgp_cupy.kernels.macros import DTYPE_MACROS
 from gfgp_cupy.spread import pack_spread, unpack_spread
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
-from tests.support.cuda_on_cpu.compile import Program, compile_cubin, in_processes
+from tests.support.cuda_compiler import Program, compile_cubin, in_processes
+from tests.support.cxx import needs_cxx
 from tests.support.implementations import kernels_on_cpu, run_on_cpu
 from tests.support.kernel_cases import (
     DTYPES,

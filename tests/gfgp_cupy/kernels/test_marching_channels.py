@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from tests.support import slow_loops
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 from tests.support.implementations import kernels_on_cpu
 from tests.support.random_numbers import random_numbers
 from tests.support.rounding import assert_rounding_only

@@ -8,7 +8,7 @@ import torch
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.max_ent import MAX_ENT
-from tests.support.cuda_on_cpu.compile import Program, in_processes, resource_usage
+from tests.support.cuda_compiler import Program, in_processes, resource_usage
 from tests.support.kernel_cases import window_functions
 
 POOLINGS = (

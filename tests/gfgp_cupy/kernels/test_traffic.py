@@ -12,9 +12,10 @@ and O. The fused layer's forward pass also writes the spread, O, of which its ba
 import pytest
 import torch
 
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 
 SLACK = 1.15
 

@@ -8,7 +8,7 @@ from gfgp_cupy import poolings  # noqa: F401  they register their window functio
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.ops import OPERATORS
-from tests.support.cuda_on_cpu.compile import Program, in_processes, resource_usage
+from tests.support.cuda_compiler import Program, in_processes, resource_usage
 from tests.support.implementations import each_place
 from tests.support.random_numbers import random_numbers
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import gfgp_cupy.poolings  # noqa: F401  registers the window functions
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.max_ent import MAX_ENT
 from gfgp_cupy.ops import OPERATORS
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 from tests.support.implementations import each_place, kernels_on_cpu
 from tests.support.random_numbers import random_numbers
 

@@ -7,12 +7,13 @@ from decimal import Decimal, localcontext
 import pytest
 import torch
 
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy.backends import numba
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import passes
 from gfgp_cupy.poolings.generalized_mean import GENERALIZED_MEAN
 from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 from tests.support.random_numbers import random_numbers
 from tests.support.rounding import UNIT_ROUNDOFF
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import gfgp_cupy.poolings  # noqa: F401  they register their window functions
+from benchmarks.cuda_on_cpu import run_launch
 from gfgp_cupy import use_backend
 from gfgp_cupy.backends import backend_module
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.ops import OPERATORS
 from gfgp_cupy.poolings.log_sum_exp import LOG_SUM_EXP
 from gfgp_cupy.window_pooling import pool_guided, pool_windows
-from tests.support.cuda_on_cpu import needs_cxx, run_launch
+from tests.support.cxx import needs_cxx
 from tests.support.implementations import FUNCTIONS, kernels_on_cpu, needs_cuda, run_on_gpu
 from tests.support.memory_layouts import arranged
 from tests.support.random_numbers import random_numbers

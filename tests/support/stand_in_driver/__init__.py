@@ -4,12 +4,12 @@ CuPy's own code runs as it does with a GPU: ``RawKernel`` compiles with NVRTC fo
 the machine code from CuPy's cache on disk), loads the module, marshals the arguments and calls
 ``cuLaunchKernel``. There a small C library takes the place of the driver. It hands the launch to
 Python: the parameters are read as a driver would read them, compared with those in the machine
-code, and ``tests.support.cuda_on_cpu`` executes the launch on the CPU tensors whose addresses came.
+code, and ``benchmarks.cuda_on_cpu`` executes the launch on the CPU tensors whose addresses came.
 
 A launch that a GPU would not take, or would do harm with, raises an error in the caller
 (``CUDADriverError: STAND_IN_DRIVER: …``): a null pointer that the kernel touches, a wrong number or
 size of arguments, an address that is misaligned or in none of the launch's tensors, another stream
-than PyTorch's current one, and all that ``tests.support.cuda_on_cpu`` finds.
+than PyTorch's current one, and all that ``benchmarks.cuda_on_cpu`` finds.
 
 Test equipment, never a run-time path. It needs Linux, a C++ compiler, CuPy with NVRTC, and no GPU.
 """
@@ -22,9 +22,9 @@ from unittest import mock
 import pytest
 import torch
 
+from benchmarks.cuda_on_cpu import compiler_available
 from gfgp_cupy.backends import cupy as backend
 from gfgp_cupy.backends import selection
-from tests.support.cuda_on_cpu import compiler_available
 
 from .driver import STREAM, capsule_of_gpu, crossing, launch_count, load_driver
 from .runtime import replace_runtime

@@ -13,8 +13,8 @@ import numpy
 import torch
 from torch.utils.dlpack import to_dlpack
 
+from benchmarks.cuda_on_cpu.run import compile_library, extent_bytes, kernel_kinds, run_launch
 from gfgp_cupy.kernels import Launch
-from tests.support.cuda_on_cpu.run import compile_library, extent_bytes, kernel_kinds, run_launch
 
 from .cubin import CompiledKernel, kernels_of
 from .runtime import replace_runtime
@@ -196,7 +196,7 @@ def _load(image: int, out) -> None:
     if _now.program is None:
         raise Refused("a module is loaded that RawKernel did not compile")
     macros, source = _MACROS_AND_SOURCE.fullmatch(_now.program).groups()
-    # As Launch.defines has them: tests.support.cuda_on_cpu keeps what it has compiled by these.
+    # As Launch.defines has them: benchmarks.cuda_on_cpu keeps what it has compiled by these.
     defines = tuple(
         line.removeprefix("#define ").replace(" ", "=", 1) for line in macros.splitlines()
     )

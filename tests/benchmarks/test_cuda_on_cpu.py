@@ -7,8 +7,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from tests.support.cuda_on_cpu import LaunchError, Traffic, needs_cxx, run_launch
-from tests.support.cuda_on_cpu.compile import compile_cubin, nvrtc_available, resource_usage
+from benchmarks.cuda_on_cpu import LaunchError, Traffic, run_launch
+from tests.support.cuda_compiler import compile_cubin, nvrtc_available, resource_usage
+from tests.support.cxx import needs_cxx
 
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 ORDERS = ("forward", "reverse", "shuffled")
