@@ -5,11 +5,19 @@
 ``FOLDER`` is a clone of this repository. Weights are fresh: none are published.
 """
 
+from pathlib import Path
+
 from torch import nn
 
 import models
 
 dependencies = ["torch", "numpy"]
+
+if Path(__file__).resolve().parent / "models" not in map(Path.resolve, map(Path, models.__path__)):
+    raise ImportError(
+        f"the package models of {list(models.__path__)} is in place of this repository's, under "
+        "whose name it has been imported: load the network in a process that imports no other"
+    )
 
 
 def _entry_point(name: str):

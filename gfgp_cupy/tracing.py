@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,10 +28,12 @@ from .hooks import FORWARD_HOOKS, hook_of_copy, libraries_of, no_hooks
 
 __all__ = [
     "WANT_OF_DATA",
+    "check_nothing_is_kept",
     "check_sample_shape",
     "explained",
     "fake_images",
     "skeleton_of",
+    "wants_data",
     "way_to_copy",
     "without_data",
 ]
@@ -41,6 +44,12 @@ WANT_OF_DATA = (
     UnsupportedOperatorException,
 )
 """What is raised where code asks for a tensor's values, or an operator has no version without."""
+
+
+def wants_data(error: BaseException) -> bool:
+    """Whether code has asked for a tensor's values, of which there are none."""
+    # That is how a format string does.
+    return isinstance(error, WANT_OF_DATA) or "FakeTensor.__format__" in str(error)
 
 
 ARRAYS = (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
@@ -56,7 +65,7 @@ def explained(problem: str, way_out: str, for_want_of_data: str = "") -> Iterato
     try:
         yield
     except Exception as error:
-        if for_want_of_data and isinstance(error, WANT_OF_DATA):
+        if for_want_of_data and wants_data(error):
             way_out = for_want_of_data
         raise ValueError(f"{problem} ({type(error).__name__}: {error}): {way_out}") from error
 
@@ -68,6 +77,10 @@ def skeleton_of(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
         for tensor in _tensors_of(module):
             copies[id(tensor)] = fake.from_tensor(tensor)
     skeleton = deepcopy(model, copies)
+    own = {id(module) for module in model.modules()}
+    for path, module in skeleton.named_modules():
+        if id(module) in own:
+            raise TypeError(f"{path!r} gives itself in place of a copy, as its __deepcopy__ says")
     libraries = libraries_of(model)
     for module in model.modules():
         copy = copies.get(id(module))  # none of what a part that copies itself has made anew
@@ -138,6 +151,35 @@ def fake_images(
     return torch.empty(
         shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format
     )
+
+
+def check_nothing_is_kept(fake: FakeTensorMode, known: Iterable[Tensor], caller: str) -> None:
+    """Checks that a network that has been run keeps no tensors without data in a cache of its code,
+    which the next call would compute with.
+
+    Args:
+        fake: the mode that the network was run in; its skeleton is gone.
+        known: tensors of that mode that somebody else keeps.
+        caller: the function that has run it, for the message.
+
+    Raises:
+        ValueError: there are others.
+    """
+    of_ours = {id(tensor) for tensor in known}
+
+    def is_kept(what: object) -> bool:
+        return type(what) is FakeTensor and what.fake_mode is fake and id(what) not in of_ours
+
+    if not any(map(is_kept, gc.get_objects())):
+        return
+    gc.collect()  # they may be garbage
+    if any(map(is_kept, gc.get_objects())):
+        raise ValueError(
+            "the network's forward keeps tensors outside of the network, as functools.lru_cache, a "
+            "global or a class's attribute does, and has some there now that hold no data: empty "
+            "that cache, pass a batch of the same shape through the network, which fills it, and "
+            f"call {caller} again; or let the network have such tensors as buffers"
+        )
 
 
 @contextmanager

@@ -11,13 +11,17 @@ from gfgp_cupy.published_names import save_published_names
 def drop_wrapper_names(
     model: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object
 ) -> None:
-    """Rename in place the tensors saved from a model that DataParallel wrapped, in whole or part.
+    """Rename in place the tensors saved from a model that DataParallel wrapped, in whole or part,
+    or from ``torch.optim.swa_utils.AveragedModel``, whose count of updates is left out.
 
     A wrapper adds ``module`` to the path of each tensor under it: ``module.conv1.weight``,
     ``features.module.0.weight``. A ``load_state_dict`` pre-hook. A name stays as it is where
     ``model`` has such a wrapper itself, or where the state dict holds the shorter name too:
     the load then reports it as unexpected.
     """
+    wrapped = any(name.startswith(f"{prefix}module.") for name in state_dict)
+    if wrapped and not hasattr(model, "n_averaged"):
+        state_dict.pop(f"{prefix}n_averaged", None)
     for name in [name for name in state_dict if name.startswith(prefix)]:
         own_name = prefix + _without_wrappers(model, name.removeprefix(prefix))
         if own_name not in state_dict:

@@ -17,6 +17,8 @@ from training.options import flag_of
 from training.options.config_file import text_of
 from training.processes.rendezvous import address_of
 from training.recipes import RECIPES
+from training.records.confusion import CONFUSION_PDF_NAME
+from training.records.lambdas import LAMBDAS_NAME
 from training.settings import Settings
 
 
@@ -133,6 +135,12 @@ def _check_checkpoints(settings: Settings) -> None:
         )
     if Path(settings.pdf_filename).suffix != ".pdf":
         raise UserError(f"--pdf-filename {settings.pdf_filename}: must end in .pdf")
+    others = (str(Path(LAMBDAS_NAME).with_suffix(".pdf")), CONFUSION_PDF_NAME)
+    if settings.pdf_filename in others:
+        raise UserError(
+            f"--pdf-filename {settings.pdf_filename}: is the name of another picture of the run; "
+            "take one of its own"
+        )
 
 
 def _check_recipe(settings: Settings) -> None:

@@ -90,7 +90,10 @@ def write_split(
     split: str,
     samples: int,
 ) -> int:
-    """Write the images ``indices`` to ``folder/SPLIT-0000.tar`` and on; return how many shards."""
+    """Write the images ``indices`` to ``folder/SPLIT-0000.tar`` and on; return how many shards.
+
+    Whatever shards of the split there were are gone then.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(indices), samples)
     for number, start in enumerate(starts):
@@ -100,6 +103,10 @@ def write_split(
             images=images, indices=indices[start : start + samples], classes=classes, path=partial
         )
         partial.replace(path)
+    for path in folder.glob(f"{split}-*.tar"):
+        number = path.stem.removeprefix(f"{split}-")
+        if number.isdecimal() and int(number) >= len(starts):
+            path.unlink()  # of more shards that were there before
     return len(starts)
 
 

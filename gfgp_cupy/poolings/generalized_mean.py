@@ -86,7 +86,8 @@ def _composition(input: Tensor, p: Tensor, geometry: PoolGeometry, eps: float) -
     # being NaN.
     x = x + (x - x).detach()
     logarithm = torch.where(x < eps, eps, x).log()
-    return log_mean_exp(logarithm, p, geometry).exp().to(input.dtype)
+    # No result of exp(), which its derivative is made of: what follows may change it in place.
+    return log_mean_exp(logarithm, p, geometry).exp().clone().to(input.dtype)
 
 
 GENERALIZED_MEAN = register(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +17,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but 
 
 from ..autocast import mean_dtype
 from ..hooks import LIBRARIES, library_of
-from ..tracing import WANT_OF_DATA, fake_images, skeleton_of, way_to_copy, without_data
+from ..tracing import (
+    check_nothing_is_kept,
+    fake_images,
+    skeleton_of,
+    wants_data,
+    way_to_copy,
+    without_data,
+)
 from .call_trace import CallTrace
 from .functional_calls import without_pooling_calls
 from .pooling_calls import NAME
@@ -25,6 +35,10 @@ __all__ = ["Failure", "Trace", "trace_forward"]
 NOT_RUN = (
     "pass the shape that it takes, or call replace_pooling on the part of it that takes images"
 )
+
+
+NOT_A_NETWORKS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+"""Folders of code that runs networks."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Failure:
     @property
     def for_want_of_data(self) -> bool:
         """Whether all is well but that the code asks for values, which there are none of."""
-        return isinstance(self.error, WANT_OF_DATA)
+        return wants_data(self.error)
 
     def __str__(self) -> str:
         said = str(self.error).strip().partition("\n")[0]
@@ -147,12 +161,29 @@ def _trace(
             what = f"the forward fails on images of sample_shape={tuple(sample_shape)} without data"
             inside, cause = trace.innermost or ("", error)
             path = inside if cause is error else ""
-            failure = Failure(path, what, error, NOT_RUN)
+            way_out = NOT_RUN
+            if wants_data(error):
+                way_out = f"take out for this call what asks for values{_place_of(error)}"
+            failure = Failure(path, what, error, way_out)
             if training and trace.failure is None:
                 trace.failure_in_training = failure
             else:
                 trace.failure = trace.failure or failure
+    for module in skeleton.modules():
+        vars(module).pop("_call_impl", None)  # a circle, which would keep the skeleton
+    del skeleton
+    if trace.failure is None and trace.failure_in_training is None:  # whose frames have tensors
+        of_calls = (site.inputs for site in trace.calls.sites)
+        known = chain(*trace.inputs.values(), *of_calls)
+        check_nothing_is_kept(fake, known, caller="replace_pooling")
     return trace
+
+
+def _place_of(error: Exception) -> str:
+    """Where the network's own code has raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(NOT_A_NETWORKS)]
+    return f", an if, an assert, .item(): {own[-1].filename}:{own[-1].lineno}" if own else ""
 
 
 def _record_calls(trace: Trace, path: str, module: nn.Module) -> None:

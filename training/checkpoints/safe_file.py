@@ -1,6 +1,7 @@
 """Files of ``torch.save``, read without running code that is in them."""
 
 import argparse
+import json
 import pickle
 import warnings
 import zipfile
@@ -42,6 +43,16 @@ def read_file(option: str, path: str) -> Any:
             f"{option} {path}: is no checkpoint that can be read, damaged or not written by "
             "torch.save"
         ) from error
+
+
+def safetensors_texts(path: str) -> dict[str, str]:
+    """Return what a safetensors file has beside its tensors; nothing of a file of another kind."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > Path(path).stat().st_size or file.read(1) != b"{":
+            return {}
+        header = json.loads(b"{" + file.read(length - 1))
+    return header.get("__metadata__", {})
 
 
 def _check_sums(path: str) -> None:

@@ -1,18 +1,20 @@
 """Weights without a run: torchvision's pre-trained ones, or those of a file."""
 
 import argparse
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from training.checkpoints.fitting import take_all, take_fitting
 from training.checkpoints.format import class_count, refuse_other_network
-from training.checkpoints.safe_file import one_line, read_file
+from training.checkpoints.safe_file import one_line, read_file, safetensors_texts
 from training.errors import UserError
 from training.images.datasets import Data
 from training.processes.ranks import Process, broadcast_from_main, object_from_main
@@ -193,6 +195,12 @@ def torchvision_weights(arch: str) -> Weights:
     try:
         tensors = weights.get_state_dict(map_location="cpu", check_hash=True, weights_only=True)
     except Exception as error:  # the network, the disk or a damaged file can raise anything
+        kept = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        if kept.exists():  # so that it is not downloaded again
+            raise UserError(
+                f"--pretrained: {kept} cannot be read ({one_line(error)}); remove it, then it is "
+                "downloaded anew"
+            ) from error
         raise UserError(
             f"--pretrained: {weights.url} cannot be downloaded and read ({one_line(error)}); "
             "download it elsewhere and pass it with --weights FILE"
@@ -223,6 +231,9 @@ def weights_of_file(option: str, path: str) -> Weights:
     """
     content = read_file(option, path)
     about: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+    if texts := safetensors_texts(path):  # as training.export writes them
+        classes = json.loads(texts.get("classes", "null"))
+        about = {"state_dict": about, **texts, "classes": classes}
     averaged = "ema" in about and about.get("averaged_is_better") is not False
     named = about["ema"] if averaged else about.get("state_dict", about)
     tensors = {}
@@ -237,13 +248,14 @@ def weights_of_file(option: str, path: str) -> Weights:
     args = vars(about["args"]) if is_published else about.get("args")
     args = args if isinstance(args, Mapping) else {}
     args = {name: value for name, value in args.items() if not isinstance(value, Tensor)}
+    pool = args.get("pool", about.get("pool"))
     return Weights(
         origin=f"{option} {path}",
         source=str(Path(path).resolve()),
         outputs=output_count(tensors),
         tensors=tensors,
         arch=about["arch"] if isinstance(about.get("arch"), str) else None,
-        pool=args["pool"] if isinstance(args.get("pool"), str) else None,
+        pool=pool if isinstance(pool, str) else None,
         classes=_names(about.get("classes")),
         averaged=averaged,
         args=None if is_published else args or None,

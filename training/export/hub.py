@@ -61,6 +61,6 @@ def validation_data(checkpoint: Checkpoint) -> str | None:
     """
     args = checkpoint.args or {}
     data, batches = args.get("dataset"), args.get("limit_val_batches")
-    if data is None or data == "imagenet":
-        return None
-    return data if batches is None else f"{data} (the first {batches} batches)"
+    if data == "imagenet":
+        data = None if batches is None else "a folder of images"
+    return data if data is None or batches is None else f"{data} (the first {batches} batches)"

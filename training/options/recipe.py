@@ -108,5 +108,8 @@ class RecipeOptions:
         "recipe", "end each epoch after N batches", parse=positive_int, metavar="N"
     )
     limit_val_batches: int | None = option(
-        "recipe", "validate on N batches", parse=positive_int, metavar="N"
+        "recipe",
+        "validate on the first N batches (of a folder, images of its first classes)",
+        parse=positive_int,
+        metavar="N",
     )
