@@ -5,7 +5,7 @@
 ``FOLDER`` is a clone of this repository. Weights are fresh: none are published.
 """
 
-from pathlib import Path
+import pathlib
 
 from torch import nn
 
@@ -13,7 +13,8 @@ import models
 
 dependencies = ["torch", "numpy"]
 
-if Path(__file__).resolve().parent / "models" not in map(Path.resolve, map(Path, models.__path__)):
+_OWN = str(pathlib.Path(__file__).resolve().with_name("models"))
+if _OWN not in [str(pathlib.Path(folder).resolve()) for folder in models.__path__]:
     raise ImportError(
         f"the package models of {list(models.__path__)} is in place of this repository's, under "
         "whose name it has been imported: load the network in a process that imports no other"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
+from types import FrameType
 from typing import Any, SupportsIndex
 
 import torch
@@ -167,13 +168,19 @@ def check_nothing_is_kept(fake: FakeTensorMode, known: Iterable[Tensor], caller:
     """
     of_ours = {id(tensor) for tensor in known}
 
-    def is_kept(what: object) -> bool:
-        return type(what) is FakeTensor and what.fake_mode is fake and id(what) not in of_ours
+    def unknown() -> list[Tensor]:
+        return [
+            what
+            for what in gc.get_objects()
+            if type(what) is FakeTensor and what.fake_mode is fake and id(what) not in of_ours
+        ]
 
-    if not any(map(is_kept, gc.get_objects())):
+    if not unknown():
         return
-    gc.collect()  # they may be garbage
-    if any(map(is_kept, gc.get_objects())):
+    gc.collect()
+    left = unknown()
+    # Those that no Python object refers to are what others are views of.
+    if any(what is not left and type(what) is not FrameType for what in gc.get_referrers(*left)):
         raise ValueError(
             "the network's forward keeps tensors outside of the network, as functools.lru_cache, a "
             "global or a class's attribute does, and has some there now that hold no data: empty "

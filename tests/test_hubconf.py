@@ -45,6 +45,19 @@ def test_from_another_folder(tmp_path):
     assert "num_classes: length" in found["help"]
 
 
+def test_another_package_of_that_name_is_told(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    program = (
+        f"import models, torch; torch.hub.load({str(REPOSITORY)!r}, 'resnet18', source='local')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: the package models of ") and str(tmp_path) in last
+
+
 @pytest.mark.parametrize("name", ["densenet121", "resnext50_32x4d", "vgg16bow_bn"])
 def test_an_entry_point_is_its_network(name):
     with torch.device("meta"):

@@ -90,6 +90,8 @@ def contents(folder):
         (("--w", "2"), ("ambiguous option: --w",)),
         (("--pdf-filename", ".pdf"), ("--pdf-filename .pdf", "must end in .pdf")),
         (("--pdf-filename", "curves.png"), ("--pdf-filename curves.png", ".pdf")),
+        (("--pdf-filename", "lambdas.pdf"), ("--pdf-filename lambdas.pdf", "another picture")),
+        (("--pdf-filename", "confusion.pdf"), ("--pdf-filename confusion.pdf", "another picture")),
         (("--num-classes", "3"), ("--num-classes 3", "10 classes")),
     ],
 )

@@ -169,9 +169,7 @@ def _trace(
                 trace.failure_in_training = failure
             else:
                 trace.failure = trace.failure or failure
-    for module in skeleton.modules():
-        vars(module).pop("_call_impl", None)  # a circle, which would keep the skeleton
-    del skeleton
+    del skeleton, module
     if trace.failure is None and trace.failure_in_training is None:  # whose frames have tensors
         of_calls = (site.inputs for site in trace.calls.sites)
         known = chain(*trace.inputs.values(), *of_calls)

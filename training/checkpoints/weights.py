@@ -1,7 +1,6 @@
 """Weights without a run: torchvision's pre-trained ones, or those of a file."""
 
 import argparse
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -231,9 +230,9 @@ def weights_of_file(option: str, path: str) -> Weights:
     """
     content = read_file(option, path)
     about: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
-    if texts := safetensors_texts(path):  # as training.export writes them
-        classes = json.loads(texts.get("classes", "null"))
-        about = {"state_dict": about, **texts, "classes": classes}
+    if texts := safetensors_texts(path):
+        # As training.export writes them; its classes are names for readers, not those of folders.
+        about = {"state_dict": about, "arch": texts.get("arch"), "pool": texts.get("pool")}
     averaged = "ema" in about and about.get("averaged_is_better") is not False
     named = about["ema"] if averaged else about.get("state_dict", about)
     tensors = {}

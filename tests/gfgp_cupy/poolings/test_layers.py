@@ -21,11 +21,14 @@ from gfgp_cupy import (
     LogSumExpPool2d,
     MixedPool2d,
     SoftPool2d,
+    use_backend,
 )
 from gfgp_cupy.poolings import (
     GuidedPool2d,
+    create_pooling,
     gated_pool2d,
     generalized_mean_pool2d,
+    list_poolings,
     log_sum_exp_pool2d,
     mixed_pool2d,
     soft_pool2d,
@@ -485,3 +488,17 @@ def test_layers_without_guidance_draw_no_random_numbers(create):
     layer = create(2)
     guided = hasattr(layer, "head")
     assert torch.equal(before, torch.get_rng_state()) != guided
+
+
+@pytest.mark.parametrize("name", list_poolings())
+def test_output_of_pytorchs_operators_can_be_changed_in_place(name):
+    """None of them may keep it for the backward pass."""
+    pool = create_pooling(name, 6, *WINDOW).eval()
+    gradients = []
+    for change in (torch.add, torch.Tensor.add_):
+        input = images().requires_grad_()
+        with use_backend("torch"):
+            output = change(pool(input), 1.0)
+        output.square().sum().backward()
+        gradients.append(input.grad)
+    torch.testing.assert_close(*gradients)

@@ -1,5 +1,6 @@
 """The forward without data: what it calls, how far it has to come, what it says."""
 
+import functools
 import io
 import logging
 import threading
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import SUPPORTED_NODES, register_pytree_node
 
-from gfgp_cupy import replace_pooling
+from gfgp_cupy import compile_kernels, replace_pooling
 from tests.support.small_networks import Lambda
 
 IMAGES = (2, 3, 16, 16)
@@ -166,6 +167,75 @@ class CopiesItself(nn.Module):
 def test_parts_that_copy_themselves(scripted):
     after = torch.jit.script(nn.Sequential(nn.ReLU())) if scripted else CopiesItself()
     assert len(replace(Network(after))) == 1
+
+
+class GivesItself(nn.Module):
+    """A part that networks share, such as a frozen teacher."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(x)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def test_a_part_that_is_its_own_copy_is_not_run():
+    model = Network(GivesItself())
+    called = []
+    model.after.eval().register_forward_hook(lambda *_: called.append(1))
+    with pytest.raises(ValueError, match=r"cannot be copied .*'after' gives itself"):
+        replace(model)
+    assert not model.after.training and model.after.norm.num_batches_tracked == 0
+    model(torch.randn(IMAGES))
+    assert called == [1]
+
+
+@functools.lru_cache
+def cached_columns(width):
+    return torch.linspace(-1, 1, width)
+
+
+class KeepsOutside(nn.Module):
+    mean = None
+
+    def forward(self, x):
+        x = x + cached_columns(x.shape[-1])
+        if KeepsOutside.mean is None:
+            KeepsOutside.mean = x.mean()
+        return x
+
+
+@pytest.mark.parametrize("call", [replace, lambda model: compile_kernels(model, IMAGES)])
+def test_what_the_code_keeps_has_data(call):
+    def forget():
+        cached_columns.cache_clear()
+        KeepsOutside.mean = None
+
+    forget()
+    model = Network(KeepsOutside())
+    with pytest.raises(ValueError, match=r"outside of the network.*: empty that cache, pass a bat"):
+        call(model)
+    assert isinstance(model.pool, nn.MaxPool2d)
+    forget()
+    model(torch.randn(IMAGES))
+    call(model)
+    assert type(model(torch.randn(IMAGES))) is torch.Tensor
+    forget()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda x: f"{x.mean():.2f}", lambda x: "1" if x.isnan().any() else "", torch.Tensor.item],
+)
+def test_code_that_asks_for_values_is_named(ask):
+    model = nn.Sequential(Lambda(lambda _, x: (ask(x.mean()), x)[1]), nn.MaxPool2d(2))
+    message = r"cannot be found.*: take out for this call what asks for values, .*test_trace\.py:\d"
+    with pytest.raises(ValueError, match=message):
+        replace(model)
 
 
 def test_weights_that_a_hook_computes_are_there():

@@ -286,6 +286,17 @@ def test_offline_pretrained_is_one_clear_line(tmp_path, hub):
     assert not out.exists()
 
 
+def test_a_damaged_download_is_named(tmp_path, hub):
+    hub.mkdir(parents=True)
+    kept = hub / torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    kept.touch()
+    message = error_here(*SMALL_DIGITS, "--out-dir", tmp_path / "out", "--pretrained")
+    assert f"--pretrained: {kept} cannot be read" in message and "remove it" in message
+    kept.unlink()
+    message = error_here(*SMALL_DIGITS, "--out-dir", tmp_path / "out", "--pretrained")
+    assert "cannot be downloaded" in message
+
+
 def test_pretrained_takes_what_torchvision_downloaded_before(tmp_path, hub):
     theirs = with_random_statistics(torchvision_network("resnet18"))
     hub.mkdir(parents=True)

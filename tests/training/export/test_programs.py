@@ -21,6 +21,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.small_networks import small_resnet
 from training.checkpoints import network as checkpoint_network
 from training.checkpoints.format import load_checkpoint
+from training.checkpoints.weights import weights_of_file
 from training.errors import UserError
 from training.export import programs
 from training.export.__main__ import FORMATS, main
@@ -161,6 +162,14 @@ def test_archive_of_torch_export(checkpoint, model, monkeypatch):
     for batch in (1, 2, 5):
         torch.testing.assert_close(program(images(batch)), model(images(batch)))
     assert_code_of_page("torch.export", path, model, monkeypatch)
+
+
+@needs_safetensors
+def test_safetensors_are_weights_of_a_network_that_is_known(checkpoint):
+    path, _ = written(checkpoint, "safetensors", *SIZE)
+    ours, theirs = weights_of_file("--weights", str(path)), weights_of_file("", str(checkpoint))
+    assert (ours.arch, ours.pool) == (theirs.arch, theirs.pool)
+    assert ours.outputs == theirs.outputs and ours.tensors.keys() == theirs.tensors.keys()
 
 
 @needs_safetensors

@@ -84,6 +84,19 @@ def test_shards_are_written_alike_each_time(folders, tmp_path):
         assert path.read_bytes() == (shards / path.name).read_bytes()
 
 
+def test_no_shard_of_before_is_left(folders, tmp_path):
+    images, _ = folders
+    others = [tmp_path / name for name in ("train-mine.tar", "training-0003.tar")]
+    for path in others:
+        path.touch()
+    for samples, train, val in (("2", 7, 3), ("8", 2, 1)):
+        assert write_shards.main([str(images), str(tmp_path), "--samples", samples]) == 0
+        expected = [f"train-{number:04d}.tar" for number in range(train)]
+        expected += [f"val-{number:04d}.tar" for number in range(val)]
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {*expected, *(path.name for path in others)}
+
+
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
