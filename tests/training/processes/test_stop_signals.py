@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 from tests.support.warm_python import HANG
-from training.processes.stop_signals import SECONDS_OF_ONE_SIGNAL, caught_stop_signals
+from training.processes.stop_signals import SECONDS_OF_ONE_SIGNAL, STOP_SIGNALS, caught_stop_signals
 
 PROGRAM = """
 import sys, time
@@ -52,16 +52,20 @@ def test_second_signal_ends_the_process(second):
         assert process.stdout.read() == ""
 
 
+def handlers():
+    return [signal.getsignal(each) for each in STOP_SIGNALS]
+
+
 def test_handlers_are_put_back_and_other_threads_left_alone():
-    before = signal.getsignal(signal.SIGTERM)
+    before = handlers()
     with caught_stop_signals():
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert not set(before) & set(handlers())
+    assert handlers() == before
     caught = []
 
     def in_a_thread():
         with caught_stop_signals():
-            caught.append(signal.getsignal(signal.SIGTERM))
+            caught.append(handlers())
 
     thread = threading.Thread(target=in_a_thread)
     thread.start()
