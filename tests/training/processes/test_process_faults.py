@@ -376,11 +376,12 @@ def test_interrupt_before_training(start):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at_work", [False, True])
-def test_processes_stop_in_order_when_the_command_is_killed(start, tmp_path, at_work):
-    command = start(*WORK, "stop", *two_processes())
+def test_processes_stop_in_order_when_the_command_is_killed(start, start_work, tmp_path, at_work):
     if at_work:
+        command = start_work(process_work.stop, *two_processes())
         command.wait_for_work()
     else:
+        command = start(*WORK, "stop", *two_processes())
         wait_until(lambda: len(started_with("spawn_main", command.look())) == 2, "both are started")
     os.kill(command.pid, signal.SIGKILL)
     assert_gone(*command.seen)
