@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -218,43 +217,39 @@ def options(tmp_path):
     return ["--data", str(tmp_path), "--results", str(tmp_path / "results"), "--jobs", "2"]
 
 
+def interrupted_at_its_first_line(options, folder):
+    """Interrupt the command; return what it has printed, and its standard error."""
+    folder.mkdir()
+    lines, err = folder / "lines", folder / "stderr"
+    os.mkfifo(lines)
+    stream = os.open(lines, os.O_RDONLY | os.O_NONBLOCK)
+    command = start_warm(guided_pooling.main, options, stdout=lines, stderr=err)
+    # For its first line, or its end if that is earlier.
+    assert connection.wait([command.sentinel, stream], HANG) == [stream], err.read_text()
+    command.terminate()
+    assert exit_code(command) == 130
+    os.set_blocking(stream, True)  # until the last process that writes there has ended
+    with open(stream) as printed:
+        return printed.read(), err.read_text()
+
+
 @pytest.mark.slow  # starts processes: some 10 s on an idle core
 def test_command_stops_at_its_deadline_and_at_a_signal_and_goes_on(tmp_path, options, capsys):
-    results, lines = tmp_path / "results", tmp_path / "lines"
+    results = tmp_path / "results"
     assert guided_pooling.main([*options, "--minutes", "1e-6"]) == 0
     assert capsys.readouterr().out == (
         "--minutes 1e-06: 0 of 308 runs are finished, and 0 are begun, in "
         f"{results / 'unfinished'}; the same command goes on\n"
     )
-    running = subprocess.Popen(
-        [*COMMAND, *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    first = running.stdout.readline()
-    running.send_signal(signal.SIGTERM)
-    out, err = running.communicate()
-    assert re.match("1 of 308: fashion, small_cnn, [a-z_]+, seed 0: top-1 error ", first)
-    assert (running.returncode, err) == (
-        130,
-        "guided_pooling.py: interrupted; the same command goes on\n",
-    )
-    finished = 1 + len(out.splitlines())
+    out, err = interrupted_at_its_first_line(options, tmp_path / "first")
+    assert re.match("1 of 308: fashion, small_cnn, [a-z_]+, seed 0: top-1 error ", out)
+    assert err == "guided_pooling.py: interrupted; the same command goes on\n"
+    finished = len(out.splitlines())
     assert len(read_rows(RunRow, results / "runs.csv")) >= finished
     # The plan is not run to its end before the command ends.
     assert finished + len([*results.glob("unfinished/*")]) < 308
-    os.mkfifo(lines)
-    stream = os.open(lines, os.O_RDONLY | os.O_NONBLOCK)
-    again = start_warm(guided_pooling.main, options, stdout=lines, stderr=tmp_path / "stderr")
-    # For its first line, or its end if that is earlier.
-    assert connection.wait([again.sentinel, stream], HANG) == [stream]
-    following = os.read(stream, 1000).decode()
-    again.terminate()
-    assert exit_code(again) == 130
-    os.close(stream)
-    assert int(following.split()[0]) > finished
+    again, _ = interrupted_at_its_first_line(options, tmp_path / "again")
+    assert int(again.split()[0]) > finished
 
 
 def test_longer_runs_have_a_folder_of_their_own(tmp_path, monkeypatch, capsys):
@@ -284,11 +279,12 @@ def test_pilot_and_costs_have_their_files(tmp_path, options):
     assert all(row.milliseconds > 0 for row in costs)
 
 
+@pytest.mark.slow  # starts Python twice: the script, and a process for its runs
 def test_what_a_run_fails_with_is_told(tmp_path):
-    results, out, err = (tmp_path / name for name in ("results", "stdout", "stderr"))
-    options = ["--data", str(tmp_path), "--results", str(results), "--jobs", "1"]
-    assert exit_code(start_warm(guided_pooling.main, options, stdout=out, stderr=err)) == 2
-    assert "holds no train-images-idx3-ubyte" in err.read_text()
+    options = ["--data", tmp_path, "--results", tmp_path / "results", "--jobs", "1"]
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == 2
+    assert "holds no train-images-idx3-ubyte" in done.stderr
 
 
 def test_second_command_is_kept_out(tmp_path):
