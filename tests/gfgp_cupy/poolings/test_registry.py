@@ -45,6 +45,7 @@ def test_names():
     assert (*PUBLISHED, *NEW, *GAUSSIAN) == POOL_TYPES
 
 
+@pytest.mark.usefixtures("by_the_formula")
 @pytest.mark.parametrize("pool", LAYERS)
 def test_factory(pool):
     layer = create_pooling(
