@@ -203,6 +203,7 @@ def forget_sources():
 
 
 CHANGES = {
+    "itself": ("outside/__init__.py", "return SCALE *", "return 1.0 + SCALE *"),
     "its package": ("outside/windows.py", "import *", "import *  # all"),
     "what it calls": ("helper.py", "return further", "return 1.0 + further"),
     "what that calls": ("further.py", "return summary[1]", "return 1.0 + summary[1]"),
@@ -225,18 +226,21 @@ def test_other_changes_do_not_matter(outside):
 
 
 @pytest.mark.slow
-def test_values_are_those_of_a_changed_helper(tmp_path):
+def test_second_process_compiles_nothing_unless_a_helper_has_changed(tmp_path):
     write_sources(tmp_path)
-    in_new_process(check_pools_to, tmp_path, [2.5, 4.5, 10.5, 12.5])
+    in_new_process(check_pools_to, tmp_path, [2.5, 4.5, 10.5, 12.5], 0)
+    in_new_process(check_pools_to, tmp_path, [2.5, 4.5, 10.5, 12.5], 1)
     helper = tmp_path / "helper.py"
     helper.write_text(helper.read_text().replace("return further", "return 100.0 + further"))
-    in_new_process(check_pools_to, tmp_path, [102.5, 104.5, 110.5, 112.5])
+    in_new_process(check_pools_to, tmp_path, [102.5, 104.5, 110.5, 112.5], 0)
 
 
-def check_pools_to(rank, folder, expected):
+def check_pools_to(rank, folder, expected, hits):
+    """It finds so many functions on disk, of one."""
     cache_in(folder / "cache")
     sys.path.insert(0, str(folder))
     function = dataclasses.replace(MAX_ENT, name="outside", cpu="outside")
     input = torch.arange(16.0).reshape(1, 1, 4, 4)
     output = backend.forward(input, torch.zeros(1, 1, 1, 1), TILES, function)
     assert output.flatten().tolist() == expected
+    assert family_of("tiles", "outside", MAX_ENT.spread).forward("float32").code.cache_hits == hits

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import sys
 
 import pytest
 import torch
@@ -15,10 +14,7 @@ from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.max_ent import MAX_ENT
 from gfgp_cupy.poolings.mixed import MIXED
 from gfgp_cupy.spread import sensitivity_of
-from tests.support.numba_compilation import cache_in
-from tests.support.paths import REPOSITORY
 from tests.support.random_numbers import random_numbers
-from tests.support.warm_python import run_warm
 
 CONTIGUOUS, CHANNELS_LAST = LAYOUTS = torch.contiguous_format, torch.channels_last
 
@@ -228,25 +224,6 @@ def test_number_of_threads_does_not_show(geometry, layout):
 
 
 # ---------------------------------------------------------------- the cache on disk
-
-
-@pytest.mark.slow
-def test_second_process_compiles_nothing_unless_the_functions_have_changed(tmp_path):
-    source = (REPOSITORY / "tests" / "support" / "max_ent_function.py").read_text()
-    module = tmp_path / "outside_function.py"
-    module.write_text(source)
-    run_warm(check_found_on_disk, (tmp_path, 0), count=1)
-    run_warm(check_found_on_disk, (tmp_path, 1), count=1)
-    module.write_text(source.replace("return summary[1] +", "return 1.0 + summary[1] +"))
-    run_warm(check_found_on_disk, (tmp_path, 0), count=1)
-
-
-def check_found_on_disk(rank, folder, hits):
-    """In a new process: it finds so many functions for a module in ``folder`` on disk, of one."""
-    cache_in(folder)
-    sys.path.insert(0, str(folder))
-    found = family_of("tiles", "outside_function", "root").forward("float32").code.cache_hits
-    assert found == hits, found
 
 
 def test_how_the_derivative_is_kept_has_its_own_code_on_disk():
