@@ -44,7 +44,8 @@ STUCK = Path("train", "class0", "stuck.JPEG")
 
 @pytest.fixture(autouse=True)
 def _no_worker_left():
-    """End workers that a test has left, of an error's traceback or because they hang."""
+    """End workers that a test has left, of an error's traceback or because they hang: pytest would
+    wait for them in the end."""
     yield
     for worker in multiprocessing.active_children():
         worker.terminate()
@@ -159,15 +160,7 @@ def test_killed_worker_of_one_process_of_two_ends_the_command(tmp_path):
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
 
 
-@pytest.fixture
-def no_worker_left():
-    """End workers that a test has left: one that hangs would keep pytest from its end."""
-    yield
-    for worker in multiprocessing.active_children():
-        worker.kill()
-
-
-def test_hung_worker_is_an_error_and_leaves(tmp_path, no_worker_left):
+def test_hung_worker_is_an_error_and_leaves(tmp_path):
     stuck = ImageFiles([(str(write_stuck_file(tmp_path / "x.JPEG")), 0)])
     with time_limit(HANG), pytest.raises(UserError) as error:
         list(loader(stuck, workers=1, worker_timeout=1))
@@ -224,8 +217,8 @@ def test_death_of_a_worker_interrupts_nothing_but_the_wait_for_it(signum):
     with time_limit(HANG):
         batches, workers = started(loader(array(400)))
         os.kill(workers[1], signum)
-        wait_until(lambda: not is_worker(workers[1]))
-        time.sleep(0.01)  # where a handler's error would come
+        # SIGCHLD is here once the end can be waited for, and so would be its handler's error.
+        os.waitid(os.P_PID, workers[1], os.WEXITED | os.WNOWAIT)
         with pytest.raises(UserError, match="a worker process has died") as error:
             list(batches)
     assert f"(pid {workers[1]} is killed by signal: {signal.strsignal(signum)})" in str(error.value)
