@@ -435,7 +435,7 @@ SHORTER = {
     "pooling-bfloat16-channels_last": (*SHAPE, "--repeats", "2"),
     "networks": (*NETWORK, "--repeats", "2"),
     "report": (),
-    "tests of window functions": ("-n1", "-k", "any_function_pools_whole_planes and max_ent"),
+    "tests of window functions": ("-n0", "-k", "any_function_pools_whole_planes and max_ent"),
     "poolings-bfloat16-channels_last": (*SHAPE, "--rounds", "2"),
     "ncu": (),
 }
