@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.support.warm_python import exit_code, start_warm
 from tests.training.checkpoints.test_resuming import assert_same_run
 from tests.training.conftest import write_no_curves
 
-KILLS = 20
+KILLS = 10
 FILES_OF_TWO_EPOCHS = 8
 SECONDS_OF_AN_EPOCH = 0.1
 RUN = (*SMALL_DIGITS, "--ema", 0.9, "--resume", "auto")
@@ -27,16 +28,17 @@ pytestmark = pytest.mark.slow
 def start(out_dir, epochs, output, seed=SEED, die_before_replacing=0):
     """Start a run in a process of its own."""
     options = [*map(str, (*RUN, *seed, "--epochs", epochs, "--out-dir", out_dir))]
-    return start_warm(run, options, die_before_replacing, stdout=output, stderr=output)
+    return start_warm(run, options, out_dir, die_before_replacing, stdout=output, stderr=output)
 
 
-def run(options, die_before_replacing):
+def run(options, out_dir, die_before_replacing):
     training.command.create_model = create_tiny_network
     training.records.figures.write_figures = write_no_curves
     replace, calls = os.replace, iter(range(1, 10**6))
 
     def replace_or_die(source, target):
-        if next(calls) == die_before_replacing:
+        own = Path(target).parent == out_dir  # Numba replaces those of its cache, too
+        if own and next(calls) == die_before_replacing:
             os.kill(os.getpid(), signal.SIGKILL)
         replace(source, target)
 
@@ -48,7 +50,7 @@ def finish(process, output):
     assert exit_code(process) == 0, output.read_text()
 
 
-def test_twenty_kills_at_random_moments(tmp_path):
+def test_kills_at_random_moments(tmp_path):
     """Of some starts while they make ready, of others as they begin or in their second epoch.
 
     However fast the machine is, none replaces more files than those of two epochs; however slow it
@@ -58,7 +60,7 @@ def test_twenty_kills_at_random_moments(tmp_path):
     whole, killed, output = tmp_path / "whole", tmp_path / "killed", tmp_path / "whole.txt"
     finish(start(whole, epochs, output), output)
 
-    moments = random.Random(0)
+    moments = random.Random(12)  # which draws each kind of moment at least twice
     for kill in range(KILLS):
         output = tmp_path / f"{kill}.txt"
         process = start(killed, epochs, output, die_before_replacing=FILES_OF_TWO_EPOCHS)
