@@ -69,6 +69,22 @@ def test_text_then_the_checkpoint_then_the_pictures(tmp_path, monkeypatch):
     ]
 
 
+def test_curves_have_the_name_that_they_are_told(tmp_path, monkeypatch):
+    """Also where a run that has ended draws what a kill has kept it from."""
+    monkeypatch.setattr(figures, "write_figures", DRAWN)
+    pdf = tmp_path / "pictures" / "curves.pdf"
+    named = (*RUN, "--epochs", 1, "--out-dir", tmp_path, "--pdf-filename", "pictures/curves.pdf")
+    assert "finished already" not in output_here(*named)
+    assert drawn(tmp_path) == [pdf, pdf.with_suffix(".png")]
+    pdf.unlink()
+    assert "finished already" in output_here(*named, "--resume", "auto")
+    assert drawn(tmp_path) == [pdf, pdf.with_suffix(".png")]
+
+
+def drawn(out):
+    return sorted(path for path in out.rglob("*") if path.suffix in (".pdf", ".png"))
+
+
 @pytest.mark.parametrize(
     ("size", "missing"),
     [

@@ -1,9 +1,15 @@
 """What the processes that train together tell each other."""
 
+import pytest
 import torch
+from torch import nn
 
+import training.command
 from tests.support.gloo_group import gloo_group
+from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
 from tests.support.warm_python import run_warm
+from train_imagenet import parse_settings
+from training.data import find_data
 from training.processes.ranks import (
     Process,
     all_reduce_max,
@@ -12,6 +18,7 @@ from training.processes.ranks import (
     gather_objects,
     object_from_main,
 )
+from training.run import Run
 
 PROCESSES = 2
 
@@ -61,3 +68,21 @@ def lend(rank, folder):
 def test_no_thread_of_gloo_holds_what_has_been_exchanged(tmp_path):
     """It would free the tensor by way of Python, perhaps while a worker process is forked."""
     run_warm(lend, (tmp_path,), PROCESSES)
+
+
+@pytest.mark.parametrize(
+    ("options", "processes", "of_all"),
+    [(["--sync-bn"], 2, True), (["--sync-bn"], 1, False), ([], 2, False)],
+)
+def test_processes_normalise_by_the_statistics_of_all_if_told_so(
+    monkeypatch, options, processes, of_all
+):
+    """Up to the first epoch: PyTorch computes them on GPUs alone."""
+    trained = []
+    monkeypatch.setattr(training.command, "train_epochs", lambda **those: trained.append(those))
+    settings = parse_settings([*map(str, SMALL_DIGITS), *options])
+    run = Run(settings, Process(0, processes, torch.device("cpu")), seed=0)
+    model = create_tiny_network("resnet18", "skip", 10)
+    training.command.train_on(find_data(settings, run.process), model, None, run)
+    modules = trained[0]["model"].modules()
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in modules) == of_all
