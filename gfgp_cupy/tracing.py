@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
-from types import FrameType
 from typing import Any, SupportsIndex
 
 import torch
@@ -29,10 +28,11 @@ from .hooks import FORWARD_HOOKS, hook_of_copy, libraries_of, no_hooks
 
 __all__ = [
     "WANT_OF_DATA",
-    "check_nothing_is_kept",
+    "alike",
     "check_sample_shape",
     "explained",
     "fake_images",
+    "keeps_tensors_of",
     "skeleton_of",
     "wants_data",
     "way_to_copy",
@@ -154,39 +154,26 @@ def fake_images(
     )
 
 
-def check_nothing_is_kept(fake: FakeTensorMode, known: Iterable[Tensor], caller: str) -> None:
-    """Checks that a network that has been run keeps no tensors without data in a cache of its code,
-    which the next call would compute with.
-
-    Args:
-        fake: the mode that the network was run in; its skeleton is gone.
-        known: tensors of that mode that somebody else keeps.
-        caller: the function that has run it, for the message.
-
-    Raises:
-        ValueError: there are others.
-    """
+def keeps_tensors_of(fake: FakeTensorMode, known: Iterable[Tensor]) -> bool:
+    """Whether a network that has been run without data has left such tensors in a cache of its
+    code. Its skeleton is gone, and somebody else keeps those that are ``known``."""
     of_ours = {id(tensor) for tensor in known}
 
-    def unknown() -> list[Tensor]:
-        return [
-            what
-            for what in gc.get_objects()
-            if type(what) is FakeTensor and what.fake_mode is fake and id(what) not in of_ours
-        ]
+    def is_kept(what: object) -> bool:
+        return type(what) is FakeTensor and what.fake_mode is fake and id(what) not in of_ours
 
-    if not unknown():
-        return
-    gc.collect()
-    left = unknown()
-    # Those that no Python object refers to are what others are views of.
-    if any(what is not left and type(what) is not FrameType for what in gc.get_referrers(*left)):
-        raise ValueError(
-            "the network's forward keeps tensors outside of the network, as functools.lru_cache, a "
-            "global or a class's attribute does, and has some there now that hold no data: empty "
-            "that cache, pass a batch of the same shape through the network, which fills it, and "
-            f"call {caller} again; or let the network have such tensors as buffers"
-        )
+    if not any(map(is_kept, gc.get_objects())):
+        return False
+    gc.collect()  # they may be garbage
+    return any(map(is_kept, gc.get_objects()))
+
+
+def alike(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Another tensor of the same shape, strides and device, to be kept: a view would keep what it
+    is a view of. To be called under a fake mode."""
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return tensor
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=tensor.device)
 
 
 @contextmanager

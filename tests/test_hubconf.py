@@ -48,12 +48,9 @@ def test_from_another_folder(tmp_path):
 def test_another_package_of_that_name_is_told(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").touch()
-    program = (
-        f"import models, torch; torch.hub.load({str(REPOSITORY)!r}, 'resnet18', source='local')"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
+    load = f"torch.hub.load({str(REPOSITORY)!r}, 'resnet18', source='local')"
+    command = [sys.executable, "-c", f"import models, torch; {load}"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     last = process.stderr.splitlines()[-1]
     assert last.startswith("ImportError: the package models of ") and str(tmp_path) in last
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..autocast import mean_dtype
+from ..tracing import alike
 from .call_arguments import CALLS, PoolingCall, covers_the_map, read_call
 from .pooling_calls import NAME, CallKey, PoolingCalls, Slot
 from .window import describe
@@ -171,7 +172,7 @@ class CallTrace(TorchFunctionMode):
         site.slots.add(slot)
         site.positions.add((training, forward.count(call)))
         # As for a head's mean: autocast's half type is not that of the weights.
-        site.inputs.append(input.to(mean_dtype(input)))
+        site.inputs.append(alike(input, mean_dtype(input)))
         site.around.update(around.path for around in self.running[:-1])
         for frame in frames:
             site.checkpointed |= frame.f_code.co_filename == torch.utils.checkpoint.__file__

@@ -324,6 +324,18 @@ def test_round_trip_through_data_parallel(part):
         assert all(torch.equal(tensor, original) for tensor, original in loaded)
 
 
+def test_averaged_weights_load_as_they_are():
+    model = filled_model("resnet18", "max_ent")
+    averaged = torch.optim.swa_utils.AveragedModel(model).state_dict()
+    assert "n_averaged" in averaged
+    loaded = empty_model("resnet18", "max_ent", num_classes=10)
+    loaded.load_state_dict(averaged)
+    torch.testing.assert_close(dict(loaded.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
+    torch.optim.swa_utils.AveragedModel(loaded).load_state_dict(averaged)
+    with pytest.raises(RuntimeError, match="n_averaged"):
+        loaded.load_state_dict({"n_averaged": torch.tensor(1), **model.state_dict()})
+
+
 @pytest.fixture
 def model_and_published() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     model = filled_model("resnet18", "max_ent")
