@@ -46,7 +46,7 @@ _requested: ContextVar[tuple[str, ...]] = ContextVar("gfgp_cupy_backend", defaul
 """By each block that is open, the innermost last."""
 
 
-def use_backend(name: str) -> _Requesting:
+class use_backend(ContextDecorator):
     """Chooses the backend for calls inside the ``with`` block or the decorated function, in this
     thread or task.
 
@@ -73,14 +73,10 @@ def use_backend(name: str) -> _Requesting:
         ...     max_ent_pool2d(torch.ones(1, 1, 2, 2), 1.0, kernel_size=2)
         tensor([[[[1.]]]])
     """
-    _check_name("name", name)
-    return _Requesting(name)
 
-
-class _Requesting(ContextDecorator):
-    """May be entered again, at the same time, too: all it has is a name."""
-
+    # It may be entered again, also inside itself: all that it has is a name.
     def __init__(self, name: str) -> None:
+        _check_name("name", name)
         self._name = name
 
     def __enter__(self) -> None:
