@@ -5,19 +5,16 @@
 ``FOLDER`` is a clone of this repository. Weights are fresh: none are published.
 """
 
-import pathlib
-
 from torch import nn
 
 import models
 
 dependencies = ["torch", "numpy"]
 
-_OWN = str(pathlib.Path(__file__).resolve().with_name("models"))
-if _OWN not in [str(pathlib.Path(folder).resolve()) for folder in models.__path__]:
+if getattr(models, "list_models", None) is None:
     raise ImportError(
-        f"the package models of {list(models.__path__)} is in place of this repository's, under "
-        "whose name it has been imported: load the network in a process that imports no other"
+        f"{models} has been imported in place of this repository's package of the same name: load "
+        "the network in a process that imports no other"
     )
 
 

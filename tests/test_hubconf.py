@@ -52,7 +52,7 @@ def test_another_package_of_that_name_is_told(tmp_path):
     command = [sys.executable, "-c", f"import models, torch; {load}"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     last = process.stderr.splitlines()[-1]
-    assert last.startswith("ImportError: the package models of ") and str(tmp_path) in last
+    assert last.startswith("ImportError: <module 'models' from ") and str(tmp_path) in last
 
 
 @pytest.mark.parametrize("name", ["densenet121", "resnext50_32x4d", "vgg16bow_bn"])
