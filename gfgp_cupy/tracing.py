@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,7 +31,6 @@ __all__ = [
     "check_sample_shape",
     "explained",
     "fake_images",
-    "keeps_tensors_of",
     "skeleton_of",
     "wants_data",
     "way_to_copy",
@@ -152,20 +150,6 @@ def fake_images(
     return torch.empty(
         shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format
     )
-
-
-def keeps_tensors_of(fake: FakeTensorMode, known: Iterable[Tensor]) -> bool:
-    """Whether a network that has been run without data has left such tensors in a cache of its
-    code. Its skeleton is gone, and somebody else keeps those that are ``known``."""
-    of_ours = {id(tensor) for tensor in known}
-
-    def is_kept(what: object) -> bool:
-        return type(what) is FakeTensor and what.fake_mode is fake and id(what) not in of_ours
-
-    if not any(map(is_kept, gc.get_objects())):
-        return False
-    gc.collect()  # they may be garbage
-    return any(map(is_kept, gc.get_objects()))
 
 
 def alike(tensor: Tensor, dtype: torch.dtype) -> Tensor:

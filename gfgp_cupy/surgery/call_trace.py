@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -117,12 +118,14 @@ class CallTrace(TorchFunctionMode):
 
     Attributes:
         sites: what was recorded.
+        made: the tensors that functions have returned, of those that are still there.
         running: the forwards that are running now, the innermost last.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sites: list[CallSite] = []
+        self.made: list[weakref.ref[Tensor]] = []
         self._found: dict[object, CallSite] = {}
         self.running: list[_Forward] = []
 
@@ -147,7 +150,10 @@ class CallTrace(TorchFunctionMode):
                 input, call = args[0] if args else kwargs["input"], None
             stand_in = _stand_in(name, args, kwargs) if call is None else call.as_module()
             self._record(name, input, call, stand_in)
-        return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        outputs = output if isinstance(output, (tuple, list)) else (output,)
+        self.made += [weakref.ref(each) for each in outputs if isinstance(each, Tensor)]
+        return output
 
     def _record(
         self, name: str, input: Tensor, call: PoolingCall | None, stand_in: nn.Module
@@ -178,6 +184,7 @@ class CallTrace(TorchFunctionMode):
             site.checkpointed |= frame.f_code.co_filename == torch.utils.checkpoint.__file__
             if method := _name_of_method(forward.module, frame):
                 site.methods.add(method)
+        frames.clear()  # one is this call's own, and would keep what all of them have
 
 
 def _stand_in(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:

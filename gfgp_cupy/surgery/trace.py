@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 import warnings
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from ..hooks import LIBRARIES, library_of
 from ..tracing import (
     alike,
     fake_images,
-    keeps_tensors_of,
     skeleton_of,
     wants_data,
     way_to_copy,
@@ -182,12 +181,27 @@ def _trace(
                 trace.failure_in_training = failure
             else:
                 trace.failure = trace.failure or failure
+    for module in skeleton.modules():
+        vars(module).pop("_call_impl", None)  # a circle, which would keep the skeleton
     del skeleton, module
-    if trace.failure is None and trace.failure_in_training is None:  # whose frames have tensors
-        of_calls = (site.inputs for site in trace.calls.sites)
-        if keeps_tensors_of(fake, chain(*trace.inputs.values(), *of_calls)):
-            warnings.warn(KEPT, stacklevel=5)
+    trace.innermost = None  # whose frames have tensors
+    if trace.failure is None and trace.failure_in_training is None and _are_kept(trace):
+        warnings.warn(KEPT, stacklevel=5)
     return trace
+
+
+def _are_kept(trace: Trace) -> bool:
+    """Whether the network's code keeps tensors that it has made."""
+    known = {id(tensor) for inputs in trace.inputs.values() for tensor in inputs}
+
+    def is_any_left() -> bool:
+        made = (reference() for reference in trace.calls.made)
+        return any(tensor is not None and id(tensor) not in known for tensor in made)
+
+    if not is_any_left():
+        return False
+    gc.collect()  # they may be garbage
+    return is_any_left()
 
 
 def _place_of(error: Exception) -> str:
