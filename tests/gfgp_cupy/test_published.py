@@ -225,3 +225,12 @@ def test_state_dict_can_be_called_with(layer):
     zeros = {key: torch.zeros_like(t) for key, t in pool.state_dict().items()}
     output = torch.func.functional_call(pool, zeros, (images(),))
     assert not torch.equal(output, pool(images()))
+
+
+@pytest.mark.parametrize("name", ["MaxEntPoolingCuda2d", "GaussianPoolingCuda2d"])
+def test_the_representation_has_the_published_arguments(name):
+    layer = getattr(gfgp_cupy, name)(8, 2, hidden_node=3)
+    shown = repr(layer).partition("\n  (")[0].replace("\n", "")
+    assert "hidden_node=3" in shown and "hidden_features" not in shown
+    again = eval(shown + ")", {name: type(layer)})
+    assert repr(again) == repr(layer)
