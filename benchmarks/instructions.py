@@ -32,6 +32,9 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 OVERLAPPING = ("64x224x224:3/2/1", "256x56x56:3/2/1", "512x28x28:3/2/1", "512x14x14:3/2/1")
 """Windows of 3/2/1 on planes where the networks have others."""
 
+LARGE_WINDOWS = ("64x56x56:5/1/2", "64x56x56:7/1/3", "64x56x56:7/2/3", "64x56x56:9/4/4")
+"""Windows that overlap, of 25 elements and more."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Counts what the command line ``argv`` asks for."""
@@ -73,10 +76,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--shapes",
         nargs="+",
-        default=[*NETWORKS, *OVERLAPPING],
+        default=[*NETWORKS, *OVERLAPPING, *LARGE_WINDOWS],
         metavar="SHAPE",
         help=f"{', '.join(NETWORKS)} or CHANNELSxHEIGHTxWIDTH:KERNEL/STRIDE/PADDING "
-        "(default: all networks, and 3/2/1 on other planes)",
+        "(default: all networks, 3/2/1 on other planes, and larger windows)",
     )
     parser.add_argument(
         "--batch-size", type=positive_int, default=64, metavar="N", help="(default: %(default)s)"

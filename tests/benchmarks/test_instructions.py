@@ -1,6 +1,8 @@
 """Counting instructions: machine code executed here computes what it should, what it issues is
 counted as by hand, and the kernels issue what the committed files say."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from benchmarks.instruction_counts import PASSES, count, executed, nvrtc_version
 from benchmarks.instruction_results import read_instructions, write_instructions
 from benchmarks.instruction_tables import page
 from benchmarks.sass import floats
-from benchmarks.shapes import select_shapes
+from benchmarks.shapes import Shape, select_shapes
 from gfgp_cupy.backends import torch as reference
 from gfgp_cupy.geometry import pool_geometry
 from gfgp_cupy.kernels import Launch, passes
@@ -327,6 +329,7 @@ def test_no_kernel_issues_other_than_the_results_say(dtype, layout):
         ("90", "bfloat16", "channels_last", SMALL),
         ("80", "bfloat16", "channels_last", USUAL),
         ("100", "float32", "contiguous", USUAL),
+        ("90", "float32", "channels_last", ["64x56x56:9/4/4"]),
     ],
 )
 def test_no_other_kernel_issues_other_than_the_results_say(arch, dtype, layout, shapes):
@@ -349,3 +352,36 @@ def test_results_are_complete_and_the_page_is_theirs(tmp_path):
     (tmp_path / "other.json").write_text('{"schema": 0}')
     with pytest.raises(ValueError, match="schema"):
         read_instructions(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("window", instructions.LARGE_WINDOWS)
+def test_large_windows_are_as_the_documentation_says(window):
+    """Of a pass that takes two launches, the least bytes count once."""
+
+    gpu = GPUS["90"]
+
+    def ratios(name, dtype):
+        results = results_of("90")
+        for layout in instructions.LAYOUTS:
+            case = (window, name, dtype, layout)
+            rows = [r for r in results.rows if (r.shape, r.name, r.dtype, r.layout) == case]
+            shape = Shape.parse(window)
+            tensors = [shape.input_elements, shape.output_elements]
+            least = np.dot(tensors, [1 + (name == "backward"), 1]) / shape.output_elements
+            memory = least * (4 if dtype == "float32" else 2) / gpu.bandwidth
+            warps = sum(row.counts.issue for row in rows) / 32
+            yield warps / (gpu.issues * gpu.multiprocessors * gpu.clock) / memory
+
+    def cell(name):
+        values = [list(ratios(name, dtype)) for dtype in ("float32", "bfloat16")]
+        return " / ".join(
+            f"{min(both):{digits(both)}}–{max(both):{digits(both)}}" for both in values
+        )
+
+    def digits(both):
+        return ".0f" if min(both) > 9.95 else ".1f"
+
+    kernel, stride, _ = window.partition(":")[2].split("/")
+    page = (REPOSITORY / "docs" / "kernels.md").read_text()
+    row = re.search(rf"\| {kernel}×{kernel}, stride {stride} \|.*", page)[0]
+    assert row.endswith(f"| {cell('forward')} | {cell('backward')} |")
