@@ -357,7 +357,6 @@ def test_results_are_complete_and_the_page_is_theirs(tmp_path):
 @pytest.mark.parametrize("window", instructions.LARGE_WINDOWS)
 def test_large_windows_are_as_the_documentation_says(window):
     """Of a pass that takes two launches, the least bytes count once."""
-
     gpu = GPUS["90"]
 
     def ratios(name, dtype):
