@@ -77,6 +77,11 @@ def check_input(input: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[int, .
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     _check_dtype("input", input)
+    if input.layout is not torch.strided or input.is_nested:
+        kind, way = input.layout, "to_dense()"
+        if input.is_nested:
+            kind, way = "a nested tensor", "to_padded_tensor(0.0), where that is what you mean"
+        raise TypeError(f"input must be a dense tensor, got {kind}: use input.{way}")
     axes, dimensions = len(geometry.kernel_size), input.dim()
     if dimensions != axes + 2 and dimensions != axes + 1:
         names = NAMES_OF_AXES[axes]

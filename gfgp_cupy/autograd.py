@@ -161,7 +161,8 @@ def mean_of_planes(input: Tensor, dtype: torch.dtype) -> Tensor:
     """The mean of ``input``, [N, C, H, W] or [N, C, D, H, W], as [N, C, 1, 1] of type ``dtype``."""
     if input.dim() == 4:
         return input.mean((2, 3), keepdim=True, dtype=dtype)
-    return input.mean((2, 3, 4), keepdim=True, dtype=dtype).squeeze(4)
+    # A copy, for autograd refuses in-place operations on a view that a Function returns.
+    return input.mean((2, 3, 4), keepdim=True, dtype=dtype).squeeze(4).clone()
 
 
 class MeanFunction(torch.autograd.Function):

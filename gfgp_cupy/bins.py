@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .geometry import Sizes, check_axes
-from .torchscript import sizes_of
+from .memory_format import layout_of
+from .torchscript import is_tracing, sizes_of
 
 __all__ = ["Bins", "Group", "adaptive_windows", "groups", "rejoined", "taken"]
 
@@ -55,13 +56,31 @@ class Bins(NamedTuple):
         return tuple([count or size for count, size in zip(self.counts, sizes, strict=True)])
 
     def kernel_size(self, *sizes: int) -> Sizes | None:
-        """The windows' sizes, if they tile the input; otherwise ``None``."""
+        """The windows' sizes, if they tile the input; otherwise ``None``.
+
+        Raises:
+            ValueError: they depend on a size that an export to ONNX leaves open.
+        """
+        if torch.onnx.is_in_onnx_export() and any(self._depend_on_open(sizes)):
+            raise ValueError(
+                f"output_size={self.sizes()} asks for other windows from image size to image size, "
+                "for which an ONNX program has no means: export it for images of one size"
+            )
         counts = self.output_size(*sizes)
         for count, size in zip(counts, sizes, strict=True):
             # Not asked of a symbolic size where the answer is known.
             if count != 1 and size % count != 0:
                 return None
         return tuple([size // count for count, size in zip(counts, sizes, strict=True)])
+
+    def of_one_size(self, input: Tensor) -> Tensor:
+        """``input``, [N, C, H, W] or with other axes, of which a jit trace refuses other sizes than
+        today's where its windows would have to be others, too."""
+        if not is_tracing() or set(self.counts) == {1}:
+            return input
+        sizes = zip(sizes_of(input)[2:], self.counts, strict=True)
+        # A trace keeps no questions, but tensors of these sizes cannot be expanded from others.
+        return input.expand(-1, -1, *[size if count else -1 for size, count in sizes])
 
     def tile(self, input: object, axes: int) -> bool:
         """Whether all windows of ``input`` are of one size; also of what is no input at all.
@@ -74,6 +93,13 @@ class Bins(NamedTuple):
         if not isinstance(input, Tensor) or input.dim() not in (axes + 1, axes + 2):
             return True
         return self.of_axes(axes).kernel_size(*sizes_of(input)[-axes:]) is not None
+
+    def _depend_on_open(self, sizes: Sizes) -> list[bool]:
+        """For each axis, whether its size is a symbol, and its windows another number than that."""
+        if set(self.counts) == {1}:
+            return []  # whole planes, whatever their size
+        sizes_and_counts = zip(sizes, self.counts, strict=True)
+        return [bool(count) and isinstance(size, torch.SymInt) for size, count in sizes_and_counts]
 
 
 class Group(NamedTuple):
@@ -155,6 +181,14 @@ def taken(tensor: Tensor, axis: int, numbers: list[int]) -> Tensor:
     runs = _runs(numbers)
     if runs == [(0, length)]:
         return tensor
+    if not is_tracing() and layout_of(tensor) is not torch.contiguous_format:
+        # The gradient of what is split is contiguous: here in this order of its axes.
+        return _joined(tensor.movedim(1, -1), axis - 1, runs, length).movedim(-1, 1)
+    return _joined(tensor, axis, runs, length)
+
+
+def _joined(tensor: Tensor, axis: int, runs: list[tuple[int, int]], length: int) -> Tensor:
+    """The ``runs`` of an axis, one behind another."""
     pieces: dict[int, Tensor] = {}
     for apart in _runs_apart(runs):
         edges = {edge for index in apart for edge in runs[index]}

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .torchscript import is_tracing
+
 __all__ = [
     "MANY_INTS",
     "NAMES_OF_AXES",
@@ -71,11 +73,18 @@ class PoolGeometry(NamedTuple):
         )
 
     def is_whole_plane(self, *sizes: int) -> bool:
-        """Whether the only window is known to be a plane of this size, no more and no less."""
-        for kernel, length in zip(self.kernel_size, sizes, strict=True):
-            # To compare a number with a symbol would be a question about the symbol.
-            if isinstance(kernel, int) != isinstance(length, int) or kernel != length:
+        """Whether the only window is known to be a plane of this size, no more and no less.
+
+        In a jit trace, which holds for planes of other sizes, a number is not known to be theirs.
+        """
+        if is_tracing():
+            if any(isinstance(kernel, int) for kernel in self.kernel_size):
                 return False
+        else:
+            for kernel, length in zip(self.kernel_size, sizes, strict=True):
+                # To compare a number with a symbol would be a question about the symbol.
+                if isinstance(kernel, int) != isinstance(length, int) or kernel != length:
+                    return False
         # In a jit trace "same" padding is a tensor.
         return all(not isinstance(before, torch.Tensor) and before == 0 for before in self.padding)
 

@@ -84,7 +84,7 @@ class LearnedPool2d(Pool2d):
 
     def reset_parameters(self) -> None:
         """Sets θ back to what it started from."""
-        nn.init.constant_(getattr(self, self.parameter_name), self.initial_value())
+        nn.init.constant_(getattr(self, self.parameter_name), float(self.initial_value()))
 
 
 class LearnedLambdaPool2d(LearnedPool2d):

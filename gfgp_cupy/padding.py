@@ -222,13 +222,15 @@ def _in_a_plane(geometry: PoolGeometry | SameGeometry) -> PoolGeometry | SameGeo
 def _even_windows(input: Tensor, bins: Bins) -> Windows:
     axes = len(bins.counts)
     batched, (samples, channels, *size) = check_input(input, ELEMENTS[axes])
-    kernel_size = bins.kernel_size(*size)
+    batched, kernel_size = bins.of_one_size(batched), bins.kernel_size(*size)
     if kernel_size is None:
         raise ValueError(
             f"output_size={bins.sizes()} must divide the input's sizes, got {tuple(size)}"
         )
     if axes == 1:
         batched, kernel_size = batched.unsqueeze(2), (1, *kernel_size)
+    if is_tracing() and set(bins.counts) == {1}:
+        kernel_size = tuple(batched.shape[2:])  # whatever it will be
     none = (0,) * len(kernel_size)
     geometry = PoolGeometry(kernel_size, kernel_size, none, ceil_mode=False)
     return _placed(batched, geometry, (samples, channels, *bins.output_size(*size)), axes)
@@ -274,9 +276,10 @@ def _with_counted_padding(
     counted = [_counted(geometry, input, axis) for axis in range(len(none))]
     if isinstance(geometry, SameGeometry) and torch.compiler.is_compiling():
         # Of symbolic sizes F.pad would ask whether they are 0, and keep the answer.
+        layout = layout_of(input)
         for axis, (before, behind) in enumerate(counted, 2):
             input = _gathered(input, axis, before, behind)
-        return input, unpadded
+        return input.contiguous(memory_format=layout), unpadded
     amounts = [amount for of_axis in reversed(counted) for amount in of_axis]
     if is_tracing() or any(amounts):
         return F.pad(input, amounts), unpadded

@@ -36,7 +36,16 @@ class LambdaRecord(Mapping[str, Tensor]):
         self._batches: dict[str, list[Tensor]] = {}
 
     def _append(self, path: str, parameter: Tensor) -> None:
-        """Adds the parameter of a batch, [N, C, …], to those of the layer at ``path``."""
+        """Adds the parameter of a batch, [N, C, …], to those of the layer at ``path``.
+
+        Raises:
+            RuntimeError: inside a transform of torch.func, after which nothing of it is left.
+        """
+        if torch._C._functorch.is_functorch_wrapped_tensor(parameter):
+            raise RuntimeError(
+                f"the parameter of {path!r} cannot be recorded inside torch.func's vmap, grad and "
+                "other transforms: call the network outside of them to record it"
+            )
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         if parameter.shape[2:].numel() == 1:
             parameter = parameter.flatten(1)

@@ -198,8 +198,7 @@ def average_of_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
 
 def pad_to_windows(input: Tensor, geometry: PoolGeometry) -> Tensor:
     """``input`` with zeros on every side on which a window reaches past it."""
-    # A trace holds for inputs of any size.
-    behind = None if is_tracing() else geometry.overhang(*input.shape[2:])
+    behind = None if _is_of_open_size(input) else geometry.overhang(*input.shape[2:])
     return zero_padded(input, geometry, behind)
 
 
@@ -321,7 +320,7 @@ def _unfolded(input: Tensor, geometry: PoolGeometry) -> Tensor:
     if geometry.is_whole_plane(*sizes_of(input)[2:]):
         return input.flatten(2).permute(2, 0, 1)[(...,) + (None,) * (input.dim() - 2)]
     padded = pad_to_windows(input, geometry)
-    if is_tracing():
+    if _is_of_open_size(input):
         # ONNX unfolds tensors of known sizes only.
         return torch.stack(list(views(padded, input, geometry)))
     count = len(geometry.kernel_size)
@@ -345,6 +344,11 @@ def _axes_of(input: Tensor) -> list[int]:
 def _plane_of_ones(input: Tensor, dtype: torch.dtype) -> Tensor:
     """[1, 1, H, W] of ones for [N, C, H, W] ``input``, on its device."""
     return input.new_ones((1, 1, *input.shape[2:]), dtype=dtype)
+
+
+def _is_of_open_size(input: Tensor) -> bool:
+    """Whether what is computed of it, in a trace or an export, holds for planes of other sizes."""
+    return is_tracing() or not all(isinstance(size, int) for size in input.shape[2:])
 
 
 def _is_channels_last(input: Tensor) -> bool:

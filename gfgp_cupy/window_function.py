@@ -80,7 +80,7 @@ class WindowFunction:
         """The same pooling with another constant."""
         if constant == self.constant:
             return self
-        return dataclasses.replace(self, constant=constant)
+        return dataclasses.replace(self, constant=None if constant is None else float(constant))
 
     def is_served_by(self, backend: str) -> bool:
         """Whether a backend computes this function; otherwise PyTorch's operators do.

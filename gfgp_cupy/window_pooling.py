@@ -150,6 +150,7 @@ def _pool_uneven(
     shape = (samples, channels, *bins.output_size(*size))
     parameter = as_parameter(function.parameter, parameter, input, shape)
     of_axes = [groups(length, count) for length, count in zip(size, shape[2:], strict=True)]
+    batched = bins.of_one_size(batched)
     if axes == 1:
         batched, parameter = batched.unsqueeze(2), parameter.unsqueeze(2)
         of_axes = [groups(1, 1), *of_axes]

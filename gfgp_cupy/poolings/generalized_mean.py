@@ -82,10 +82,11 @@ def generalized_mean_pool2d(
 
 def _composition(input: Tensor, p: Tensor, geometry: PoolGeometry, eps: float) -> Tensor:
     x = input.to(p.dtype)
-    # An infinite element becomes NaN, and no NaN is below eps: a clamp would keep its gradient from
-    # being NaN.
-    x = x + (x - x).detach()
-    logarithm = torch.where(x < eps, eps, x).log()
+    finite = x - x == 0
+    logarithm = torch.where(finite & (x >= eps), x, eps).log()
+    # NaN otherwise, and so the gradient of such an element, if a window has it: a logarithm's would
+    # be NaN everywhere.
+    logarithm = torch.where(finite, logarithm, x + (x - x).detach())
     # No result of exp(), which its derivative is made of: what follows may change it in place.
     return log_mean_exp(logarithm, p, geometry).exp().clone().to(input.dtype)
 

@@ -94,7 +94,8 @@ def _relative_to(origin: Tensor, elements: Tensor, inside: Tensor, lam: Tensor) 
     """(1/λ) log mean exp(λ (x − origin)).
 
     Where all exponents are small the quotient of small numbers gives way to its series in the
-    cumulants κ of the window: κ₁ + λ κ₂/2 + λ² κ₃/6.
+    cumulants κ of the window: κ₁ + λ κ₂/2 + λ² κ₃/6 + λ³ κ₄/24, of which the last term shows in
+    the third derivative alone.
     """
     deviation = torch.where(inside, elements - origin, 0)
     exponent = lam * deviation
@@ -122,10 +123,22 @@ def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tens
 
 
 def _cumulant_series(deviation: Tensor, lam: Tensor, count: Tensor) -> Tensor:
-    mean, second, third = ((deviation**power).sum(0) / count for power in (1, 2, 3))
-    variance = second - mean**2
-    third_cumulant = third - 3 * mean * second + 2 * mean**3
-    return mean + lam * variance / 2 + lam**2 * third_cumulant / 6
+    # Moments of the deviations d times powers of the small λ d: no power of d or λ, which could
+    # overflow, and be infinite times 0.
+    exponent, power, moments = lam * deviation, deviation, []
+    for _ in range(4):
+        moments.append(power.sum(0) / count)
+        power = power * exponent
+    mean, second, third, fourth = moments  # E d, λ E d², λ² E d³, λ³ E d⁴
+    small, of_second, of_third = lam * mean, lam * second, lam * third
+    variance = second - mean * small
+    third_cumulant = third - mean * (3 * of_second - 2 * small**2)
+    fourth_cumulant = (
+        fourth
+        - 3 * second * of_second
+        - mean * (4 * of_third - 12 * small * of_second + 6 * small**3)
+    )
+    return mean + variance / 2 + third_cumulant / 6 + fourth_cumulant / 24
 
 
 class LogSumExpPool2d(LearnedLambdaPool2d):

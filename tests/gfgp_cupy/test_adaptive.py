@@ -26,6 +26,7 @@ from gfgp_cupy.functional import (
     adaptive_max_ent_pool2d,
     adaptive_windows,
     gaussian_pool2d,
+    guided_max_ent_pool2d,
     max_ent_pool2d,
 )
 from gfgp_cupy.poolings import (
@@ -105,6 +106,18 @@ def test_limits_are_pytorchs_adaptive_poolings(layout, backend, plane, output_si
     torch.testing.assert_close(most, F.adaptive_max_pool2d(input, output_size))
     if mean.shape[2:] != (1, 1):
         assert mean.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["lam", "guided"])
+def test_the_gradient_of_windows_of_several_lengths_keeps_the_memory_format(guided):
+    input = numbers((2, 8, 9, 7)).contiguous(memory_format=torch.channels_last).requires_grad_()
+    size = adaptive_windows((4, 3))
+    if guided:
+        output = guided_max_ent_pool2d(input, torch.sigmoid, size)
+    else:
+        output = max_ent_pool2d(input, 1.0, size)
+    (gradient,) = torch.autograd.grad(output.sum(), input)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 @each_size

@@ -126,6 +126,17 @@ def test_output_can_be_changed_in_place(backend, axes, window, memory_format):
         assert torch.equal(actual, right)
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_a_head_may_change_the_mean_in_place(axes):
+    input = example(axes, torch.float32)[0].requires_grad_()
+    pool = of_axes("guided_max_ent_pool2d", axes)
+    gradients = [
+        torch.autograd.grad(pool(input, head, 2).sum(), input)[0]
+        for head in (torch.Tensor.relu_, torch.Tensor.relu)
+    ]
+    assert torch.equal(*gradients)
+
+
 @each_backend
 @pytest.mark.parametrize("shape", [(1, 3, 4, 6, 5), (2, 1, 4, 6, 5), (2, 3, 4, 6, 5)], ids=str)
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])

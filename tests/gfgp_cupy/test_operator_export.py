@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
+from gfgp_cupy import AdaptiveMaxEntPool2d, GFGPMaxEntPool2d, MaxEntPool2d, use_backend
 from gfgp_cupy.functional import max_ent_pool2d
 from gfgp_cupy.poolings import create_pooling
 from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d
@@ -201,13 +201,50 @@ def test_onnx_of_the_function(window):
     assert_onnxruntime_agrees(module, inputs, (ANY_SIZE, None), *others)
 
 
+ROUNDED_UP = {"kernel_size": 2, "ceil_mode": True}
+"""Without padding: only of some sizes the last window reaches past the end."""
+
+
+@pytest.mark.parametrize("name", ["gfgp_gated", "gem", "lse", "mixed", "gauss"])
+def test_exported_composition_rounds_up_for_any_size(name):
+    layer = create_pooling(name, 4, **ROUNDED_UP).eval()
+    with use_backend("torch"):
+        program = exported(layer, (numbers((2, 4, 10, 12)).abs(),), (ANY_SIZE,)).module()
+        for shape in SHAPES:
+            input = numbers(shape, 2).abs()
+            torch.testing.assert_close(program(input), layer(input))
+
+
 @pytest.mark.slow
 @needs_onnx
-@pytest.mark.parametrize("make", [LAYERS["guided"], lambda: GFGPGaussianPool2d(4, 2).eval()])
+@pytest.mark.parametrize(
+    "make",
+    [
+        LAYERS["guided"],
+        lambda: GFGPGaussianPool2d(4, 2).eval(),
+        lambda: create_pooling("gem", 4, **ROUNDED_UP),
+        lambda: create_pooling("gfgp_gated", 4, **ROUNDED_UP).eval(),
+    ],
+    ids=["guided", "gaussian", "gem, rounded up", "gated, rounded up"],
+)
 def test_onnx_of_a_layer(make):
-    others = [(numbers(shape, 2),) for shape in SHAPES]
+    others = [(numbers(shape, 2).abs(),) for shape in SHAPES]
     layer = make()
-    assert_onnxruntime_agrees(layer, (numbers((2, 4, 10, 12)),), (ANY_SIZE,), *others)
+    assert_onnxruntime_agrees(layer, (numbers((2, 4, 10, 12)).abs(),), (ANY_SIZE,), *others)
+
+
+@pytest.mark.slow
+@needs_onnx
+def test_onnx_of_adaptive_pooling():
+    """Of whole planes for any size; of several windows, whose lengths differ, for one."""
+    inputs = (numbers((2, 4, 8, 6)),)
+    whole, several = (AdaptiveMaxEntPool2d(size, num_features=4) for size in (1, (4, 3)))
+    others = [(numbers(shape, 2),) for shape in SHAPES]
+    assert_onnxruntime_agrees(whole, inputs, (ANY_SIZE,), *others)
+    with pytest.raises(torch.onnx.OnnxExporterError, match="export it for images of one size"):
+        torch.onnx.export(several, inputs, dynamo=True, dynamic_shapes=(ANY_SIZE,), verbose=False)
+    any_batch = ({0: Dim.DYNAMIC},)
+    assert_onnxruntime_agrees(several, inputs, any_batch, (numbers((3, 4, 8, 6), 2),))
 
 
 # ---------------------------------------------------------------- ONNX, by way of torch.jit.trace

@@ -33,6 +33,21 @@ def test_advice_for_quantised_input_works():
         assert torch.equal(pool(converted), pool(input.int_repr().float().sub(128).mul(0.1)))
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.parametrize(
+    "arrange",
+    [torch.Tensor.to_sparse, torch.Tensor.to_mkldnn, lambda x: torch.nested.nested_tensor([*x])],
+    ids=["sparse", "mkldnn", "nested"],
+)
+def test_advice_for_other_layouts_works(arrange):
+    input = arrange(images())
+    with pytest.raises(TypeError, match="input must be a dense tensor, got ") as raised:
+        max_ent_pool2d(input, 1.0, 2)
+    advice = str(raised.value).rpartition(": use ")[2].partition(", ")[0]
+    converted = eval(advice, {"input": input})
+    assert torch.equal(max_ent_pool2d(converted, 1.0, 2), max_ent_pool2d(images(), 1.0, 2))
+
+
 def test_advice_for_integers_works():
     with pytest.raises(TypeError, match=r"got torch.int64.*with input\.float\(\)$"):
         max_ent_pool2d(torch.ones(1, 1, 2, 2, dtype=torch.int64), 1.0, 2)

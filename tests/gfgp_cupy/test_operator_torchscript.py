@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
-from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
+from gfgp_cupy import AdaptiveMaxEntPool2d, GFGPMaxEntPool2d, MaxEntPool2d, use_backend
+from gfgp_cupy.functional import (
+    adaptive_max_ent_pool1d,
+    adaptive_max_ent_pool2d,
+    adaptive_max_ent_pool3d,
+    guided_max_ent_pool2d,
+    max_ent_pool2d,
+)
 from gfgp_cupy.poolings import create_pooling, gated_pool2d, list_poolings
 from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d
 from gfgp_cupy.surgery import PoolingByChannels
@@ -91,6 +97,37 @@ def test_traced_layer_of_other_windows(name, window):
     loaded = saved_and_loaded(layer, numbers(2, 4, 10, 12))
     for shape in SHAPES:
         assert_same(loaded, layer, numbers(*shape))
+
+
+@pytest.mark.parametrize("create", LAYERS.values(), ids=LAYERS)
+def test_traced_layer_whose_window_was_the_whole_plane(create):
+    """A window of numbers, which is not the whole of larger planes."""
+    layer = create({"kernel_size": (5, 6)}).eval()
+    loaded = saved_and_loaded(layer, numbers(2, 4, 5, 6))
+    for shape in ((3, 4, 6, 7), (1, 4, 10, 12)):
+        assert_same(loaded, layer, numbers(*shape))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_traced_pooling_of_whole_planes(axes):
+    def pool(input):
+        functional = (adaptive_max_ent_pool1d, adaptive_max_ent_pool2d, adaptive_max_ent_pool3d)
+        return functional[axes - 1](input, 2.0, 1)
+
+    traced = torch.jit.trace(pool, (numbers(2, 4, *(6, 5, 4)[:axes]),))
+    for size in (5, 8):
+        input = numbers(3, 4, *(size, 3, 6)[:axes])
+        torch.testing.assert_close(traced(input), pool(input))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (9, 7)], ids=["windows of one length", "of several"])
+def test_traced_adaptive_pooling_refuses_sizes_that_need_other_windows(size):
+    layer = AdaptiveMaxEntPool2d((4, None), num_features=4)
+    loaded = saved_and_loaded(layer, numbers(2, 4, *size))
+    assert_same(loaded, layer, numbers(3, 4, size[0], 11))  # one for each element
+    for height in (2 * size[0], size[0] + 1):
+        with pytest.raises(RuntimeError, match=rf"\({size[0]}\) must match .*\({height}\)"):
+            loaded(numbers(2, 4, height, size[1]))
 
 
 @on_torch

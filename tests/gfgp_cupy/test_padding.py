@@ -328,6 +328,8 @@ def test_compiled_for_any_size(pool, option):
     for size in SIZES:
         x = numbers((2, 4, *size), torch.float32).abs() + 0.1
         torch.testing.assert_close(compiled(x), layer(x))
+        x = x.contiguous(memory_format=torch.channels_last)
+        assert compiled(x).is_contiguous(memory_format=torch.channels_last)
 
 
 @on_torch

@@ -295,6 +295,16 @@ def test_a_network_without_such_layers():
         pass
 
 
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.jacrev])
+def test_inside_transforms_there_is_nothing_to_record(transform):
+    net = small_network().eval()
+    with (
+        pytest.raises(RuntimeError, match=r"parameter of 'pool'.*torch\.func.*outside of them"),
+        record_lambdas(net),
+    ):
+        transform(net)(images())
+
+
 def test_a_path_that_was_not_recorded_is_named_with_those_that_were():
     net = small_network()
     with record_lambdas(net) as lambdas:

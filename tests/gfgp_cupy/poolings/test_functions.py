@@ -308,6 +308,45 @@ def test_lam_and_p_learn_from_their_neutral_values():
         assert neutral.grad.item() == pytest.approx(factor * scale.var(unbiased=False).item() / 2)
 
 
+@pytest.mark.parametrize("lam", [0.0, 1e-7, -3e-6])
+def test_third_derivative_of_log_sum_exp_near_0(lam):
+    """κ₄ / 4, the fourth cumulant of the window's elements."""
+    x = images((1, 1, 2, 3))
+    deviation = x - x.mean()
+    cumulant = deviation.pow(4).mean() - 3 * deviation.square().mean() ** 2
+    lam = torch.full((1, 1, 1, 1), lam, dtype=torch.float64, requires_grad=True)
+    derivative = log_sum_exp_pool2d(x, lam, (2, 3))
+    for _ in range(3):
+        (derivative,) = torch.autograd.grad(derivative, lam, create_graph=True)
+    assert derivative.item() == pytest.approx(cumulant.item() / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("parameter", [1e30, -1e30, 3e38])
+@pytest.mark.parametrize("function", [log_sum_exp_pool2d, generalized_mean_pool2d])
+def test_equal_elements_and_a_parameter_whose_square_overflows(function, parameter):
+    x = torch.full((1, 1, 2, 2), 1.5, requires_grad=True)
+    y = function(x, parameter, 2)
+    y.backward()
+    assert y.item() == pytest.approx(1.5, rel=1e-6)
+    torch.testing.assert_close(x.grad, torch.full((1, 1, 2, 2), 0.25))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_generalized_mean_and_what_is_not_finite(value):
+    """Its window is NaN, with its gradient; between the windows it is nothing."""
+    finite = torch.full((2,), 0.5)
+    for place, output, gradient in (
+        (1, [math.nan, 1.0], [math.nan, math.nan, 0.0, *finite]),
+        (2, [1.0, 1.0], [*finite, 0.0, *finite]),
+    ):
+        x = torch.ones(1, 1, 1, 5)
+        x[..., place] = value
+        y = generalized_mean_pool2d(x.requires_grad_(), 2.0, (1, 2), stride=(1, 3))
+        y.sum().backward()
+        torch.testing.assert_close(y.flatten(), torch.tensor(output), equal_nan=True)
+        torch.testing.assert_close(x.grad.flatten(), torch.tensor(gradient), equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_nothing_overflows(dtype):
     largest = torch.finfo(dtype).max / 4
