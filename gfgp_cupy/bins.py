@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .geometry import Sizes, check_axes
 from .memory_format import layout_of
+from .onnx_export import refuse_open_sizes
 from .torchscript import is_tracing, sizes_of
 
 __all__ = ["Bins", "Group", "adaptive_windows", "groups", "rejoined", "taken"]
@@ -62,10 +63,7 @@ class Bins(NamedTuple):
             ValueError: they depend on a size that an export to ONNX leaves open.
         """
         if torch.onnx.is_in_onnx_export() and any(self._depend_on_open(sizes)):
-            raise ValueError(
-                f"output_size={self.sizes()} asks for other windows from image size to image size, "
-                "for which an ONNX program has no means: export it for images of one size"
-            )
+            refuse_open_sizes(f"how long the windows of output_size={self.sizes()} are")
         counts = self.output_size(*sizes)
         for count, size in zip(counts, sizes, strict=True):
             # Not asked of a symbolic size where the answer is known.

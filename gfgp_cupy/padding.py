@@ -25,6 +25,7 @@ from .arguments import check_input
 from .bins import Bins
 from .geometry import MANY_INTS, PoolGeometry, Sizes, check_flag, pool_geometry
 from .memory_format import layout_of
+from .onnx_export import refuse_open_sizes
 from .torchscript import is_tracing, sizes_of
 
 __all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
@@ -250,10 +251,8 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
     length = input.shape[2 + axis]
     symbolic = same.depends_on_length(axis) and isinstance(length, torch.SymInt)
     if symbolic and torch.onnx.is_in_onnx_export():
-        raise ValueError(
-            f"padding='same' with kernel_size={same.kernel_size} and stride={same.stride} differs "
-            "from image size to image size, for which an ONNX program has no means: export it for "
-            "images of one size"
+        refuse_open_sizes(
+            f"padding='same' with kernel_size={same.kernel_size} and stride={same.stride}"
         )
     return same.before(length, axis) + same.surplus(axis)
 

@@ -91,6 +91,7 @@ def contents(folder):
         (("--pdf-filename", ".pdf"), ("--pdf-filename .pdf", "must end in .pdf")),
         (("--pdf-filename", "curves.png"), ("--pdf-filename curves.png", ".pdf")),
         (("--pdf-filename", "lambdas.pdf"), ("--pdf-filename lambdas.pdf", "another picture")),
+        (("--pdf-filename", "./lambdas.pdf"), ("./lambdas.pdf", "another picture")),
         (("--pdf-filename", "confusion.pdf"), ("--pdf-filename confusion.pdf", "another picture")),
         (("--num-classes", "3"), ("--num-classes 3", "10 classes")),
     ],

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +71,8 @@ def remove_leftovers(folder: Path) -> None:
     Call it where no other one is writing there.
     """
     for path in folder.glob(f".*{_end_of_temporary('*')}"):
-        if not path.name.endswith(_end_of_temporary(os.getpid())):
+        is_own = re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file()
+        if is_own and not path.name.endswith(_end_of_temporary(os.getpid())):
             path.unlink(missing_ok=True)
 
 

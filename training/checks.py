@@ -1,6 +1,7 @@
 """The check of a run's settings against each other and against this machine."""
 
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 
 import torch
@@ -105,6 +106,11 @@ def _check_processes(settings: Settings) -> None:
             "--multiprocessing-distributed, --world-size and --rank do not go with torchrun, "
             "which starts the processes itself: leave them out"
         )
+    if settings.nproc is not None and settings.torchrun is not None:
+        raise UserError(
+            f"--nproc {settings.nproc}: does not go with torchrun, which starts the processes "
+            f"itself: leave it out, and pass torchrun --nproc-per-node {settings.nproc}"
+        )
     if settings.nproc is not None and not settings.multiprocessing_distributed:
         raise UserError(f"--nproc {settings.nproc}: only goes with --multiprocessing-distributed")
     if settings.uses_gpu and settings.processes_here > torch.cuda.device_count():
@@ -136,7 +142,7 @@ def _check_checkpoints(settings: Settings) -> None:
     if Path(settings.pdf_filename).suffix != ".pdf":
         raise UserError(f"--pdf-filename {settings.pdf_filename}: must end in .pdf")
     others = (str(Path(LAMBDAS_NAME).with_suffix(".pdf")), CONFUSION_PDF_NAME)
-    if settings.pdf_filename in others:
+    if normpath(settings.pdf_filename) in others:
         raise UserError(
             f"--pdf-filename {settings.pdf_filename}: is the name of another picture of the run; "
             "take one of its own"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from training.checkpoints.format import or_num_classes
 from training.checkpoints.recipe import recipe_of_args
 from training.checkpoints.weights import Weights
 from training.data import class_count, make_val_batches
@@ -38,8 +39,8 @@ def output_count(weights: Weights, data: Data, num_classes: int | None) -> int:
     count = class_count(num_classes, data)
     if weights.outputs != count:
         raise UserError(
-            f"{weights.origin}: has {weights.outputs} classes, not {count}; use its data set, or "
-            f"--num-classes {weights.outputs} if the data's classes are the first of them"
+            f"{weights.origin}: has {weights.outputs} classes, not {count}; use its data set"
+            f"{or_num_classes(weights.outputs, count)}"
         )
     return count
 

@@ -1,7 +1,6 @@
 """The settings of a run: what the command line asked for, and what follows from it."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from models import list_models
 from models.pooling import POOL_TYPES
 from training.forward import AMP_TYPES, Forward
 from training.images.datasets import DATASETS
+from training.loading.workers import default_workers
 from training.options import OPTIONS, Options
 from training.processes.placement import Placement
 from training.processes.rendezvous import meeting_of
@@ -52,7 +52,7 @@ class Settings(Options):
         if entry and options.config_name is None:
             filled["config_name"] = entry.config_name
         if entry and options.workers is None:
-            filled["workers"] = 0 if entry.in_memory else min(12, os.cpu_count() or 1)
+            filled["workers"] = 0 if entry.in_memory else default_workers()
         torchrun = read_torchrun(environ)
         if torchrun is not None:  # whose numbers are those of processes, not of machines
             environ = {name: environ[name] for name in environ.keys() - VARIABLES}
@@ -199,4 +199,21 @@ class Settings(Options):
                     f"--nproc-per-node {gpus} train_imagenet.py, or add "
                     "--multiprocessing-distributed (--gpu N chooses one)"
                 )
+        return notes if self.evaluate else [*notes, *self._notes_on_learning_rates()]
+
+    def _notes_on_learning_rates(self) -> list[str]:
+        """What of the recipe's schedule does not happen in so few epochs."""
+        notes, recipe = [], self.recipe
+        if recipe.warmup_epochs >= recipe.epochs:
+            notes.append(
+                f"--epochs {recipe.epochs}: the recipe's warm-up lasts {recipe.warmup_epochs}, so "
+                f"the learning rate does not come to {recipe.lr:g}; shorten it with "
+                "--warmup-epochs N"
+            )
+        late = [each for each in recipe.lr_milestones or () if each >= recipe.epochs]
+        if recipe.lr_schedule == "milestones" and late:
+            notes.append(
+                f"--lr-milestones: the run has {recipe.epochs} epochs, and so none with the lower "
+                f"learning rate that follows {' and '.join(map(str, late))}"
+            )
         return notes

@@ -236,15 +236,34 @@ def test_onnx_of_a_layer(make):
 @pytest.mark.slow
 @needs_onnx
 def test_onnx_of_adaptive_pooling():
-    """Of whole planes for any size; of several windows, whose lengths differ, for one."""
+    """Of whole planes for any size; of several windows for one."""
     inputs = (numbers((2, 4, 8, 6)),)
-    whole, several = (AdaptiveMaxEntPool2d(size, num_features=4) for size in (1, (4, 3)))
+    whole, several = (AdaptiveMaxEntPool2d(size, num_features=4).eval() for size in (1, (4, 3)))
     others = [(numbers(shape, 2),) for shape in SHAPES]
     assert_onnxruntime_agrees(whole, inputs, (ANY_SIZE,), *others)
-    with pytest.raises(torch.onnx.OnnxExporterError, match="export it for images of one size"):
-        torch.onnx.export(several, inputs, dynamo=True, dynamic_shapes=(ANY_SIZE,), verbose=False)
     any_batch = ({0: Dim.DYNAMIC},)
     assert_onnxruntime_agrees(several, inputs, any_batch, (numbers((3, 4, 8, 6), 2),))
+
+
+@pytest.mark.slow
+@needs_onnx
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (AdaptiveMaxEntPool2d((4, 3), num_features=4), r"output_size=\(4, 3\)"),
+        (create_pooling("gem", 4, 3, 2, "same"), "padding='same' .*stride"),
+    ],
+    ids=["adaptive", "same"],
+)
+def test_onnx_of_windows_that_differ_from_size_to_size_is_refused(layer, named):
+    inputs = (numbers((2, 4, 8, 6)),)
+    with (
+        pytest.raises(torch.onnx.OnnxExporterError),
+        pytest.warns(UserWarning, match=f"{named}.* export it for images of one size"),
+    ):
+        torch.onnx.export(
+            layer.eval(), inputs, dynamo=True, dynamic_shapes=(ANY_SIZE,), verbose=False
+        )
 
 
 # ---------------------------------------------------------------- ONNX, by way of torch.jit.trace

@@ -114,6 +114,20 @@ def test_state_dict_must_have_every_tensor_and_no_other(tmp_path):
     assert "of another shape: 1 (bn1.weight [3] in place of [64])" in message
 
 
+@pytest.mark.parametrize(("outputs", "advised"), [(12, True), (4, False)])
+def test_advice_where_the_data_has_other_classes_works(tmp_path, outputs, advised):
+    """Of the digits' 10 classes no 4 outputs are all, and 12 may have them first."""
+    path = tmp_path / "weights.pth"
+    torch.save(create_model("resnet18", "skip", num_classes=outputs).state_dict(), path)
+    run = (*DIGITS, "--evaluate", "--weights", path, "--arch", "resnet18", "--pool", "skip")
+    message = error_here(*run, "--out-dir", tmp_path)
+    assert f"has {outputs} classes, not 10; use its data set" in message
+    advice = f"--num-classes {outputs}"
+    assert (advice in message) is advised
+    if advised:
+        assert "top-1 error" in output_here(*run, *advice.split(), "--out-dir", tmp_path)
+
+
 def test_what_to_evaluate_must_be_said():
     assert "--resume FILE, or --weights FILE or --pretrained" in error_here(*DIGITS, "--evaluate")
 

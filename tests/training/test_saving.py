@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.support.command_line import output_here, read_log, run_here
 from tests.support.tiny_network import SMALL_DIGITS, create_tiny_network
-from training.atomic_write import WriteError, write_link
+from training.atomic_write import WriteError, remove_leftovers, write_link
 from training.processes.interruption import Interruption
 from training.records import figures
 from training.records.going_on import going_on
@@ -209,6 +209,17 @@ def test_rewind_that_is_stopped_leaves_no_later_epochs(tmp_path, monkeypatch):
     code, _, _ = run_here(*RUN, "--out-dir", tmp_path, "--resume", first)
     assert code == 128 + signal.SIGTERM
     assert [epoch for epoch, _ in logged(tmp_path)] == [1]
+
+
+def test_leftovers_are_what_atomic_writes_of_others_left(tmp_path):
+    left, own = tmp_path / ".log.csv.1234567.tmp", tmp_path / f".log.csv.{os.getpid()}.tmp"
+    others = [tmp_path / name for name in (".mine.notes.tmp", "log.csv.12.tmp", ".12.tmp", "a.csv")]
+    for path in (left, own, *others):
+        path.touch()
+    folder = tmp_path / ".folder.12.tmp"
+    folder.mkdir()
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([own, folder, *others])
 
 
 def test_best_checkpoint_is_the_same_file(tmp_path):

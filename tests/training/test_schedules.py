@@ -1,6 +1,7 @@
 """The learning rates: milestones as PyTorch has them, and those of each step."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,28 @@ def test_milestones_on_the_command_line():
     options = ["--lr-schedule", "milestones", "--lr-milestones", "1,3", "--lr-gamma", "0.5"]
     settings = parse_settings(["--lr", "1", "--epochs", "4", "--warmup-epochs", "0", *options])
     assert settings.learning_rates == [1.0, 0.5, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            "--config-name imagenet-a2 --epochs 5",
+            "--epochs 5: .* lasts 5, .* 0.005; .*--warmup-epochs N",
+        ),
+        ("--config-name imagenet-a2 --epochs 6", None),
+        ("--config-name imagenet-a2 --epochs 5 --evaluate --pretrained", None),
+        (
+            "--lr-schedule milestones --lr-milestones 4,90,95 --epochs 90",
+            "has 90 epochs, .* 90 and 95",
+        ),
+        ("--lr-schedule milestones --lr-milestones 4,89 --epochs 90", None),
+    ],
+)
+def test_what_a_short_run_does_not_come_to_is_told(options, words):
+    notes = parse_settings(["--data", "images", "--cpu", *options.split()]).notes
+    assert len(notes) == (words is not None)
+    assert words is None or re.search(words, notes[0])
 
 
 def test_each_step_has_its_learning_rate():

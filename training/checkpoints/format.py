@@ -195,7 +195,7 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
     if classes != model_classes:
         raise UserError(
             f"--resume {checkpoint.path}: has {classes} classes, not {model_classes}; use its data "
-            f"set, or --num-classes {classes} if the data's classes are the first of them"
+            f"set{or_num_classes(classes, model_classes)}"
         )
     try:
         model.load_state_dict(checkpoint.state_dict)
@@ -217,6 +217,16 @@ def refuse_other_network(
             f"{origin}: is of {theirs}, not of --arch {arch} --pool {pool}; leave --arch and "
             "--pool out, or pass its own"
         )
+
+
+def or_num_classes(theirs: int, of_data: int) -> str:
+    """Return what else to advise where weights have other classes than the data.
+
+    The data's can be the first of ``theirs`` alone.
+    """
+    if theirs < of_data:
+        return ""
+    return f", or --num-classes {theirs} if the data's classes are the first of them"
 
 
 def class_count(state_dict: Mapping[str, Tensor]) -> int:

@@ -81,7 +81,8 @@ def newest_usable(settings: Settings, process: Process) -> Path | None:
     for path in candidates:
         try:
             checkpoint = load_checkpoint(str(path))
-            check_order(checkpoint, settings, process)
+            if not settings.evaluate:  # which takes no batches of the epoch
+                check_order(checkpoint, settings, process)
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr, flush=True)
             continue

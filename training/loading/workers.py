@@ -19,6 +19,13 @@ from training.processes.stop_signals import STOP_SIGNALS, hold_stop_signals
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
+def default_workers() -> int:
+    """Return the number of workers that the CPUs keep busy which this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux, where a job may be given a part of them
+        return min(12, len(os.sched_getaffinity(0)))
+    return min(12, os.cpu_count() or 1)
+
+
 def worker_start() -> Callable[[int], None]:
     """Return the ``worker_init_fn`` for the ``DataLoader`` of this process.
 

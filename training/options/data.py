@@ -36,8 +36,8 @@ class DataOptions:
     )
     workers: int = option(
         "data",
-        "processes that decode images, over all processes of this machine (default: its cores, 12 "
-        "at most; 0 for digits and fashion-mnist)",
+        "processes that decode images, over all processes of this machine (default: the cores "
+        "that the run may use, 12 at most; 0 for digits and fashion-mnist)",
         short="j",
         parse=natural_int,
         tells=False,

@@ -1,7 +1,6 @@
 """The command ``training.predict`` from its options to the text."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from training.errors import UserError
 from training.loading.batches import BatchLoader
 from training.loading.global_batches import GlobalBatches
 from training.loading.samples import validation_images
+from training.loading.workers import default_workers
 from training.predict.formats import FORMATS, Prediction
 from training.predict.images import NamedBadImages, UnlabelledImages, image_paths
 from training.processes.ranks import Process
@@ -39,7 +39,7 @@ def predict(options: argparse.Namespace) -> None:
     process = Process(rank=0, world_size=1, device=device)
     workers = options.workers
     if workers is None:
-        workers = min(12, os.cpu_count() or 1, len(images) // options.batch_size)
+        workers = min(default_workers(), len(images) // options.batch_size)
     batches = BatchLoader(
         dataset=validation_images(images, recipe, SEED),
         sampler=GlobalBatches(len(images), options.batch_size, process, workers=workers),

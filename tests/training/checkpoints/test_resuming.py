@@ -149,6 +149,16 @@ def test_stop_within_an_epoch_keeps_the_published_layout(tmp_path, signal_at):
     assert "of the averaged weights" in printed
 
 
+def test_auto_evaluates_what_was_left_within_an_epoch_in_batches_of_another_size(
+    tmp_path, signal_at
+):
+    signal_at(CHECKS_PER_EPOCH + 1, signal.SIGTERM)
+    run_here(*RUN, "--out-dir", tmp_path)
+    options = (*RUN, "--batch-size", 8, "--out-dir", tmp_path)
+    printed = output_here(*options, "--evaluate", "--resume", "auto")
+    assert f"resuming from {tmp_path / 'checkpoint-epoch1-batch1.pth.tar'}" in printed
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -100,6 +100,7 @@ def test_command_of_one_machine_of_torchrun(under_torchrun, monkeypatch):
         ("--world-size", 2),
         ("--world-size", 3, "--rank", 1),
         ("--gpu", 0),
+        ("--nproc", 2),
     ],
 )
 def test_options_that_do_not_go_with_torchrun(under_torchrun, options):

@@ -66,12 +66,12 @@ def test_command_has_no_more_than_that_takes(options, expected):
 @pytest.mark.parametrize("workers", ["", "--workers 3"])
 def test_command_tells_the_workers_of_shards_on_whatever_machine(monkeypatch, workers):
     """They decide the order of the images there; by default they are as many as the CPU's cores."""
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(3))
     settings = parse_settings(shlex.split(f"--data t.tar --val-data v.tar {workers}"))
     command = command_of(settings)
     expected = "--data t.tar --val-data v.tar --workers 3"
     assert command == f"python train_imagenet.py {expected}"
-    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(5))
     assert parse_settings(shlex.split(expected)) == settings
     assert "--workers" not in command_of(parse_settings(["--data", "images"]))
 
