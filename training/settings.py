@@ -12,7 +12,7 @@ from models.pooling import POOL_TYPES
 from training.forward import AMP_TYPES, Forward
 from training.images.datasets import DATASETS
 from training.loading.workers import default_workers
-from training.options import OPTIONS, Options
+from training.options import OPTIONS, Options, flag_of
 from training.processes.placement import Placement
 from training.processes.rendezvous import meeting_of
 from training.processes.torchrun import VARIABLES, Torchrun, read_torchrun
@@ -199,7 +199,12 @@ class Settings(Options):
                     f"--nproc-per-node {gpus} train_imagenet.py, or add "
                     "--multiprocessing-distributed (--gpu N chooses one)"
                 )
-        return notes if self.evaluate else [*notes, *self._notes_on_learning_rates()]
+        if not self.evaluate:
+            return [*notes, *self._notes_on_learning_rates()]
+        unused = [flag_of(name) for name in ("log", "tensorboard") if getattr(self, name)]
+        if unused:
+            notes.append(f"{' and '.join(unused)}: --evaluate writes its files alone")
+        return notes
 
     def _notes_on_learning_rates(self) -> list[str]:
         """What of the recipe's schedule does not happen in so few epochs."""

@@ -33,13 +33,14 @@ def summary(rows: Sequence[SurveyRow]) -> str:
     of_windows = sum(row.replaces_windows for row in windows)
     trained = [row for row in rows if row.trained]
     heads = sum(row.heads for row in trained)
+    untouched = sum(row.outcome == "partly" and not row.replaced for row in pool)
     seconds = sorted(row.seconds for row in wholly)
     return (
         f"Of {sum(row.outcome != 'does not run' for row in rows)} networks that run, {len(pool)} "
         f"pool a part of their map. In {len(wholly)} of these ({len(wholly) / len(pool):.1%}) "
         f"every such pooling is replaced: in {plain} without options, in {len(wholly) - plain} "
-        f"with options. {outcomes['partly']} are replaced in part, and what stays is listed with "
-        f"the reason (max and average pooling, adaptive ones left out, is replaced wholly "
+        f"with options. In {outcomes['partly']} some stay, in {untouched} of them all, and what "
+        f"stays is listed with the reason (max and average pooling, adaptive ones left out, is replaced wholly "
         f"in {of_windows} of {len(windows)}, {of_windows / len(windows):.1%}); "
         f"{outcomes['refused']} are refused; in {outcomes['silent']} a pooling stays "
         f"that is not listed; {outcomes['broken']} are broken. {len(trained)} ran forward and "

@@ -45,9 +45,10 @@ def test_milestones_on_the_command_line():
             "has 90 epochs, .* 90 and 95",
         ),
         ("--lr-schedule milestones --lr-milestones 4,89 --epochs 90", None),
+        ("--evaluate --pretrained --log wandb --tensorboard", "^--log and --tensorboard: --eval"),
     ],
 )
-def test_what_a_short_run_does_not_come_to_is_told(options, words):
+def test_what_a_run_does_not_come_to_is_told(options, words):
     notes = parse_settings(["--data", "images", "--cpu", *options.split()]).notes
     assert len(notes) == (words is not None)
     assert words is None or re.search(words, notes[0])
