@@ -120,11 +120,13 @@ class GFGPAdaptiveMaxEntPool2d(Adaptive, GFGPMaxEntPool2d):
         activation, hidden_features, norm_layer, device, dtype: as in :class:`GFGPMaxEntPool2d`.
 
     Shape:
-        - input: [N, C, H, W] or [C, H, W].
+        - input: [N, C, H, W], or [C, H, W] in evaluation mode.
         - output: [N, C, oH, oW] or [C, oH, oW], of ``output_size``.
 
     Raises:
-        TypeError, ValueError: ``output_size`` is no size, or a width is no int or below 1.
+        TypeError, ValueError: ``output_size`` is no size, or a width is no int or below 1; in a
+            call also as :func:`gfgp_cupy.functional.guided_max_ent_pool2d`, and where a head's
+            BatchNorm would train on a single sample.
 
     Example:
         >>> GFGPAdaptiveMaxEntPool2d(16, output_size=3)(torch.randn(8, 16, 9, 9)).shape

@@ -115,11 +115,13 @@ class GFGPAdaptiveGeneralizedMeanPool2d(Adaptive, GFGPGeneralizedMeanPool2d):
         hidden_features, norm_layer, device, dtype: as in :class:`gfgp_cupy.poolings.GuidedPool2d`.
 
     Shape:
-        - input: [N, C, H, W] or [C, H, W].
+        - input: [N, C, H, W], or [C, H, W] in evaluation mode.
         - output: [N, C, oH, oW] or [C, oH, oW], of ``output_size``.
 
     Raises:
-        TypeError, ValueError: ``output_size`` is no size, or a width is no int or below 1.
+        TypeError, ValueError: ``output_size`` is no size, or a width is no int or below 1; in a
+            call also as :func:`gfgp_cupy.functional.guided_max_ent_pool2d`, and where a head's
+            BatchNorm would train on a single sample.
 
     Example:
         >>> GFGPAdaptiveGeneralizedMeanPool2d(8, output_size=2)(torch.rand(2, 8, 5, 4)).shape

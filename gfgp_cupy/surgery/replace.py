@@ -108,9 +108,11 @@ def replace_pooling(
             equivalent, and a ``where`` that leaves them out; or ``"skip"`` and list them.
         min_channels: poolings of fewer channels are left alone.
         start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
-            so that a trained network stays as accurate as it was: at a constant λ near 0 or, for a
-            maximum, of 1000, where a sigmoid gives way to a softplus. To load what is trained so,
-            build the network with the same arguments. Default: a start from fresh weights.
+            so that a trained network stays as accurate as it was: Max-Ent at a constant λ near 0
+            or, for a maximum, of 1000, where a sigmoid gives way to a softplus; log-sum-exp
+            likewise, of 10,000; mixed and gated at a proportion near 0 or 1. To load what is
+            trained so, build the network with the same arguments. Default: a start from fresh
+            weights.
         optimizer: one or several that train the network: the new parameters join the first group of
             the first, under its options, and what has been replaced leaves all of them. Its groups
             stay the same objects, so that schedulers go on.
