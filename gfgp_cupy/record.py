@@ -41,7 +41,8 @@ class LambdaRecord(Mapping[str, Tensor]):
         Raises:
             RuntimeError: inside a transform of torch.func, after which nothing of it is left.
         """
-        if torch._C._functorch.is_functorch_wrapped_tensor(parameter):
+        of_functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue] no public name
+        if of_functorch.is_functorch_wrapped_tensor(parameter):
             raise RuntimeError(
                 f"the parameter of {path!r} cannot be recorded inside torch.func's vmap, grad and "
                 "other transforms: call the network outside of them to record it"
