@@ -35,7 +35,17 @@ from .adaptive import (
     adaptive_generalized_mean_pool2d,
     adaptive_generalized_mean_pool3d,
 )
-from .gated import GatedPool2d, GFGPGatedPool2d, gated_pool2d
+from .gated import (
+    GatedPool1d,
+    GatedPool2d,
+    GatedPool3d,
+    GFGPGatedPool1d,
+    GFGPGatedPool2d,
+    GFGPGatedPool3d,
+    gated_pool1d,
+    gated_pool2d,
+    gated_pool3d,
+)
 from .gaussian import (
     GaussianPool1d,
     GaussianPool2d,
@@ -106,7 +116,9 @@ __all__ = [
     "GFGPAdaptiveGeneralizedMeanPool1d",
     "GFGPAdaptiveGeneralizedMeanPool2d",
     "GFGPAdaptiveGeneralizedMeanPool3d",
+    "GFGPGatedPool1d",
     "GFGPGatedPool2d",
+    "GFGPGatedPool3d",
     "GFGPGaussianPool1d",
     "GFGPGaussianPool2d",
     "GFGPGaussianPool3d",
@@ -122,7 +134,9 @@ __all__ = [
     "GFGPMixedPool1d",
     "GFGPMixedPool2d",
     "GFGPMixedPool3d",
+    "GatedPool1d",
     "GatedPool2d",
+    "GatedPool3d",
     "GaussianPool1d",
     "GaussianPool2d",
     "GaussianPool3d",
@@ -152,7 +166,9 @@ __all__ = [
     "edscw_pool1d",
     "edscw_pool2d",
     "edscw_pool3d",
+    "gated_pool1d",
     "gated_pool2d",
+    "gated_pool3d",
     "gaussian_pool1d",
     "gaussian_pool2d",
     "gaussian_pool3d",

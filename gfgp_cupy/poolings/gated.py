@@ -11,16 +11,28 @@ from torch.types import Device
 
 from ..arguments import as_parameter
 from ..autocast import autocasts
+from ..axes import for_lines_and_volumes
 from ..bins import Bins
 from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
+from ..memory_format import layout_of
 from ..overrides import overridable
-from ..padding import place_windows
+from ..padding import Windows, place_windows
 from ..reference import pad_to_windows
 from .mixed import mix_of_max_and_average
 
-__all__ = ["GFGPGatedPool2d", "GatedPool2d", "gated_pool2d"]
+__all__ = [
+    "GFGPGatedPool1d",
+    "GFGPGatedPool2d",
+    "GFGPGatedPool3d",
+    "GatedPool1d",
+    "GatedPool2d",
+    "GatedPool3d",
+    "gated_pool1d",
+    "gated_pool2d",
+    "gated_pool3d",
+]
 
 
 @overridable
@@ -28,6 +40,7 @@ def gated_pool2d(
     input: Tensor, weight: Tensor | float, kernel_size: int | Sizes,
     stride: int | Sizes | None = None, padding: int | Sizes | str = 0,
     ceil_mode: bool = False, bias: Tensor | float = 0.0, count_include_pad: bool = False,
+    axes: int = 2,
 ) -> Tensor:  # fmt: skip
     r"""Gated max-average pooling: the window's own elements set the proportion of max pooling.
 
@@ -49,6 +62,7 @@ def gated_pool2d(
         kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in
             :func:`gfgp_cupy.functional.max_ent_pool2d`.
         bias: b, a floating-point tensor that broadcasts to the output [N, C, oH, oW], or a number.
+        axes: that windows have: 1, 2 or 3, and w, too.
 
     Returns:
         [N, C, oH, oW] or [C, oH, oW], of the input's type and memory format. Half types are
@@ -64,26 +78,46 @@ def gated_pool2d(
         tensor([[[2.9289]]])
     """
     windows = place_windows(
-        input, kernel_size, stride, padding, ceil_mode, count_include_pad
+        input, kernel_size, stride, padding, ceil_mode, count_include_pad, axes
     ).with_fixed_padding()
     x, geometry, output_shape = windows.padded, windows.geometry, windows.output_shape
-    weight_shape = (1, output_shape[1], *geometry.kernel_size)
+    weight_shape = (1, output_shape[1], *_given_size(windows, input))
     weight = as_parameter("weight", weight, input, weight_shape).expand(weight_shape)
+    weight = weight.reshape(*weight_shape[:2], *geometry.kernel_size)
     bias = windows.all_of(as_parameter("bias", bias, input, output_shape))
-    logit = _weighted_sum(x.to(weight.dtype), weight, geometry).to(bias.dtype) + bias
-    largest = F.max_pool2d(
-        x, geometry.kernel_size, geometry.stride, geometry.padding, ceil_mode=geometry.ceil_mode
+    computed = x.to(weight.dtype)
+    logit = _weighted_sum(computed, weight, geometry) + bias
+    max_pool = F.max_pool2d if x.dim() == 4 else F.max_pool3d
+    largest = max_pool(
+        computed,
+        geometry.kernel_size,
+        geometry.stride,
+        geometry.padding,
+        ceil_mode=geometry.ceil_mode,
     )
-    output = mix_of_max_and_average(largest, x, logit.sigmoid(), geometry).to(x.dtype)
+    output = mix_of_max_and_average(largest, computed, logit.sigmoid(), geometry).to(x.dtype)
+    if x.dim() == 5:  # PyTorch's pooling of volumes knows one layout
+        output = output.contiguous(memory_format=layout_of(x))
     return windows.result(output, input.dim())
+
+
+gated_pool1d, gated_pool3d = for_lines_and_volumes(gated_pool2d)
+
+
+def _given_size(windows: Windows, input: Tensor) -> Sizes:
+    """The windows' size on each of the caller's axes."""
+    kernel_size = windows.geometry.kernel_size
+    if windows.axes > len(kernel_size):  # the only one is a whole volume
+        return tuple(input.shape[-windows.axes :])
+    return kernel_size[-windows.axes :]
 
 
 def _weighted_sum(input: Tensor, weight: Tensor, geometry: PoolGeometry) -> Tensor:
     """Σ w x over each window, which zeros instead of the padding leave as it is."""
     padded = pad_to_windows(input, geometry)
-    device = input.device
+    device, convolve = input.device, F.conv2d if input.dim() == 4 else F.conv3d
     with torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext():
-        return F.conv2d(
+        return convolve(
             padded, weight.transpose(0, 1), stride=geometry.stride, groups=weight.shape[1]
         )
 
@@ -131,8 +165,9 @@ class GatedPool2d(LearnedPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return gated_pool2d(
-            input, self.weight, *self.window, count_include_pad=self.count_include_pad
-        )
+            input, self.weight, *self.window, count_include_pad=self.count_include_pad,
+            axes=self.axes,
+        )  # fmt: skip
 
 
 class GFGPGatedPool2d(GuidedPool2d):
@@ -166,7 +201,19 @@ class GFGPGatedPool2d(GuidedPool2d):
         super().reset_parameters()
 
     def pool(self, input: Tensor, parameter: Tensor) -> Tensor:
-        return gated_pool2d(input, self.weight, *self.window, bias=parameter)
+        return gated_pool2d(input, self.weight, *self.window, bias=parameter, axes=self.axes)
+
+
+class GatedPool1d(GatedPool2d, axes=1): ...
+
+
+class GatedPool3d(GatedPool2d, axes=3): ...
+
+
+class GFGPGatedPool1d(GFGPGatedPool2d, axes=1): ...
+
+
+class GFGPGatedPool3d(GFGPGatedPool2d, axes=3): ...
 
 
 def _size_of_weight(kernel_size: Sizes) -> Sizes:

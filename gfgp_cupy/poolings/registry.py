@@ -153,10 +153,4 @@ def _of_axes(pool: str, layer: type[nn.Module], axes: int) -> Callable[..., nn.M
     """The class of ``layer`` for windows of so many axes, which is beside it."""
     check_axes(axes)
     module = nn if pool in OF_PYTORCH else sys.modules[layer.__module__]
-    found = getattr(module, layer.__name__.replace("2d", f"{axes}d"), None)
-    if found is None:
-        raise WindowNotServed(
-            f"pool={pool!r} has windows of 2 axes alone, got axes={axes}",
-            "take another pooling, such as 'max_ent'",
-        )
-    return found
+    return getattr(module, layer.__name__.replace("2d", f"{axes}d"))

@@ -148,13 +148,8 @@ def test_calls_that_were_replaced_compile_and_export(axes):
     torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), expected)
 
 
-def test_a_pooling_of_planes_cannot_take_the_place():
-    with pytest.raises(ValueError, match="pool='gated' has windows of 2 axes alone, got axes=1"):
-        replace_pooling(sound(), "gated", sample_shape=SOUND)
-
-
 @pytest.mark.parametrize("axes", [1, 3])
-@pytest.mark.parametrize("pool", [name for name in poolings.list_poolings() if "gated" not in name])
+@pytest.mark.parametrize("pool", poolings.list_poolings())
 def test_every_pooling_by_name(pool, axes):
     layer = poolings.create_pooling(pool, 4, kernel_size=2, axes=axes).eval()
     with gfgp_cupy.use_backend("torch"):  # Numba would compile each
@@ -167,11 +162,10 @@ class Named(GFGPMaxEntPool2d):
 
 @pytest.mark.parametrize(
     ("pool", "said"),
-    [("gated", "pool='gated' has windows of 2 axes alone"),
-     (GFGPMaxEntPool2d, "pool=GFGPMaxEntPool2d has no windows of 3 axes: GFGPMaxEntPool3d has"),
+    [(GFGPMaxEntPool2d, "pool=GFGPMaxEntPool2d has no windows of 3 axes: GFGPMaxEntPool3d has"),
      (functools.partial(GFGPMaxEntPool2d, hidden_features=3), "GFGPMaxEntPool3d has"),
      (nn.MaxPool2d, "pool=MaxPool2d has no windows of 3 axes: MaxPool3d has"),
-     (GatedPool2d, "pool=GatedPool2d has no windows of 3 axes"),
+     (GatedPool2d, "pool=GatedPool2d has no windows of 3 axes: GatedPool3d has"),
      (Named, "pool=Named has no windows of 3 axes; leave")],
 )  # fmt: skip
 def test_where_a_pooling_has_no_such_windows(pool, said):
