@@ -193,7 +193,8 @@ def _joined(tensor: Tensor, axis: int, runs: list[tuple[int, int]], length: int)
         cuts = sorted({0, length, *edges})
         sizes = [end - begin for begin, end in pairwise(cuts)]
         by_begin = dict(zip(cuts[:-1], tensor.split(sizes, axis), strict=True))
-        pieces |= {index: by_begin[runs[index][0]] for index in apart}
+        # PyTorch 2.6 does not compile |=.
+        pieces.update({index: by_begin[runs[index][0]] for index in apart})
     return torch.cat([pieces[index] for index in range(len(runs))], axis)
 
 

@@ -26,7 +26,7 @@ from .bins import Bins
 from .geometry import MANY_INTS, PoolGeometry, Sizes, check_flag, pool_geometry
 from .memory_format import layout_of
 from .onnx_export import refuse_open_sizes
-from .torchscript import is_tracing, sizes_of
+from .torchscript import is_tracing, outside_trace, sizes_of
 
 __all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
 
@@ -76,12 +76,13 @@ class Windows(NamedTuple):
         """The same for PyTorch's own poolings, which take no symbolic padding, and so are compiled
         anew where "same" padding differs."""
         kernel, stride, padding, ceil_mode = self.geometry
+        padded = self.padded
+        if is_tracing() and torch.onnx.is_in_onnx_export():
+            padded = _of_one_size(padded, padding)
         fixed = tuple([_fixed(before, size) for before, size in zip(padding, kernel, strict=True)])
         # In full: PyTorch 2.6 does not compile a named tuple's _replace.
         geometry = PoolGeometry(kernel, stride, fixed, ceil_mode)
-        return Windows(
-            self.input, self.padded, geometry, self.output_shape, self.axes, self.surplus
-        )
+        return Windows(self.input, padded, geometry, self.output_shape, self.axes, self.surplus)
 
     def padded_as_given(self, input: Tensor) -> Tensor:
         """``padded`` with the axes that the caller's ``input`` has behind N and C."""
@@ -257,12 +258,22 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
     return same.before(length, axis) + same.surplus(axis)
 
 
+def _of_one_size(input: Tensor, padding: tuple[Any, ...]) -> Tensor:
+    """``input``, of which a program refuses other sizes on the axes whose padding depends on them,
+    for it keeps that of today."""
+    sizes = zip(sizes_of(input)[2:], padding, strict=True)
+    return input.expand(-1, -1, *[-1 if isinstance(each, int) else size for size, each in sizes])
+
+
 def _fixed(padding: Any, kernel: int) -> Any:
     """``padding`` as a plain number, also where it is symbolic; then a guard is the price."""
     if isinstance(padding, int):
         return padding
-    if isinstance(padding, Tensor) and not torch.onnx.is_in_onnx_export():  # in a jit trace
-        return padding
+    if isinstance(padding, Tensor):  # in a jit trace
+        if not torch.onnx.is_in_onnx_export():
+            return padding
+        with outside_trace():
+            return int(padding)
     return next(number for number in range(kernel) if number == padding)
 
 

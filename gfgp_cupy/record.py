@@ -35,14 +35,15 @@ class LambdaRecord(Mapping[str, Tensor]):
     def __init__(self) -> None:
         self._batches: dict[str, list[Tensor]] = {}
 
-    def _append(self, path: str, parameter: Tensor) -> None:
+    def _append(self, path: str, parameter: Tensor, of: Tensor) -> None:
         """Adds the parameter of a batch, [N, C, …], to those of the layer at ``path``.
+
+        ``of`` is what the layer was given, or made.
 
         Raises:
             RuntimeError: inside a transform of torch.func, after which nothing of it is left.
         """
-        of_functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue] no public name
-        if of_functorch.is_functorch_wrapped_tensor(parameter):
+        if _is_transformed(parameter) or _is_transformed(of):
             raise RuntimeError(
                 f"the parameter of {path!r} cannot be recorded inside torch.func's vmap, grad and "
                 "other transforms: call the network outside of them to record it"
@@ -173,7 +174,8 @@ def _record_predicted(
     path: str, record: LambdaRecord, _: object, args: tuple[Tensor, ...], parameter: Tensor
 ) -> None:
     samples, channels = args[0].shape[:2]  # of the mean, to which what is predicted broadcasts
-    record._append(path, parameter.expand(samples, channels, *parameter.shape[2:]))
+    parameter = parameter.expand(samples, channels, *parameter.shape[2:])
+    record._append(path, parameter, of=args[0])
 
 
 def _record_own(
@@ -181,7 +183,14 @@ def _record_own(
 ) -> None:
     samples = output.shape[0] if output.dim() == layer.axes + 2 else 1
     sizes = layer.parameter.shape[2:]
-    record._append(path, layer.parameter.expand(samples, output.shape[-1 - layer.axes], *sizes))
+    parameter = layer.parameter.expand(samples, output.shape[-1 - layer.axes], *sizes)
+    record._append(path, parameter, of=output)
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    # No public name says so.
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

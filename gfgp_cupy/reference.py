@@ -308,9 +308,7 @@ def _traced_valid(input: Tensor, geometry: PoolGeometry) -> Iterator[Tensor | No
 def _valid_on_axis(
     start: int, step: int, count: int, length: int, device: torch.device
 ) -> Tensor | None:
-    # A symbolic length, as exporters have, stands for many.
-    known = isinstance(length, int)
-    if known and start >= 0 and start + step * (count - 1) < length:
+    if _is_known(length) and start >= 0 and start + step * (count - 1) < length:
         return None
     position = torch.arange(count, device=device) * step + start
     return (position >= 0) & (position < length)
@@ -348,7 +346,15 @@ def _plane_of_ones(input: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _is_of_open_size(input: Tensor) -> bool:
     """Whether what is computed of it, in a trace or an export, holds for planes of other sizes."""
-    return is_tracing() or not all(isinstance(size, int) for size in input.shape[2:])
+    return is_tracing() or not all(map(_is_known, input.shape[2:]))
+
+
+def _is_known(size: int) -> bool:
+    """Whether a program may be made for this size alone.
+
+    Exporters have symbolic sizes, which Dynamo says to be ints.
+    """
+    return isinstance(size, int) and not torch.compiler.is_dynamo_compiling()
 
 
 def _is_channels_last(input: Tensor) -> bool:

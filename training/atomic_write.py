@@ -71,8 +71,8 @@ def remove_leftovers(folder: Path) -> None:
     Call it where no other one is writing there.
     """
     for path in folder.glob(f".*{_end_of_temporary('*')}"):
-        is_own = re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file()
-        if is_own and not path.name.endswith(_end_of_temporary(os.getpid())):
+        is_temporary = re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file()
+        if is_temporary and not path.name.endswith(_end_of_temporary(os.getpid())):
             path.unlink(missing_ok=True)
 
 

@@ -146,7 +146,7 @@ def train(settings: Settings, process: Process) -> None:
     )
     model = make_model(class_count(settings.num_classes, data), run)
     if checkpoint is not None:
-        load_model(model, checkpoint, arch=settings.arch, pool=settings.pool)
+        load_model(model, checkpoint, settings.arch, settings.pool, data_classes=len(data.classes))
     if process.is_main:
         print(description(data, run), flush=True)
     if checkpoint is None and (settings.pretrained or settings.weights is not None):

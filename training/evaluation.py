@@ -40,7 +40,7 @@ def output_count(weights: Weights, data: Data, num_classes: int | None) -> int:
     if weights.outputs != count:
         raise UserError(
             f"{weights.origin}: has {weights.outputs} classes, not {count}; use its data set"
-            f"{or_num_classes(weights.outputs, count)}"
+            f"{or_num_classes(weights.outputs, len(data.classes))}"
         )
     return count
 

@@ -51,9 +51,10 @@ class Settings(Options):
             filled["data"] = entry.root if entry else ""
         if entry and options.config_name is None:
             filled["config_name"] = entry.config_name
-        if entry and options.workers is None:
-            filled["workers"] = 0 if entry.in_memory else default_workers()
         torchrun = read_torchrun(environ)
+        if entry and options.workers is None:
+            workers = default_workers(beside_others=torchrun is not None)
+            filled["workers"] = 0 if entry.in_memory else workers
         if torchrun is not None:  # whose numbers are those of processes, not of machines
             environ = {name: environ[name] for name in environ.keys() - VARIABLES}
         filled |= meeting_of(options, environ)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.types import Device
@@ -17,6 +15,7 @@ from ..overrides import overridable
 from ..pool2d import Pool2d
 from ..reference import composition as max_ent
 from ..reference import windows
+from ..torchscript import sizes_of
 from ..window_function import WindowFunction
 from ..window_pooling import pool_windows
 
@@ -122,7 +121,7 @@ def _by_likeness(input: Tensor, geometry: PoolGeometry) -> Tensor:
     elements, inside = windows(input, geometry)
     count = inside.sum(0).to(input.dtype)
     # A power of two of at most 1 / n: with it the sum does not outgrow the largest element.
-    factor = 0.5 ** (math.prod(geometry.kernel_size) - 1).bit_length()
+    factor = 0.5 ** (sizes_of(elements)[0] - 1).bit_length()
     mean = (factor * elements).sum(0) / (factor * count)
     weight = torch.where(inside, _likeness(elements, mean).exp(), 0)
     # The result is the same about any centre, and so are its derivatives.

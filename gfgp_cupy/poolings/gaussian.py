@@ -83,7 +83,7 @@ class GaussianPool2d(LearnedPool2d):
         check_eps(eps)
         check_number("init_weight", init_weight)
         self.init_weight = init_weight
-        self.eps = eps
+        self.eps = float(eps)
         self.add_parameter(num_features, learnable, device, dtype)
         self.reset_parameters()
 
@@ -224,7 +224,7 @@ class GFGPGaussianPool2d(HeadPool2d):
         self.num_features = num_features
         self.hidden_features = hidden_width(num_features, hidden_features)
         self.stochasticity = stochasticity
-        self.eps = eps
+        self.eps = float(eps)
         self.head = GaussianHead(num_features, self.hidden_features, norm_layer, device, dtype)
         takes_published_names(self)
 

@@ -139,7 +139,7 @@ class GeneralizedMeanPool2d(LearnedPool2d):
         check_eps(eps)
         check_number("init_p", init_p)
         self.init_p = init_p
-        self.eps = eps
+        self.eps = float(eps)
         self.add_parameter(num_features, learnable, device, dtype)
         self.reset_parameters()
 

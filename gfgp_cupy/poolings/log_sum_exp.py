@@ -101,8 +101,8 @@ def _relative_to(origin: Tensor, elements: Tensor, inside: Tensor, lam: Tensor) 
     exponent = lam * deviation
     count = inside.sum(0)
 
-    # Here the series and the quotient both keep about two thirds of the digits in λ's gradient.
-    small = exponent.detach().abs().amax(0) < torch.finfo(lam.dtype).eps ** (1 / 3)
+    # Here the series and the quotient both keep about three quarters of the digits in λ's gradient.
+    small = exponent.detach().abs().amax(0) < torch.finfo(lam.dtype).eps ** (1 / 4)
     quotient = torch.log1p(_expm1(exponent).sum(0) / count) / torch.where(small, 1, lam)
     # Zeros where the quotient is taken: a power that overflows would make its gradient NaN.
     series = _cumulant_series(torch.where(small, deviation, 0), lam, count)

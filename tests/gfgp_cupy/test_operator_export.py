@@ -205,11 +205,12 @@ ROUNDED_UP = {"kernel_size": 2, "ceil_mode": True}
 """Without padding: only of some sizes the last window reaches past the end."""
 
 
-@pytest.mark.parametrize("name", ["gfgp_gated", "gem", "lse", "mixed", "gauss"])
-def test_exported_composition_rounds_up_for_any_size(name):
-    layer = create_pooling(name, 4, **ROUNDED_UP).eval()
+@pytest.mark.parametrize("strict", [False, True], ids=["traced", "strict"])
+@pytest.mark.parametrize("name", ["gfgp_gated", "gem", "lse", "mixed", "gauss", "ada"])
+def test_exported_composition_rounds_up_for_any_size(name, strict):
+    layer, inputs = create_pooling(name, 4, **ROUNDED_UP).eval(), (numbers((2, 4, 10, 12)).abs(),)
     with use_backend("torch"):
-        program = exported(layer, (numbers((2, 4, 10, 12)).abs(),), (ANY_SIZE,)).module()
+        program = exported(layer, inputs, (ANY_SIZE,), strict).module()
         for shape in SHAPES:
             input = numbers(shape, 2).abs()
             torch.testing.assert_close(program(input), layer(input))
@@ -296,6 +297,24 @@ def test_traced_onnx_of_a_layer(create):
     layer, inputs = create().eval(), (numbers((2, 4, 10, 12)).abs(),)
     others = [(numbers(shape, 2).abs(),) for shape in SHAPES]
     assert_file_agrees(traced_to_onnx(layer, inputs), layer, inputs, *others)
+
+
+@pytest.mark.slow
+@needs_onnx
+@pytest.mark.parametrize(
+    "layer",
+    [AdaptiveMaxEntPool2d((4, 3), num_features=4), create_pooling("gem", 4, 3, 2, "same")],
+    ids=["adaptive", "same"],
+)
+def test_traced_onnx_of_windows_that_differ_refuses_other_sizes(layer):
+    import onnxruntime
+
+    content = traced_to_onnx(layer.eval(), (numbers((2, 4, 8, 6)).abs(),))
+    others = [(numbers((3, 4, 8, 6), 2).abs(),)]
+    assert_file_agrees(content, layer, *others)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    with pytest.raises(Exception, match=r"(?i)expand"):
+        session.run(None, {"input": numbers((2, 4, 9, 7)).abs().numpy()})
 
 
 @pytest.mark.slow

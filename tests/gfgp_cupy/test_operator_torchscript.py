@@ -9,13 +9,7 @@ import torch
 from torch import nn
 
 from gfgp_cupy import AdaptiveMaxEntPool2d, GFGPMaxEntPool2d, MaxEntPool2d, use_backend
-from gfgp_cupy.functional import (
-    adaptive_max_ent_pool1d,
-    adaptive_max_ent_pool2d,
-    adaptive_max_ent_pool3d,
-    guided_max_ent_pool2d,
-    max_ent_pool2d,
-)
+from gfgp_cupy.functional import adaptive_windows, guided_max_ent_pool2d, max_ent_pool2d
 from gfgp_cupy.poolings import create_pooling, gated_pool2d, list_poolings
 from gfgp_cupy.poolings.gaussian import GFGPGaussianPool2d
 from gfgp_cupy.surgery import PoolingByChannels
@@ -108,16 +102,20 @@ def test_traced_layer_whose_window_was_the_whole_plane(create):
         assert_same(loaded, layer, numbers(*shape))
 
 
-@pytest.mark.parametrize("axes", [1, 2, 3])
-def test_traced_pooling_of_whole_planes(axes):
-    def pool(input):
-        functional = (adaptive_max_ent_pool1d, adaptive_max_ent_pool2d, adaptive_max_ent_pool3d)
-        return functional[axes - 1](input, 2.0, 1)
+WHOLE_PLANES = [
+    name for name in list_poolings() if name not in ("max", "avg") and "gated" not in name
+]
 
-    traced = torch.jit.trace(pool, (numbers(2, 4, *(6, 5, 4)[:axes]),))
+
+@on_torch
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("name", WHOLE_PLANES)
+def test_traced_pooling_of_whole_planes(name, axes):
+    layer = create_pooling(name, 4, adaptive_windows(1), axes=axes).eval()
+    traced = torch.jit.trace(layer, (numbers(2, 4, *(6, 5, 4)[:axes]).abs(),))
     for size in (5, 8):
-        input = numbers(3, 4, *(size, 3, 6)[:axes])
-        torch.testing.assert_close(traced(input), pool(input))
+        input = numbers(3, 4, *(size, 3, 6)[:axes]).abs()
+        torch.testing.assert_close(traced(input), layer(input))
 
 
 @pytest.mark.parametrize("size", [(8, 6), (9, 7)], ids=["windows of one length", "of several"])

@@ -295,11 +295,12 @@ def test_a_network_without_such_layers():
         pass
 
 
+@pytest.mark.parametrize("pool", [GFGPMaxEntPool2d(3, 2), MaxEntPool2d(2)], ids=["guided", "own"])
 @pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.jacrev])
-def test_inside_transforms_there_is_nothing_to_record(transform):
-    net = small_network().eval()
+def test_inside_transforms_there_is_nothing_to_record(transform, pool):
+    net = nn.Sequential(pool).eval()
     with (
-        pytest.raises(RuntimeError, match=r"parameter of 'pool'.*torch\.func.*outside of them"),
+        pytest.raises(RuntimeError, match=r"parameter of '0'.*torch\.func.*outside of them"),
         record_lambdas(net),
     ):
         transform(net)(images())

@@ -182,8 +182,12 @@ def load_checkpoint(path: str, option: str = "--resume") -> Checkpoint:
         ) from error
 
 
-def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -> None:
+def load_model(
+    model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str, data_classes: int
+) -> None:
     """Give ``model``, the network ``arch`` with ``pool``, the tensors of ``checkpoint``.
+
+    ``data_classes`` is the number of classes in the data, which may be fewer than its outputs.
 
     Raises:
         UserError: the checkpoint is of another network, pooling or number of classes.
@@ -195,7 +199,7 @@ def load_model(model: nn.Module, checkpoint: Checkpoint, arch: str, pool: str) -
     if classes != model_classes:
         raise UserError(
             f"--resume {checkpoint.path}: has {classes} classes, not {model_classes}; use its data "
-            f"set{or_num_classes(classes, model_classes)}"
+            f"set{or_num_classes(classes, data_classes)}"
         )
     try:
         model.load_state_dict(checkpoint.state_dict)

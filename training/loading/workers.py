@@ -19,9 +19,13 @@ from training.processes.stop_signals import STOP_SIGNALS, hold_stop_signals
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def default_workers() -> int:
-    """Return the number of workers that the CPUs keep busy which this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux, where a job may be given a part of them
+def default_workers(beside_others: bool = False) -> int:
+    """Return the number of workers that the CPUs keep busy which this process may use.
+
+    Where others run ``beside`` it those of the machine: each process may be bound to some of them,
+    and all have to come to the same number.
+    """
+    if hasattr(os, "sched_getaffinity") and not beside_others:  # a job may be given some of them
         return min(12, len(os.sched_getaffinity(0)))
     return min(12, os.cpu_count() or 1)
 

@@ -189,7 +189,7 @@ def test_published_checkpoint_is_read_into_the_network(tmp_path, monkeypatch, zi
     assert (checkpoint.epoch, checkpoint.pool, checkpoint.seed) == (2, "max_ent", None)
     assert [entry.val_err1 for entry in checkpoint.history] == [90.0, 80.0]
     model = create_model("resnet18", "max_ent", 1000)
-    load_model(model, checkpoint, "resnet18", "max_ent")
+    load_model(model, checkpoint, "resnet18", "max_ent", data_classes=1000)
     published = content["state_dict"]
     assert torch.equal(model.conv1.weight, published["module.conv1.weight"])
     assert torch.equal(model.fc.bias, published["module.fc.bias"])
@@ -211,18 +211,22 @@ def network_checkpoint(path, arch, pool, classes):
 
 
 @pytest.mark.parametrize(
-    ("arch", "pool", "classes", "message"),
+    ("arch", "pool", "classes", "data_classes", "message"),
     [
-        ("resnet34", "avg", 10, r"of --arch resnet18 --pool avg, not of --arch resnet34"),
-        ("resnet18", "max", 10, r"--pool avg, not of --arch resnet18 --pool max"),
-        ("resnet18", "avg", 7, r"has 10 classes, not 7.*--num-classes 10"),
+        ("resnet34", "avg", 10, 10, r"of --arch resnet18 --pool avg, not of --arch resnet34"),
+        ("resnet18", "max", 10, 10, r"--pool avg, not of --arch resnet18 --pool max"),
+        ("resnet18", "avg", 7, 7, r"has 10 classes, not 7.*--num-classes 10"),
+        ("resnet18", "avg", 20, 7, r"has 10 classes, not 20.*--num-classes 10"),
+        ("resnet18", "avg", 12, 12, r"has 10 classes, not 12; use its data set$"),
     ],
 )
-def test_checkpoint_of_another_network_is_refused(tmp_path, arch, pool, classes, message):
+def test_checkpoint_of_another_network_is_refused(
+    tmp_path, arch, pool, classes, data_classes, message
+):
     saved = network_checkpoint(tmp_path, "resnet18", "avg", 10)
     model, checkpoint = create_model(arch, pool, classes), load_checkpoint(str(saved))
     with pytest.raises(UserError, match=f"--resume {saved}: .*{message}"):
-        load_model(model, checkpoint, arch, pool)
+        load_model(model, checkpoint, arch, pool, data_classes)
 
 
 def test_checkpoint_with_other_tensors_is_refused(tmp_path):
@@ -232,7 +236,7 @@ def test_checkpoint_with_other_tensors_is_refused(tmp_path):
     torch.save(content, saved)
     model = create_model("resnet18", "avg", 10)
     with pytest.raises(UserError, match=r"layer1.0.conv1.weight"):
-        load_model(model, load_checkpoint(str(saved)), "resnet18", "avg")
+        load_model(model, load_checkpoint(str(saved)), "resnet18", "avg", data_classes=10)
 
 
 def test_optimizer_state_of_other_parameters_is_refused(tmp_path):

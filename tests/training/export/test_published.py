@@ -175,7 +175,7 @@ def test_published_file_comes_back_by_way_of_ours(tmp_path):
     torch.save(content, tmp_path / "published.pth.tar")
     published = load_checkpoint(str(tmp_path / "published.pth.tar"))
     model = create_model("resnet18", "max_ent", num_classes=1000)
-    load_model(model, published, "resnet18", "max_ent")
+    load_model(model, published, "resnet18", "max_ent", data_classes=1000)
     sgd = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=1e-4)
     load_optimizer(sgd, model, published)
     ours = replace(
