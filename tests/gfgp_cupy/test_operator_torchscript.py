@@ -93,6 +93,7 @@ def test_traced_layer_of_other_windows(name, window):
         assert_same(loaded, layer, numbers(*shape))
 
 
+@on_torch
 @pytest.mark.parametrize("create", LAYERS.values(), ids=LAYERS)
 def test_traced_layer_whose_window_was_the_whole_plane(create):
     """A window of numbers, which is not the whole of larger planes."""
