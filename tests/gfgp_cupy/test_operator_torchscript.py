@@ -119,6 +119,7 @@ def test_traced_pooling_of_whole_planes(name, axes):
         torch.testing.assert_close(traced(input), layer(input))
 
 
+@on_torch
 @pytest.mark.parametrize("size", [(8, 6), (9, 7)], ids=["windows of one length", "of several"])
 def test_traced_adaptive_pooling_refuses_sizes_that_need_other_windows(size):
     layer = AdaptiveMaxEntPool2d((4, None), num_features=4)
