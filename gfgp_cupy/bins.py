@@ -19,7 +19,7 @@ from torch import Tensor
 from .geometry import Sizes, check_axes
 from .memory_format import layout_of
 from .onnx_export import refuse_open_sizes
-from .torchscript import is_tracing, sizes_of
+from .torchscript import held_to_sizes, is_tracing, sizes_of
 
 __all__ = ["Bins", "Group", "adaptive_windows", "groups", "rejoined", "taken"]
 
@@ -76,9 +76,7 @@ class Bins(NamedTuple):
         today's where its windows would have to be others, too."""
         if not is_tracing() or set(self.counts) == {1}:
             return input
-        sizes = zip(sizes_of(input)[2:], self.counts, strict=True)
-        # A trace keeps no questions, but tensors of these sizes cannot be expanded from others.
-        return input.expand(-1, -1, *[size if count else -1 for size, count in sizes])
+        return held_to_sizes(input, map(bool, self.counts))
 
     def tile(self, input: object, axes: int) -> bool:
         """Whether all windows of ``input`` are of one size; also of what is no input at all.

@@ -26,7 +26,7 @@ from .bins import Bins
 from .geometry import MANY_INTS, PoolGeometry, Sizes, check_flag, pool_geometry
 from .memory_format import layout_of
 from .onnx_export import refuse_open_sizes
-from .torchscript import is_tracing, outside_trace, sizes_of
+from .torchscript import held_to_sizes, is_tracing, outside_trace, sizes_of
 
 __all__ = ["ELEMENTS", "SAME", "SameGeometry", "Windows", "place_windows", "window_geometry"]
 
@@ -78,7 +78,8 @@ class Windows(NamedTuple):
         kernel, stride, padding, ceil_mode = self.geometry
         padded = self.padded
         if is_tracing() and torch.onnx.is_in_onnx_export():
-            padded = _of_one_size(padded, padding)
+            # The padding that the program keeps depends on the size where it is no number.
+            padded = held_to_sizes(padded, [not isinstance(each, int) for each in padding])
         fixed = tuple([_fixed(before, size) for before, size in zip(padding, kernel, strict=True)])
         # In full: PyTorch 2.6 does not compile a named tuple's _replace.
         geometry = PoolGeometry(kernel, stride, fixed, ceil_mode)
@@ -256,13 +257,6 @@ def _padding_before(same: SameGeometry, input: Tensor, axis: int) -> int:
             f"padding='same' with kernel_size={same.kernel_size} and stride={same.stride}"
         )
     return same.before(length, axis) + same.surplus(axis)
-
-
-def _of_one_size(input: Tensor, padding: tuple[Any, ...]) -> Tensor:
-    """``input``, of which a program refuses other sizes on the axes whose padding depends on them,
-    for it keeps that of today."""
-    sizes = zip(sizes_of(input)[2:], padding, strict=True)
-    return input.expand(-1, -1, *[-1 if isinstance(each, int) else size for size, each in sizes])
 
 
 def _fixed(padding: Any, kernel: int) -> Any:

@@ -132,6 +132,7 @@ def record_parameters(model: nn.Module) -> Iterator[LambdaRecord]:
 
     Raises:
         ValueError: ``model`` has no such layer.
+        RuntimeError: a layer runs inside a transform of torch.func, such as vmap.
 
     Example:
         >>> from gfgp_cupy import GFGPMaxEntPool2d

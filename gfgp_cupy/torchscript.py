@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-__all__ = ["is_tracing", "outside_trace", "sizes_of"]
+__all__ = ["held_to_sizes", "is_tracing", "outside_trace", "sizes_of"]
 
 is_tracing = torch.jit.is_tracing  # pyright: ignore[reportPrivateImportUsage] documented
 """Whether ``torch.jit.trace`` records what is called now."""
@@ -24,6 +24,14 @@ def sizes_of(tensor: Tensor) -> torch.Size:
         return tensor.shape
     with outside_trace():
         return tensor.shape
+
+
+def held_to_sizes(input: Tensor, held: Iterable[bool]) -> Tensor:
+    """[N, C, H, W] ``input``, or with other axes, of which a trace refuses other sizes than today's
+    on the axes behind N and C that are ``held``."""
+    sizes = zip(sizes_of(input)[2:], held, strict=True)
+    # A trace keeps no questions, but tensors of these sizes cannot be expanded from others.
+    return input.expand(-1, -1, *[size if is_held else -1 for size, is_held in sizes])
 
 
 @contextmanager

@@ -94,8 +94,7 @@ def _relative_to(origin: Tensor, elements: Tensor, inside: Tensor, lam: Tensor) 
     """(1/λ) log mean exp(λ (x − origin)).
 
     Where all exponents are small the quotient of small numbers gives way to its series in the
-    cumulants κ of the window: κ₁ + λ κ₂/2 + λ² κ₃/6 + λ³ κ₄/24, of which the last term shows in
-    the third derivative alone.
+    cumulants κ of the window: κ₁ + λ κ₂/2 + λ² κ₃/6 + λ³ κ₄/24.
     """
     deviation = torch.where(inside, elements - origin, 0)
     exponent = lam * deviation
