@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,8 +27,12 @@ from benchmarks.results import (
 from benchmarks.rounds import Inputs, backward, time_round
 from benchmarks.shapes import Shape
 from benchmarks.timing import Cache, timer_of
+from gfgp_cupy.backends.small_case import one_line
 
-__all__ = ["Bench", "launch_costs", "measure"]
+__all__ = ["Bench", "measure", "measure_launch_costs"]
+
+EXPECTED = (TorchDynamoException, torch.OutOfMemoryError)
+"""What a contender may lack: a compiler, or memory."""
 
 MIN_REPEATS = 3
 """So many are made even where the time is up."""
@@ -109,14 +115,28 @@ def first_call(
     """Calls the contender once, so that it is compiled, or says why it cannot run."""
     if contender.name == COMPILED and not may_compile:
         reason = "no time left to compile it: ask for more --seconds"
-        return Unavailable(str(shape), contender.name, reason)
+        return Unavailable(str(shape), contender.name, reason, failed=False)
     start = time.perf_counter()
+    missing = attempt(lambda: forward_and_backward(contender, inputs), shape, contender)
+    return missing or FirstCall(str(shape), contender.name, time.perf_counter() - start)
+
+
+def attempt(call: Callable[[], object], shape: Shape, contender: Contender) -> Unavailable | None:
+    """Calls; returns why that cannot be, if it cannot.
+
+    One contender's failure takes no other's times away; but for the copy's, which all are
+    compared with.
+    """
     try:
-        forward_and_backward(contender, inputs)
-    except (TorchDynamoException, torch.OutOfMemoryError) as error:
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        return Unavailable(str(shape), contender.name, reason)
-    return FirstCall(str(shape), contender.name, time.perf_counter() - start)
+        call()
+    except Exception as error:
+        if contender.name == COPY:
+            raise
+        failed = not isinstance(error, EXPECTED)
+        if failed:
+            traceback.print_exc()
+        return Unavailable(str(shape), contender.name, one_line(error), failed)
+    return None
 
 
 def forward_and_backward(contender: Contender, inputs: Inputs) -> tuple:
@@ -194,20 +214,18 @@ def pass_times(
     return passes
 
 
-def launch_costs(bench: Bench) -> list[LaunchCost]:
-    """The host's time for a forward call on a GPU, of this operator and of PyTorch's."""
-    inputs, costs = bench.inputs(LAUNCH_SHAPE), []
+def measure_launch_costs(bench: Bench, results: PoolingResults) -> None:
+    """Adds the host's time for a forward call on a GPU, of this operator and of PyTorch's."""
+    inputs = bench.inputs(LAUNCH_SHAPE)
     for contender in bench.contenders(LAUNCH_SHAPE):
         if contender.name in LAUNCHED:
             input = inputs.input()
-            contender.forward(input)
-            costs.append(
-                LaunchCost(
-                    contender.name,
-                    Spread.of([launch_seconds(contender, input) for _ in range(LAUNCH_BLOCKS)]),
-                )
-            )
-    return costs
+            missing = attempt(partial(contender.forward, input), LAUNCH_SHAPE, contender)
+            if missing is not None:
+                results.unavailable.append(missing)
+                continue
+            seconds = [launch_seconds(contender, input) for _ in range(LAUNCH_BLOCKS)]
+            results.launches.append(LaunchCost(contender.name, Spread.of(seconds)))
 
 
 def launch_seconds(contender: Contender, input: Tensor) -> float:

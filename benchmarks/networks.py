@@ -7,6 +7,7 @@ import functools
 import random
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,7 +37,8 @@ MIN_REPEATS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark of the command line ``argv`` and writes its results."""
+    """Runs the benchmark of the command line ``argv`` and writes its results; 1 where a pooling
+    failed."""
     options = make_parser().parse_args(argv)
     on_gpu = options.device == "cuda"
     if options.batch_size is None:
@@ -46,9 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Convolutions of fixed sizes: the fastest of cuDNN's algorithms, found in the warm-up.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         results = run(options)
-    for one in results.times:
+    for one in results.times if results else ():
         print(f"{one.arch} {one.pool}, {one.task}: {one.images_per_second:.4g} images/s")
-    return 0
+    measured = {one.pool for one in results.times} if results else set()
+    failed = [pool for pool in options.pools if pool not in measured]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -130,20 +136,20 @@ class Network:
             self.model(self.images)
 
 
-def run(options: argparse.Namespace) -> NetworkResults:
+def run(options: argparse.Namespace) -> NetworkResults | None:
     """Measures training and inference under every pooling, in turn; after each round, writes what
-    there is to ``options.out``."""
+    there is to ``options.out``. None where no pooling can be measured."""
     started = time.monotonic()
     device = torch.device(options.device)
     tasks = {}
     for pool in options.pools:
-        network = make_network(options, pool)
         print(f"{options.arch} {pool}")
-        network.compile()
-        tasks[pool, "training"] = network.training
-        tasks[pool, "inference"] = network.inference
-    for task in tasks.values():
-        task()
+        try:
+            tasks |= ready_tasks(options, pool)
+        except Exception:
+            traceback.print_exc()  # one pooling's failure takes no other's times away
+    if not tasks:
+        return None
     environment = environment_of(device, "networks.py", options)
     asked = {field.name: getattr(options, field.name) for field in fields(NetworkSettings)}
     settings = NetworkSettings(**asked)
@@ -165,6 +171,18 @@ def run(options: argparse.Namespace) -> NetworkResults:
         results = NetworkResults(environment=environment, settings=settings, times=times)
         write_results(results, options.out)
     return results
+
+
+def ready_tasks(
+    options: argparse.Namespace, pool: str
+) -> dict[tuple[str, str], Callable[[], None]]:
+    """What is timed under ``pool``; each has been done once."""
+    network = make_network(options, pool)
+    network.compile()
+    tasks = {(pool, "training"): network.training, (pool, "inference"): network.inference}
+    for task in tasks.values():
+        task()
+    return tasks
 
 
 def make_network(options: argparse.Namespace, pool: str) -> Network:

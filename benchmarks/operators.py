@@ -19,7 +19,7 @@ import torch
 from benchmarks.allocator import keep_freed_memory
 from benchmarks.contenders import COMPILED
 from benchmarks.environment import environment_of
-from benchmarks.measurement import Bench, launch_costs, measure
+from benchmarks.measurement import Bench, measure, measure_launch_costs
 from benchmarks.options import add_common_options
 from benchmarks.results import PoolingResults, PoolingSettings, write_results
 from benchmarks.shapes import NETWORKS, Shape, select_shapes
@@ -39,7 +39,8 @@ COMPILE_SHARE = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the benchmark of the command line ``argv`` and writes its results."""
+    """Runs the benchmark of the command line ``argv`` and writes its results; 1 where a contender
+    failed."""
     parser = make_parser()
     options = parser.parse_args(argv)
     if options.batch_size is None:
@@ -54,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     results = run(options, shapes)
     print(f"{len(results.times)} times in {options.out}")
-    return 0
+    failures = [f"{one.contender} at {one.shape}" for one in results.unavailable if one.failed]
+    if failures:
+        print(f"failed: {', '.join(failures)}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -95,12 +99,14 @@ def run(options: argparse.Namespace, shapes: Sequence[Shape]) -> PoolingResults:
             cache_bytes=bench.cache.size,
             rotated_bytes=bench.memory.nbytes,
         ),
-        launches=launch_costs(bench) if bench.device.type == "cuda" else [],
+        launches=[],
         times=[],
         memory=[],
         first_calls=[],
         unavailable=[],
     )
+    if bench.device.type == "cuda":
+        measure_launch_costs(bench, results)
     # The largest first: where it takes longer than its share, the others make up for it.
     left = sorted(shapes, key=lambda shape: shape.input_elements, reverse=True)
     # Half of the time by size, half alike, for what does not depend on the size: compiling.
@@ -112,11 +118,13 @@ def run(options: argparse.Namespace, shapes: Sequence[Shape]) -> PoolingResults:
         deadline = now + remaining * weights[0] / sum(weights)
         compiling = sum(call.seconds for call in results.first_calls if call.contender == COMPILED)
         may_compile = compiling < COMPILE_SHARE * options.seconds
-        measured = measure(
-            left.pop(0), bench, deadline=deadline, may_compile=may_compile, results=results
-        )
+        try:
+            measured = measure(
+                left.pop(0), bench, deadline=deadline, may_compile=may_compile, results=results
+            )
+        finally:
+            write_results(results, options.out)
         print(measured, flush=True)
-        write_results(results, options.out)
     return results
 
 

@@ -7,6 +7,7 @@ import math
 import random
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -53,14 +54,14 @@ MIN_ROUNDS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures what the command line asks for; 1 where a limit does not hold."""
+    """Measures what the command line asks for; 1 where a limit does not hold or a pooling fails."""
     options = make_parser().parse_args(argv)
     if options.read:
         options.table.write_text(page([read_costs(path) for path in options.read]), "utf-8")
         return 0
     costs = run(options)
     print(page([costs]))
-    beyond = costs.beyond_the_limits()
+    beyond = [*failures(costs, options), *costs.beyond_the_limits()]
     print("\n".join(beyond), file=sys.stderr)
     return 1 if beyond else 0
 
@@ -112,6 +113,22 @@ def run(options: argparse.Namespace) -> PoolingCosts:
     return costs
 
 
+def failures(costs: PoolingCosts, options: argparse.Namespace) -> list[str]:
+    """The poolings that have no times, in lines."""
+    measured = {(each.shape, each.pooling) for each in costs.times}
+    return [
+        f"{shape}, {name}: failed"
+        for shape in map(str, select_shapes(options.shapes))
+        for name in names()
+        if (shape, name) not in measured
+    ]
+
+
+def names() -> list[str]:
+    """Of all poolings that are measured."""
+    return list(contenders(torch.empty(())))
+
+
 def functions() -> dict[str, WindowFunction]:
     """The window functions by name, Max-Ent pooling first."""
     found = {name: each.function for (name, axes), each in OPERATORS.items() if axes == 2}
@@ -160,10 +177,20 @@ def measure(
             cache.head_start()
         return timer(call)
 
-    peaks, seconds = {}, {name: [] for name in all_of_them}
+    peaks = {}
     for name in all_of_them:
-        backward(name, forward(name))  # compiles
-        peaks[name] = allocations_of(lambda name=name: backward(name, forward(name)), device).peak
+        try:
+            backward(name, forward(name))  # compiles
+            both = allocations_of(lambda name=name: backward(name, forward(name)), device)
+        except Exception:
+            # One pooling's failure takes no other's times away, but that of what all are
+            # compared with.
+            if name == MAX_ENT:
+                raise
+            traceback.print_exc()
+        else:
+            peaks[name] = both.peak
+    seconds = {name: [] for name in peaks}
     shuffle, timer = random.Random(0), timer_of(device)
     copied, copies = torch.empty_like(input), []
     for number in range(options.rounds):
@@ -171,7 +198,7 @@ def measure(
             break
         if cache is not None:
             copies.append(timed(lambda: copied.copy_(input.detach()))[1]())
-        for name in shuffle.sample(list(all_of_them), len(all_of_them)):
+        for name in shuffle.sample(list(seconds), len(seconds)):
             output, forward_seconds = timed(lambda name=name: forward(name))
             _, backward_seconds = timed(lambda name=name, output=output: backward(name, output))
             seconds[name].append((forward_seconds(), backward_seconds()))

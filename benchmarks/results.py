@@ -145,9 +145,14 @@ class MemoryUse(OfContender):
 
 @dataclass(frozen=True)
 class Unavailable(OfContender):
-    """Why there are no times."""
+    """Why there are no times.
+
+    Attributes:
+        failed: whether it is a fault, not only that the machine or the time does not allow it.
+    """
 
     reason: str
+    failed: bool
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     results = {path: read_results(path) for path in options.results}
     text = "\n".join(markdown(one, path.name) for path, one in results.items())
+    text = text or "There are no results.\n"
     if options.table is None:
         print(text, end="")
     else:
@@ -37,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Makes a table and a plot of the benchmarks' results.",
         allow_abbrev=False,
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="JSON files")
+    parser.add_argument("results", nargs="*", type=Path, metavar="RESULTS", help="JSON files")
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="Markdown to write (default: print it)"
     )

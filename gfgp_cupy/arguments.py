@@ -12,7 +12,14 @@ from torch import Tensor
 from .geometry import NAMES_OF_AXES, Sizes
 from .torchscript import sizes_of
 
-__all__ = ["as_parameter", "check_input", "check_number", "check_width", "computing_dtype"]
+__all__ = [
+    "as_parameter",
+    "check_first_value",
+    "check_input",
+    "check_number",
+    "check_width",
+    "computing_dtype",
+]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -59,6 +66,22 @@ def check_number(name: str, value: object) -> None:
     """
     if not is_number(value):
         raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def check_first_value(name: str, value: float, dtype: torch.dtype | None) -> None:
+    """Checks what a parameter of ``dtype`` is to start from.
+
+    Raises:
+        TypeError: see :func:`check_number`.
+        ValueError: it is not finite in that type.
+    """
+    check_number(name, value)
+    dtype = dtype or torch.get_default_dtype()
+    if not abs(value) <= torch.finfo(dtype).max:
+        raise ValueError(
+            f"{name} must be finite in {dtype}, got {value}: for a limit take a large number, such "
+            "as 1000"
+        )
 
 
 def is_number(value: object) -> TypeGuard[Real]:

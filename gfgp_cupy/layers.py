@@ -35,7 +35,7 @@ class MaxEntPool2d(LearnedLambdaPool2d):
         kernel_size, stride, padding, ceil_mode, count_include_pad: the window, as in that
             function.
         num_features: number of channels C, for one λ a channel; ``None`` for one λ in all.
-        init_lambda: the value λ starts from.
+        init_lambda: the value λ starts from, finite in its type.
         learnable: whether λ is a parameter; otherwise it is a buffer.
         device, dtype: of λ.
 

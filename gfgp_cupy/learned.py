@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from .arguments import check_number, check_width
+from .arguments import check_first_value, check_width
 from .geometry import Sizes
 from .pool2d import Pool2d
 
@@ -101,7 +101,7 @@ class LearnedLambdaPool2d(LearnedPool2d):
         count_include_pad: bool = False, device: Device = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
-        check_number("init_lambda", init_lambda)
+        check_first_value("init_lambda", init_lambda, dtype)
         self.init_lambda = init_lambda
         self.add_parameter(num_features, learnable, device, dtype)
         self.reset_parameters()

@@ -168,7 +168,8 @@ def _hook(path: str, layer: HeadPool2d | LearnedPool2d, record: LambdaRecord) ->
     """A handle on the hook that records the parameter of ``layer``."""
     if isinstance(layer, HeadPool2d):
         return layer.head.register_forward_hook(partial(_record_predicted, path, record))
-    return layer.register_forward_hook(partial(_record_own, path, record))
+    # Before the hook by which FSDP takes the parameter away.
+    return layer.register_forward_hook(partial(_record_own, path, record), prepend=True)
 
 
 def _record_predicted(

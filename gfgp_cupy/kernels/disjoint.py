@@ -17,7 +17,7 @@ from .formula import Parts
 from .lanes import Lanes, aligned_elements, inverse, largest_power_of_two
 from .launch import Launch
 from .macros import Problem, switches
-from .planes import Planes
+from .planes import MOST_THREADS, Planes
 
 __all__ = ["backward", "chunks", "forward", "serves"]
 
@@ -103,7 +103,7 @@ def _deal(problem: Problem, aligned: int, on: tuple[str, ...]) -> Dealt:
         defines=(*problem.defines, *problem.window_defines, *switches(*on), *defines),
         grid=deal.grid,
         threads=deal.threads,
-        sizes=(*sizes, *problem.sizes[5:]),
+        sizes=sizes,
         shared_bytes=deal.shared_elements(sums) * problem.acc_size,
         chunks=deal.chunks,
     )
@@ -119,19 +119,39 @@ def _lanes(problem: Problem, aligned: int) -> tuple[Lanes, tuple[str, ...], tupl
     channels, (_, _, out_h, out_w) = problem.shape[1], problem.output_shape
     vector = _vector(problem, aligned, 80 // (_taps(problem) + 4), channels)
     lanes = Lanes.of(problem.output_shape, vector, problem.dtype.itemsize)
-    return lanes, lanes.defines, (channels, out_h * out_w, *lanes.sizes, out_w, inverse(out_w))
+    sizes = (channels, out_h * out_w, *lanes.sizes, out_w, inverse(out_w), *problem.sizes[5:])
+    return lanes, lanes.defines, sizes
 
 
 def _planes(
     problem: Problem, aligned: int, sums: bool
 ) -> tuple[Planes, tuple[str, ...], tuple[int, ...]]:
-    kernel_w, out_w = problem.geometry.kernel_size[1], problem.output_shape[3]
+    (kernel_h, kernel_w), out_w = problem.geometry.kernel_size, problem.output_shape[3]
     vector = _vector(problem, aligned, 32 // _taps(problem), out_w)
     pack = largest_power_of_two(aligned, dividing=vector * kernel_w)
     # No more windows than one access a row needs: neighbouring threads' accesses then adjoin.
     vector = pack // math.gcd(pack, kernel_w)
-    planes = Planes.of(problem.output_shape, vector, _taps(problem) * problem.dtype.itemsize, sums)
-    return planes, (*planes.defines, f"PACK={pack}"), planes.sizes(problem.shape[1])
+    window_bytes = _taps(problem) * problem.dtype.itemsize
+    shape, steps = problem.output_shape, problem.sizes[5:]
+    if kernel_h == 1 and out_w > vector * MOST_THREADS:
+        shape, steps = _in_short_rows(problem, vector) or (shape, steps)
+    planes = Planes.of(shape, vector, window_bytes, sums)
+    return planes, (*planes.defines, f"PACK={pack}"), (*planes.sizes(shape[1]), *steps)
+
+
+def _in_short_rows(
+    problem: Problem, vector: int
+) -> tuple[tuple[int, int, int, int], tuple[int, ...]] | None:
+    """The output's shape, and the steps through λ, as if each group were a row of its own: blocks
+    take whole rows, and lines have few and long ones. Windows of one row lie in memory so.
+
+    None where λ varies in planes of several rows, whose steps would not be of one size.
+    """
+    samples, channels, out_h, out_w = problem.output_shape
+    *outer, _, step_w = problem.sizes[5:]
+    if problem.lam_varies_in_plane and out_h > 1:
+        return None
+    return (samples, channels, out_h * out_w // vector, vector), (*outer, vector * step_w, step_w)
 
 
 def _vector(problem: Problem, aligned: int, most: int, row: int) -> int:

@@ -16,16 +16,40 @@ from .launch import Launch, source
 from .macros import DTYPE_MACROS, has_channels_side_by_side, index_type
 from .planes import team_size
 
-__all__ = ["chunks", "lam_gradient"]
+__all__ = ["chunks", "lam_gradient", "pieces"]
 
 CHANNELS_LAST = source("element.cu", "divide.cu", "lanes.cu", "spread.cu", "lam_gradient.cu")
 CONTIGUOUS = source("element.cu", "plane_sums.cu", "spread.cu", "lam_gradient.cu")
+
+WIDEST = 8
+"""Elements of an access, at most."""
 
 SMALL_PLANE = 1024
 """Windows of a plane that shares a block with others."""
 
 MOST_WINDOWS = 2 * SMALL_PLANE
 """Of a block that keeps what it found of each, but where one access reaches over more planes."""
+
+
+ENOUGH_BLOCKS = 512
+"""With fewer, contiguous planes are cut into pieces, of at least so many windows:"""
+
+LEAST_PIECE = 8192
+
+
+def pieces(spread: Tensor) -> int:
+    """As how many planes each plane is to be handed to :func:`lam_gradient`, of which a block takes
+    whole ones if they are contiguous. A divisor of their windows that keeps accesses as wide."""
+    if has_channels_side_by_side(spread):
+        return 1
+    return _pieces(math.prod(spread.shape[:2]), math.prod(spread.shape[2:]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _pieces(planes: int, windows: int) -> int:
+    most = max(min(-(-ENOUGH_BLOCKS // planes), windows // LEAST_PIECE), 1)
+    accesses = windows // math.gcd(windows, WIDEST)
+    return max(number for number in range(1, most + 1) if accesses % number == 0)
 
 
 def chunks(grad_output: Tensor, spread: Tensor) -> int:

@@ -119,8 +119,15 @@ def lam_backward(
     grad_output = grad_output.contiguous(memory_format=layout_of(spread))
     if spread.dim() == 5:  # a volume as one plane of all its rows
         grad_output, spread = grad_output.flatten(3), spread.flatten(3)
+    (samples, channels), pieces = spread.shape[:2], lam_gradient.pieces(spread)
+    if pieces > 1:
+        grad_output, spread = (
+            each.view(samples, channels * pieces, 1, -1) for each in (grad_output, spread)
+        )
     parts = _parts(lam_gradient.chunks(grad_output, spread), grad_output, lam)
     run(lam_gradient.lam_gradient(grad_output, spread, parts, function))
+    if pieces > 1:
+        parts = parts.unflatten(2, (channels, pieces)).sum(3)
     return _summed(parts, lam)
 
 

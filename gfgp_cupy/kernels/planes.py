@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .lanes import inverse, largest_power_of_two
 
-__all__ = ["Planes", "team_size"]
+__all__ = ["MOST_THREADS", "Planes", "team_size"]
 
 MOST_THREADS = 256
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import check_number
+from ..arguments import check_first_value
 from ..autocast import mean_dtype
 from ..autograd import mean_of_planes
 from ..bins import Bins
@@ -81,7 +81,7 @@ class GaussianPool2d(LearnedPool2d):
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         check_eps(eps)
-        check_number("init_weight", init_weight)
+        check_first_value("init_weight", init_weight, dtype)
         self.init_weight = init_weight
         self.eps = float(eps)
         self.add_parameter(num_features, learnable, device, dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from ..arguments import check_number
+from ..arguments import check_first_value
 from ..autograd import register
 from ..axes import for_lines_and_volumes
 from ..geometry import PoolGeometry, Sizes
@@ -44,7 +44,8 @@ def generalized_mean_pool2d(
     harmonic one, :math:`p \to -\infty` min pooling. It is made for inputs that are not negative,
     such as a ReLU's: smaller elements count as ``eps`` and get no gradient. Where
     powers might overflow it is computed as exp(log-sum-exp pooling of log x). A NaN or an infinite
-    element makes it NaN.
+    element makes it NaN. A p that is infinite, or so large that twice p is, may make it and its
+    gradients NaN.
 
     ``torch.nn.LPPool2d`` is :math:`n^{1/p}` times this, for a fixed p and without padding.
 
@@ -137,7 +138,7 @@ class GeneralizedMeanPool2d(LearnedPool2d):
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         check_eps(eps)
-        check_number("init_p", init_p)
+        check_first_value("init_p", init_p, dtype)
         self.init_p = init_p
         self.eps = float(eps)
         self.add_parameter(num_features, learnable, device, dtype)

@@ -43,7 +43,8 @@ def log_sum_exp_pool2d(
     :math:`\lambda \to 0` is average pooling, computed as such at 0, :math:`\lambda \to \infty`
     max pooling, :math:`\lambda \to -\infty` min pooling. y is the mean of what Max-Ent pooling
     gives for λ between 0 and this λ, and its gradient is that pooling's weights. A NaN or an
-    infinite element makes it NaN.
+    infinite element makes it NaN. A λ that is infinite, or so large that twice λ is, may make it
+    and its gradients NaN.
 
     Source: P. O. Pinheiro, R. Collobert, "From Image-Level to Pixel-Level Labeling with
     Convolutional Networks", CVPR 2015.
@@ -112,7 +113,8 @@ def _expm1(exponent: Tensor) -> Tensor:
     if is_tracing() and torch.onnx.is_in_onnx_export():
         # ONNX has no such operator; this form is as exact.
         return torch.tanh(exponent / 2) * (exponent.exp() + 1)
-    return torch.expm1(exponent)
+    # PyTorch derives expm1 as its result + 1, which is 0 where the exponential is small.
+    return torch.where(exponent < -1, exponent.exp() - 1, torch.expm1(exponent))
 
 
 def _extreme_element(input: Tensor, lam: Tensor, geometry: PoolGeometry) -> Tensor:

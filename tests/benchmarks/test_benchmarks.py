@@ -9,13 +9,14 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.image import imread
 
-from benchmarks import input_pipeline, networks, operators, summary
+from benchmarks import input_pipeline, measurement, networks, operators, summary
 from benchmarks.contenders import composition, make_contenders
 from benchmarks.measurement import MIN_REPEATS
 from benchmarks.memory import Allocations, allocations_of
@@ -73,6 +74,7 @@ def test_every_contender_is_measured_or_explained(results_file):
     explained = {(one.shape, one.contender): one.reason for one in results.unavailable}
     assert set(explained) == {(shape, "compiled composition") for shape in (TILING, OVERLAPPING)}
     assert "compiler" in explained[TILING, "compiled composition"].lower()
+    assert not any(one.failed for one in results.unavailable)
     assert measured == {
         (shape, name, direction)
         for shape in (TILING, OVERLAPPING)
@@ -86,6 +88,53 @@ def test_every_contender_is_measured_or_explained(results_file):
     assert {(one.shape, one.contender) for one in results.first_calls} == {
         (shape, name) for shape, name, _ in measured
     }
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Leaves a few contenders, and makes that of the given name fail at each shape."""
+
+    def fail(name):
+        def raises(input):
+            raise RuntimeError("out of\nresources")
+
+        def few(shape, **options):
+            return [
+                replace(one, forward=raises) if one.name == name else one
+                for one in make_contenders(shape, **options)
+                if one.name in ("copy", "max_pool2d", "avg_pool2d")
+            ]
+
+        monkeypatch.setattr(measurement, "make_contenders", few)
+
+    return fail
+
+
+TINY = ("--device", "cpu", "--shapes", TILING, OVERLAPPING, "--batch-size", "2", "--repeats", "1")
+
+
+def test_a_contender_that_fails_takes_no_other_times_away(failing, tmp_path, capsys):
+    failing("avg_pool2d")
+    assert operators.main([*TINY, "--out", str(tmp_path / "out.json")]) == 1
+    results = read_results(tmp_path / "out.json")
+    both = {TILING, OVERLAPPING}
+    assert {(one.shape, one.contender) for one in results.times} == {
+        (shape, name) for shape in both for name in ("copy", "max_pool2d")
+    }
+    assert {one.shape for one in results.unavailable} == both
+    assert {(one.contender, one.reason, one.failed) for one in results.unavailable} == {
+        ("avg_pool2d", "RuntimeError: out of resources", True)
+    }
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert f"failed: avg_pool2d at {OVERLAPPING}, avg_pool2d at {TILING}" in told
+
+
+def test_what_was_found_is_kept_where_what_all_are_compared_with_fails(failing, tmp_path):
+    failing("copy")
+    with pytest.raises(RuntimeError, match="resources"):
+        operators.main([*TINY, "--out", str(tmp_path / "out.json")])
+    assert read_results(tmp_path / "out.json").settings.shapes == [TILING, OVERLAPPING]
 
 
 @pytest.mark.slow
@@ -348,6 +397,24 @@ def test_networks_are_on_disk_after_each_round(tmp_path, monkeypatch):
     assert [one.name for one in tmp_path.iterdir()] == ["networks.json"]
 
 
+def test_a_pooling_that_fails_takes_no_other_times_away(tmp_path, monkeypatch, capsys):
+    path, make = tmp_path / "networks.json", networks.make_network
+
+    def failing(options, pool):
+        if pool == "max_ent":
+            raise RuntimeError("out of resources")
+        return make(options, pool)
+
+    monkeypatch.setattr(networks, "make_network", failing)
+    tiny = ("--device", "cpu", "--arch", "resnet18", "--image-size", "32", "--batch-size", "2")
+    once = (*tiny, "--repeats", "1", "--out", str(path))
+    assert networks.main([*once, "--pools", "max_ent"]) == 1
+    assert not path.exists()
+    assert networks.main([*once, "--pools", "max_ent", "skip"]) == 1
+    assert {one.pool for one in read_results(path).times} == {"skip"}
+    assert "failed: max_ent\n" in capsys.readouterr().err
+
+
 def test_results_go_to_a_folder_that_is_missing(networks_file, tmp_path):
     path = tmp_path / "new" / "folder" / "networks.json"
     write_results(read_results(networks_file), path)
@@ -366,6 +433,11 @@ def test_a_training_step_trains():
     assert all(map(torch.equal, before, network.model.parameters()))
     network.training()
     assert not any(map(torch.equal, before, network.model.parameters()))
+
+
+def test_the_report_of_no_results_says_so(tmp_path):
+    assert summary.main(["--table", str(tmp_path / "report.md")]) == 0
+    assert (tmp_path / "report.md").read_text() == "There are no results.\n"
 
 
 @pytest.mark.slow

@@ -93,6 +93,28 @@ def test_what_was_measured_is_kept_when_the_rest_is_interrupted(tmp_path, monkey
     assert "| 8x8x8:2/2/0 | max_ent |" in page([costs])
 
 
+@pytest.mark.usefixtures("few_poolings")
+def test_a_pooling_that_fails_takes_no_other_times_away(tmp_path, monkeypatch, capsys):
+    pool_windows, ada = poolings.pool_windows, poolings.functions()["ada"]
+
+    def failing(function, *arguments):
+        if function is ada:
+            raise RuntimeError("out of resources")
+        return pool_windows(function, *arguments)
+
+    monkeypatch.setattr(poolings, "pool_windows", failing)
+    with use_backend("torch"):
+        code = poolings.main([*TWO_SHAPES, "--rounds", "1", "--out", str(tmp_path / "costs.json")])
+    assert code == 1
+    measured = {(each.shape, each.pooling) for each in read_costs(tmp_path / "costs.json").times}
+    both = ("8x8x8:2/2/0", "8x4x4:2/2/0")
+    assert measured == {(shape, name) for shape in both for name in ("max_ent", "soft")}
+    told = capsys.readouterr().err
+    for shape in both:
+        assert f"{shape}, ada: failed" in told
+        assert f"{shape}, edscw: failed" in told
+
+
 def test_a_file_is_replaced_by_a_whole_one(costs, tmp_path):
     path = tmp_path / "costs.json"
     write_costs(costs, path)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
@@ -109,6 +110,24 @@ def test_what_a_parameter_starts_from_is_a_number(value):
     ):
         with pytest.raises(TypeError, match=f"{name} must be a number, got "):
             layer(2, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(math.inf, None), (-math.inf, None), (math.nan, None), (1e39, None), (1e5, torch.float16)],
+    ids=str,
+)
+def test_what_a_parameter_starts_from_is_finite_in_its_type(value, dtype):
+    for name, layer in (
+        ("init_lambda", MaxEntPool2d),
+        ("init_p", GeneralizedMeanPool2d),
+        ("init_weight", GaussianPool2d),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"{name} must be finite in torch.float.*such as 1000"
+        ):
+            layer(2, dtype=dtype, **{name: value})
+    assert MaxEntPool2d(2, init_lambda=1e39, dtype=torch.float64).lam.isfinite().all()
 
 
 # ---------------------------------------------------------------- GFGPMaxEntPool2d

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, replace_pooling
+from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, record_parameters, replace_pooling
 from gfgp_cupy.published import GaussianPoolingCuda2d, MaxEntPoolingCuda2d
 from tests.support.gloo_group import gloo_group
 from tests.support.random_numbers import random_numbers
@@ -69,11 +69,13 @@ def sharded(rank):
     fully_shard(model)
     local = sum(parameter.to_local().numel() for parameter in model.parameters())
     train(model, 4 * rank, 4 * rank + 4)
+    with record_parameters(model) as record:
+        model(torch.ones(3, 3, 14, 14))
     tensors = {
         name: tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
         for name, tensor in model.state_dict().items()
     }
-    return tensors, local
+    return tensors, local, dict(record)
 
 
 class Replaced(nn.Module):
@@ -177,7 +179,10 @@ def test_fully_shard(results, alone):
     assert sum(result["sharded"][1] for result in results) == total
     assert max(result["sharded"][1] for result in results) < 0.6 * total
     for result in results:
-        assert_learned(result["sharded"][0], alone)
+        tensors, _, recorded = result["sharded"]
+        assert_learned(tensors, alone)
+        assert recorded.keys() == {"2", "4"}
+        assert torch.equal(recorded["4"], tensors["4.lam"].flatten(1).expand(3, 4))
 
 
 def test_fully_sharded_layers_with_published_names_save_and_load(results):

@@ -106,6 +106,7 @@ ONE, LARGE = pool_geometry(1), pool_geometry((13, 7), stride=(1, 3), padding=(3,
 OBLONG = pool_geometry((3, 2), stride=(1, 3), padding=(1, 0))
 CEIL = pool_geometry(5, stride=3, padding=2, ceil_mode=True)
 GAPS = pool_geometry(2, stride=3)
+LINE = pool_geometry((1, 2))
 FIVE = pool_geometry(5, stride=2, padding=2)
 SEVEN = pool_geometry(7, stride=2, padding=3)
 NINE = pool_geometry(9, stride=4, padding=4, ceil_mode=True)
@@ -180,6 +181,8 @@ FUSED_CASES = (
     KernelCase(TWO, FLOAT32, (1, 4, 1030)),  # more windows a row than threads a block
     KernelCase(THREE, FLOAT64, (4, 9, 8)),
     KernelCase(LARGE, FLOAT32, (2, 9, 8)),
+    KernelCase(LINE, FLOAT32, (2, 1, 2060)),  # of one row, which is cut
+    KernelCase(LINE, BFLOAT16, (2, 3, 1034)),
     *SMALL_CASES,
     *MARCHING_CASES,
     *REGISTER_CASES,
@@ -207,6 +210,8 @@ KERNEL_CASES = tuple(dict.fromkeys((
     KernelCase(TWO, BFLOAT16, (1, 160, 224)),  # large enough to be cut into chunks
     KernelCase(TWO, FLOAT32, (32, 16, 32), "channels_last"),  # a window for each of a block's rows
     KernelCase(TWO, FLOAT16, (2, 32, 32), lam_in_plane=True),
+    KernelCase(LINE, FLOAT32, (2, 1, 2060), lam_in_plane=True),
+    KernelCase(LINE, FLOAT32, (2, 2, 2060), lam_in_plane=True),
     KernelCase(FOUR, FLOAT32, (3, 8, 16), "transposed"),
     KernelCase(pool_geometry((2, 4)), FLOAT16, (8, 8, 8), "channels_last"),
     KernelCase(pool_geometry((2, 3)), FLOAT32, (3, 4, 9), "sliced"),

@@ -310,6 +310,31 @@ def test_a_launch_is_one_a_gpu_takes(shape, geometry, layout, lam_in_plane):
         assert 0 <= launch.shared_bytes <= 48 * 1024
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "lam_in_plane"),
+    [
+        ((1, 1, 1, 16_000_000), False),
+        ((1, 1, 1, 16_000_000), True),
+        ((8, 16, 1, 200_000), False),
+        ((1, 2, 3, 4_000_006), False),
+    ],
+)
+def test_few_and_long_rows_keep_a_gpu_busy(shape, lam_in_plane, dtype):
+    # Some 130 multiprocessors, with two blocks each at least.
+    for launch in planned(shape, pool_geometry((1, 2)), dtype=dtype, lam_in_plane=lam_in_plane):
+        if "lam_gradient" not in launch.name:
+            assert launch.grid >= 260, launch.name
+
+
+@each_layout
+@pytest.mark.parametrize("shape", [(1, 3, 8192, 8192), (2, 1, 1, 8_000_000)])
+def test_few_and_large_planes_keep_a_gpu_busy(shape, layout):
+    geometry = pool_geometry((min(shape[2], 2), 2))
+    for launch in planned(shape, geometry, layout, torch.float32):
+        assert launch.grid >= 260, launch.name
+
+
 def programs_for(sizes, geometry, layout) -> int:
     """How many programs a forward and a backward pass over planes of these sizes need."""
     launches = (

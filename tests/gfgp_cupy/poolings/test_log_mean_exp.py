@@ -186,6 +186,17 @@ def test_half_types_are_rounded_once(dtype, function, exact, thetas):
 
 
 @pytest.mark.parametrize("computed", [OF_KERNELS, of_numba, of_composition])
+@pytest.mark.parametrize(("p", "small"), [(3.0, 0.01), (3.0, 1e-3), (1.5, 1e-4), (1.5, 1e-5)])
+def test_gradient_of_an_element_that_hardly_counts(computed, p, small):
+    """It need not be small: it is the weight, times the output's ratio to the element."""
+    x = torch.tensor([[[[small, 1.0], [0.9, 0.7]]]])
+    theta = torch.full((1, 1, 1, 1), p)
+    _, by_x, _ = computed(GENERALIZED_MEAN, x, theta, torch.ones(1, 1, 1, 1))
+    _, expected, _ = generalized_mean(x.double().flatten().tolist(), p)
+    assert by_x.flatten().tolist() == pytest.approx([float(each) for each in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("computed", [OF_KERNELS, of_numba, of_composition])
 @pytest.mark.parametrize("function", [LOG_SUM_EXP, GENERALIZED_MEAN], ids=lambda f: f.name)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_makes_its_window_nan(computed, function, value):
@@ -197,6 +208,28 @@ def test_what_is_not_finite_makes_its_window_nan(computed, function, value):
         assert y.isnan().flatten().tolist() == [True, False]
         assert by_x[..., :2].isnan().any()
         assert by_x[..., 2:].isfinite().all()
+
+
+@pytest.mark.parametrize("computed", [OF_KERNELS, of_numba, of_composition])
+@pytest.mark.parametrize("function", [LOG_SUM_EXP, GENERALIZED_MEAN], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    ("window", "size"),
+    [((2,), (4, 4)), ((3, 2, 1), (5, 5)), ((2, 1), (3, 4)), (((3, 5),), (3, 5))],
+    ids=["disjoint", "overlapping", "others", "whole planes"],
+)
+def test_it_does_so_among_elements_that_are_far_apart(computed, function, window, size):
+    """At any place: none is lost where the largest element decides."""
+    geometry = pool_geometry(*window)
+    values = (math.nan, math.inf, -math.inf)
+    places = torch.eye(size[0] * size[1]).bool().reshape(-1, *size)
+    x = torch.tensor([0.0, 20.0, 5.0, 0.0, 0.5, 3.0, 0.0]).repeat(4)[: places.shape[0]]
+    x = torch.stack([x.reshape(size).masked_fill(places, value) for value in values])
+    reached = torch.nn.functional.max_pool2d(places.float()[None], *window).bool()
+    reached = reached.expand(len(values), -1, -1, -1)
+    for theta in (1.0, 3.0, -3.0, 30.0, -300.0):
+        theta = torch.full((1, 1, 1, 1), theta)
+        y, *_ = computed(function, x, theta, torch.ones(reached.shape), geometry)
+        assert torch.equal(y.isnan(), reached), theta
 
 
 @pytest.mark.parametrize("computed", [OF_KERNELS, of_numba, of_composition])

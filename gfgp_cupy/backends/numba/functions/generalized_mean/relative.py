@@ -45,16 +45,18 @@ LEAST_TERM, MOST_TERM = 2.0**-124, 2.0**124
 def reference_of(window, theta):
     """The centre; NaN of what is not finite."""
     p, eps = theta.exponent.theta, theta.eps
-    least, most, nothing = _extremes(window, eps)
+    least, most = _extremes(window, eps)
     magnitude = maximum(p, zeros_like(p) - p)
+    middle = mean(_element, window, eps)
     # Rounded, it need not be between the elements. (In this order NaN stays what it is.)
-    centre = minimum(most, maximum(least, mean(_element, window, eps)))
+    centre = minimum(most, maximum(least, middle))
     to_geometric = mean(_logarithm, window, (centre, 1.0 / centre, eps))
     geometric = centre * power_of_two(zeros_like(p) + LOG2_E, to_geometric)
     centre = chosen(bits_where_less(magnitude, zeros_like(p) + LEAST_POWER), geometric, centre)
     extreme = chosen(bits_where_less(p, zeros_like(p)), least, most)
     reach = magnitude * log(most / least, (most - least) / least)
-    return chosen(lanes_within(reach, 0.0, MOST_REACH), centre, extreme) + nothing
+    # Extremes may pass over a NaN.
+    return chosen(lanes_within(reach, 0.0, MOST_REACH), centre, extreme) + (middle - middle)
 
 
 @compiled
@@ -81,7 +83,8 @@ def relative_sensitivity_of(window, theta):
     p = theta_of_derivative(theta.exponent.theta, reach, range)
     given = centre, 1.0 / centre, theta.exponent.scale, theta.eps, shift, 1.0 / total, p
     output, inverse = _from_centre(centre, shift)[0], 1.0 / p
-    return output * mean(_part, window, given) * inverse * inverse
+    # In this order: the mean, of terms that p limits, may be as small as p².
+    return output * (mean(_part, window, given) * inverse * inverse)
 
 
 @compiled
@@ -100,7 +103,7 @@ def _relative(window, theta, centre):
     times |p| and as such."""
     exponent, eps = theta.exponent, theta.eps
     p = exponent.theta
-    least, most, _ = _extremes(window, eps)
+    least, most = _extremes(window, eps)
     range = log(most / least, (most - least) / least)
     reach = maximum(p, zeros_like(p) - p) * range
     over_centre = 1.0 / centre
@@ -117,9 +120,7 @@ def _relative(window, theta, centre):
 
 @inlined
 def _extremes(window, eps):
-    """The least and the largest element; 0, or NaN where one is not finite."""
-    least, most = smallest(window), largest(window)
-    return maximum(eps, least), maximum(eps, most), (most - most) + (least - least)
+    return maximum(eps, smallest(window)), maximum(eps, largest(window))
 
 
 @inlined

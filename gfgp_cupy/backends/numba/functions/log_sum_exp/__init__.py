@@ -48,7 +48,8 @@ def _summary_exactly(window, exponent, holding, summary):
     range = most - least
     reach = maximum(theta, zeros_like(theta) - theta) * range
     extreme = chosen(bits_where_less(theta, zeros_like(theta)), least, most)
-    extreme = extreme + ((most - most) + (least - least))
+    # NaN of what is not finite: extremes may pass over a NaN.
+    extreme = extreme + (summary[0] - summary[0])
     # Rounded, the mean need not be between the elements. (In this order NaN stays what it is.)
     between = minimum(most, maximum(least, summary[0]))
     centre = chosen(lanes_within(reach, 0.0, MOST_REACH), between, extreme)
