@@ -11,6 +11,7 @@ from torch.fx import Proxy
 
 from ..fx import leaf_call
 from ..torchscript import sizes_of
+from .handover import without_hooks
 from .plans import PlanOfPooling, describe_pooling
 
 __all__ = ["PlanByChannels", "PoolingByChannels"]
@@ -51,27 +52,41 @@ class PoolingByChannels(nn.ModuleDict):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanByChannels(PlanOfPooling):
-    """``module``, called with ``all_channels``, gives way to one pooling for each number of them.
+    """``module`` gives way to one pooling for each number of channels that it is called with.
 
     A pooling without tensors serves all.
+
+    Attributes:
+        replaced: those numbers.
+        kept: likewise, those for which what was there stays.
     """
 
-    all_channels: tuple[int, ...]
+    replaced: tuple[int, ...]
+    kept: tuple[int, ...] = ()
 
     def make(self, make_pooling: Callable[..., nn.Module]) -> nn.Module:
-        poolings = [
-            super(PlanByChannels, replace(self, num_features=channels)).make(make_pooling)
-            for channels in self.all_channels
-        ]
-        if not poolings[0].state_dict():
-            return poolings[0]
-        keys = map(str, self.all_channels)
-        made = PoolingByChannels(dict(zip(keys, poolings, strict=True)))
+        poolings = {
+            str(channels): super(PlanByChannels, replace(self, num_features=channels)).make(
+                make_pooling
+            )
+            for channels in self.replaced
+        }
+        one = next(iter(poolings.values()))
+        if not self.kept and not one.state_dict():
+            return one
+        was = {str(channels): without_hooks(self.module) for channels in self.kept}
+        made = PoolingByChannels(was | poolings)
         made.axes = self.window.axes
         return made.train(self.training)
 
     def described(self, pooling: nn.Module) -> str:
         if not isinstance(pooling, PoolingByChannels):
             return super().described(pooling)
-        one = next(iter(pooling.values()))
-        return f"{describe_pooling(one, self.window)} for each of {', '.join(pooling)}"
+        new = describe_pooling(pooling[str(self.num_features)], self.window)
+        rest = f", {self.found} for {_listed(self.kept)}" if self.kept else ""
+        each = "each of " if self.replaced[1:] else ""
+        return f"{new} for {each}{_listed(self.replaced)}{rest}"
+
+
+def _listed(channels: tuple[int, ...]) -> str:
+    return ", ".join(map(str, channels))

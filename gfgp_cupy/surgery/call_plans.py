@@ -11,7 +11,13 @@ from torch import nn
 from .call_arguments import PoolingCall
 from .call_trace import CallSite
 from .decisions import Decision
-from .equivalents import AVERAGES, MAXIMA, OWN_FORWARD, equivalent_window
+from .equivalents import (
+    AVERAGES,
+    MAXIMA,
+    OWN_FORWARD,
+    equivalent_window,
+    reason_against_inputs,
+)
 from .functional_calls import called_by, calling_class, give_pooling_calls, shield
 from .left_alone import reason_by_channels, reason_by_kind, reason_by_use
 from .moved_stride import Pooled
@@ -145,8 +151,8 @@ def _window(module: nn.Module, call: PoolingCall, site: CallSite) -> Window | st
             "is made in torch.utils.checkpoint, which makes it again outside of the forward, where "
             "no pooling could take its place: checkpoint a module that makes it"
         )
-    if not site.inputs[0].is_floating_point():
-        return f"pools {site.inputs[0].dtype}, and the new one's weights are fractions"
+    if reason := reason_against_inputs(site.inputs, site.infinite):
+        return reason
     if "forward" in vars(module):
         return OWN_FORWARD
     if isinstance(module, torch.fx.GraphModule):

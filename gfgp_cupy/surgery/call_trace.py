@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,9 +24,12 @@ from .call_arguments import CALLS, PoolingCall, covers_the_map, read_call
 from .pooling_calls import NAME, CallKey, PoolingCalls, Slot
 from .window import describe
 
-__all__ = ["CallSite", "CallTrace"]
+__all__ = ["CallSite", "CallTrace", "Course"]
 
 POOLING = re.compile(r"((adaptive_|fractional_)?(max|avg)|lp)_pool(?P<axes>[123])d(_with_indices)?")
+
+FILLING = {"pad", "constant_pad_nd", "masked_fill", "masked_fill_", "where"}
+"""The functions by which forwards write a number into a map."""
 
 
 def channels_of(function: str, input: Tensor) -> int | None:
@@ -51,6 +56,7 @@ class CallSite:
         around: paths of the modules whose forwards were running around the innermost.
         methods: of the module, in which it is called, if they are not its forward itself.
         checkpointed: whether it is called by ``torch.utils.checkpoint``, inside the module.
+        infinite: whether it is given a map that was padded or filled with infinity.
     """
 
     path: str
@@ -63,6 +69,7 @@ class CallSite:
     around: set[str] = field(default_factory=set)
     methods: set[str] = field(default_factory=set)
     checkpointed: bool = False
+    infinite: bool = False
 
     @property
     def num_features(self) -> int:
@@ -113,19 +120,38 @@ class _Forward:
         return self.counts[what]
 
 
+@dataclass
+class Course:
+    """What one forward of a network did.
+
+    Attributes:
+        runs: how often each module ran, by path.
+        functions: how often it called each of PyTorch's functions, by path and the function's name.
+        outputs: of the tensors that the network returned.
+    """
+
+    runs: Counter[str] = field(default_factory=Counter)
+    functions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    outputs: list[tuple[int, ...]] = field(default_factory=list)
+
+
 class CallTrace(TorchFunctionMode):
     """Records the calls of pooling functions while a network runs under it.
 
     Attributes:
+        course: of the forward that is running, or was the last.
         sites: what was recorded.
         made: the tensors that functions have returned, of those that are still there.
+        filled: likewise, those among them that were padded or filled with infinity.
         running: the forwards that are running now, the innermost last.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.course = Course()
         self.sites: list[CallSite] = []
         self.made: list[weakref.ref[Tensor]] = []
+        self.filled: list[weakref.ref[Tensor]] = []
         self._found: dict[object, CallSite] = {}
         self.running: list[_Forward] = []
 
@@ -133,6 +159,7 @@ class CallTrace(TorchFunctionMode):
     def forward_of(self, path: str, module: nn.Module) -> Iterator[None]:
         """The block is the forward of the module at ``path``."""
         self.running.append(_Forward(path, module))
+        self.course.runs[path] += 1
         try:
             yield
         finally:
@@ -143,6 +170,8 @@ class CallTrace(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if self.running:
+            self.course.functions[self.running[-1].path, name] += 1
         if self.running and POOLING.fullmatch(name):
             if func in CALLS:
                 input, call = read_call(func, args, kwargs)
@@ -152,8 +181,16 @@ class CallTrace(TorchFunctionMode):
             self._record(name, input, call, stand_in)
         output = func(*args, **kwargs)
         outputs = output if isinstance(output, (tuple, list)) else (output,)
-        self.made += [weakref.ref(each) for each in outputs if isinstance(each, Tensor)]
+        made = [weakref.ref(each) for each in outputs if isinstance(each, Tensor)]
+        self.made += made
+        if name in FILLING and any(map(_is_infinite, (*args, *kwargs.values()))):
+            self.filled += made
         return output
+
+    def has_filled(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` itself was padded or filled with infinity."""
+        # By identity, for == of tensors compares their elements.
+        return any(reference() is tensor for reference in self.filled)
 
     def _record(
         self, name: str, input: Tensor, call: PoolingCall | None, stand_in: nn.Module
@@ -179,12 +216,17 @@ class CallTrace(TorchFunctionMode):
         site.positions.add((training, forward.count(call)))
         # As for a head's mean: autocast's half type is not that of the weights.
         site.inputs.append(alike(input, mean_dtype(input)))
+        site.infinite |= self.has_filled(input)
         site.around.update(around.path for around in self.running[:-1])
         for frame in frames:
             site.checkpointed |= frame.f_code.co_filename == torch.utils.checkpoint.__file__
             if method := _name_of_method(forward.module, frame):
                 site.methods.add(method)
         frames.clear()  # one is this call's own, and would keep what all of them have
+
+
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and math.isinf(value)
 
 
 def _stand_in(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .by_channels import PlanByChannels
+from .equivalents import reason_against_inputs
 from .left_alone import reason_by_channels, reason_by_use
 from .places import Place
 from .plans import Plan, PlanOfPooling
@@ -39,15 +40,21 @@ def decide(place: Place, trace: Trace, selection: Selection) -> Decision:
         return Refusal(place.path, place.was, place.obstacle)
     if place.path in trace.called_otherwise:
         return Refusal(place.path, place.was, "is not called with one tensor alone")
+    if reason := reason_against_inputs(inputs, place.path in trace.infinite):
+        return Refusal(place.path, place.was, reason)
     if isinstance(place.module, nn.Conv2d):
-        return plan_of_conv(place.path, place.module)
+        # All that is asked of it stands in it, unless a forward seen to its end has not called it.
+        known = trace.failure is not None or place.path in trace.sizes
+        return plan_of_conv(place.path, place.module) if known else _unseen(place, trace)
     assert place.window is not None  # or there were an obstacle
     if not inputs:
         return _unseen(place, trace)
-    return _plan(place, place.window, inputs[0], tuple(channels))
+    return _plan(place, place.window, inputs[0], channels, selection.min_channels)
 
 
-def _plan(place: Place, window: Window, input: Tensor, channels: tuple[int, ...]) -> PlanOfPooling:
+def _plan(
+    place: Place, window: Window, input: Tensor, channels: list[int], min_channels: int
+) -> PlanOfPooling:
     plan = PlanOfPooling(
         path=place.path,
         module=place.module,
@@ -57,7 +64,11 @@ def _plan(place: Place, window: Window, input: Tensor, channels: tuple[int, ...]
         dtype=input.dtype,
         training=place.module.training,
     )
-    return PlanByChannels(**vars(plan), all_channels=channels) if channels[1:] else plan
+    if len(channels) == 1:
+        return plan
+    replaced = tuple(number for number in channels if number >= min_channels)
+    kept = tuple(number for number in channels if number < min_channels)
+    return PlanByChannels(**vars(plan), replaced=replaced, kept=kept)
 
 
 def _unseen(place: Place, trace: Trace) -> Left:

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .subclass_windows import window_by_trial
 from .window import Window, window_of
 
-__all__ = ["AVERAGES", "MAXIMA", "axes_of", "equivalent_window", "reason_against_conv"]
+__all__ = [
+    "AVERAGES",
+    "MAXIMA",
+    "axes_of",
+    "equivalent_window",
+    "reason_against_conv",
+    "reason_against_inputs",
+]
 
 MAXIMA = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 """By their number of axes."""
 
 OWN_FORWARD = "has a forward of its own, which may do anything"
+INFINITE = (
+    "is given a map that was padded or filled with infinity, whose weighted means are NaN (what a "
+    "pooling pads by its own padding= takes no part in the mean)"
+)
 
 
 def axes_of(cls: type[nn.Module]) -> int:
@@ -54,6 +65,19 @@ def equivalent_window(module: Any) -> Window | str:
         )
     except (TypeError, ValueError) as error:
         return f"has a window that no pooling takes ({error})"
+
+
+def reason_against_inputs(inputs: list[Tensor], infinite: bool) -> str | None:
+    """Why no pooling can take the place of one with these inputs; None if one can.
+
+    Args:
+        inputs: of its calls.
+        infinite: whether one of them was padded or filled with infinity.
+    """
+    for input in inputs:
+        if not input.is_floating_point():
+            return f"pools {input.dtype}, and the new one's weights are fractions"
+    return INFINITE if infinite else None
 
 
 def reason_against_conv(conv: nn.Conv2d) -> str | None:

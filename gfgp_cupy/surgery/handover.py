@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 from torch import nn
@@ -10,7 +12,7 @@ from torch import nn
 from ..hooks import HOOKS, HOW_CALLED
 from .equivalents import AVERAGES, MAXIMA
 
-__all__ = ["hand_over", "what_cannot_move"]
+__all__ = ["hand_over", "what_cannot_move", "without_hooks"]
 
 TENSORS = ("_parameters", "_buffers")
 OF_EVERY_MODULE = {*vars(nn.Module()), "_compiled_call_impl"}
@@ -57,6 +59,15 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
                 hooks[key] = hook
                 hooks.move_to_end(key, last=False)
             setattr(new, kind, hooks)
+
+
+def without_hooks(old: nn.Module) -> nn.Module:
+    """A pooling that pools as ``old`` does, whose hooks another one takes over."""
+    # No deep copy, which fails on maps that others keep on it.
+    pooling = copy(old)
+    for kind in (*HOOKS, *HOW_CALLED):
+        setattr(pooling, kind, OrderedDict())
+    return pooling
 
 
 def _attributes(old: nn.Module) -> dict[str, Any]:

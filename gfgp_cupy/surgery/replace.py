@@ -20,11 +20,12 @@ from .optimizers import checked_optimizers, update_optimizers
 from .places import find_places, is_strided
 from .plans import Plan
 from .refusals import Refusal, refuse, refuse_to_guess
+from .second_trace import warn_of_changes
 from .selection import Selection
 from .start import check_start
 from .strides import check_strides, strides_to_move
 from .table import Left, Replacements
-from .trace import Trace, trace_forward
+from .trace import KEPT, Trace, trace_forward
 from .wrappers import check_not_fixed
 
 __all__ = ["replace_pooling"]
@@ -61,9 +62,9 @@ def replace_pooling(
     the whole map. So are windows of one element, which leave nothing to learn, adaptive, LP and
     fractional poolings and, without ``stride_one`` and ``functional``, poolings of
     stride 1 and calls of ``F.max_pool2d`` and its kin inside a ``forward``, which are no modules.
-    The result lists what is left, with the reason. Subclasses are replaced, too, where their
-    windows are plain: those that keep the forward, and those whose own forward computes what
-    PyTorch's does, or that with TensorFlow's padding.
+    The result lists what is left, with the reason, but for modules that ``where`` leaves out.
+    Subclasses are replaced, too, where their windows are plain: those that keep the forward, and
+    those whose own forward computes what PyTorch's does, or that with TensorFlow's padding.
 
     Every other tensor, its name in the state dict, and ``requires_grad`` stay as they were; a new
     pooling has the device and type of the tensors around it, the training mode of what it
@@ -106,7 +107,8 @@ def replace_pooling(
             For a call inside a forward the module is the one of whose forward it is. Default: all.
         unsupported: ``"raise"`` an error that names all places that were to be replaced and have no
             equivalent, and a ``where`` that leaves them out; or ``"skip"`` and list them.
-        min_channels: poolings of fewer channels are left alone.
+        min_channels: poolings of fewer channels are left alone. One that is called with fewer and
+            with more stays in use for the fewer.
         start: ``"as_was"``: each new pooling starts as the average or the maximum that it replaces,
             so that a trained network stays as accurate as it was: Max-Ent at a constant λ near 0
             or, for a maximum, of 1000, where a sigmoid gives way to a softplus; log-sum-exp
@@ -122,7 +124,9 @@ def replace_pooling(
             and PyTorch's random state stay as they are. No hook is called, unless the forward fails
             without: then the network's own forward hooks that take no keywords are (which are its
             own :func:`~gfgp_cupy.compile_kernels` says). Code behind the last pooling may need
-            data.
+            data. With its new poolings the network is traced again, and a UserWarning tells if its
+            forward then fails or does something else, as one that asks for
+            ``isinstance(module, nn.MaxPool2d)``.
 
     Returns:
         What was changed, and what was left; ``print`` shows both as a table. Empty, with a warning,
@@ -137,10 +141,10 @@ def replace_pooling(
             fails on images of ``sample_shape``; the
             optimizer's class takes no new parameters; or, unless ``unsupported="skip"``, a pooling
             has no equivalent (``dilation``, ``return_indices=True``, ``divisor_override``, a
-            forward of its own, extra state, an attribute that the new one has, too) or its channels
-            cannot be found; or, with ``start``, the pooling has no average and maximum for
-            limits, or is to take a stride's place, for a stride takes one element. The message
-            names the paths.
+            forward of its own, extra state, an attribute that the new one has, too, a map of
+            integers, one padded or filled with infinity right before) or its channels cannot be
+            found; or, with ``start``, the pooling has no average and maximum for limits, or is to
+            take a stride's place, for a stride takes one element. The message names the paths.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
@@ -187,10 +191,13 @@ def replace_pooling(
 
     # Nothing has been touched so far, and nothing below can fail.
     before = dict(model.named_parameters())
+    modules = dict(model.named_modules(remove_duplicate=False))
     changes = [plan.apply(model, new) for plan, new in made]
     of_modules = [pooling for plan, pooling in made if not isinstance(plan, PlanOfCall)]
     shield_others(model, survey.trace.calls.sites, of_modules)
     update_optimizers(optimizers, before, model)
+    if changes:
+        warn_of_changes(model, modules, survey.trace, sample_shape)
     return Replacements(changes, left)
 
 
@@ -222,6 +229,8 @@ class _Survey:
 def _survey(model: nn.Module, selection: Selection, sample_shape: tuple[int, ...]) -> _Survey:
     places, of_other_kinds = find_places(model, selection)
     trace = trace_forward(model, [place.path for place in places if place.is_pooling], sample_shape)
+    if trace.keeps_tensors():
+        warnings.warn(KEPT, stacklevel=3)
     moves = strides_to_move(model, selection, trace)
     places = [place for place in places if place.module not in moves.moved]
     of_places = [decide(place, trace, selection) for place in places]

@@ -45,8 +45,9 @@ class Replacements(list[Replacement]):
     """The changes of :func:`replace_pooling`, in the network's order; as a string, a table.
 
     Attributes:
-        left: the poolings that stay as they were, with the reason. The table has them below, those
-            alike in one row.
+        left: the poolings that stay as they were, with the reason, but for modules that ``where``
+            leaves out; calls inside the forwards of those are listed. The table has them below,
+            those alike in one row.
     """
 
     def __init__(self, changes: Iterable[Replacement] = (), left: Iterable[Left] = ()) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gc
+import random
 import traceback
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # no public name, but documented
+from torch.utils._pytree import tree_leaves  # likewise
 
 from ..autocast import mean_dtype
+from ..backends import use_backend
 from ..hooks import LIBRARIES, library_of
 from ..tracing import (
     alike,
@@ -26,12 +30,12 @@ from ..tracing import (
     way_to_copy,
     without_data,
 )
-from .call_trace import CallTrace
+from .call_trace import CallTrace, Course
 from .functional_calls import without_pooling_calls
 from .pooling_calls import NAME
 from .wrappers import is_compiled
 
-__all__ = ["Failure", "Trace", "trace_forward"]
+__all__ = ["KEPT", "Failure", "Trace", "trace_forward"]
 
 NOT_RUN = (
     "pass the shape that it takes, or call replace_pooling on the part of it that takes images"
@@ -84,21 +88,25 @@ class Trace:
         inputs: of the calls of each module that was asked for, by path; what autocast made a half
             type is float32.
         called_otherwise: the paths of those among them that do not get one tensor alone.
+        infinite: the paths of those that get one that was padded or filled with infinity.
         sizes: of the tensors that the calls of each module returned, by path.
         failure: of the forward in evaluation mode, if it was not seen to its end.
         failure_in_training: of the forward in training mode, if it was in evaluation mode alone: it
             wants targets, perhaps.
         calls: the calls of pooling functions in the forwards of modules.
+        courses: of the forwards that were seen to their end, by the network's mode.
         own_hooks: whether modules' :func:`_own_hooks` are called.
     """
 
     inputs: dict[str, list[Tensor]]
     called_otherwise: set[str] = field(default_factory=set, repr=False)
+    infinite: set[str] = field(default_factory=set, repr=False)
     sizes: dict[str, list[torch.Size]] = field(default_factory=dict, repr=False)
     failure: Failure | None = None
     failure_in_training: Failure | None = None
     innermost: tuple[str, Exception] | None = field(default=None, repr=False)
     calls: CallTrace = field(default_factory=CallTrace, repr=False)
+    courses: dict[bool, Course] = field(default_factory=dict, repr=False)
     own_hooks: bool = False
 
     def add_input(self, path: str, *given: Any) -> None:
@@ -106,14 +114,32 @@ class Trace:
         if len(given) == 1 and isinstance(given[0], Tensor):
             # As for a head's mean: autocast's half type is not that of the weights.
             self.inputs[path].append(alike(given[0], mean_dtype(given[0])))
+            if self.calls.has_filled(given[0]):
+                self.infinite.add(path)
         else:
             self.called_otherwise.add(path)
+
+    def keeps_tensors(self) -> bool:
+        """Whether the network's code keeps tensors that it has made; False if it failed, for its
+        error keeps some itself."""
+        if self.failure is not None or self.failure_in_training is not None:
+            return False
+        known = {id(tensor) for inputs in self.inputs.values() for tensor in inputs}
+
+        def is_any_left() -> bool:
+            made = (reference() for reference in self.calls.made)
+            return any(tensor is not None and id(tensor) not in known for tensor in made)
+
+        if not is_any_left():
+            return False
+        gc.collect()  # they may be garbage
+        return is_any_left()
 
 
 def trace_forward(model: nn.Module, paths: list[str], sample_shape: tuple[int, ...]) -> Trace:
     """Runs a copy of the network that holds no data, and records the inputs of some modules.
 
-    Nothing is computed, and the network, its buffers and PyTorch's random state stay as they are.
+    Nothing is computed, and the network, its buffers and all random states stay as they are.
     No hook is called, unless the forward fails without: then those that
     :func:`~gfgp_cupy.hooks.hook_of_copy` keeps are, as those of transformers that collect hidden
     states. The forward runs to its end, if it can, for a module may be called again with other
@@ -147,6 +173,7 @@ def _trace(
     # Of poolings that calls have given way to, the functions are called: a copy forgets them.
     paths = [path for path in paths if f".{NAME}." not in f".{path}."]
     trace = Trace({path: [] for path in paths}, own_hooks=own_hooks)
+    # What code keeps of an earlier trace, in a cache for instance, is of another mode.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         skeleton = skeleton_of(model, fake)
@@ -163,9 +190,15 @@ def _trace(
         _record_calls(trace, path, module)
     for training in (False, True):
         skeleton.train(training)
+        course = trace.calls.course = Course()
         try:
-            with without_data(fake), trace.calls:
-                skeleton(fake_images(model, sample_shape))
+            # Sizes are the same by each backend, and another one would be loaded for them.
+            with without_data(fake), trace.calls, _chance_kept(), use_backend("torch"):
+                output = skeleton(fake_images(model, sample_shape))
+            leaves = tree_leaves(output)
+            course.outputs = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
+            trace.courses[training] = course
+            del output, leaves
         except Exception as error:  # a network's own code, which can refuse in any way
             what = f"the forward fails on images of sample_shape={tuple(sample_shape)} without data"
             inside, cause = trace.innermost or ("", error)
@@ -185,23 +218,19 @@ def _trace(
         vars(module).pop("_call_impl", None)  # a circle, which would keep the skeleton
     del skeleton, module
     trace.innermost = None  # whose frames have tensors
-    if trace.failure is None and trace.failure_in_training is None and _are_kept(trace):
-        warnings.warn(KEPT, stacklevel=5)
     return trace
 
 
-def _are_kept(trace: Trace) -> bool:
-    """Whether the network's code keeps tensors that it has made."""
-    known = {id(tensor) for inputs in trace.inputs.values() for tensor in inputs}
-
-    def is_any_left() -> bool:
-        made = (reference() for reference in trace.calls.made)
-        return any(tensor is not None and id(tensor) not in known for tensor in made)
-
-    if not is_any_left():
-        return False
-    gc.collect()  # they may be garbage
-    return is_any_left()
+@contextmanager
+def _chance_kept() -> Iterator[None]:
+    """What a forward draws from Python's or NumPy's random state, as one that skips layers does, is
+    the same each time, and the states stay as they are."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _place_of(error: Exception) -> str:
@@ -231,10 +260,10 @@ def _call(
     *args: Any,
     **named: Any,
 ) -> Any:
-    if path in trace.inputs:
-        trace.add_input(path, *args, *named.values())
     try:
         with trace.calls.forward_of(path, module):
+            if path in trace.inputs:
+                trace.add_input(path, *args, *named.values())
             output = forward(*args, **named)
         for hook in _own_hooks(module) if trace.own_hooks else ():
             changed = hook(module, args, output)

@@ -30,9 +30,9 @@ class LeNet(nn.Module):
         return self.fc(x.flatten(1))
 
 
-def replaced(pool="max_ent"):
+def replaced(pool="max_ent", **options):
     model = LeNet()
-    return model, replace_pooling(model, pool, sample_shape=IMAGES)
+    return model, replace_pooling(model, pool, sample_shape=IMAGES, **options)
 
 
 def test_each_number_of_channels_has_its_own():
@@ -51,6 +51,27 @@ def test_a_pooling_without_tensors_serves_all():
     model, _ = replaced("soft")
     assert type(model.pool) is SoftPool2d
     model(torch.randn(IMAGES))
+
+
+@pytest.mark.parametrize("pool", ["max_ent", "soft"])
+def test_for_fewer_than_min_channels_the_old_one_stays_in_use(pool):
+    model, changes = replaced(pool, min_channels=5)
+    new = type(model.pool["6"]).__name__
+    assert [(change.num_features, change.is_now) for change in changes] == [
+        (6, f"{new}(2/2) for 6, MaxPool2d(2/2) for 4")
+    ]
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(model.pool(x), F.max_pool2d(x, 2))
+    assert not torch.equal(model.pool(x.repeat(1, 2, 1, 1)[:, :6])[:, :4], F.max_pool2d(x, 2))
+    model(torch.randn(IMAGES)).sum().backward()
+
+
+def test_hooks_are_called_once_whichever_pools():
+    model, calls = LeNet(), []
+    model.pool.register_forward_hook(lambda module, args, output: calls.append(module))
+    replace_pooling(model, min_channels=5, sample_shape=IMAGES)
+    model(torch.randn(IMAGES))
+    assert calls == [model.pool] * 2
 
 
 def test_other_channels_are_refused():

@@ -73,6 +73,46 @@ def test_a_pooling_that_is_not_called_beside_a_loss_that_wants_targets_is_left()
     model(torch.randn(IMAGES), torch.zeros(2, dtype=torch.long)).backward()
 
 
+class OwnCall(nn.Module):
+    """Strides by its convolution's weight, of which it makes another; the module is not called."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.called = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.call = call
+
+    def forward(self, x):
+        return self.called(self.call(self.conv, x))
+
+
+OWN_CALLS = {
+    "F.conv2d": lambda conv, x: F.conv2d(x, 2 * conv.weight, None, conv.stride, conv.padding),
+    "_conv_forward": lambda conv, x: conv._conv_forward(x, 2 * conv.weight, None),
+}
+
+
+@pytest.mark.parametrize("call", OWN_CALLS.values(), ids=OWN_CALLS)
+def test_a_strided_convolution_that_is_not_called_is_left(call):
+    model = OwnCall(call)
+    size = model(torch.randn(IMAGES)).shape
+    changes = replace(model, strided_convs=True)
+    assert [change.path for change in changes] == ["called"]
+    why = "the network's forward does not call it"
+    assert changes.left == [Left("conv", "Conv2d(3/2/1)", why)]
+    assert model(torch.randn(IMAGES)).shape == size
+
+
+def test_a_strided_convolution_behind_code_that_needs_data_is_replaced():
+    class Values(nn.Module):
+        def forward(self, x):
+            assert x.isfinite().all()
+            return x
+
+    model = nn.Sequential(nn.MaxPool2d(2), Values(), nn.Conv2d(3, 4, 3, 2, 1))
+    assert [change.path for change in replace(model, strided_convs=True)] == ["0", "2"]
+
+
 def test_scores_without_channels_are_left():
     class Detector(nn.Module):
         """Suppresses what is not the largest score around, as detectors of points do."""
