@@ -66,7 +66,9 @@ def test_citation():
 
 
 def test_workflow_runs_scripts_of_the_repository():
-    assert ".ci/run" in COMMANDS
+    scripts = sorted(f".ci/{path.name}" for path in (REPOSITORY / ".ci").glob("run*"))
+    assert ".ci/run" in scripts
+    assert sorted(COMMANDS) == scripts
     for command in COMMANDS:
         assert os.access(REPOSITORY / command, os.X_OK), command
 

@@ -222,7 +222,6 @@ class CallTrace(TorchFunctionMode):
             site.checkpointed |= frame.f_code.co_filename == torch.utils.checkpoint.__file__
             if method := _name_of_method(forward.module, frame):
                 site.methods.add(method)
-        frames.clear()  # one is this call's own, and would keep what all of them have
 
 
 def _is_infinite(value: object) -> bool:
@@ -237,10 +236,13 @@ def _stand_in(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Mo
 
 
 def _frames_of_forward() -> Iterator[FrameType]:
-    """The frames between the innermost module's forward and here."""
+    """The frames between the innermost module's forward and here, but those of this file: the
+    variables of a frame, read from inside it, are a circle, which keeps the tensors among them.
+    """
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not nn.Module.__call__.__code__:
-        yield frame
+        if frame.f_globals is not globals():
+            yield frame
         frame = frame.f_back
 
 

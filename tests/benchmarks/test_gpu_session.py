@@ -255,6 +255,7 @@ def run_files(folder, *options, **texts):
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_a_missing_package_skips_a_file_and_a_missing_module_of_ours_is_an_error(tmp_path):
     _, printed = run_files(
         tmp_path, "--skip-not-installed", "--continue-on-collection-errors",

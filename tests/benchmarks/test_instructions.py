@@ -83,12 +83,15 @@ def test_numbers_below_the_normal_ones_are_0(arch):
 @pytest.mark.parametrize(
     ("arch", "geometry", "dtype", "layout"),
     [
-        ("80", THREE, torch.float16, "channels_last"),
-        ("90", TWO, torch.float16, "channels_last"),
-        ("90", THREE, torch.float32, "contiguous"),
-        ("100", THREE, torch.bfloat16, "contiguous"),
+        pytest.param(
+            "80", THREE, torch.float16, "channels_last", id="sm_80", marks=pytest.mark.slow
+        ),
+        pytest.param("90", TWO, torch.float16, "channels_last", id="sm_90-2/2"),
+        pytest.param("90", THREE, torch.float32, "contiguous", id="sm_90-3/2"),
+        pytest.param(
+            "100", THREE, torch.bfloat16, "contiguous", id="sm_100", marks=pytest.mark.slow
+        ),
     ],
-    ids=["sm_80", "sm_90-2/2", "sm_90-3/2", "sm_100"],
 )
 def test_executed_machine_code_pools(arch, geometry, dtype, layout):
     x = arranged(random_numbers((2, 32, 14, 14), dtype, 0), layout)
@@ -314,7 +317,7 @@ LARGER_PASSES = ("forward with spread", "backward", "fused backward")
 """The operator's forward pass is the layer's, compiled to do less."""
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", instructions.LAYOUTS)
 def test_no_kernel_issues_other_than_the_results_say(dtype, layout):
     check_growth("90", dtype, layout, USUAL)

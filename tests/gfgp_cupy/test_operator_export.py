@@ -205,7 +205,13 @@ ROUNDED_UP = {"kernel_size": 2, "ceil_mode": True}
 """Without padding: only of some sizes the last window reaches past the end."""
 
 
-@pytest.mark.parametrize("strict", [False, True], ids=["traced", "strict"])
+@pytest.mark.parametrize(
+    "strict",
+    [
+        pytest.param(False, id="traced"),
+        pytest.param(True, id="strict", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", ["gfgp_gated", "gem", "lse", "mixed", "gauss", "ada"])
 def test_exported_composition_rounds_up_for_any_size(name, strict):
     layer, inputs = create_pooling(name, 4, **ROUNDED_UP).eval(), (numbers((2, 4, 10, 12)).abs(),)

@@ -319,7 +319,13 @@ SIZES = ((8, 9), (7, 6), (6, 6))
 @on_torch
 @pytest.mark.parametrize(
     ("pool", "option"),
-    [*(("max_ent", option) for option in OPTIONS), ("mixed", "same"), ("mixed", "same, counted")],
+    [
+        *(("max_ent", option) for option in OPTIONS),
+        *(
+            pytest.param("mixed", option, marks=pytest.mark.slow)
+            for option in ("same", "same, counted")
+        ),
+    ],
 )
 def test_compiled_for_any_size(pool, option):
     torch._dynamo.reset()

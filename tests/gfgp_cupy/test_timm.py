@@ -63,7 +63,11 @@ def test_poolings_are_those_of_the_published_network(name):
 
 @pytest.mark.parametrize(
     "name, indices",
-    [("resnet50_gfgp", (0, 1, 4)), ("densenet121_gfgp", (0, 2)), ("vgg11_bn_gfgp", (0, 3))],
+    [
+        ("resnet50_gfgp", (0, 1, 4)),
+        pytest.param("densenet121_gfgp", (0, 2), marks=pytest.mark.slow),
+        ("vgg11_bn_gfgp", (0, 3)),
+    ],
 )
 @pytest.mark.parametrize("feature_cls", ["list", "hook", "getter"])
 def test_features_only(name, indices, feature_cls):

@@ -267,6 +267,7 @@ def make_pilot_and_costs(options):
     return guided_pooling.main([*options, "pilot"]) or guided_pooling.main([*options, "costs"])
 
 
+@pytest.mark.slow
 def test_pilot_and_costs_have_their_files(tmp_path, options):
     results, out, err = (tmp_path / name for name in ("results", "stdout", "stderr"))
     assert exit_code(start_warm(make_pilot_and_costs, options, stdout=out, stderr=err)) == 0

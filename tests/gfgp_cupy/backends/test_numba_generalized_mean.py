@@ -107,6 +107,7 @@ def test_elements_below_the_least_get_nothing(geometry, layout):
         assert_right(x, p, geometry, layout)
 
 
+@pytest.mark.slow
 @each_family
 def test_float64(geometry):
     spread = torch.logspace(-4, 1, SHAPE[1], dtype=torch.float64).view(1, -1, 1, 1)

@@ -223,6 +223,7 @@ def test_a_parameter_that_varies_along_an_axis(lam_axes, channels_last):
     assert_close(actual, exact_results(MAX_ENT, geometry, *tensors))
 
 
+@pytest.mark.slow
 @each_layout
 @pytest.mark.parametrize("name", SIMPLE)
 def test_float64_keeps_its_digits(name, channels_last):

@@ -214,8 +214,12 @@ def test_what_is_not_finite_makes_its_window_nan(computed, function, value):
 @pytest.mark.parametrize("function", [LOG_SUM_EXP, GENERALIZED_MEAN], ids=lambda f: f.name)
 @pytest.mark.parametrize(
     ("window", "size"),
-    [((2,), (4, 4)), ((3, 2, 1), (5, 5)), ((2, 1), (3, 4)), (((3, 5),), (3, 5))],
-    ids=["disjoint", "overlapping", "others", "whole planes"],
+    [
+        pytest.param((2,), (4, 4), id="disjoint"),
+        pytest.param((3, 2, 1), (5, 5), id="overlapping"),
+        pytest.param((2, 1), (3, 4), id="others", marks=pytest.mark.slow),
+        pytest.param(((3, 5),), (3, 5), id="whole planes"),
+    ],
 )
 def test_it_does_so_among_elements_that_are_far_apart(computed, function, window, size):
     """At any place: none is lost where the largest element decides."""

@@ -90,13 +90,14 @@ def test_unknown_name():
         create_pooling("skip", 6, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pool"),
     [
         *(("resnetp18", pool) for pool in NEW),
         # What differs between the families is where their poolings are, not which.
         *(
-            pytest.param(name, pool, marks=pytest.mark.slow)
+            (name, pool)
             for name in ("densenet121", "vgg11bow_bn")
             for pool in ("gated", "gfgp_mixed")
         ),

@@ -72,7 +72,10 @@ def as_published(state):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "resnet50", pytest.param("resnext50_32x4d", marks=pytest.mark.slow)],
+    [
+        "resnet18",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "resnext50_32x4d")),
+    ],
 )
 def test_is_the_published_network(name):
     """Logits and gradients are those of create_model with the same weights."""

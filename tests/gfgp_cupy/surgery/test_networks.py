@@ -70,7 +70,6 @@ def replaced(network: Network, strided_convs: bool) -> tuple[nn.Module, list[Rep
 # average poolings; those of the others that have something to replace take their time.
 OFTEN = {
     ("torchvision resnet18", True),
-    ("torchvision densenet121", False),
     ("torchvision googlenet", False),
     ("torchvision squeezenet1_1", False),
     ("torchvision shufflenet_v2_x0_5", True),

@@ -1,6 +1,7 @@
 """The forward without data: what it calls, how far it has to come, what it says."""
 
 import functools
+import gc
 import io
 import logging
 import threading
@@ -226,6 +227,28 @@ def test_what_the_code_keeps_without_data_is_told():
         replace(model)
     assert type(model(torch.randn(IMAGES))) is torch.Tensor
     forget()
+
+
+def pooled(x):
+    return nn.functional.max_pool2d(x, 2)
+
+
+@pytest.mark.parametrize("pool", [None, Lambda(lambda _, x: pooled(x))], ids=["module", "call"])
+def test_nothing_is_left_for_the_collection_of_garbage(pool):
+    """It takes seconds where a process holds much."""
+    model, collections = Network(nn.Identity(), pool), []
+
+    def record(phase, info):
+        collections.append(phase)
+
+    gc.disable()
+    gc.callbacks.append(record)
+    try:
+        assert len(replace(model, functional=pool is not None)) == 1
+    finally:
+        gc.callbacks.remove(record)
+        gc.enable()
+    assert collections == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import REPOSITORY
 from tests.support.warm_python import HANG
 
@@ -37,6 +39,7 @@ pictures.close()
 """
 
 
+@pytest.mark.slow
 def test_thread_imports_nothing(tmp_path):
     """A worker process that is forked meanwhile would wait for ever for the same modules."""
     command = [sys.executable, "-c", DRAW, str(tmp_path)]
