@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .torchscript import sizes_of
 
-__all__ = ["dense", "layout_of", "new_dense"]
+__all__ = ["dense", "in_layout", "layout_of", "new_dense"]
 
 
 def layout_of(input: Tensor) -> torch.memory_format:
@@ -31,6 +31,15 @@ def layout_of(input: Tensor) -> torch.memory_format:
             return torch.contiguous_format
         least = stride * sizes[axis]
     return torch.channels_last if len(sizes) == 4 else torch.channels_last_3d
+
+
+def in_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """4-D or 5-D ``tensor``, in ``layout``: as ``tensor.contiguous(memory_format=layout)``, which
+    torch.vmap refuses but for one of them."""
+    if layout is torch.contiguous_format:
+        return tensor.contiguous()
+    behind = tensor.movedim(1, -1).contiguous()
+    return behind.movedim(-1, 1)
 
 
 def dense(tensor: Tensor, layout: torch.memory_format) -> Tensor:

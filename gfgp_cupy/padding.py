@@ -24,7 +24,7 @@ from torch import Tensor
 from .arguments import check_input
 from .bins import Bins
 from .geometry import MANY_INTS, PoolGeometry, Sizes, check_flag, pool_geometry
-from .memory_format import layout_of
+from .memory_format import in_layout, layout_of
 from .onnx_export import refuse_open_sizes
 from .torchscript import held_to_sizes, is_tracing, outside_trace, sizes_of
 
@@ -242,7 +242,7 @@ def _even_windows(input: Tensor, bins: Bins) -> Windows:
 def _placed(input: Tensor, geometry: PoolGeometry, output_shape: Sizes, axes: int) -> Windows:
     """Windows of which padding is no part. A whole volume is pooled as a plane of all its rows."""
     if axes == 3 and not is_tracing() and geometry.is_whole_plane(*input.shape[2:]):
-        input = input.contiguous(memory_format=layout_of(input)).flatten(2, 3)
+        input = in_layout(input, layout_of(input)).flatten(2, 3)
         size = tuple(input.shape[2:])
         geometry = PoolGeometry(size, size, (0, 0), ceil_mode=False)
     return Windows(input, input, geometry, output_shape, axes)
@@ -283,7 +283,7 @@ def _with_counted_padding(
         layout = layout_of(input)
         for axis, (before, behind) in enumerate(counted, 2):
             input = _gathered(input, axis, before, behind)
-        return input.contiguous(memory_format=layout), unpadded
+        return in_layout(input, layout), unpadded
     amounts = [amount for of_axis in reversed(counted) for amount in of_axis]
     if is_tracing() or any(amounts):
         return F.pad(input, amounts), unpadded

@@ -20,7 +20,7 @@ from .autograd import (
 from .backends import select_backend
 from .bins import Bins, groups, rejoined, taken
 from .geometry import Sizes
-from .memory_format import layout_of
+from .memory_format import in_layout, layout_of
 from .padding import ELEMENTS, Windows, place_windows
 from .torchscript import is_tracing, sizes_of
 from .window_function import WindowFunction
@@ -159,7 +159,7 @@ def _pool_uneven(
     def pooled(input: Tensor, parameter: Tensor, lengths: Sizes) -> Tensor:
         """The windows of these ``lengths`` on the first axes, and of each on the others."""
         if len(lengths) == len(of_axes):
-            input = input.contiguous(memory_format=layout)
+            input = in_layout(input, layout)
             return pool_windows(function, input, parameter, lengths, axes=len(lengths))
         of_axis, axis = of_axes[len(lengths)], 2 + len(lengths)
         parts = [
@@ -174,7 +174,7 @@ def _pool_uneven(
         ]
         return rejoined(parts, axis, of_axis)
 
-    output = pooled(batched, parameter, ()).contiguous(memory_format=layout)
+    output = in_layout(pooled(batched, parameter, ()), layout)
     if axes == 1:
         output = output.squeeze(2)
     return output if input.dim() == axes + 2 else output.squeeze(0)
@@ -195,8 +195,10 @@ def _pool(
     if not function.symbolic_padding:
         windows = windows.with_fixed_padding()
     output = function.compose(windows.padded, parameter, windows.geometry)
-    if output.dim() == 5:  # PyTorch's pooling of volumes knows one layout
-        output = output.contiguous(memory_format=layout_of(windows.padded))
+    # PyTorch's pooling of volumes knows one layout, and a parameter of each window can impose its
+    # own. A graph for any size is to hold no condition on strides.
+    if output.dim() == 5 or not (is_tracing() or torch.compiler.is_compiling()):
+        output = in_layout(output, layout_of(windows.padded))
     return output
 
 

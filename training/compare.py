@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.compare",
         description=f"Plot the curves of runs into {STEM}.pdf and .png, and tabulate their best "
         f"epochs in {STEM}.md. Runs that differ in --seed alone are shown by their mean and "
-        "standard deviation. The options that the others differ in name them.",
+        "standard deviation. The options, and the numbers of machines and training "
+        "images, that the others differ in name them.",
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="the --out-dir of a run, which may still go on"
@@ -91,16 +92,29 @@ def read_run(folder: Path) -> RecordedRun:
 
 
 def told_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a config.json that say what was trained, the recipe's filled in.
+    """Return the options of a config.json that say what was trained, the recipe's filled in, and
+    the numbers of machines, of which each has ``--batch-size`` images a step, and of images.
 
     Of a resumed run they are the latest.
     """
     latest = [config, *config.get("resumed", [])][-1]
-    return {
+    told = {
         name: latest["recipe"].get(name) if value is None else value
         for name, value in latest["settings"].items()
         if name in OPTIONS and OPTIONS[name].tells
     }
+    numbers = {
+        "machines": _machines(latest["settings"]),
+        "train_images": latest.get("train_images"),
+    }
+    return told | {name: number for name, number in numbers.items() if number is not None}
+
+
+def _machines(settings: Mapping[str, Any]) -> int | None:
+    """:attr:`training.settings.Settings.machines`, of a config.json; None where that has none."""
+    if torchrun := settings.get("torchrun"):
+        return torchrun["world_size"] // torchrun["local_world_size"]
+    return settings.get("world_size")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ..bins import Bins
 from ..geometry import PoolGeometry, Sizes
 from ..guided import GuidedPool2d
 from ..learned import LearnedPool2d
-from ..memory_format import layout_of
+from ..memory_format import in_layout, layout_of
 from ..overrides import overridable
 from ..padding import Windows, place_windows
 from ..reference import pad_to_windows
@@ -97,7 +97,7 @@ def gated_pool2d(
     )
     output = mix_of_max_and_average(largest, computed, logit.sigmoid(), geometry).to(x.dtype)
     if x.dim() == 5:  # PyTorch's pooling of volumes knows one layout
-        output = output.contiguous(memory_format=layout_of(x))
+        output = in_layout(output, layout_of(x))
     return windows.result(output, input.dim())
 
 

@@ -10,8 +10,14 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from gfgp_cupy import GFGPMaxEntPool2d, MaxEntPool2d, use_backend
-from gfgp_cupy.functional import guided_max_ent_pool2d, max_ent_pool2d
+from gfgp_cupy import GFGPMaxEntPool2d, GlobalMaxEntPool3d, MaxEntPool2d, use_backend
+from gfgp_cupy.functional import (
+    adaptive_max_ent_pool2d,
+    guided_max_ent_pool2d,
+    max_ent_pool2d,
+    max_ent_pool3d,
+)
+from gfgp_cupy.poolings import gated_pool3d, log_sum_exp_pool2d
 from tests.support.implementations import each_backend
 from tests.support.random_numbers import random_numbers
 
@@ -216,6 +222,33 @@ def test_vmap(backend, in_dims):
         ]
     )
     closest(torch.func.vmap(pool, in_dims)(*tensors), expected)
+
+
+OF_EACH_WINDOW = doubles((2, 3, 2, 3), 1)
+IN_CHANNELS_LAST = {
+    "volumes": ((2, 3, 4, 5, 6), lambda x: max_ent_pool3d(x, 0.7, 3, 2, 1)),
+    "whole volumes": ((2, 3, 4, 5, 6), lambda x: GlobalMaxEntPool3d().double()(x)),
+    "gated, volumes": ((2, 3, 4, 5, 6), lambda x: gated_pool3d(x, 0.5, 3, 2, 1)),
+    "adaptive": ((2, 3, 7, 6), lambda x: adaptive_max_ent_pool2d(x, 0.7, (4, 4))),
+    "a parameter of each window": (
+        (2, 3, 4, 6),
+        lambda x: log_sum_exp_pool2d(x, OF_EACH_WINDOW.to(x.device), 2),
+    ),
+}
+
+
+@each_backend
+@pytest.mark.parametrize("case", IN_CHANNELS_LAST.values(), ids=IN_CHANNELS_LAST)
+def test_vmap_of_channels_last(backend, case):
+    """For vmap, PyTorch knows no other memory format than the contiguous one."""
+    shape, pool = case
+    layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    inputs = [
+        doubles(shape, seed, backend.device).contiguous(memory_format=layout) for seed in range(3)
+    ]
+    with use_backend(backend.name):
+        batched = torch.func.vmap(pool)(torch.stack(inputs))
+        closest(batched, torch.stack([pool(input) for input in inputs]))
 
 
 @each_backend

@@ -13,7 +13,7 @@ from training.records.history import EpochRecord, write_log
 from training.records.run_groups import group_runs
 
 
-def write_run(folder, errors, settings=None, recipe=None, resumed=None):
+def write_run(folder, errors, settings=None, recipe=None, resumed=None, **numbers):
     """A run whose top-1 validation errors are ``errors``; its other numbers follow from them."""
     folder.mkdir()
     history = [
@@ -22,7 +22,7 @@ def write_run(folder, errors, settings=None, recipe=None, resumed=None):
     ]
     write_log(history, folder / "log.csv")
     if settings is not None:
-        config = {"settings": settings, "recipe": recipe or {}}
+        config = {"settings": settings, "recipe": recipe or {}, **numbers}
         if resumed is not None:
             config["resumed"] = [{"settings": resumed, "recipe": recipe or {}}]
         (folder / "config.json").write_text(json.dumps(config))
@@ -177,15 +177,53 @@ def test_names_that_matplotlib_or_utf8_cannot_have(tmp_path, capsys):
 
 
 def test_how_and_where_a_run_was_made_is_no_difference(tmp_path):
-    here = {"pool": "max", "seed": 0, "worker_timeout": 600, "dist_timeout": 600, "workers": 4}
+    here = {
+        "pool": "max",
+        "seed": 0,
+        "world_size": 1,
+        "worker_timeout": 600,
+        "dist_timeout": 600,
+        "workers": 4,
+    }
     there = {
         **here,
         **{"worker_timeout": 60, "dist_timeout": 60, "workers": 8, "out_dir": "x", "log": "wandb"},
-        **{"torchrun": {"rank": 0}, "resume": "auto", "keep_checkpoints": 3, "tensorboard": True},
+        **{
+            "torchrun": {"world_size": 2, "local_world_size": 2},
+            "resume": "auto",
+            "keep_checkpoints": 3,
+            "tensorboard": True,
+        },
     }
     runs = [write_run(tmp_path / str(n), [1.0], each) for n, each in enumerate((here, there))]
     (group,) = group_runs([read_run(run) for run in runs])
     assert group.settings == {} and len(group.runs) == 2
+
+
+def test_other_numbers_of_machines_and_images_are_differences(tmp_path, capsys):
+    """Each machine has --batch-size images a step; and the same folder may have other images."""
+    two_machines = {"world_size": 8, "local_world_size": 4}
+    runs = [
+        write_run(tmp_path / "alone", [1.0], {"pool": "max", "world_size": 1}, train_images=39),
+        write_run(tmp_path / "two", [1.0], {"pool": "max", "world_size": 2}, train_images=39),
+        write_run(
+            tmp_path / "torchrun",
+            [1.0],
+            {"pool": "max", "world_size": 1, "torchrun": two_machines},
+            train_images=39,
+        ),
+        write_run(tmp_path / "fewer", [1.0], {"pool": "max", "world_size": 1}, train_images=24),
+    ]
+    groups = group_runs([read_run(run) for run in runs])
+    assert [[run.name for run in group.runs] for group in groups] == [
+        ["alone"],
+        ["two", "torchrun"],
+        ["fewer"],
+    ]
+    assert main([*map(str, runs), "--out-dir", str(tmp_path / "out")]) == 0
+    header, _, *rows = cells(capsys.readouterr().out.split("\n\n")[0])
+    assert header[:4] == ["run", "machines", "train images", "runs"]
+    assert [row[1:3] for row in rows] == [["1", "39"], ["2", "39"], ["1", "24"]]
 
 
 def test_labels(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from training.checkpoints.format import CANNOT_BE, Checkpoint
-from training.options import OPTIONS, flag_of
+from training.options import OPTIONS, title_of
 from training.recipes import Recipe
 from training.settings import Settings
 
@@ -80,7 +80,7 @@ def _changes(checkpoint: Checkpoint, before: Settings, now: Settings) -> Iterato
     for name, value in _told(now).items():
         if found.get(name) != value and (name, value) != ("seed", None):
             anew = "; its state begins anew" if name == "optimizer" else ""
-            yield f"{_flag(name)} was {_word(found.get(name))}, is {_word(value)}{anew}"
+            yield f"{title_of(name)} was {_word(found.get(name))}, is {_word(value)}{anew}"
 
 
 def _rate_lines(
@@ -100,10 +100,6 @@ def _rate_lines(
         planned = f"would have been {before[epoch]:.4g}, " if epoch < len(before) else ""
         last = f", after {of_last[0]:.4g} in epoch {epoch}" if of_last else ""
         yield f"the learning rate of epoch {epoch + 1} {planned}is {now[epoch]:.4g}{last}"
-
-
-def _flag(name: str) -> str:
-    return flag_of(name) if name in OPTIONS else name.replace("_", " ")
 
 
 def _word(value: object) -> str:

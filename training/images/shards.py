@@ -176,7 +176,7 @@ def encoded_image(sample: dict[str, Any]) -> EncodedImage:
 
 
 def load_shards(train_urls: str | None, val_urls: str, process: Process) -> Data:
-    """Return the images in shards such as ``shards/train-{0000..0146}.tar``.
+    """Return the images in shards such as ``shards/train-{0000..0156}.tar``.
 
     The shards of ``training.write_shards`` say what they hold; others are read once to count it,
     each by one of the processes. Every process must call it.

@@ -20,7 +20,7 @@ from training.options.output import OutputOptions
 from training.options.processes import ProcessOptions
 from training.options.recipe import RecipeOptions
 
-__all__ = ["GROUPS", "OPTIONS", "Option", "Options", "flag_of"]
+__all__ = ["GROUPS", "OPTIONS", "Option", "Options", "flag_of", "title_of"]
 
 
 # Dataclasses take the fields of their last base first.
@@ -56,3 +56,13 @@ def flag_of(name: str) -> str:
         '--batch-size'
     """
     return f"--{name.replace('_', '-')}"
+
+
+def title_of(name: str) -> str:
+    """Return an option as it is written, and the words of what is none.
+
+    Example:
+        >>> title_of("batch_size"), title_of("train_images")
+        ('--batch-size', 'train images')
+    """
+    return flag_of(name) if name in OPTIONS else name.replace("_", " ")

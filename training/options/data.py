@@ -21,7 +21,7 @@ class DataOptions:
         "data",
         "folder that holds train/CLASS/ and val/CLASS/ or val_dir/CLASS/ with images; or "
         "Fashion-MNIST's four IDX files, gzipped or not; or the WebDataset shards of the training "
-        "images: paths, http addresses or pipe: commands such as shards/train-{0000..0146}.tar; or "
+        "images: paths, http addresses or pipe: commands such as shards/train-{0000..0156}.tar; or "
         "hf:FOLDER, of Hugging Face's datasets or Parquet files (default: "
         "./datasets/imagenet12/images/ or /usr/share/datasets/fashion-mnist/; digits have none)",
         metavar="DIR",

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
-from training.options import flag_of
+from training.options import OPTIONS, title_of
 from training.records.history import EpochRecord, best_record
 from training.records.run_groups import RecordedRun, RunGroup
 
@@ -18,7 +18,7 @@ def table_of(groups: Sequence[RunGroup]) -> str:
     """
     names = list(dict.fromkeys(name for group in groups for name in group.settings))
     several = any(len(group.runs) > 1 for group in groups)
-    header = ["run", *(f"`{flag_of(name)}`" for name in names), *(["runs"] if several else [])]
+    header = ["run", *map(_heading, names), *(["runs"] if several else [])]
     header += ["best top-1 error (%)", "its top-5 (%)", "its epoch", "last top-1 (%)", "of"]
     header += ["least val loss", "images/s"]
     rows = [header, ["---"] * len(header)]
@@ -41,6 +41,10 @@ def table_of(groups: Sequence[RunGroup]) -> str:
         )
     table = "".join(f"| {' | '.join(_escaped(cell) for cell in row)} |\n" for row in rows)
     return f"{table}\n{NOTE}" if several else table
+
+
+def _heading(name: str) -> str:
+    return f"`{title_of(name)}`" if name in OPTIONS else title_of(name)
 
 
 def _cell(value: object) -> str:

@@ -129,6 +129,17 @@ def test_memory_layouts(case, layout):
         assert output.is_contiguous()
 
 
+@each_parametric_case
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_layout_is_the_inputs_where_each_window_has_its_parameter(case, layout):
+    other = "contiguous" if layout == "channels_last" else "channels_last"
+    *weight, _ = case.parameters(3, OVERLAPPING)
+    of_each = arranged(random_numbers((2, 3, 4, 3), torch.float64, 3).abs() + 0.1, other)
+    output = case(arranged(case.images((2, 3, 8, 6)), layout), (*weight, of_each), OVERLAPPING)
+    formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    assert output.is_contiguous(memory_format=formats[layout])
+
+
 @each_case
 def test_one_sample_without_a_batch(case):
     parameters = case.parameters(3, OVERLAPPING)

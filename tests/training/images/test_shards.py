@@ -3,6 +3,7 @@
 import functools
 import importlib
 import io
+import re
 import sys
 import tarfile
 import threading
@@ -18,6 +19,7 @@ from webdataset.shardlists import expand_urls
 from tests.support.command_line import error_here, output_here
 from tests.support.gloo_group import gloo_group
 from tests.support.image_folders import write_image_folder
+from tests.support.paths import REPOSITORY
 from tests.support.warm_python import run_warm
 from training import write_shards
 from training.errors import UserError
@@ -27,6 +29,7 @@ from training.images.shards import load_shards, read_samples
 from training.loading.batches import BatchLoader
 from training.loading.global_batches import GlobalBatches
 from training.loading.samples import training_images
+from training.options import OPTIONS
 from training.processes.ranks import Process
 from training.recipes import RECIPES
 
@@ -82,6 +85,19 @@ def test_shards_are_written_alike_each_time(folders, tmp_path):
     assert len(list(tmp_path.iterdir())) == 6
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (shards / path.name).read_bytes()
+
+
+def test_names_of_imagenets_shards():
+    samples = write_shards.make_parser().get_default("samples")
+    last = {"train": 1_281_167 // samples, "val": 50_000 // samples}
+    for text in (
+        (REPOSITORY / "docs/training.md").read_text(encoding="utf-8"),
+        OPTIONS["data"].help,
+        load_shards.__doc__,
+    ):
+        named = re.findall(r"(\w+)-\{0000\.\.(\d{4})\}\.tar", text)
+        assert named
+        assert all(int(number) == last[split] for split, number in named), named
 
 
 def test_no_shard_of_before_is_left(folders, tmp_path):
