@@ -43,7 +43,6 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.slow
 def test_published_command_runs_unchanged(tmp_path):
     """All but the script's name as published; then flags that make it short."""
     data = write_image_folder(tmp_path / "data", train=4, val=3, val_name="val_dir")

@@ -360,7 +360,6 @@ def networks_file(tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
 def test_networks(networks_file):
     results = read_results(networks_file)
     assert [(one.arch, one.pool, one.task) for one in results.times] == [
@@ -416,7 +415,6 @@ def test_a_pooling_that_fails_takes_no_other_times_away(tmp_path, monkeypatch, c
     assert "failed: max_ent\n" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_results_go_to_a_folder_that_is_missing(networks_file, tmp_path):
     path = tmp_path / "new" / "folder" / "networks.json"
     write_results(read_results(networks_file), path)
@@ -443,7 +441,6 @@ def test_the_report_of_no_results_says_so(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_report(results_file, networks_file, tmp_path):
     table, plot = tmp_path / "table.md", tmp_path / "plot.png"
     summary.main(
@@ -468,13 +465,11 @@ def test_report(results_file, networks_file, tmp_path):
     assert pixels.std() > 0.05
 
 
-@pytest.mark.slow
 def test_report_without_files_prints_the_table(networks_file, capsys):
     summary.main([str(networks_file)])
     assert "| max_ent | training |" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_table_does_not_need_matplotlib(networks_file, tmp_path):
     code = (

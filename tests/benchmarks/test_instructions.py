@@ -317,8 +317,7 @@ LARGER_PASSES = ("forward with spread", "backward", "fused backward")
 """The operator's forward pass is the layer's, compiled to do less."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", instructions.LAYOUTS)
 def test_no_kernel_issues_other_than_the_results_say(dtype, layout):
     check_growth("90", dtype, layout, USUAL)

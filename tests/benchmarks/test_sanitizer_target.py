@@ -108,7 +108,6 @@ def test_programs_compile_within_the_stage(launches):
     assert len(launches) <= MOST_PROGRAMS
 
 
-@pytest.mark.slow
 def test_cases_run():
     cases = list(sanitizer_target.cases())
     for case in cases[:: math.isqrt(len(cases))]:

@@ -223,7 +223,6 @@ def test_trace_of_a_function_holds_on_other_devices(function, request):
 # ---------------------------------------------------------------- networks
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_resnet, small_densenet])
 def test_traced_network(make):
     network = make().eval()

@@ -288,7 +288,6 @@ def test_what_a_run_fails_with_is_told(tmp_path):
     assert "holds no train-images-idx3-ubyte" in done.stderr
 
 
-@pytest.mark.slow
 def test_second_command_is_kept_out(tmp_path):
     results, out, err = (tmp_path / name for name in ("results", "stdout", "stderr"))
     command = (guided_pooling.main, ["--results", str(results)])
@@ -306,7 +305,6 @@ def test_second_command_is_kept_out_of_the_unfinished_runs(tmp_path):
     assert "or choose another --unfinished" in err.read_text()
 
 
-@pytest.mark.slow
 def test_networks_of_finished_runs_are_not_begun_ones(tmp_path, setting, monkeypatch, capsys):
     first, second, third = planned("max_ent"), planned("max"), planned("avg")
     monkeypatch.setattr(guided_pooling, "plan_of", lambda device: [first, second, third])

@@ -79,9 +79,7 @@ def test_windows_of_every_kind(size, layout):
                 assert (error <= 24 * UNIT_ROUNDOFF * of_lam).all(), where
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("window", [(2,), (3, 2), (3, 2, 1), (3, 1, 1), (5, 2, 2)], ids=str)
 def test_equal_elements_are_the_output_however_small(window, layout, dtype):

@@ -380,11 +380,7 @@ def test_training_brings_each_closer_to_max_pooling(name):
 
 
 @each_layer
-@pytest.mark.parametrize(
-    "dtype",
-    [torch.float16, torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)],
-    ids=str,
-)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_dtype_keyword(create, dtype):
     layer = create(2, dtype=dtype)
     tensors = [tensor for tensor in layer.state_dict().values() if tensor.is_floating_point()]

@@ -85,9 +85,7 @@ POWERS = (0.0, 1e-30, 1e-3, 1.0, -1.0, 3.0, 1e3, 1e30)
 
 
 @pytest.mark.parametrize("computed", [OF_KERNELS, of_numba])
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
     ("function", "exact", "thetas"),
     [(LOG_SUM_EXP, log_sum_exp, LAMS), (GENERALIZED_MEAN, generalized_mean, POWERS)],

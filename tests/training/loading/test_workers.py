@@ -424,7 +424,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_error_with_workers_about_ends_the_process():
     """Python then holds on to them, and ``multiprocessing`` waits for those it told to leave."""
     result = subprocess.run(

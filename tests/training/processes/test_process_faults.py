@@ -239,7 +239,6 @@ def ended(tmp_path):
     return ended
 
 
-@pytest.mark.slow
 def test_process_that_dies_is_named(tmp_path, in_two_processes, capfd):
     """The one that the others meet at; ``test_training_whose_process_is_killed`` has another.
 
