@@ -38,8 +38,7 @@ def in_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     torch.vmap refuses but for one of them."""
     if layout is torch.contiguous_format:
         return tensor.contiguous()
-    behind = tensor.movedim(1, -1).contiguous()
-    return behind.movedim(-1, 1)
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def dense(tensor: Tensor, layout: torch.memory_format) -> Tensor:
